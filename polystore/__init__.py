@@ -1,0 +1,51 @@
+"""One storage interface over many backends: memory, disk, zarr, and your own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polystore.backend_registry import BackendRegistry, backend_class
+from polystore.base import (
+    BackendBase,
+    DataSink,
+    DataSource,
+    ReadOnlyBackend,
+    StorageBackend,
+)
+from polystore.exceptions import *  # noqa: F403 - the error tree is public as a whole
+from polystore.exceptions import __all__ as _errors
+from polystore.filemanager import FileManager
+
+if TYPE_CHECKING:
+    from polystore.disk import DiskBackend
+    from polystore.memory import MemoryBackend
+    from polystore.zarr import ZarrBackend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendBase",
+    "BackendRegistry",
+    "DataSink",
+    "DataSource",
+    "DiskBackend",
+    "FileManager",
+    "MemoryBackend",
+    "ReadOnlyBackend",
+    "StorageBackend",
+    "ZarrBackend",
+    *_errors,
+]
+
+# Imported on first use, since their modules may be slow to load.
+_LATE = {"DiskBackend": "disk", "MemoryBackend": "memory", "ZarrBackend": "zarr"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return backend_class(_LATE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATE])

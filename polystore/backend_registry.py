@@ -1,0 +1,234 @@
+"""The backends of this process: from a key to its class, and to its one instance."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+from polystore.base import (
+    _ABSTRACT,
+    _REGISTRY,
+    BUILTIN_BACKENDS,
+    BackendBase,
+    backend_key,
+)
+from polystore.exceptions import (
+    BackendNotFoundError,
+    MissingDependencyError,
+    StorageResolutionError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
+
+__all__ = [
+    "BackendRegistry",
+    "backend_class",
+    "backend_keys",
+    "cleanup_all_backends",
+    "create_storage_registry",
+    "get_backend_instance",
+]
+
+ENTRY_POINT_GROUP = "polystore.backends"
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {backend_key(point.name): point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def backend_keys() -> list[str]:
+    """Return every known key: memory, disk, zarr, then the others as they were defined.
+
+    Nothing is imported for it. Keys of installed plug-ins (entry points of the group
+    ``polystore.backends``) that no code has used yet come last.
+    """
+    return list(dict.fromkeys((*BUILTIN_BACKENDS, *_REGISTRY, *_plugins())))
+
+
+def backend_class(key: object) -> type[BackendBase]:
+    """Return the class registered under `key`, importing it where that has to be done first.
+
+    Raises
+    ------
+    BackendNotFoundError
+        If no concrete class has this key; for an abstract one, what it lacks.
+    MissingDependencyError
+        If its module needs a package that is not installed.
+    """
+    name = backend_key(key)
+    registered: type[BackendBase] | None = _REGISTRY.get(name)
+    if registered is not None:
+        return registered
+    if name in BUILTIN_BACKENDS:
+        module, attribute = BUILTIN_BACKENDS[name]
+        return _imported(name, EntryPoint(attribute, f"{module}:{attribute}", ENTRY_POINT_GROUP))
+    if name in _plugins():
+        return _imported(name, _plugins()[name])
+    _refuse_unknown(name)
+
+
+def _imported(key: str, source: EntryPoint) -> type[BackendBase]:
+    try:
+        cls = source.load()
+    except ImportError as error:
+        raise missing_dependency(key, error) from error
+    if not (isinstance(cls, type) and issubclass(cls, BackendBase)) or cls._backend_type != key:
+        raise BackendNotFoundError(
+            f"the plug-in {source.value!r} is not a backend that declares _backend_type = {key!r}",
+            backend=key,
+        )
+    return cls
+
+
+def missing_dependency(key: str, error: ImportError) -> MissingDependencyError:
+    """Return the error for a backend whose module or constructor could not import something."""
+    return MissingDependencyError(
+        f"the backend needs the package {error.name!r}, which could not be imported ({error}); "
+        f"'pip install polystore-ray[all]' brings all that polystore can use",
+        backend=key,
+    )
+
+
+def _refuse_unknown(key: str) -> NoReturn:
+    abstract = _ABSTRACT.get(key)
+    if abstract is not None:
+        lacks = ", ".join(sorted(getattr(abstract, "__abstractmethods__", ())))
+        raise BackendNotFoundError(
+            f"{key!r} is declared by {abstract.__name__}, which is abstract: it lacks {lacks}"
+        )
+    raise BackendNotFoundError(
+        f"no backend is called {key!r}; the known ones are {', '.join(backend_keys())}"
+    )
+
+
+class _Instances:
+    """Instances by key, each made once, on first use, whichever thread asks first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.RLock] = {}
+        self._made: dict[str, BackendBase] = {}
+
+    def get(self, key: str) -> BackendBase:
+        cls = backend_class(key)
+        made = self._made.get(key)
+        # A class defined again under the same key (a notebook cell run twice) is a new one.
+        if type(made) is cls:
+            return made
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.RLock())
+        with lock:
+            made = self._made.get(key)
+            if type(made) is not cls:
+                made = self._made[key] = _create(key, cls)
+            return made
+
+    def close(self) -> None:
+        with self._lock:
+            made, self._made = self._made, {}
+        with ExitStack() as stack:
+            for instance in made.values():
+                stack.callback(instance.close)
+
+
+def _create(key: str, cls: type[BackendBase]) -> BackendBase:
+    try:
+        return cls()
+    except ImportError as error:
+        raise missing_dependency(key, error) from error
+    except Exception as error:
+        raise StorageResolutionError(
+            f"{cls.__name__}() failed with {type(error).__name__}: {error}", backend=key
+        ) from error
+
+
+class BackendRegistry(Mapping[str, BackendBase]):
+    """A mapping from a backend's key to its one instance in this process.
+
+    Membership, length, iteration and `keys` make no instance. ``[]``, `get`, `items` and
+    `values` make those they return, once, also when several threads ask at the same time.
+    Keys compare without regard to case. Classes defined later appear by themselves.
+
+    Every ``BackendRegistry()`` of a process shares the same instances;
+    `BackendRegistry.isolated` has its own.
+
+    Raises
+    ------
+    BackendNotFoundError
+        By ``[]``, if no backend has the key.
+    MissingDependencyError
+        By ``[]``, if the backend needs a package that is not installed.
+    StorageResolutionError
+        By ``[]``, with its cause, if the backend's constructor fails. The next access tries
+        again; the key stays listed and other backends are not concerned.
+
+    Examples
+    --------
+    >>> registry = BackendRegistry()
+    >>> list(registry)[:3]
+    ['memory', 'disk', 'zarr']
+    >>> registry["Memory"] is registry["memory"]
+    True
+    """
+
+    _shared = _Instances()
+
+    def __init__(self) -> None:
+        self._instances = self._shared
+
+    @classmethod
+    def isolated(cls) -> BackendRegistry:
+        """Return a registry whose instances are shared with no other."""
+        registry = cls()
+        registry._instances = _Instances()
+        return registry
+
+    def __getitem__(self, key: object) -> Any:
+        return self._instances.get(backend_key(key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(backend_keys())
+
+    def __len__(self) -> int:
+        return len(backend_keys())
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return backend_key(key) in backend_keys()
+        except VFSTypeError:
+            return False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self)})"
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedOperationError(
+            "a BackendRegistry belongs to its process: another one would see another memory; "
+            "use polystore_ray.RayBackendRegistry to share backends between processes, or make "
+            "a BackendRegistry() where it is needed"
+        )
+
+    def close(self) -> None:
+        """Close every instance that was made and forget it; the next access makes a new one."""
+        self._instances.close()
+
+
+def get_backend_instance(key: object) -> Any:
+    """Return the instance of `key` that this process shares; as ``BackendRegistry()[key]``."""
+    return BackendRegistry()[key]
+
+
+def create_storage_registry() -> BackendRegistry:
+    """Return the registry that this process shares; as ``BackendRegistry()``."""
+    return BackendRegistry()
+
+
+def cleanup_all_backends() -> None:
+    """Close every backend that this process shares; the next access makes it anew."""
+    BackendRegistry().close()

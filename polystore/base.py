@@ -1,0 +1,441 @@
+"""The contracts a backend fulfils, and the metaclass that registers it when it is defined."""
+
+from __future__ import annotations
+
+from abc import ABC, ABCMeta, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from metaclass_registry import (
+    AutoRegisterMeta,
+    DuplicateRegistryKeyError,
+    RegistryConfig,
+    register_once,
+)
+
+from polystore.exceptions import (
+    BatchLengthError,
+    InvalidPathError,
+    PathExistsError,
+    PathNotFoundError,
+    StorageError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
+from polystore.paths import NameFilter, P, as_text, file_order
+
+__all__ = [
+    "BUILTIN_BACKENDS",
+    "BackendBase",
+    "BackendMeta",
+    "DataSink",
+    "DataSource",
+    "ReadOnlyBackend",
+    "StorageBackend",
+    "backend_key",
+    "register_backend",
+]
+
+# Key to (module, class): imported when the key is first accessed, never before.
+BUILTIN_BACKENDS: Mapping[str, tuple[str, str]] = {
+    "memory": ("polystore.memory", "MemoryBackend"),
+    "disk": ("polystore.disk", "DiskBackend"),
+    "zarr": ("polystore.zarr", "ZarrBackend"),
+}
+
+_FAMILY = "storage backend"
+_REGISTRY: dict[Any, Any] = {}
+_ABSTRACT: dict[str, type[BackendBase]] = {}
+_CONFIG = RegistryConfig(
+    registry_dict=_REGISTRY,
+    key_attribute="_backend_type",
+    skip_if_no_key=True,
+    registry_name=_FAMILY,
+)
+
+
+def backend_key(key: object) -> str:
+    """Return the one spelling of a backend's key.
+
+    Parameters
+    ----------
+    key : str or enum.Enum
+        A key in any case, or an enum member whose value is one.
+
+    Raises
+    ------
+    VFSTypeError
+        If it is neither.
+    """
+    value = key.value if isinstance(key, Enum) else key
+    if not isinstance(value, str):
+        raise VFSTypeError(
+            f"a backend's key is a str or an enum member whose value is one, "
+            f"not {type(key).__name__}"
+        )
+    return value.lower()
+
+
+class BackendMeta(AutoRegisterMeta):
+    """Register each concrete class whose body declares a ``_backend_type``.
+
+    A class that inherits its key registers nothing. A class that is still abstract is
+    remembered, so that looking its key up can say what it lacks.
+
+    Raises
+    ------
+    metaclass_registry.DuplicateRegistryKeyError
+        At definition, if another class has the key.
+    """
+
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any
+    ) -> type:
+        """Create the class and register it where it declares a key and is concrete."""
+        declared = namespace.get("_backend_type")
+        if declared is None:
+            return ABCMeta.__new__(mcs, name, bases, namespace, **keywords)
+        key = backend_key(declared)
+        _refuse_builtin_key(key, namespace.get("__module__"), namespace.get("__qualname__"))
+        namespace = {**namespace, "_backend_type": key}
+        cls: Any = super().__new__(
+            mcs, name, bases, namespace, registry_config=_CONFIG, **keywords
+        )
+        if cls.__abstractmethods__:
+            _ABSTRACT[key] = cls
+        created: type = cls
+        return created
+
+
+def _refuse_builtin_key(key: str, module: object, name: object) -> None:
+    builtin = BUILTIN_BACKENDS.get(key)
+    if builtin is not None and builtin != (module, name):
+        raise DuplicateRegistryKeyError(
+            f"{_FAMILY} key {key!r} belongs to {'.'.join(builtin)}; "
+            f"give {module}.{name} a key of its own"
+        )
+
+
+def register_backend(cls: type[BackendBase]) -> None:
+    """Register a class that was not defined here but arrived in a pickle.
+
+    A class that cloudpickle rebuilds is created bare and filled in afterwards, so its
+    metaclass saw no key. Whoever receives such a class calls this. Registering the same
+    class again is harmless; a newer version of it takes its place.
+
+    Raises
+    ------
+    metaclass_registry.DuplicateRegistryKeyError
+        If a different class has its key.
+    """
+    key = backend_key(cls._backend_type)
+    _refuse_builtin_key(key, cls.__module__, cls.__qualname__)
+    register_once(_REGISTRY, key, cls, registry_name=_FAMILY)
+
+
+class BackendBase(metaclass=BackendMeta):
+    """What every backend has: a key, and an end."""
+
+    _backend_type: ClassVar[str | None] = None
+    __registry__: ClassVar[dict[Any, Any]] = _REGISTRY
+
+    def close(self) -> None:
+        """Release what the backend holds; a closed backend must not be used again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class DataSource(ABC):
+    """The reading half of a backend.
+
+    Four methods are abstract; every other has a default built on them, correct for any
+    backend and to be overridden for speed. Parameter names are free to implementers, since
+    callers pass paths positionally.
+    """
+
+    @abstractmethod
+    def load(self, path: P, /, *args: Any, **options: Any) -> Any:
+        """Return the value at `path`.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        PathTypeError
+            If it is a directory.
+        """
+
+    @abstractmethod
+    def is_file(self, path: P, /) -> bool:
+        """Tell whether `path` leads, also through links, to a value."""
+
+    @abstractmethod
+    def is_dir(self, path: P, /) -> bool:
+        """Tell whether `path` leads, also through links, to a directory."""
+
+    @abstractmethod
+    def list_dir(self, path: P, /) -> list[str]:
+        """Return the names in a directory, in plain order.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        PathTypeError
+            If it is not a directory.
+        """
+
+    def exists(self, path: P, /) -> bool:
+        """Tell whether `path` leads to anything; a dangling link does not."""
+        return self.is_file(path) or self.is_dir(path)
+
+    def is_symlink(self, path: P, /) -> bool:
+        """Tell whether `path` itself is a link."""
+        return False
+
+    def load_batch(self, paths: Sequence[P], /, *args: Any, **options: Any) -> list[Any]:
+        """Return the values at `paths`, in their order; by default one load after another."""
+        return [self.load(path, *args, **options) for path in paths]
+
+    def list_files(
+        self,
+        path: P,
+        /,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        """Return the paths of the files in a directory, shallow first, then in plain order.
+
+        Links to directories are not descended. The default asks `list_dir` once for each
+        directory and `is_dir` or `is_file` once for each name.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A directory.
+        pattern : str, optional
+            A glob on the base name; case matters.
+        extensions : iterable of str, optional
+            Endings with their dot; case does not matter. Where both are given, both must hold.
+        recursive : bool, default False
+            Whether to descend into directories.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        PathTypeError
+            If it is not a directory.
+        """
+        selected = NameFilter(pattern, extensions)
+        found: list[str] = []
+        waiting = [as_text(path)]
+        while waiting:
+            directory = waiting.pop()
+            for name in self.list_dir(directory):
+                child = f"{directory.rstrip('/')}/{name}"
+                if self.is_dir(child):
+                    if recursive and not self.is_symlink(child):
+                        waiting.append(child)
+                elif selected(name) and self.is_file(child):
+                    found.append(child)
+        return sorted(found, key=file_order)
+
+    def stat(self, path: P, /) -> dict[str, Any]:
+        """Describe `path`; a missing one is described too, not an error.
+
+        Returns
+        -------
+        dict
+            ``type`` ("file", "directory", "symlink" or "missing"), ``path``, ``exists``, and
+            where they apply ``target``, ``size`` in bytes, ``modified`` in seconds since the
+            epoch, ``shape``, ``dtype`` and ``version``.
+        """
+        exists = self.exists(path)
+        if self.is_symlink(path):
+            kind = "symlink"
+        elif not exists:
+            kind = "missing"
+        else:
+            kind = "directory" if self.is_dir(path) else "file"
+        return {"type": kind, "path": as_text(path), "exists": exists}
+
+
+class DataSink(ABC):
+    """The writing half of a backend: `save` is abstract, the rest is optional or derived."""
+
+    @abstractmethod
+    def save(self, data: Any, path: P, /, *args: Any, **options: Any) -> None:
+        """Store `data` at `path`, whole or not at all.
+
+        Raises
+        ------
+        PathExistsError
+            If something is there already.
+        """
+
+    def delete(self, path: P, /) -> None:
+        """Delete a file, a link (itself, also a dangling one) or an empty directory."""
+        raise self._unsupported("delete", path)
+
+    def ensure_directory(self, path: P, /) -> str:
+        """Make a directory and its ancestors where they are missing; return its path."""
+        raise self._unsupported("ensure_directory", path)
+
+    def create_symlink(self, source: P, link: P, /, *, overwrite: bool = False) -> None:
+        """Make `link` a link to `source`, which has to exist."""
+        raise self._unsupported("create_symlink", link)
+
+    def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"{type(self).__name__} does not support {operation}",
+            path=as_text(path),
+            backend=getattr(self, "_backend_type", None),
+        )
+
+
+class ReadOnlyBackend(BackendBase, DataSource):
+    """A backend that can only be read. Subclass it and declare ``_backend_type``."""
+
+
+class StorageBackend(BackendBase, DataSource, DataSink):
+    """A backend that can be read and written. Subclass it and declare ``_backend_type``.
+
+    Examples
+    --------
+    >>> class Shouting(StorageBackend):
+    ...     _backend_type = "shouting"
+    ...     def __init__(self): self.texts = {}
+    ...     def load(self, path): return self.texts[path]
+    ...     def save(self, data, path): self.texts[path] = data.upper()
+    ...     def is_file(self, path): return path in self.texts
+    ...     def is_dir(self, path): return path == "/"
+    ...     def list_dir(self, path): return sorted(self.texts)
+    >>> from polystore import BackendRegistry
+    >>> backend = BackendRegistry()["shouting"]
+    >>> backend.save_batch(["a", "b"], ["x", "y"])
+    >>> backend.load_batch(["y", "x"])
+    ['B', 'A']
+    """
+
+    def save_batch(self, values: Sequence[Any], paths: Sequence[P], /, **options: Any) -> None:
+        """Store `values` at `paths`; by default one save after another.
+
+        Everything that can be known beforehand is checked before anything is written. A
+        failure midway carries the paths that were written in its notes and, where it is a
+        `StorageError`, in its attribute ``written``.
+
+        Raises
+        ------
+        BatchLengthError
+            If there are not as many values as paths.
+        PathExistsError
+            If a path occurs twice or exists already.
+        """
+        texts = check_batch(values, paths, backend=self._backend_type)
+        for text in texts:
+            self._check_save(text, **options)
+        written: list[str] = []
+        try:
+            for value, path, text in zip(values, paths, texts, strict=True):
+                self.save(value, path, **options)
+                written.append(text)
+        except Exception as error:
+            error.add_note(f"{len(written)} of {len(texts)} paths were written: {written}")
+            if isinstance(error, StorageError):
+                error.written = tuple(written)
+            raise
+
+    def _check_save(self, path: str, *, overwrite: bool = False, **_options: Any) -> None:
+        """Raise what a save to `path` would raise whatever the value."""
+        if not overwrite and self.exists(path):
+            raise path_exists(path, self._backend_type)
+
+    def delete_all(self, path: P, /) -> None:
+        """Delete a file, a link or a whole tree; links are deleted, never followed."""
+        text = as_text(path)
+        if self.is_dir(text) and not self.is_symlink(text):
+            for name in self.list_dir(text):
+                self.delete_all(f"{text.rstrip('/')}/{name}")
+        self.delete(path)
+
+    def copy(self, source: P, destination: P, /) -> None:
+        """Copy a file, a tree or a link as a link; never overwrite, never make parents.
+
+        The default loads and saves each value. It is not atomic for a tree.
+
+        Raises
+        ------
+        PathNotFoundError
+            If the source or the destination's parent is missing.
+        PathExistsError
+            If the destination exists.
+        InvalidPathError
+            If the destination is the source or lies in it.
+        """
+        src, dst = as_text(source), as_text(destination)
+        self._check_transfer(src, dst)
+        self._copy_tree(src, dst)
+
+    def move(self, source: P, destination: P, /) -> None:
+        """Move as `copy` copies, and delete the source; by default in these two steps."""
+        self.copy(source, destination)
+        self.delete_all(source)
+
+    def _check_transfer(self, src: str, dst: str) -> None:
+        if not self.exists(src) and not self.is_symlink(src):
+            raise PathNotFoundError("no such file or directory", path=src, backend=self._backend_type)
+        if self.exists(dst) or self.is_symlink(dst):
+            raise path_exists(dst, self._backend_type)
+        if dst.startswith(src.rstrip("/") + "/") and not self.is_symlink(src):
+            raise InvalidPathError(
+                f"a directory cannot go into itself ({src!r})", path=dst, backend=self._backend_type
+            )
+
+    def _copy_tree(self, src: str, dst: str) -> None:
+        if self.is_symlink(src):
+            self.create_symlink(self.stat(src)["target"], dst)
+        elif self.is_dir(src):
+            self.ensure_directory(dst)
+            for name in self.list_dir(src):
+                self._copy_tree(f"{src.rstrip('/')}/{name}", f"{dst.rstrip('/')}/{name}")
+        else:
+            self.save(self.load(src), dst)
+
+
+def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | None) -> list[str]:
+    """Return the paths of a batch as text, refusing another number of values and repeats."""
+    if len(values) != len(paths):
+        raise BatchLengthError(
+            f"a batch has one value for each path, not {len(values)} values for "
+            f"{len(paths)} paths",
+            backend=backend,
+        )
+    texts = [as_text(path, backend=backend) for path in paths]
+    seen: set[str] = set()
+    for text in texts:
+        if text in seen:
+            raise PathExistsError("the path occurs twice in the batch", path=text, backend=backend)
+        seen.add(text)
+    return texts
+
+
+def path_exists(path: str, backend: str | None) -> PathExistsError:
+    """Return the error for a path that a save or a copy would have overwritten."""
+    return PathExistsError(
+        "the path exists already; overwrite=True lets a save replace a file",
+        path=path,
+        backend=backend,
+    )

@@ -1,0 +1,120 @@
+"""Paths: the virtual tree's normal form, names' natural order, and what a listing selects."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from polystore.exceptions import InvalidPathError, VFSTypeError
+
+__all__ = ["P", "NameFilter", "as_text", "file_order", "join", "natural_key", "normalize", "split"]
+
+P = str | os.PathLike[str]
+
+_DIGITS = re.compile(r"(\d+)")
+
+
+def as_text(path: P, *, backend: str | None = None) -> str:
+    """Return `path` as text, refusing what cannot be the name of anything.
+
+    Raises
+    ------
+    VFSTypeError
+        If it is neither `str` nor an `os.PathLike` of `str`.
+    InvalidPathError
+        If it is empty or holds a NUL.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise VFSTypeError(
+            f"a path is a str or an os.PathLike of str, not {type(path).__name__}", backend=backend
+        )
+    if not text:
+        raise InvalidPathError("a path cannot be empty; the root is '/'", path=text, backend=backend)
+    if "\0" in text:
+        raise InvalidPathError("a path cannot hold a NUL character", path=text, backend=backend)
+    return text
+
+
+def split(path: P, *, backend: str | None = None) -> list[str]:
+    """Return the names that lead from the root of a virtual tree to `path`.
+
+    Raises
+    ------
+    InvalidPathError
+        As `as_text`, and if the path leads above the root.
+    """
+    text = as_text(path, backend=backend)
+    names: list[str] = []
+    for name in text.split("/"):
+        if name in ("", "."):
+            continue
+        if name != "..":
+            names.append(name)
+        elif names:
+            names.pop()
+        else:
+            raise InvalidPathError("the path leads above the root", path=text, backend=backend)
+    return names
+
+
+def join(names: Iterable[str]) -> str:
+    """Return the virtual path of these names: the inverse of `split`."""
+    return "/" + "/".join(names)
+
+
+def normalize(path: P, *, backend: str | None = None) -> str:
+    """Return the one spelling of a path in a virtual tree.
+
+    Examples
+    --------
+    >>> {normalize(path) for path in ("a/b", "/a/b", "/a//b/", "/a/./c/../b")}
+    {'/a/b'}
+    """
+    return join(split(path, backend=backend))
+
+
+def file_order(path: str) -> tuple[int, str]:
+    """Return the key that sorts listed files: shallow first, then in plain order."""
+    return path.count("/") + path.count(os.sep) * (os.sep != "/"), path
+
+
+def natural_key(path: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts numbers in names by their value.
+
+    Examples
+    --------
+    >>> sorted(["img10", "img2", "img1"], key=natural_key)
+    ['img1', 'img2', 'img10']
+    """
+    # re.split alternates text and digits, so equal positions always compare like with like.
+    parts = [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(path))]
+    return parts, path
+
+
+class NameFilter:
+    """Decide which base names a listing selects.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        A glob on the base name; case matters.
+    extensions : iterable of str, optional
+        Endings with their dot, such as ``{".tif", ".ome.tif"}``; case does not matter.
+        A name has to satisfy both.
+    """
+
+    __slots__ = ("_endings", "_pattern")
+
+    def __init__(self, pattern: str | None = None, extensions: Iterable[str] | None = None) -> None:
+        if isinstance(extensions, str):
+            raise VFSTypeError(f"extensions is a set of endings: write {{{extensions!r}}}")
+        self._pattern = pattern
+        self._endings = None if extensions is None else tuple(e.lower() for e in extensions)
+
+    def __call__(self, name: str) -> bool:
+        if self._pattern is not None and not fnmatchcase(name, self._pattern):
+            return False
+        return self._endings is None or name.lower().endswith(self._endings)

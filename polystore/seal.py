@@ -1,0 +1,130 @@
+"""Sealed values: a pickle-5 head and its out-of-band buffers, apart from the value.
+
+A sealed value is a snapshot that can be stored, sent and counted without being rebuilt. Numeric
+arrays of every dtype, shape and order travel as plain bytes beside the head, so opening gives
+views of those bytes, never copies. Objects that pickle by themselves (object arrays, array
+subclasses) travel in the head and come out as fresh copies.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import numpy.typing as npt
+
+from polystore.exceptions import VFSTypeError
+
+__all__ = ["Sealed", "seal", "shape_and_dtype"]
+
+Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer is Python 3.12's
+
+# The exact types that plain pickle stores as every process reads them, and quicker.
+_PLAIN = frozenset({bool, bytearray, bytes, complex, float, int, str, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A value as a pickle-5 head and the buffers it refers to, in their order."""
+
+    head: bytes
+    buffers: tuple[Buffer, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """The size of head and buffers in bytes."""
+        return len(self.head) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+    def open(self) -> Any:
+        """Return the value: arrays as read-only views of the buffers, all else fresh."""
+        value = pickle.loads(self.head, buffers=self.buffers)
+        if isinstance(value, np.ndarray):
+            _freeze(value)
+        return value
+
+    def copied(self) -> Sealed:
+        """Return the same with buffers of its own, which later changes do not reach."""
+        return Sealed(self.head, tuple(bytes(buffer) for buffer in self.buffers))
+
+
+def seal(value: Any) -> Sealed:
+    """Seal `value`. Its buffers are still the value's own memory: copy or store them at once.
+
+    Raises
+    ------
+    VFSTypeError
+        If the value, or something in it, cannot be pickled, or is an object of Ray (an object
+        reference or an actor handle) that means nothing once its owner is gone.
+    """
+    if type(value) in _PLAIN:
+        return Sealed(pickle.dumps(value, protocol=5))
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    try:
+        _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+    except VFSTypeError:
+        raise
+    except Exception as error:
+        raise VFSTypeError(
+            f"a {type(value).__name__} cannot be saved here, since it does not pickle: {error}"
+        ) from error
+    return Sealed(stream.getvalue(), tuple(buffer.raw() for buffer in buffers))
+
+
+def shape_and_dtype(value: Any) -> tuple[tuple[int, ...] | None, str | None]:
+    """Return the shape and the dtype's name of an array, and Nones for other values."""
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype)
+    return None, None
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's, with arrays out of band and Ray's handles refused."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        cls = type(obj)
+        if cls is np.ndarray:
+            return _reduce_array(obj)
+        if _is_ray_handle(cls):
+            raise VFSTypeError(
+                f"a value that contains a Ray {cls.__name__} cannot be saved: it would outlive "
+                f"what it refers to; save the referenced value instead"
+            )
+        return super().reducer_override(obj)
+
+
+@lru_cache(maxsize=4096)
+def _is_ray_handle(cls: type) -> bool:
+    return any(
+        base.__name__ in ("ObjectRef", "ObjectRefGenerator", "ActorHandle")
+        and base.__module__.partition(".")[0] == "ray"
+        for base in cls.__mro__
+    )
+
+
+def _reduce_array(array: npt.NDArray[Any]) -> Any:
+    dtype = array.dtype
+    if dtype.hasobject or dtype.kind == "T" or dtype.itemsize == 0:
+        return array.__reduce_ex__(5)
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    flat = np.ascontiguousarray(array.T if fortran else array).reshape(-1).view(np.uint8)
+    # The element type travels as itself, because plain buffers know no datetime64 and no records.
+    return _array, (pickle.PickleBuffer(flat), dtype, array.shape, "F" if fortran else "C")
+
+
+def _array(
+    buffer: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any
+) -> npt.NDArray[Any]:
+    return np.ndarray(shape, dtype, buffer, order=order)
+
+
+def _freeze(array: npt.NDArray[Any]) -> None:
+    array.flags.writeable = False
+    if isinstance(array, np.ma.MaskedArray) and array.mask is not np.ma.nomask:
+        array.mask.flags.writeable = False
