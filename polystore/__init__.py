@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from polystore import exceptions
 from polystore.backend_registry import BackendRegistry, backend_class
 from polystore.base import (
     BackendBase,
@@ -13,7 +14,6 @@ from polystore.base import (
     StorageBackend,
 )
 from polystore.exceptions import *  # noqa: F403 - the error tree is public as a whole
-from polystore.exceptions import __all__ as _errors
 from polystore.filemanager import FileManager
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ __all__ = [
     "ReadOnlyBackend",
     "StorageBackend",
     "ZarrBackend",
-    *_errors,
 ]
+__all__ += exceptions.__all__
 
 # Imported on first use, since their modules may be slow to load.
 _LATE = {"DiskBackend": "disk", "MemoryBackend": "memory", "ZarrBackend": "zarr"}

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
@@ -70,7 +69,7 @@ def backend_class(key: object) -> type[BackendBase]:
         return _imported(name, EntryPoint(attribute, f"{module}:{attribute}", ENTRY_POINT_GROUP))
     if name in _plugins():
         return _imported(name, _plugins()[name])
-    _refuse_unknown(name)
+    raise _unknown(name)
 
 
 def _imported(key: str, source: EntryPoint) -> type[BackendBase]:
@@ -95,14 +94,14 @@ def missing_dependency(key: str, error: ImportError) -> MissingDependencyError:
     )
 
 
-def _refuse_unknown(key: str) -> NoReturn:
+def _unknown(key: str) -> BackendNotFoundError:
     abstract = _ABSTRACT.get(key)
     if abstract is not None:
         lacks = ", ".join(sorted(getattr(abstract, "__abstractmethods__", ())))
-        raise BackendNotFoundError(
+        return BackendNotFoundError(
             f"{key!r} is declared by {abstract.__name__}, which is abstract: it lacks {lacks}"
         )
-    raise BackendNotFoundError(
+    return BackendNotFoundError(
         f"no backend is called {key!r}; the known ones are {', '.join(backend_keys())}"
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -35,6 +37,9 @@ __all__ = [
     "ReadOnlyBackend",
     "StorageBackend",
     "backend_key",
+    "check_batch",
+    "knows_parents",
+    "path_exists",
     "register_backend",
 ]
 
@@ -100,9 +105,7 @@ class BackendMeta(AutoRegisterMeta):
         key = backend_key(declared)
         _refuse_builtin_key(key, namespace.get("__module__"), namespace.get("__qualname__"))
         namespace = {**namespace, "_backend_type": key}
-        cls: Any = super().__new__(
-            mcs, name, bases, namespace, registry_config=_CONFIG, **keywords
-        )
+        cls: Any = super().__new__(mcs, name, bases, namespace, registry_config=_CONFIG, **keywords)
         if cls.__abstractmethods__:
             _ABSTRACT[key] = cls
         created: type = cls
@@ -140,6 +143,14 @@ class BackendBase(metaclass=BackendMeta):
 
     _backend_type: ClassVar[str | None] = None
     __registry__: ClassVar[dict[Any, Any]] = _REGISTRY
+
+    @classmethod
+    def portable_path(cls, path: P) -> str:
+        """Return `path` as it means the same in every process of this machine.
+
+        A backend whose paths depend on the working directory overrides it.
+        """
+        return as_text(path, backend=cls._backend_type)
 
     def close(self) -> None:
         """Release what the backend holds; a closed backend must not be used again."""
@@ -330,7 +341,9 @@ class StorageBackend(BackendBase, DataSource, DataSink):
     ['B', 'A']
     """
 
-    def save_batch(self, values: Sequence[Any], paths: Sequence[P], /, **options: Any) -> None:
+    def save_batch(
+        self, values: Sequence[Any], paths: Sequence[P], /, *args: Any, **options: Any
+    ) -> None:
         """Store `values` at `paths`; by default one save after another.
 
         Everything that can be known beforehand is checked before anything is written. A
@@ -350,7 +363,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         written: list[str] = []
         try:
             for value, path, text in zip(values, paths, texts, strict=True):
-                self.save(value, path, **options)
+                self.save(value, path, *args, **options)
                 written.append(text)
         except Exception as error:
             error.add_note(f"{len(written)} of {len(texts)} paths were written: {written}")
@@ -396,7 +409,9 @@ class StorageBackend(BackendBase, DataSource, DataSink):
 
     def _check_transfer(self, src: str, dst: str) -> None:
         if not self.exists(src) and not self.is_symlink(src):
-            raise PathNotFoundError("no such file or directory", path=src, backend=self._backend_type)
+            raise PathNotFoundError(
+                "no such file or directory", path=src, backend=self._backend_type
+            )
         if self.exists(dst) or self.is_symlink(dst):
             raise path_exists(dst, self._backend_type)
         if dst.startswith(src.rstrip("/") + "/") and not self.is_symlink(src):
@@ -415,12 +430,18 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             self.save(self.load(src), dst)
 
 
+@lru_cache(maxsize=256)
+def knows_parents(cls: type) -> bool:
+    """Tell whether the ``save`` of a backend's class takes the keyword ``parents``."""
+    save = getattr(cls, "save", None)
+    return save is not None and "parents" in inspect.signature(save).parameters
+
+
 def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | None) -> list[str]:
     """Return the paths of a batch as text, refusing another number of values and repeats."""
     if len(values) != len(paths):
         raise BatchLengthError(
-            f"a batch has one value for each path, not {len(values)} values for "
-            f"{len(paths)} paths",
+            f"a batch has one value for each path, not {len(values)} values for {len(paths)} paths",
             backend=backend,
         )
     texts = [as_text(path, backend=backend) for path in paths]

@@ -1,7 +1,7 @@
 """The error tree.
 
-Every error of polystore is a `StorageError` and, where Python already has a name for the fact, that as
-well, so that code written for plain files keeps working::
+Every error of polystore is a `StorageError` and, where Python already has a name for the fact,
+that as well, so that code written for plain files keeps working::
 
     StorageError(Exception)
     ├── StorageResolutionError(ValueError)            a path or key could not be resolved
@@ -34,6 +34,8 @@ from __future__ import annotations
 import errno
 import pickle
 from typing import Any, ClassVar, Self
+
+import cloudpickle
 
 __all__ = [
     "BackendNotFoundError",
@@ -98,8 +100,12 @@ class StorageError(Exception):
         self.path = path
         self.backend = backend
         if isinstance(self, OSError):
-            self.errno = self._errno
-            self.filename = path
+            self._fill_os_error()
+
+    def _fill_os_error(self) -> None:
+        """Set what handlers of an OSError look at."""
+        self.errno: int | None = self._errno
+        self.filename: str | None = self.path
 
     def __str__(self) -> str:
         text = self.message
@@ -112,7 +118,7 @@ class StorageError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
         if self.__cause__ is not None:
-            state["__cause__"] = _portable(self.__cause__)
+            state["__cause__"] = portable(self.__cause__)
         return _rebuild, (type(self), self.message, self.path, self.backend), state
 
     def located(self, *, path: str | None = None, backend: str | None = None) -> Self:
@@ -120,7 +126,7 @@ class StorageError(Exception):
         if self.path is None and path is not None:
             self.path = path
             if isinstance(self, OSError):
-                self.filename = path
+                self._fill_os_error()
         if self.backend is None:
             self.backend = backend
         return self
@@ -129,18 +135,16 @@ class StorageError(Exception):
 def _rebuild(
     cls: type[StorageError], message: str, path: str | None, backend: str | None
 ) -> StorageError:
-    error = cls.__new__(cls, message)
-    StorageError.__init__(error, message, path=path, backend=backend)
-    return error
+    return cls(message, path=path, backend=backend)
 
 
-def _portable(cause: BaseException) -> BaseException:
-    """Return `cause`, or its text in a RuntimeError where it would not survive a pickle."""
+def portable(error: BaseException) -> BaseException:
+    """Return `error`, or its text in a RuntimeError where it would not survive a pickle."""
     try:
-        pickle.loads(pickle.dumps(cause))
+        pickle.loads(cloudpickle.dumps(error))
     except Exception:  # noqa: BLE001 - a foreign exception may fail to pickle in any way
-        return RuntimeError(f"{type(cause).__name__}: {cause}")
-    return cause
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class StorageResolutionError(StorageError, ValueError):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
-from polystore.base import backend_key
+from polystore.base import backend_key, knows_parents
 from polystore.exceptions import (
     BackendNotFoundError,
     PathNotFoundError,
@@ -275,9 +273,5 @@ def _offered(backend: Any, operation: str) -> Callable[..., Any]:
 
 def _parents(backend: Any, parents: bool) -> dict[str, bool]:
     """Return the option `parents` for backends whose ``save`` knows it."""
-    return {"parents": parents} if _knows_parents(type(backend)) else {}
-
-
-@lru_cache(maxsize=256)
-def _knows_parents(cls: type) -> bool:
-    return "parents" in inspect.signature(cls.save).parameters  # type: ignore[attr-defined]
+    cls: Any = type(backend)
+    return {"parents": parents} if knows_parents(cls) else {}

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from polystore.exceptions import InvalidPathError, VFSTypeError
 
-__all__ = ["P", "NameFilter", "as_text", "file_order", "join", "natural_key", "normalize", "split"]
+__all__ = ["NameFilter", "P", "as_text", "file_order", "join", "natural_key", "normalize", "split"]
 
 P = str | os.PathLike[str]
 
@@ -32,7 +32,9 @@ def as_text(path: P, *, backend: str | None = None) -> str:
             f"a path is a str or an os.PathLike of str, not {type(path).__name__}", backend=backend
         )
     if not text:
-        raise InvalidPathError("a path cannot be empty; the root is '/'", path=text, backend=backend)
+        raise InvalidPathError(
+            "a path cannot be empty; the root is '/'", path=text, backend=backend
+        )
     if "\0" in text:
         raise InvalidPathError("a path cannot hold a NUL character", path=text, backend=backend)
     return text

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import pickle
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -33,13 +32,15 @@ _PLAIN = frozenset({bool, bytearray, bytes, complex, float, int, str, type(None)
 class Sealed:
     """A value as a pickle-5 head and the buffers it refers to, in their order."""
 
-    head: bytes
+    head: Buffer
     buffers: tuple[Buffer, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """The size of head and buffers in bytes."""
-        return len(self.head) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return memoryview(self.head).nbytes + sum(
+            memoryview(buffer).nbytes for buffer in self.buffers
+        )
 
     def open(self) -> Any:
         """Return the value: arrays as read-only views of the buffers, all else fresh."""
@@ -88,7 +89,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, with arrays out of band and Ray's handles refused."""
 
     def reducer_override(self, obj: Any) -> Any:
-        cls = type(obj)
+        cls: Any = type(obj)
         if cls is np.ndarray:
             return _reduce_array(obj)
         if _is_ray_handle(cls):
@@ -115,7 +116,7 @@ def _reduce_array(array: npt.NDArray[Any]) -> Any:
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     flat = np.ascontiguousarray(array.T if fortran else array).reshape(-1).view(np.uint8)
     # The element type travels as itself, because plain buffers know no datetime64 and no records.
-    return _array, (pickle.PickleBuffer(flat), dtype, array.shape, "F" if fortran else "C")
+    return _array, (pickle.PickleBuffer(flat.data), dtype, array.shape, "F" if fortran else "C")
 
 
 def _array(

@@ -1,0 +1,238 @@
+"""The memory backend: snapshots of values in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from polystore.base import StorageBackend, check_batch
+from polystore.paths import P
+from polystore.region import Region, as_index, take_region
+from polystore.seal import Sealed, seal, shape_and_dtype
+from polystore.tree import PathTree
+
+__all__ = ["MemoryBackend"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    sealed: Sealed
+    modified: float
+    version: int
+    shape: tuple[int, ...] | None
+    dtype: str | None
+
+    def describe(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "size": self.sealed.nbytes,
+            "modified": self.modified,
+            "version": self.version,
+        }
+        if self.shape is not None:
+            facts |= {"shape": self.shape, "dtype": self.dtype}
+        return facts
+
+
+class MemoryBackend(StorageBackend):
+    """Keep snapshots of any values that pickle, in one tree rooted at ``/``.
+
+    Loaded arrays are read-only views of the stored bytes, with no copy; every other value comes
+    out fresh, so that no two callers share a mutable object. Batches and moves of trees are
+    atomic. All methods may be called from several threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> memory = MemoryBackend()
+    >>> image = np.zeros((2, 3))
+    >>> memory.save(image, "/plate1/A01", parents=True)
+    >>> image[:] = 1
+    >>> memory.load("/plate1/A01").sum()
+    np.float64(0.0)
+    """
+
+    _backend_type = "memory"
+
+    def __init__(self) -> None:
+        self._tree: PathTree[_Snapshot] = PathTree("memory")
+        self._lock = threading.RLock()
+        self._versions = count(1)
+
+    def load(self, path: P, *, region: Region | None = None) -> Any:
+        """Return the value at `path`, or the part of an array that `region` selects.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A file.
+        region : int, slice, ... or tuple of them, optional
+            The part of the array to return, as in basic indexing.
+
+        Returns
+        -------
+        object
+            An array as a read-only view, anything else fresh.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        PathIsDirectoryError
+            If it is a directory.
+        UnsupportedOperationError
+            If a region is asked of a value that is no array.
+        """
+        with self._lock:
+            snapshot = self._tree.get(path)
+        return take_region(snapshot.sealed.open(), region, path=str(path), backend="memory")
+
+    def load_batch(self, paths: Sequence[P], *, region: Region | None = None) -> list[Any]:
+        """Return the values at `paths`, in their order, all of one moment."""
+        with self._lock:
+            snapshots = [self._tree.get(path) for path in paths]
+        return [
+            take_region(snapshot.sealed.open(), region, path=str(path), backend="memory")
+            for path, snapshot in zip(paths, snapshots, strict=True)
+        ]
+
+    def save(
+        self,
+        data: Any,
+        path: P,
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        region: Region | None = None,
+    ) -> None:
+        """Store a snapshot of `data` at `path`.
+
+        Parameters
+        ----------
+        data : object
+            Any value that pickles.
+        path : str or os.PathLike
+            Where.
+        overwrite : bool, default False
+            Whether an existing file may be replaced.
+        parents : bool, default False
+            Whether to make missing directories.
+        region : int, slice, ... or tuple of them, optional
+            Write into this part of the array that is stored, instead of replacing it. Readers
+            that have the array keep what they loaded.
+
+        Raises
+        ------
+        PathExistsError
+            If the path exists, unless `overwrite` or `region` is given.
+        PathNotFoundError
+            If the parent is missing, unless `parents` is given.
+        PathTypeError
+            If a parent is a file, or the path a directory.
+        VFSTypeError
+            If the value does not pickle, or contains an object of Ray.
+        """
+        if region is not None:
+            self._save_region(data, path, region)
+            return
+        with self._lock:
+            self._tree.check_put([path], overwrite=overwrite, parents=parents)
+        snapshot = self._snapshot(data)
+        with self._lock:
+            self._tree.put([(path, snapshot)], overwrite=overwrite, parents=parents)
+
+    def save_batch(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+    ) -> None:
+        """Store `values` at `paths`, all at once or not at all."""
+        check_batch(values, paths, backend="memory")
+        with self._lock:
+            self._tree.check_put(paths, overwrite=overwrite, parents=parents)
+        snapshots = [self._snapshot(value) for value in values]
+        with self._lock:
+            self._tree.put(
+                list(zip(paths, snapshots, strict=True)), overwrite=overwrite, parents=parents
+            )
+
+    def _snapshot(self, value: Any) -> _Snapshot:
+        shape, dtype = shape_and_dtype(value)
+        return _Snapshot(seal(value).copied(), time.time(), next(self._versions), shape, dtype)
+
+    def _save_region(self, data: Any, path: P, region: Region) -> None:
+        with self._lock:
+            array = self.load(path)
+            take_region(array, region, path=str(path), backend="memory")
+            changed = array.copy(order="K")
+            changed[as_index(region)] = data
+            self._tree.put([(path, self._snapshot(changed))], overwrite=True)
+
+    def exists(self, path: P) -> bool:
+        with self._lock:
+            return self._tree.exists(path)
+
+    def is_file(self, path: P) -> bool:
+        with self._lock:
+            return self._tree.is_file(path)
+
+    def is_dir(self, path: P) -> bool:
+        with self._lock:
+            return self._tree.is_dir(path)
+
+    def is_symlink(self, path: P) -> bool:
+        with self._lock:
+            return self._tree.is_symlink(path)
+
+    def stat(self, path: P) -> dict[str, Any]:
+        with self._lock:
+            return self._tree.stat(path)
+
+    def list_dir(self, path: P) -> list[str]:
+        with self._lock:
+            return self._tree.list_dir(path)
+
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        with self._lock:
+            return self._tree.list_files(path, pattern, extensions, recursive)
+
+    def ensure_directory(self, path: P) -> str:
+        with self._lock:
+            return self._tree.ensure_directory(path)
+
+    def delete(self, path: P) -> None:
+        with self._lock:
+            self._tree.delete(path)
+
+    def delete_all(self, path: P) -> None:
+        with self._lock:
+            self._tree.delete_all(path)
+
+    def copy(self, source: P, destination: P) -> None:
+        with self._lock:
+            self._tree.copy(source, destination)
+
+    def move(self, source: P, destination: P) -> None:
+        with self._lock:
+            self._tree.move(source, destination)
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        with self._lock:
+            self._tree.create_symlink(source, link, overwrite=overwrite)
+
+    def close(self) -> None:
+        """Forget everything stored."""
+        with self._lock:
+            self._tree = PathTree("memory")

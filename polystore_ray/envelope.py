@@ -1,0 +1,69 @@
+"""The envelope in which a sealed value lies in Ray's object store, or travels in a call.
+
+It opens to the value in every process that gets it, so a reference to it is a reference to the
+value; in the process of a volume, which has no business with the value, it stays closed.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from polystore.seal import Sealed, seal
+
+__all__ = ["SMALL", "Envelope", "Message", "keep_closed", "pack", "pack_sealed", "unpack"]
+
+# Up to this size in bytes a value travels inside the call; beyond it, as an object of its own.
+SMALL = 64 * 1024
+
+# A small value as bytes, or a large one alone in a tuple.
+Message = bytes | tuple[Any]
+
+_closed = False
+
+
+def keep_closed() -> None:
+    """Let envelopes stay closed in this process from now on."""
+    global _closed  # noqa: PLW0603 - what a process is for does not change in its life
+    _closed = True
+
+
+class Envelope:
+    """A sealed value whose buffers Ray stores without a further copy."""
+
+    __slots__ = ("sealed",)
+
+    def __init__(self, sealed: Sealed) -> None:
+        self.sealed = sealed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (
+            pickle.PickleBuffer(self.sealed.head),
+            *(pickle.PickleBuffer(buffer) for buffer in self.sealed.buffers),
+        )
+
+
+def _arrive(head: Any, *buffers: Any) -> Any:
+    sealed = Sealed(head, buffers)
+    return Envelope(sealed) if _closed else sealed.open()
+
+
+def pack(value: Any) -> Message:
+    """Return `value` as a message for `unpack`: one bytes object where it is small."""
+    sealed = seal(value)
+    return pack_sealed(sealed) if sealed.nbytes <= SMALL else (Envelope(sealed),)
+
+
+def pack_sealed(sealed: Sealed) -> bytes:
+    """Return a sealed value as one bytes object."""
+    return pickle.dumps(
+        (bytes(sealed.head), *(bytes(buffer) for buffer in sealed.buffers)), protocol=5
+    )
+
+
+def unpack(message: Message) -> Any:
+    """Return the value of a message; the envelope of a large one has opened on arrival."""
+    if isinstance(message, tuple):
+        return message[0]
+    head, *buffers = pickle.loads(message)
+    return Sealed(head, tuple(buffers)).open()

@@ -1,0 +1,131 @@
+"""The backend that clients see for every key but ``memory``: it runs in a host on their node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from polystore.base import BackendBase, StorageBackend, knows_parents
+from polystore.exceptions import VFSTypeError
+from polystore.paths import P
+from polystore_ray.transport import Transport
+
+__all__ = ["HostedBackend"]
+
+
+class HostedBackend(StorageBackend):
+    """Run the operations of a backend in its host on the caller's node.
+
+    Every client of a node shares the one instance that lives there, in the node's own file
+    system. Relative paths are made absolute with the caller's working directory. Large values
+    pass through the object store; loaded arrays are read-only. The backend's own errors arrive
+    as themselves.
+
+    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key.
+
+    Raises
+    ------
+    HostLostError
+        By every operation, if the host died during it; the next call has a new host.
+    CallTimeoutError, StoreUnavailableError
+        By every operation, if no answer comes in time, or the store cannot be reached.
+    """
+
+    def __init__(self, key: str, cls: type[BackendBase], connect: Callable[[], Transport]) -> None:
+        self._key = key
+        self.hosted_class = cls
+        self._connect = connect
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._key!r})"
+
+    def load(self, path: P, **options: Any) -> Any:
+        return self._call("load", path, **options)
+
+    def load_batch(self, paths: Sequence[P], **options: Any) -> list[Any]:
+        values: list[Any] = self._run("load_batch", [self._path(path) for path in paths], **options)
+        return values
+
+    def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
+        self._run("save", data, self._path(path), **self._parents(parents), **options)
+
+    def save_batch(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        *,
+        parents: bool = False,
+        **options: Any,
+    ) -> None:
+        texts = [self._path(path) for path in paths]
+        self._run("save_batch", list(values), texts, **self._parents(parents), **options)
+
+    def exists(self, path: P) -> bool:
+        return bool(self._call("exists", path))
+
+    def is_file(self, path: P) -> bool:
+        return bool(self._call("is_file", path))
+
+    def is_dir(self, path: P) -> bool:
+        return bool(self._call("is_dir", path))
+
+    def is_symlink(self, path: P) -> bool:
+        return bool(self._call("is_symlink", path))
+
+    def stat(self, path: P) -> dict[str, Any]:
+        facts: dict[str, Any] = self._call("stat", path)
+        return facts | {"path": self._as_given(path, facts["path"])}
+
+    def list_dir(self, path: P) -> list[str]:
+        names: list[str] = self._call("list_dir", path)
+        return names
+
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        if isinstance(extensions, str):
+            raise VFSTypeError(f"extensions is a set of endings: write {{{extensions!r}}}")
+        endings = None if extensions is None else set(extensions)
+        files = self._call("list_files", path, pattern, endings, recursive)
+        return [self._as_given(path, file) for file in files]
+
+    def ensure_directory(self, path: P) -> str:
+        return self._as_given(path, self._call("ensure_directory", path))
+
+    def delete(self, path: P) -> None:
+        self._call("delete", path)
+
+    def delete_all(self, path: P) -> None:
+        self._call("delete_all", path)
+
+    def copy(self, source: P, destination: P) -> None:
+        self._call("copy", source, self._path(destination))
+
+    def move(self, source: P, destination: P) -> None:
+        self._call("move", source, self._path(destination))
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        self._call("create_symlink", source, self._path(link), overwrite=overwrite)
+
+    def _call(self, method: str, path: P, *arguments: Any, **options: Any) -> Any:
+        return self._run(method, self._path(path), *arguments, **options)
+
+    def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._connect().call_host(self._key, method, arguments, options)
+
+    def _path(self, path: P) -> str:
+        return self.hosted_class.portable_path(path)
+
+    def _as_given(self, path: P, result: str) -> str:
+        """Return a path from the host as the caller would have seen it: relative to relative."""
+        given, sent = str(path), self._path(path)
+        if given != sent and result.startswith(sent):
+            return given + result[len(sent) :]
+        return result
+
+    def _parents(self, parents: bool) -> dict[str, bool]:
+        return {"parents": parents} if knows_parents(self.hosted_class) else {}

@@ -1,0 +1,103 @@
+"""The boundary where Ray's errors become ours."""
+
+from __future__ import annotations
+
+from ray import exceptions as ray_exceptions
+
+from polystore.exceptions import StorageError, StorageWriteError, VFSTypeError
+from polystore_ray.errors import (
+    CallTimeoutError,
+    DataLostError,
+    HostLostError,
+    StoreUnavailableError,
+)
+
+__all__ = ["KNOWN", "translated"]
+
+# Every error class of Ray, so that a test notices when Ray grows one.
+KNOWN: dict[type[BaseException], type[StorageError]] = {
+    getattr(ray_exceptions, name): ours
+    for ours, names in {
+        CallTimeoutError: ("GetTimeoutError",),
+        HostLostError: (
+            "ActorDiedError",
+            "ActorUnavailableError",
+            "AsyncioActorExit",
+            "RayActorError",
+            "WorkerCrashedError",
+        ),
+        DataLostError: (
+            "ObjectFetchTimedOutError",
+            "ObjectFreedError",
+            "ObjectLostError",
+            "ObjectReconstructionFailedError",
+            "OwnerDiedError",
+            "PlasmaObjectNotAvailable",
+            "ReferenceCountingAssertionError",
+        ),
+        StorageWriteError: ("ObjectStoreFullError", "OutOfDiskError", "OutOfMemoryError"),
+        VFSTypeError: ("OufOfBandObjectRefSerializationException", "UnserializableException"),
+        StoreUnavailableError: (
+            "ActorAlreadyExistsError",
+            "ActorHandleNotFoundError",
+            "ActorPlacementGroupRemoved",
+            "ActorUnschedulableError",
+            "AuthenticationError",
+            "CrossLanguageError",
+            "LocalRayletDiedError",
+            "NodeDiedError",
+            "ObjectRefStreamEndOfStreamError",
+            "PendingCallsLimitExceeded",
+            "RayCgraphCapacityExceeded",
+            "RayChannelError",
+            "RayChannelTimeoutError",
+            "RayDirectTransportError",
+            "RayError",
+            "RaySystemError",
+            "RayTaskError",
+            "RpcError",
+            "RuntimeEnvSetupError",
+            "StreamingGeneratorReplayInconsistentError",
+            "TaskCancelledError",
+            "TaskPlacementGroupRemoved",
+            "TaskUnschedulableError",
+            "UserCodeException",
+        ),
+    }.items()
+    for name in names
+    # Ray renames and adds some from version to version.
+    if hasattr(ray_exceptions, name)
+}
+
+_MEANING = {
+    CallTimeoutError: "no answer came by the deadline of {timeout:g} s; the call may have been "
+    "executed",
+    HostLostError: "the process that runs the backend died; the call may have been executed",
+    DataLostError: "the saved bytes are lost",
+    StorageWriteError: "the node is out of room for the value",
+    VFSTypeError: "the value cannot travel between processes",
+    StoreUnavailableError: "the cluster did not serve the call",
+}
+
+
+def translated(
+    error: Exception, *, backend: str, path: str | None = None, timeout: float = 0.0
+) -> Exception:
+    """Return the error that a caller should see for one that a call through Ray raised.
+
+    A backend's own error comes back as itself, with the traceback of the other process as a note.
+    """
+    if isinstance(error, ray_exceptions.RayTaskError):
+        cause: Exception = error.cause
+        if isinstance(cause, ray_exceptions.RayError):
+            return translated(cause, backend=backend, path=path, timeout=timeout)
+        if not isinstance(cause, StorageError):
+            cause.add_note(f"raised in the process that runs the backend:\n{error}")
+        return cause
+    for known in type(error).__mro__:
+        if known in KNOWN:
+            ours = KNOWN[known]
+            meaning = _MEANING[ours].format(timeout=timeout)
+            reason = str(error).strip().partition("\n")[0]
+            return ours(f"{meaning} ({type(error).__name__}: {reason})", path=path, backend=backend)
+    return error

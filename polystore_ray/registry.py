@@ -1,0 +1,213 @@
+"""The registry of a store: from a backend's key to the proxy that reaches it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from polystore.backend_registry import backend_class, backend_keys
+from polystore.base import _REGISTRY, BUILTIN_BACKENDS, StorageBackend, backend_key
+from polystore.exceptions import (
+    BackendNotFoundError,
+    InvalidPathError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
+from polystore_ray.host import class_from_bytes, class_to_bytes
+from polystore_ray.local import LocalTransport
+from polystore_ray.memory import ClusterMemoryBackend
+from polystore_ray.proxy import HostedBackend
+from polystore_ray.transport import Transport
+
+__all__ = ["RayBackendRegistry"]
+
+logger = logging.getLogger(__name__)
+
+_STORE_NAME = re.compile(r"[\w.-]+")
+_LOCAL_VARIABLE = "POLYSTORE_RAY_LOCAL"
+
+_local_stores: dict[tuple[str, str], LocalTransport] = {}
+_local_lock = threading.Lock()
+
+
+class RayBackendRegistry(Mapping[str, StorageBackend]):
+    """A mapping from a backend's key to that backend, shared by every process of a Ray cluster.
+
+    It behaves as `polystore.BackendRegistry` does. Making one starts nothing; the first use of a
+    backend starts what it needs: Ray, where this process is not connected yet, the store's
+    controller, and a host for the backend on this node.
+
+    A registry travels to tasks and actors as an argument or in a closure, and a
+    ``RayBackendRegistry()`` that a task makes for itself is the same store. Classes of custom
+    backends travel with it, also those defined in ``__main__``.
+
+    Parameters
+    ----------
+    store : str, default "default"
+        The store's name: letters, digits, ``_``, ``.`` and ``-``.
+    lifetime : {"job", "detached"}, default "job"
+        A store of a job is seen by no other job and ends with its own. A detached store is shared
+        by all jobs that ask for its name, and ends with `shutdown`.
+    local : bool, optional
+        Whether to use a store in this process, with no Ray: for tests. By default, as the
+        environment variable ``POLYSTORE_RAY_LOCAL`` says.
+    timeout : float, default 60.0
+        Seconds that any one wait for the cluster may take.
+
+    Raises
+    ------
+    BackendNotFoundError
+        By ``[]``, if no backend has the key.
+    StoreUnavailableError
+        By every operation, if the cluster or the store's controller does not answer.
+
+    Examples
+    --------
+    >>> from polystore import FileManager
+    >>> fm = FileManager(RayBackendRegistry(local=True))
+    >>> fm.save([1, 2], "/notes", backend="memory")
+    >>> fm.load("/notes", backend="memory")
+    [1, 2]
+    """
+
+    def __init__(
+        self,
+        store: str = "default",
+        *,
+        lifetime: Literal["job", "detached"] = "job",
+        local: bool | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
+            raise InvalidPathError(
+                "the name of a store is made of letters, digits, '_', '.' and '-'", path=str(store)
+            )
+        if lifetime not in ("job", "detached"):
+            raise VFSTypeError(f"lifetime is 'job' or 'detached', not {lifetime!r}")
+        if timeout <= 0:
+            raise VFSTypeError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        self._store = store
+        self._lifetime = lifetime
+        self._timeout = timeout
+        self._local = _local_by_default() if local is None else local
+        self._shipped: dict[str, bytes] = {}
+        self._proxies: dict[str, StorageBackend] = {}
+
+    def __repr__(self) -> str:
+        mode = ", local=True" if self._local else ""
+        return f"{type(self).__name__}({self._store!r}, lifetime={self._lifetime!r}{mode})"
+
+    def __getitem__(self, key: object) -> Any:
+        name = backend_key(key)
+        if name == "memory":
+            return self._proxies.get(name) or self._proxies.setdefault(
+                name, ClusterMemoryBackend(self._connect)
+            )
+        cls = self._class(name)
+        proxy = self._proxies.get(name)
+        # A class defined again under the same key (a notebook cell run twice) is a new one.
+        if not isinstance(proxy, HostedBackend) or proxy.hosted_class is not cls:
+            proxy = self._proxies[name] = HostedBackend(name, cls, self._connect)
+        return proxy
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*backend_keys(), *self._shipped, *self._of_the_store())))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            name = backend_key(key)
+        except VFSTypeError:
+            return False
+        return name in backend_keys() or name in list(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (
+            self._store,
+            self._lifetime,
+            self._timeout,
+            os.getpid() if self._local else None,
+            {} if self._local else self._shipped | _custom_classes(),
+        )
+
+    def shutdown(self) -> None:
+        """End the store, in every process, with everything its memory holds.
+
+        Files and zarr arrays stay. The next use starts an empty store. A store that has not been
+        started, or has ended, is left as it is.
+        """
+        transport = self._connect(create=False)
+        if transport is not None:
+            transport.shutdown()
+
+    def _class(self, name: str) -> Any:
+        try:
+            return backend_class(name)
+        except BackendNotFoundError:
+            shipped = self._shipped.get(name) or self._of_the_store().get(name)
+            if shipped is None:
+                raise
+            return class_from_bytes(shipped)
+
+    def _of_the_store(self) -> dict[str, bytes]:
+        """Return the custom classes that other processes use in the store, if it has started."""
+        transport = self._connect(create=False)
+        return {} if transport is None else transport.shipped_classes()
+
+    def _connect(self, *, create: bool = True) -> Any:
+        if self._local:
+            return _local_store(self._store, self._lifetime)
+        # The cluster's part of the package loads Ray, which takes a second.
+        from polystore_ray.cluster import connect
+
+        return connect(self._store, self._lifetime, self._timeout, create=create)
+
+
+def _local_by_default() -> bool:
+    return os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")
+
+
+def _local_store(store: str, lifetime: str) -> Transport:
+    with _local_lock:
+        if (store, lifetime) not in _local_stores:
+            _local_stores[store, lifetime] = LocalTransport()
+        return _local_stores[store, lifetime]
+
+
+def _custom_classes() -> dict[str, bytes]:
+    """Return the classes of this process's custom backends that can travel."""
+    shipped = {}
+    for key, cls in list(_REGISTRY.items()):
+        if key in BUILTIN_BACKENDS:
+            continue
+        try:
+            shipped[key] = class_to_bytes(cls)
+        except Exception:
+            # Pickling runs foreign code; the other classes still travel.
+            logger.warning("the backend %r cannot travel to other processes", key, exc_info=True)
+    return shipped
+
+
+def _rebuilt(
+    store: str,
+    lifetime: Literal["job", "detached"],
+    timeout: float,
+    local_pid: int | None,
+    shipped: dict[str, bytes],
+) -> RayBackendRegistry:
+    if local_pid is not None and local_pid != os.getpid():
+        raise UnsupportedOperationError(
+            "a local registry (local=True) lives in one process and cannot be shared with "
+            "another; use RayBackendRegistry() on a cluster"
+        )
+    registry = RayBackendRegistry(
+        store, lifetime=lifetime, local=local_pid is not None, timeout=timeout
+    )
+    registry._shipped = shipped  # noqa: SLF001 - the other half of __reduce__
+    return registry
