@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import TracebackType
@@ -357,7 +357,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         PathExistsError
             If a path occurs twice or exists already.
         """
-        texts = check_batch(values, paths, backend=self._backend_type)
+        texts = check_batch(values, paths, backend=self._backend_type, identity=self._identity)
         for text in texts:
             self._check_save(text, **options)
         written: list[str] = []
@@ -370,6 +370,10 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             if isinstance(error, StorageError):
                 error.written = tuple(written)
             raise
+
+    def _identity(self, path: P) -> str:
+        """Return the same text for paths that are the same place."""
+        return as_text(path, backend=self._backend_type)
 
     def _check_save(self, path: str, *, overwrite: bool = False, **_options: Any) -> None:
         """Raise what a save to `path` would raise whatever the value."""
@@ -437,7 +441,13 @@ def knows_parents(cls: type) -> bool:
     return save is not None and "parents" in inspect.signature(save).parameters
 
 
-def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | None) -> list[str]:
+def check_batch(
+    values: Sequence[Any],
+    paths: Sequence[P],
+    *,
+    backend: str | None,
+    identity: Callable[[P], str] = as_text,
+) -> list[str]:
     """Return the paths of a batch as text, refusing another number of values and repeats."""
     if len(values) != len(paths):
         raise BatchLengthError(
@@ -447,9 +457,10 @@ def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | Non
     texts = [as_text(path, backend=backend) for path in paths]
     seen: set[str] = set()
     for text in texts:
-        if text in seen:
+        place = identity(text)
+        if place in seen:
             raise PathExistsError("the path occurs twice in the batch", path=text, backend=backend)
-        seen.add(text)
+        seen.add(place)
     return texts
 
 

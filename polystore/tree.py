@@ -94,9 +94,7 @@ class PathTree(Generic[E]):
         PathIsDirectoryError
             If it is a directory.
         """
-        node = self._find(path).node
-        if node is None:
-            raise self._error(PathNotFoundError, "no such file", path)
+        node = self._existing(path, "no such file")
         if isinstance(node, _Directory):
             raise self._error(PathIsDirectoryError, "the path is a directory", path)
         entry: E = node
@@ -377,13 +375,18 @@ class PathTree(Generic[E]):
                     break
         return False
 
-    def _directory(self, path: P) -> _Directory:
+    def _existing(self, path: P, otherwise: str) -> Any:
+        """Return the node that `path` leads to, or raise that it is missing."""
         try:
             node = self._find(path).node
         except PathNotDirectoryError:
             node = None
         if node is None:
-            raise self._error(PathNotFoundError, "no such directory", path)
+            raise self._error(PathNotFoundError, otherwise, path)
+        return node
+
+    def _directory(self, path: P) -> _Directory:
+        node = self._existing(path, "no such directory")
         if not isinstance(node, _Directory):
             raise self._error(PathNotDirectoryError, "the path is a file", path)
         return node

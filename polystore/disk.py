@@ -1,0 +1,158 @@
+"""The disk backend: one file a value, in the format of its suffix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from polystore.exceptions import StorageError
+from polystore.formats import format_of
+from polystore.local_backend import LocalBackend
+from polystore.paths import P
+from polystore.region import Region, as_index, take_region
+
+__all__ = ["DiskBackend"]
+
+
+class DiskBackend(LocalBackend):
+    """Store each value in a file, in the format that the suffix of its path names.
+
+    ``.npy``, ``.npz``, ``.json``, ``.csv``, ``.txt`` and ``.bin`` always; ``.tif``, ``.png`` and
+    ``.jpg`` with the extra ``images``; ``.pt`` with torch. Nothing is ever unpickled.
+
+    A save is atomic: a reader sees the old file or the new one, whole, and a save that fails or
+    is killed leaves the old one. It survives the death of the process, and with ``durable=True``
+    the loss of power.
+
+    Parameters
+    ----------
+    root : str or os.PathLike, optional
+        Without it, paths are those of the operating system. With it, paths form one tree rooted
+        at ``/`` that lies in this directory, and nothing outside it can be reached.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> disk = DiskBackend(tempfile.mkdtemp())
+    >>> disk.save({"cells": 3}, "/plate1/counts.json", parents=True)
+    >>> disk.load("/plate1/counts.json")
+    {'cells': 3}
+    """
+
+    _backend_type = "disk"
+
+    def _is_value(self, place: str) -> bool:
+        return Path(place).is_file()
+
+    def _describe(self, place: str) -> dict[str, Any]:
+        facts = super()._describe(place)
+        try:
+            described = format_of(place).describe
+            return facts if described is None else facts | described(place)
+        except (StorageError, ValueError, OSError):
+            return facts  # a question is no place to complain about what a file holds
+
+    def load(self, path: P, *, region: Region | None = None) -> Any:
+        """Return the value in the file at `path`, or the part of an array.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A file.
+        region : int, slice, ... or tuple of them, optional
+            The part of the array to return, as in basic indexing. Of ``.npy`` and uncompressed
+            ``.tif`` files no more is read.
+
+        Returns
+        -------
+        object
+            A value of the caller's own.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        PathIsDirectoryError
+            If it is a directory.
+        UnsupportedFormatError
+            If no format has the suffix.
+        CorruptDataError
+            If the file is damaged.
+        MissingDependencyError
+            If the format needs a package that is not installed.
+        """
+        place = self._existing_value(path)
+        with _located(path), self._os_errors(path):
+            chosen = format_of(place)
+            if region is not None and chosen.load_region is not None:
+                return chosen.load_region(place, as_index(region))
+            value = chosen.load(place)
+        return take_region(value, region, path=str(path), backend="disk")
+
+    def save(
+        self,
+        data: Any,
+        path: P,
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        region: Region | None = None,
+        durable: bool = False,
+    ) -> None:
+        """Store `data` in a file at `path`.
+
+        Parameters
+        ----------
+        data : object
+            A value that the format can hold.
+        path : str or os.PathLike
+            Where; its suffix names the format.
+        overwrite : bool, default False
+            Whether an existing file may be replaced.
+        parents : bool, default False
+            Whether to make missing directories.
+        region : int, slice, ... or tuple of them, optional
+            Write into this part of the stored array, in a file that takes its place.
+        durable : bool, default False
+            Whether to wait until the file would survive the loss of power.
+
+        Raises
+        ------
+        PathExistsError
+            If the path exists, unless `overwrite` or `region` is given.
+        PathNotFoundError
+            If the parent is missing, unless `parents` is given.
+        UnsupportedFormatError
+            If no format has the suffix, or the format cannot hold the value.
+        StorageWriteError
+            If the file system refuses.
+        """
+        if region is not None:
+            array = self.load(path)
+            take_region(array, region, path=str(path), backend="disk")
+            array[as_index(region)] = data
+            data, overwrite = array, True
+        with _located(path):
+            chosen = format_of(str(path))
+            with (
+                self._replacing(
+                    path, overwrite=overwrite, parents=parents, durable=durable
+                ) as temporary,
+                open(temporary, "xb") as file,
+            ):
+                chosen.save(file, data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+
+
+@contextmanager
+def _located(path: P) -> Iterator[None]:
+    """Add path and backend to errors of a format, which knows neither."""
+    try:
+        yield
+    except StorageError as error:
+        raise error.located(path=str(path), backend="disk") from error.__cause__

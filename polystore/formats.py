@@ -1,0 +1,264 @@
+"""File formats: from the suffix of a path to what reads and writes its bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.lib.format as npy
+
+from polystore import csv_format
+from polystore.exceptions import (
+    CorruptDataError,
+    MissingDependencyError,
+    StorageError,
+    UnsupportedFormatError,
+)
+
+__all__ = ["Format", "format_of", "known_suffixes"]
+
+ENTRY_POINT_GROUP = "polystore.formats"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How one kind of file is read and written.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    suffixes : tuple of str
+        With their dot, in lower case, such as ``(".tif", ".ome.tif")``.
+    write : callable
+        ``write(file, value)``: write the whole of a file that is open for bytes.
+    read : callable
+        ``read(path)``: return the value in a file.
+    load_region : callable, optional
+        ``load_region(path, index)``: return a part of an array without reading the rest.
+    describe : callable, optional
+        ``describe(path)``: return ``{"shape": ..., "dtype": ...}`` from the header alone.
+    corrupt : type, default CorruptDataError
+        The error for a damaged file.
+    unwritable : type, default UnsupportedFormatError
+        The error for a value the format cannot hold.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    write: Callable[[IO[bytes], Any], None]
+    read: Callable[[str], Any]
+    load_region: Callable[[str, tuple[Any, ...]], Any] | None = None
+    describe: Callable[[str], dict[str, Any]] | None = None
+    corrupt: type[StorageError] = CorruptDataError
+    unwritable: type[StorageError] = UnsupportedFormatError
+
+    def load(self, path: str) -> Any:
+        """Return the value in a file, or raise the format's `corrupt` error with its cause."""
+        try:
+            return self.read(path)
+        except (StorageError, FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except Exception as error:
+            raise self.corrupt(
+                f"the file cannot be decoded as {self.name} ({type(error).__name__}: {error})"
+            ) from error
+
+    def save(self, file: IO[bytes], value: Any) -> None:
+        """Write a value, or raise the format's `unwritable` error with its cause."""
+        try:
+            self.write(file, value)
+        except (StorageError, OSError):
+            raise
+        except Exception as error:
+            raise self.unwritable(
+                f"a {type(value).__name__} cannot be written as {self.name}: {error}"
+            ) from error
+
+
+def format_of(path: str) -> Format:
+    """Return the format of a path: that of its longest known suffix, without regard to case.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If no format has the suffix.
+    MissingDependencyError
+        If the format needs a package that is not installed.
+    """
+    name = Path(path).name.lower()
+    endings = [name[i:] for i, letter in enumerate(name) if letter == "."]
+    for known in (_BUILT_IN, _plugins()) if endings else ():
+        for ending in endings:
+            if ending in known:
+                return known[ending]()
+    raise UnsupportedFormatError(
+        f"the suffix of a file names its format; the known ones are {', '.join(known_suffixes())}"
+    )
+
+
+def known_suffixes() -> list[str]:
+    """Return every suffix that has a format, also where its package is not installed."""
+    return sorted({*_BUILT_IN, *_plugins()})
+
+
+@cache
+def _plugins() -> dict[str, Callable[[], Format]]:
+    """Return the formats of third parties: the name of an entry point is a suffix."""
+    return {point.name.lower(): point.load for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _late(module: str, attribute: str, extra: str) -> Callable[[], Format]:
+    """Return what imports a format whose package is optional."""
+
+    def load() -> Format:
+        try:
+            found: Format = getattr(import_module(module), attribute)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the format needs the package {error.name!r}: pip install 'polystore-ray[{extra}]'"
+            ) from error
+        return found
+
+    return load
+
+
+# NumPy's arrays
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    if not isinstance(value, np.ndarray | np.generic):
+        raise UnsupportedFormatError(f"only arrays can be written, not a {type(value).__name__}")
+    array = np.asanyarray(value)
+    if array.dtype.hasobject:
+        raise UnsupportedFormatError(
+            "an array of Python objects would have to be pickled, and files hold no pickles"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        raise UnsupportedFormatError("a masked array would lose its mask")
+    return np.asarray(array)
+
+
+def _write_npy(file: IO[bytes], value: Any) -> None:
+    npy.write_array(file, _as_array(value), allow_pickle=False)
+
+
+def _read_npy(path: str) -> Any:
+    with Path(path).open("rb") as file:
+        _check_size(file)
+        return npy.read_array(file, allow_pickle=False)
+
+
+def _check_size(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Refuse a header that claims more than the file has, before memory is taken for it."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise CorruptDataError("the file holds pickled objects, which are never loaded")
+    size = math.prod(shape) * dtype.itemsize
+    there = os.fstat(file.fileno()).st_size - file.tell()
+    if size > there:
+        raise CorruptDataError(f"the header claims {size} bytes of data, and {there} are there")
+    file.seek(0)
+    return shape, dtype
+
+
+def _load_npy_region(path: str, index: tuple[Any, ...]) -> Any:
+    try:
+        mapped = npy.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise CorruptDataError(f"the file cannot be decoded as NumPy ({error})") from error
+    return np.array(mapped[index])
+
+
+def _describe_npy(path: str) -> dict[str, Any]:
+    with Path(path).open("rb") as file:
+        shape, dtype = _check_size(file)
+    return {"shape": shape, "dtype": str(dtype)}
+
+
+def _write_npz(file: IO[bytes], value: Any) -> None:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UnsupportedFormatError("an .npz file holds a dict from names to arrays")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in value.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, _as_array(array), allow_pickle=False)
+
+
+def _read_npz(path: str) -> dict[str, Any]:
+    # The archive is looked at first: np.load would try to unpickle what is none.
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CorruptDataError(f"the member {damaged!r} is damaged")
+    with np.load(path, allow_pickle=False) as members:
+        return {name: members[name] for name in members.files}
+
+
+# Text and bytes
+
+
+def _write_json(file: IO[bytes], value: Any) -> None:
+    file.write(json.dumps(value, ensure_ascii=False, indent=2).encode())
+
+
+def _read_json(path: str) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _write_csv(file: IO[bytes], value: Any) -> None:
+    file.write(csv_format.dumps(value).encode())
+
+
+def _read_csv(path: str) -> Any:
+    return csv_format.loads(Path(path).read_bytes().decode("utf-8-sig"))
+
+
+def _write_text(file: IO[bytes], value: Any) -> None:
+    if not isinstance(value, str):
+        raise UnsupportedFormatError(f"a .txt file holds a str, not a {type(value).__name__}")
+    file.write(value.encode())
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_bytes().decode()
+
+
+def _write_bytes(file: IO[bytes], value: Any) -> None:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise UnsupportedFormatError(f"a .bin file holds bytes, not a {type(value).__name__}")
+    file.write(value)
+
+
+_NPY = Format("NumPy", (".npy",), _write_npy, _read_npy, _load_npy_region, _describe_npy)
+_NPZ = Format("NumPy archive", (".npz",), _write_npz, _read_npz)
+_JSON = Format("JSON", (".json",), _write_json, _read_json)
+_CSV = Format("CSV", (".csv",), _write_csv, _read_csv)
+_TEXT = Format("UTF-8 text", (".txt",), _write_text, _read_text)
+_BYTES = Format("bytes", (".bin",), _write_bytes, lambda path: Path(path).read_bytes())
+
+_BUILT_IN: dict[str, Callable[[], Format]] = {
+    suffix: (lambda found=found: found)
+    for found in (_NPY, _NPZ, _JSON, _CSV, _TEXT, _BYTES)
+    for suffix in found.suffixes
+} | {
+    ".tif": _late("polystore.image_formats", "TIFF", "images"),
+    ".tiff": _late("polystore.image_formats", "TIFF", "images"),
+    ".png": _late("polystore.image_formats", "PNG", "images"),
+    ".jpg": _late("polystore.image_formats", "JPEG", "images"),
+    ".jpeg": _late("polystore.image_formats", "JPEG", "images"),
+    ".pt": _late("polystore.torch_format", "TORCH", "torch"),
+    ".pth": _late("polystore.torch_format", "TORCH", "torch"),
+}
