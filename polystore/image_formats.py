@@ -41,7 +41,6 @@ def _write_tiff(file: IO[bytes], value: Any) -> None:
         file,
         image,
         photometric="rgb" if colour else "minisblack",
-        metadata={"axes": None},
         bigtiff=image.nbytes > 2**31,
     )
 

@@ -104,9 +104,9 @@ class ZarrBackend(LocalBackend):
             try:
                 part = np.asarray(array[index])
             except IndexError:
-                return take_region(
-                    np.empty(array.shape, []), region, path=str(path), backend="zarr"
-                )
+                # Raised as for any array, of which the shape alone matters.
+                shape = np.broadcast_to(np.uint8(0), array.shape)
+                return take_region(shape, region, path=str(path), backend="zarr")
             except Exception as error:
                 if _generation(place) == generation:
                     raise self._error(

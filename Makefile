@@ -1,0 +1,58 @@
+# The whole interface of a contributor. `make` alone lists it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+OLDEST = .venv-oldest
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help demo test check docs bench test-oldest clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+
+demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see demo-out/
+	$(BIN)/python -m polystore_ray.demo --out demo-out
+
+test: check docs  ## All checks, the documentation's examples, and the tests
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray --ignore=polystore_ray/demo \
+		--ignore=polystore/torch_format.py
+
+check: $(VENV)/.all  ## Lint, format, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.all  ## Build the documentation and run its examples
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W -b doctest docs docs/_build/doctest
+
+bench: $(VENV)/.all  ## Measure against plain Ray, as ratios within one run
+	$(BIN)/python tests/bench/memory.py
+
+test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
+	$(OLDEST)/bin/python -m pytest tests --ignore tests/docs
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.all: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+		-e '.[demo,docs,tests]'
+	touch $@ $(VENV)/.demo
+
+$(OLDEST)/.all: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -c constraints-oldest.txt \
+		-e '.[demo,tests]'
+	touch $@
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache \
+		.ruff_cache .import_linter_cache .hypothesis
