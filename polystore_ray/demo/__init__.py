@@ -1,0 +1,1 @@
+"""The demo: photographs segmented by Ray tasks that share them through the cluster memory."""

@@ -1,0 +1,135 @@
+"""``python -m polystore_ray.demo``: the command line of the demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from polystore import FileManager, StorageError
+from polystore_ray import RayBackendRegistry
+from polystore_ray.demo.images import SUFFIXES, photographs
+from polystore_ray.demo.pipeline import Result, run
+
+OBJECT_STORE = 512 * 2**20  # bytes
+ANSWER_WITHIN = 5.0  # seconds, of a cluster at an address
+
+
+class _Stop(Exception):  # noqa: N818 - not an error: the end, said in one line
+    """Nothing can be done, and why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return 0, or 1 if an image failed, or 2 if nothing could be done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m polystore_ray.demo",
+        description="Segment photographs in Ray tasks that share them through the cluster memory.",
+    )
+    parser.add_argument("--images", type=Path, help="a directory (default: scikit-image's own)")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where results go")
+    parser.add_argument("--address", help="a running Ray cluster (default: start one here)")
+    options = parser.parse_args(arguments)
+    try:
+        files = _files(options.images)
+        result = _run_on_ray(files, options.out.absolute(), options.address)
+        _write_pictures(result, options.out)
+    except KeyboardInterrupt:
+        _say("interrupted; Ray was shut down")
+        return 130
+    except (_Stop, StorageError) as stop:
+        _say(f"error: {stop}")
+        return 2
+    for failure in result.failures:
+        _say(f"error: {failure}")
+    return 1 if result.failures else 0
+
+
+def _files(folder: Path | None) -> list[Path]:
+    if folder is None:
+        files = photographs()
+        if not files:
+            raise _Stop("scikit-image carries no photographs here; name a directory with --images")
+        return files
+    if not folder.is_dir():
+        raise _Stop(f"there is no directory {str(folder)!r}")
+    files = sorted(p for p in folder.absolute().iterdir() if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise _Stop(f"no image ({', '.join(sorted(SUFFIXES))}) is in {str(folder)!r}")
+    return files
+
+
+def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is not None:
+        _check_address(address)
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            ray.init("local", object_store_memory=OBJECT_STORE, include_dashboard=False, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _Stop(f"Ray did not start or answer: {reason}") from error
+    registry = RayBackendRegistry("demo")
+
+    def as_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        waiting = [ray.remote(function).remote(*call) for call in calls]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            yield from ray.get(done)
+
+    bar_format = "{l_bar}{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
+    try:
+        with tqdm(total=len(files), bar_format=bar_format) as bar:
+
+            def progress(done: int, total: int, step: str) -> None:
+                bar.total = total
+                bar.set_description(f"{step:<32.32}", refresh=False)
+                bar.n = done
+                bar.refresh()
+
+            return run(FileManager(registry), files, out, as_tasks, progress)
+    finally:
+        registry.shutdown()
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Say at once where nothing listens; Ray would try for a minute."""
+    if address in ("auto", "local") or "://" in address:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise _Stop(f"no Ray cluster answers at {address!r} ({error})") from error
+
+
+def _write_pictures(result: Result, out: Path) -> None:
+    if not result.outcomes:
+        raise _Stop("; ".join(result.failures) or "no image could be read")
+    from polystore_ray.demo.report import contact_sheet, report
+
+    out.mkdir(parents=True, exist_ok=True)
+    contact_sheet(result.outcomes).save(out / "contact-sheet.png")
+    (out / "report.html").write_text(report(result), encoding="utf-8")
+    found = sum(len(outcome.rows) for outcome in result.outcomes)
+    _say(f"{found} objects in {len(result.outcomes)} images: see {out / 'report.html'}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
