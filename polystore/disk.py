@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from polystore.exceptions import StorageError
 from polystore.formats import format_of
 from polystore.local_backend import LocalBackend
@@ -86,11 +88,11 @@ class DiskBackend(LocalBackend):
         """
         place = self._existing_value(path)
         with _located(path), self._os_errors(path):
-            chosen = format_of(place)
-            if region is not None and chosen.load_region is not None:
-                return chosen.load_region(place, as_index(region))
-            value = chosen.load(place)
-        return take_region(value, region, path=str(path), backend="disk")
+            value = format_of(place).load(place, part=region is not None)
+        if region is None:
+            return value
+        # A copy of the part, so that it holds neither the file nor the whole.
+        return np.array(take_region(value, region, path=str(path), backend="disk"))
 
     def save(
         self,

@@ -44,8 +44,8 @@ class Format:
         ``write(file, value)``: write the whole of a file that is open for bytes.
     read : callable
         ``read(path)``: return the value in a file.
-    load_region : callable, optional
-        ``load_region(path, index)``: return a part of an array without reading the rest.
+    view : callable, optional
+        ``view(path)``: return an array whose parts are read when they are asked for.
     describe : callable, optional
         ``describe(path)``: return ``{"shape": ..., "dtype": ...}`` from the header alone.
     corrupt : type, default CorruptDataError
@@ -58,15 +58,18 @@ class Format:
     suffixes: tuple[str, ...]
     write: Callable[[IO[bytes], Any], None]
     read: Callable[[str], Any]
-    load_region: Callable[[str, tuple[Any, ...]], Any] | None = None
+    view: Callable[[str], Any] | None = None
     describe: Callable[[str], dict[str, Any]] | None = None
     corrupt: type[StorageError] = CorruptDataError
     unwritable: type[StorageError] = UnsupportedFormatError
 
-    def load(self, path: str) -> Any:
-        """Return the value in a file, or raise the format's `corrupt` error with its cause."""
+    def load(self, path: str, *, part: bool = False) -> Any:
+        """Return the value in a file, or raise the format's `corrupt` error with its cause.
+
+        For a `part` of an array the rest need not be read.
+        """
         try:
-            return self.read(path)
+            return self.view(path) if part and self.view is not None else self.read(path)
         except (StorageError, FileNotFoundError, PermissionError, IsADirectoryError):
             raise
         except Exception as error:
@@ -174,12 +177,10 @@ def _check_size(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _load_npy_region(path: str, index: tuple[Any, ...]) -> Any:
-    try:
-        mapped = npy.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise CorruptDataError(f"the file cannot be decoded as NumPy ({error})") from error
-    return np.array(mapped[index])
+def _view_npy(path: str) -> Any:
+    with Path(path).open("rb") as file:
+        _check_size(file)
+    return npy.open_memmap(path, mode="r")
 
 
 def _describe_npy(path: str) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def _write_bytes(file: IO[bytes], value: Any) -> None:
     file.write(value)
 
 
-_NPY = Format("NumPy", (".npy",), _write_npy, _read_npy, _load_npy_region, _describe_npy)
+_NPY = Format("NumPy", (".npy",), _write_npy, _read_npy, _view_npy, _describe_npy)
 _NPZ = Format("NumPy archive", (".npz",), _write_npz, _read_npz)
 _JSON = Format("JSON", (".json",), _write_json, _read_json)
 _CSV = Format("CSV", (".csv",), _write_csv, _read_csv)

@@ -49,12 +49,11 @@ def _read_tiff(path: str) -> Any:
     return tifffile.imread(path)
 
 
-def _load_tiff_region(path: str, index: tuple[Any, ...]) -> Any:
+def _view_tiff(path: str) -> Any:
     try:
-        image = tifffile.memmap(path, mode="r")
+        return tifffile.memmap(path, mode="r")
     except ValueError:  # compressed or tiled: nothing to map
-        image = TIFF.load(path)
-    return np.array(image[index])
+        return _read_tiff(path)
 
 
 def _write_png(file: IO[bytes], value: Any) -> None:
@@ -99,7 +98,7 @@ TIFF = Format(
     (".tif", ".tiff"),
     _write_tiff,
     _read_tiff,
-    _load_tiff_region,
+    _view_tiff,
     corrupt=ImageLoadError,
     unwritable=ImageSaveError,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -181,16 +182,21 @@ class ZarrBackend(LocalBackend):
                 created[...] = array
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
-        if overwrite and os.path.lexists(target) and not exchange(temporary, target):
-            # Where paths cannot be exchanged, a reader may for a moment find nothing.
-            aside = temporary_name(target)
-            os.rename(target, aside)
+        if overwrite and os.path.lexists(target):
+            if not exchange(temporary, target):
+                # Where paths cannot be exchanged, a reader may for a moment find nothing.
+                aside = temporary_name(target)
+                os.rename(target, aside)
+                os.rename(temporary, target)
+                os.rename(aside, temporary)
+            return
+        try:
             os.rename(temporary, target)
-            os.rename(aside, temporary)
-        elif not os.path.lexists(target) or not overwrite:
-            if os.path.lexists(target):
-                raise FileExistsError(target)
-            os.rename(temporary, target)
+        except OSError as error:
+            # The array of another saver is a directory with something in it.
+            if error.errno == errno.ENOTEMPTY:
+                raise FileExistsError(errno.EEXIST, "the path exists", target) from error
+            raise
 
 
 def _generation(place: str) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster() -> None:
     """Connect to a Ray of this session's own; a module that needs another one may end it."""
     import ray
 
@@ -25,7 +25,6 @@ def ray_cluster() -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
         )
-    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

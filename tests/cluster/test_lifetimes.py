@@ -87,8 +87,9 @@ class Drivers:
 
     def objects(self) -> float:
         """Return the bytes that objects occupy in the object stores of the cluster."""
-        total = ray.cluster_resources()["object_store_memory"]
-        return total - ray.available_resources()["object_store_memory"]
+        total: float = ray.cluster_resources()["object_store_memory"]
+        free: float = ray.available_resources()["object_store_memory"]
+        return total - free
 
     def leave_nothing(self) -> bool:
         deadline = time.monotonic() + GONE_WITHIN

@@ -121,21 +121,23 @@ def test_the_file_manager_travels_as_argument_and_closure_and_is_made_anew(
 
 
 def test_two_stores_share_nothing(fm: FileManager) -> None:
-    other = FileManager(RayBackendRegistry("other"))
+    registry = RayBackendRegistry("other")
+    other = FileManager(registry)
     try:
         fm.save(1, "/sharing/here", backend="memory")
         assert not other.exists("/sharing/here", backend="memory")
     finally:
-        other.registry.shutdown()
+        registry.shutdown()
 
 
 def test_after_shutdown_a_store_starts_empty() -> None:
-    fm = FileManager(RayBackendRegistry("passing"))
-    fm.registry.shutdown()
+    registry = RayBackendRegistry("passing")
+    fm = FileManager(registry)
+    registry.shutdown()
     fm.save(1, "/a", backend="memory")
-    fm.registry.shutdown()
+    registry.shutdown()
     assert not fm.exists("/a", backend="memory")
-    fm.registry.shutdown()
+    registry.shutdown()
 
 
 def test_an_object_reference_cannot_be_saved(fm: FileManager) -> None:

@@ -1,0 +1,91 @@
+"""Symbolic links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from polystore.exceptions import PathExistsError, PathNotFoundError, StorageResolutionError
+from polystore.testing.kit import BackendKit
+
+__all__ = ["Links"]
+
+
+class Links(BackendKit):
+    """`create_symlink`, and what other operations do with links."""
+
+    @pytest.fixture
+    def linked(self, backend: Any, root: str) -> str:
+        """Return a link to the file ``a``."""
+        backend.save(self.value(), self.path(root, "a"))
+        backend.create_symlink(self.path(root, "a"), self.path(root, "link"))
+        return self.path(root, "link")
+
+    def test_load_and_save_act_on_the_target(self, backend: Any, root: str, linked: str) -> None:
+        self.same(backend.load(linked), self.value())
+        backend.save(self.value(1), linked, overwrite=True)
+        self.same(backend.load(self.path(root, "a")), self.value(1))
+        assert backend.is_symlink(linked)
+
+    def test_questions_follow_a_link(self, backend: Any, root: str, linked: str) -> None:
+        assert backend.exists(linked)
+        assert backend.is_file(linked)
+        assert backend.is_symlink(linked)
+        facts = backend.stat(linked)
+        assert (facts["type"], facts["exists"]) == ("symlink", True)
+        self.same(backend.load(facts["target"]), self.value())
+
+    def test_a_dangling_link_does_not_exist(self, backend: Any, root: str, linked: str) -> None:
+        backend.delete(self.path(root, "a"))
+        assert not backend.exists(linked)
+        assert backend.is_symlink(linked)
+        with pytest.raises(PathNotFoundError):
+            backend.load(linked)
+        backend.delete(linked)
+        assert not backend.is_symlink(linked)
+
+    def test_delete_takes_the_link_itself(self, backend: Any, root: str, linked: str) -> None:
+        backend.delete(linked)
+        self.same(backend.load(self.path(root, "a")), self.value())
+
+    def test_delete_all_never_follows(self, backend: Any, root: str) -> None:
+        backend.save(self.value(), self.path(root, "kept/a"), parents=True)
+        backend.ensure_directory(f"{root}/d")
+        backend.create_symlink(f"{root}/kept", f"{root}/d/link")
+        backend.delete_all(f"{root}/d")
+        self.same(backend.load(self.path(root, "kept/a")), self.value())
+
+    def test_listings_show_links_but_do_not_descend(self, backend: Any, root: str) -> None:
+        backend.save(self.value(), self.path(root, "d/a"), parents=True)
+        backend.create_symlink(f"{root}/d", f"{root}/link")
+        assert backend.list_dir(f"{root}/link") == [f"a{self.suffix}"]
+        assert backend.list_files(root or "/", recursive=True) == [self.path(root, "d/a")]
+
+    def test_only_a_link_is_overwritten(self, backend: Any, root: str, linked: str) -> None:
+        backend.save(self.value(1), self.path(root, "b"))
+        with pytest.raises(PathExistsError):
+            backend.create_symlink(self.path(root, "b"), linked)
+        with pytest.raises(PathExistsError):
+            backend.create_symlink(self.path(root, "a"), self.path(root, "b"), overwrite=True)
+        backend.create_symlink(self.path(root, "b"), linked, overwrite=True)
+        self.same(backend.load(linked), self.value(1))
+
+    def test_the_source_has_to_exist(self, backend: Any, root: str) -> None:
+        with pytest.raises(PathNotFoundError):
+            backend.create_symlink(self.path(root, "none"), self.path(root, "link"))
+        assert not backend.is_symlink(self.path(root, "link"))
+
+    def test_a_link_to_itself_is_refused(self, backend: Any, root: str, linked: str) -> None:
+        with pytest.raises(StorageResolutionError):
+            backend.create_symlink(linked, linked, overwrite=True)
+        self.same(backend.load(linked), self.value())
+
+    def test_a_circle_raises_and_does_not_hang(self, backend: Any, root: str, linked: str) -> None:
+        second = self.path(root, "second")
+        backend.create_symlink(linked, second)
+        backend.delete(self.path(root, "a"))
+        backend.move(second, self.path(root, "a"))
+        assert not backend.exists(linked)
+        with pytest.raises(StorageResolutionError):
+            backend.load(linked)
