@@ -1,0 +1,173 @@
+"""Contract lines 29 to 32: the file manager."""
+
+from __future__ import annotations
+
+import pickle
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polystore import (
+    BackendNotFoundError,
+    BackendRegistry,
+    DiskBackend,
+    FileManager,
+    MemoryBackend,
+    PathExistsError,
+    PathNotFoundError,
+    ReadOnlyBackend,
+    StorageBackend,
+    StorageError,
+    StorageResolutionError,
+    UnsupportedOperationError,
+)
+
+
+class Plain(StorageBackend):
+    """A custom backend as the documentation's examples write it: no keyword, foreign errors."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def load(self, file_path: Any, **kwargs: Any) -> Any:
+        return self.values[file_path]
+
+    def save(self, data: Any, identifier: Any, **kwargs: Any) -> None:
+        assert not kwargs
+        self.values[identifier] = data
+
+    def is_file(self, path: Any) -> bool:
+        return path in self.values
+
+    def is_dir(self, path: Any) -> bool:
+        return False
+
+    def list_dir(self, path: Any) -> list[str]:
+        return sorted(self.values)
+
+
+class Archive(ReadOnlyBackend):
+    def load(self, path: Any) -> Any:
+        return f"value of {path}"
+
+    def is_file(self, path: Any) -> bool:
+        return True
+
+    def is_dir(self, path: Any) -> bool:
+        return False
+
+    def list_dir(self, path: Any) -> list[str]:
+        return []
+
+
+@pytest.fixture
+def fm() -> FileManager:
+    registry = {"Memory": MemoryBackend(), "plain": Plain(), "archive": Archive()}
+    return FileManager(registry)
+
+
+def test_a_plain_dict_serves_as_registry_and_keys_compare_without_case(fm: FileManager) -> None:
+    class Key(Enum):
+        MEMORY = "MEMORY"
+
+    fm.save(1, "/a", backend="memory")
+    assert fm.load("/a", backend=Key.MEMORY) == 1
+
+
+@pytest.mark.parametrize("operation", ["load", "exists", "is_file", "list_dir", "delete"])
+def test_an_unknown_backend_is_an_error_of_every_operation(fm: FileManager, operation: str) -> None:
+    with pytest.raises(BackendNotFoundError, match=r"'mnemory'.*Memory, plain"):
+        getattr(fm, operation)("/a", backend="mnemory")
+
+
+def test_saves_make_parents_and_lists_are_in_natural_order(fm: FileManager) -> None:
+    names = ["img10", "img2", "r5\u00b20.txt", "img1"]
+    fm.save_batch(list(range(4)), [f"/d/{name}" for name in names], backend="memory")
+    assert fm.list_dir("/d", backend="memory") == ["img1", "img2", "img10", "r5\u00b20.txt"]
+    assert fm.list_files("/d", backend="memory", pattern="img*") == [
+        "/d/img1",
+        "/d/img2",
+        "/d/img10",
+    ]
+
+
+def test_parents_can_be_declined(fm: FileManager) -> None:
+    with pytest.raises(PathNotFoundError):
+        fm.save(1, "/d/a", backend="memory", parents=False)
+
+
+def test_a_backend_without_the_keyword_is_not_given_it(fm: FileManager) -> None:
+    fm.save(1, "a", backend="plain")
+    fm.save_batch([2, 3], ["b", "c"], backend="plain")
+    assert fm.load_batch(["c", "a"], backend="plain") == [3, 1]
+
+
+def test_a_foreign_exception_is_wrapped_with_its_cause_and_text(fm: FileManager) -> None:
+    with pytest.raises(StorageResolutionError, match="KeyError: 'none'") as caught:
+        fm.load("none", backend="plain")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_backends_own_error_passes_untouched(fm: FileManager) -> None:
+    fm.save(1, "/a", backend="memory")
+    with pytest.raises(PathExistsError) as caught:
+        fm.save(1, "/a", backend="memory")
+    assert caught.value.__cause__ is None
+
+
+def test_a_read_only_backend_says_that_it_is_one(fm: FileManager) -> None:
+    assert fm.load("a", backend="archive") == "value of a"
+    for operation in ("delete", "ensure_directory"):
+        with pytest.raises(UnsupportedOperationError, match="can only be read"):
+            getattr(fm, operation)("/a", backend="archive")
+    with pytest.raises(UnsupportedOperationError, match="can only be read"):
+        fm.save(1, "/a", backend="archive")
+
+
+def test_copy_and_move_make_the_parent_once_the_source_is_known(fm: FileManager) -> None:
+    fm.save(1, "/a", backend="memory")
+    with pytest.raises(PathNotFoundError):
+        fm.copy("/none", "/new/b", backend="memory")
+    assert not fm.exists("/new", backend="memory")
+    fm.copy("/a", "/new/b", backend="memory")
+    fm.move("/a", "/newer/c", backend="memory")
+    assert fm.list_files("/", backend="memory", recursive=True) == ["/new/b", "/newer/c"]
+
+
+def test_pickles_wherever_its_registry_does(tmp_path: Path) -> None:
+    fm = pickle.loads(pickle.dumps(FileManager({"disk": DiskBackend(tmp_path)})))
+    fm.save(np.arange(3), "a.npy", backend="disk")
+    assert (tmp_path / "a.npy").exists()
+    with pytest.raises(UnsupportedOperationError):
+        pickle.dumps(FileManager(BackendRegistry()))
+
+
+def test_a_five_method_backend_gets_the_rest_right() -> None:
+    backend = Plain()
+    with backend:
+        backend.save("x", "/a")
+        assert backend.exists("/a")
+        assert not backend.is_symlink("/a")
+        assert backend.stat("/b") == {"type": "missing", "path": "/b", "exists": False}
+        with pytest.raises(PathExistsError, match="twice"):
+            backend.save_batch([1, 2], ["/b", "/b"])
+        with pytest.raises(PathExistsError):
+            backend.save_batch([1, 2], ["/b", "/a"])
+        assert not backend.exists("/b")
+        for unsupported in (backend.delete, backend.ensure_directory):
+            with pytest.raises(UnsupportedOperationError):
+                unsupported("/a")
+        backend.copy("/a", "/c")
+        assert backend.load("/c") == "x"
+
+
+def test_a_batch_that_fails_midway_names_what_was_written(tmp_path: Path) -> None:
+    disk = DiskBackend(tmp_path)
+    with pytest.raises(StorageError) as caught:
+        disk.save_batch([np.arange(2), object(), np.arange(3)], ["a.npy", "b.npy", "c.npy"])
+    assert caught.value.written == ("a.npy",)
+    assert "1 of 3" in caught.value.__notes__[0]
+    assert disk.list_dir("/") == ["a.npy"]
