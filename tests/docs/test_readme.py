@@ -1,0 +1,57 @@
+"""Every Python block of the READMEs runs, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: str) -> list[str]:
+    return BLOCKS.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    script = folder / "example.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md"))))
+def test_an_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
+    run(blocks("README.md")[number], tmp_path)
+
+
+def test_the_example_with_ray_is_the_local_one_with_another_registry(tmp_path: Path) -> None:
+    _, on_ray, *_ = blocks("README.md")
+    printed = run(on_ray, tmp_path).split()
+    assert 2_000_000 < int(printed[-1]) < 2_200_000
+
+
+def test_the_example_for_a_cluster_runs_on_one(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    arguments = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    try:
+        [example] = blocks("cluster/README.md")
+        run(example, tmp_path, RAY_ADDRESS=cluster.address)
+    finally:
+        cluster.shutdown()
