@@ -16,6 +16,7 @@ from polystore.backend_registry import backend_class
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed
 from polystore_ray.actors import MEMORY, ControllerActor
+from polystore_ray.addresses import require_listener
 from polystore_ray.envelope import Envelope, pack, unpack
 from polystore_ray.errors import HostLostError, StoreUnavailableError
 from polystore_ray.host import class_to_bytes
@@ -85,6 +86,7 @@ def connect(
 
 
 def _start_ray() -> None:
+    require_listener(os.environ.get("RAY_ADDRESS", "auto"))
     try:
         ray.init()
     except (ConnectionError, RuntimeError, ray_exceptions.RayError) as error:

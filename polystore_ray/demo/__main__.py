@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from tqdm import tqdm
 
 from polystore import FileManager, StorageError
 from polystore_ray import RayBackendRegistry
+from polystore_ray.addresses import require_listener
 from polystore_ray.demo.images import SUFFIXES, photographs
 from polystore_ray.demo.pipeline import Result, run
 
 OBJECT_STORE = 512 * 2**20  # bytes
-ANSWER_WITHIN = 5.0  # seconds, of a cluster at an address
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: the end, said in one line
@@ -67,7 +66,7 @@ def _files(folder: Path | None) -> list[Path]:
 def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
-        _check_address(address)
+        require_listener(address)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -101,18 +100,6 @@ def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
     finally:
         registry.shutdown()
         ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Say at once where nothing listens; Ray would try for a minute."""
-    if address in ("auto", "local") or "://" in address:
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN):
-            return
-    except (OSError, ValueError, OverflowError) as error:
-        raise _Stop(f"no Ray cluster answers at {address!r} ({error})") from error
 
 
 def _write_pictures(result: Result, out: Path) -> None:

@@ -59,7 +59,8 @@ class Five:
 @pytest.fixture(autouse=True)
 def _definitions_end_with_the_test() -> Iterator[None]:
     abstract = dict(base._ABSTRACT)
-    with restored_registry(BackendBase):
+    others = tuple(key for key in base._REGISTRY if key not in base.BUILTIN_BACKENDS)
+    with restored_registry(BackendBase, released=others):
         yield
     base._ABSTRACT.clear()
     base._ABSTRACT.update(abstract)

@@ -1,0 +1,146 @@
+"""Connections that end, are lost, or cannot be made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from polystore_ray import HostLostError, RayBackendRegistry, StoreUnavailableError
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def named_namespaces() -> set[str]:
+    return {actor["namespace"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+
+
+def test_a_store_cached_before_a_new_ray_is_not_used_after() -> None:
+    done = run(
+        "import ray\n"
+        "from polystore_ray import RayBackendRegistry\n"
+        "memory = RayBackendRegistry()['memory']\n"
+        "for i in range(2):\n"
+        "    ray.init('local', num_cpus=1, object_store_memory=10**8, include_dashboard=False)\n"
+        "    print(memory.exists('/a'))\n"
+        "    memory.save(i, '/a')\n"
+        "    print(memory.load('/a'))\n"
+        "    ray.shutdown()\n"
+    )
+    assert done.stdout.split() == ["False", "0", "False", "1"], done.stderr
+
+
+def test_a_forked_child_is_told_so_at_once() -> None:
+    memory = RayBackendRegistry()["memory"]
+    memory.exists("/a")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            memory.exists("/a")
+        except StoreUnavailableError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"forked" in os.read(reading, 4096)
+
+
+def test_a_cluster_that_does_not_answer_is_unavailable_at_once() -> None:
+    done = run(
+        "import os\n"
+        "os.environ['RAY_ADDRESS'] = '127.0.0.1:9'\n"
+        "from polystore_ray import RayBackendRegistry, StoreUnavailableError\n"
+        "try:\n"
+        "    RayBackendRegistry()['memory'].exists('/a')\n"
+        "except StoreUnavailableError as error:\n"
+        "    print(error)\n"
+    )
+    assert "no Ray cluster answers at '127.0.0.1:9'" in done.stdout, done.stderr
+
+
+def test_eight_threads_that_start_a_store_start_one() -> None:
+    registry = RayBackendRegistry("threads")
+    start = threading.Barrier(8)
+    errors: list[Exception] = []
+
+    def save(i: int) -> None:
+        start.wait()
+        try:
+            registry["memory"].save(np.zeros(20_000), f"/{i}")
+        except Exception as error:  # noqa: BLE001 - any is a failure
+            errors.append(error)
+
+    threads = [threading.Thread(target=save, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert registry["memory"].list_dir("/") == [str(i) for i in range(8)]
+    registry.shutdown()
+
+
+def test_tasks_that_start_a_store_at_once_start_one() -> None:
+    @ray.remote(num_cpus=0.1)
+    def save(i: int) -> None:
+        RayBackendRegistry("tasks")["memory"].save(np.zeros(20_000), f"/{i}")
+
+    ray.get([save.remote(i) for i in range(40)])
+    registry = RayBackendRegistry("tasks")
+    assert len(registry["memory"].list_dir("/")) == 40
+    named = ray.util.list_named_actors(all_namespaces=True)
+    mine = [actor["name"] for actor in named if "/tasks" in actor["namespace"]]
+    assert sorted(name.split("@")[0] for name in mine) == ["controller", "memory"]
+    registry.shutdown()
+
+
+def test_a_lost_host_fails_its_call_and_the_next_has_a_new_one(tmp_path: Path) -> None:
+    registry = RayBackendRegistry("hosts")
+    disk = registry["disk"]
+    disk.save(np.arange(3), tmp_path / "a.npy")
+    [host] = [
+        actor
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if actor["name"].startswith("disk@") and "/hosts" in actor["namespace"]
+    ]
+    ray.kill(ray.get_actor(host["name"], host["namespace"]))
+    with pytest.raises(HostLostError, match=r"a\.npy' \(backend disk\)"):
+        disk.load(tmp_path / "a.npy")
+    assert disk.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+    registry.shutdown()
+
+
+def test_a_lost_controller_is_never_not_found() -> None:
+    registry = RayBackendRegistry("lost")
+    memory = registry["memory"]
+    memory.save(1, "/a")
+    [namespace] = {namespace for namespace in named_namespaces() if "/lost" in namespace}
+    ray.kill(ray.get_actor("controller", namespace))
+    deadline = time.monotonic() + 30
+    while namespace in named_namespaces() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="'lost' was shut down, or its controller"):
+            memory.load("/a")
+    registry.shutdown()
+    memory.save(2, "/a")
+    assert memory.load("/a") == 2
+    registry.shutdown()
