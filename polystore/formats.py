@@ -101,10 +101,10 @@ def format_of(path: str) -> Format:
     """
     name = Path(path).name.lower()
     endings = [name[i:] for i, letter in enumerate(name) if letter == "."]
-    for known in (_BUILT_IN, _plugins()) if endings else ():
-        for ending in endings:
-            if ending in known:
-                return known[ending]()
+    known = _formats() if endings else {}
+    for ending in endings:
+        if ending in known:
+            return known[ending]()
     raise UnsupportedFormatError(
         f"the suffix of a file names its format; the known ones are {', '.join(known_suffixes())}"
     )
@@ -112,13 +112,14 @@ def format_of(path: str) -> Format:
 
 def known_suffixes() -> list[str]:
     """Return every suffix that has a format, also where its package is not installed."""
-    return sorted({*_BUILT_IN, *_plugins()})
+    return sorted(_formats())
 
 
 @cache
-def _plugins() -> dict[str, Callable[[], Format]]:
-    """Return the formats of third parties: the name of an entry point is a suffix."""
-    return {point.name.lower(): point.load for point in entry_points(group=ENTRY_POINT_GROUP)}
+def _formats() -> dict[str, Callable[[], Format]]:
+    """Return what gives the format of each suffix; a third party's are names of entry points."""
+    plugins = {point.name.lower(): point.load for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return {**plugins, **_BUILT_IN}
 
 
 def _late(module: str, attribute: str, extra: str) -> Callable[[], Format]:
