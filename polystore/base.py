@@ -27,6 +27,7 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.paths import NameFilter, P, as_text, file_order
+from polystore.progress import reporting
 
 __all__ = [
     "BUILTIN_BACKENDS",
@@ -36,9 +37,9 @@ __all__ = [
     "DataSource",
     "ReadOnlyBackend",
     "StorageBackend",
+    "accepts",
     "backend_key",
     "check_batch",
-    "knows_parents",
     "path_exists",
     "register_backend",
 ]
@@ -216,8 +217,23 @@ class DataSource(ABC):
         return False
 
     def load_batch(self, paths: Sequence[P], /, *args: Any, **options: Any) -> list[Any]:
-        """Return the values at `paths`, in their order; by default one load after another."""
-        return [self.load(path, *args, **options) for path in paths]
+        """Return the values at `paths`, in their order; by default one load after another.
+
+        Parameters
+        ----------
+        paths : sequence of str or os.PathLike
+            Files.
+        progress : callable or bool, optional
+            Called with the numbers of values that are done and of all; `True` shows a bar.
+        *args, **options
+            For each `load`.
+        """
+        values: list[Any] = []
+        with reporting(options.pop("progress", None), len(paths), "loading") as step:
+            for path in paths:
+                values.append(self.load(path, *args, **options))
+                step()
+        return values
 
     def list_files(
         self,
@@ -342,13 +358,29 @@ class StorageBackend(BackendBase, DataSource, DataSink):
     """
 
     def save_batch(
-        self, values: Sequence[Any], paths: Sequence[P], /, *args: Any, **options: Any
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        /,
+        *args: Any,
+        **options: Any,
     ) -> None:
         """Store `values` at `paths`; by default one save after another.
 
         Everything that can be known beforehand is checked before anything is written. A
         failure midway carries the paths that were written in its notes and, where it is a
         `StorageError`, in its attribute ``written``.
+
+        Parameters
+        ----------
+        values : sequence of object
+            What to store.
+        paths : sequence of str or os.PathLike
+            Where, one for each value.
+        progress : callable or bool, optional
+            Called with the numbers of values that are done and of all; `True` shows a bar.
+        *args, **options
+            For each `save`.
 
         Raises
         ------
@@ -357,14 +389,17 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         PathExistsError
             If a path occurs twice or exists already.
         """
+        progress = options.pop("progress", None)
         texts = check_batch(values, paths, backend=self._backend_type, identity=self._identity)
         for text in texts:
             self._check_save(text, **options)
         written: list[str] = []
         try:
-            for value, path, text in zip(values, paths, texts, strict=True):
-                self.save(value, path, *args, **options)
-                written.append(text)
+            with reporting(progress, len(texts), "saving") as step:
+                for value, path, text in zip(values, paths, texts, strict=True):
+                    self.save(value, path, *args, **options)
+                    written.append(text)
+                    step()
         except Exception as error:
             error.add_note(f"{len(written)} of {len(texts)} paths were written: {written}")
             if isinstance(error, StorageError):
@@ -435,10 +470,12 @@ class StorageBackend(BackendBase, DataSource, DataSink):
 
 
 @lru_cache(maxsize=256)
-def knows_parents(cls: type) -> bool:
-    """Tell whether the ``save`` of a backend's class takes the keyword ``parents``."""
-    save = getattr(cls, "save", None)
-    return save is not None and "parents" in inspect.signature(save).parameters
+def accepts(cls: type, method: str, keyword: str) -> bool:
+    """Tell whether a method of a backend's class takes this keyword, as not every one need."""
+    function = getattr(cls, method, None)
+    if function in (DataSource.load_batch, StorageBackend.save_batch):
+        return keyword == "progress"
+    return function is not None and keyword in inspect.signature(function).parameters
 
 
 def check_batch(

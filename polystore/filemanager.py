@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from polystore.base import backend_key, knows_parents
+from polystore.base import accepts, backend_key, path_exists
 from polystore.exceptions import (
     BackendNotFoundError,
     PathNotFoundError,
@@ -14,9 +15,12 @@ from polystore.exceptions import (
     StorageResolutionError,
     UnsupportedOperationError,
 )
-from polystore.paths import P, natural_key
+from polystore.paths import P, as_text, natural_key
+from polystore.progress import Progress, reporting
 
-__all__ = ["FileManager"]
+__all__ = ["IMAGE_EXTENSIONS", "FileManager"]
+
+IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 
 
 class FileManager:
@@ -71,10 +75,25 @@ class FileManager:
         with self._backend(backend) as target:
             return target.load(path, **options)
 
-    def load_batch(self, paths: Sequence[P], backend: object, **options: Any) -> list[Any]:
-        """Return the values at `paths`, in their order; options go to the backend."""
+    def load_batch(
+        self, paths: Sequence[P], backend: object, *, progress: Progress = None, **options: Any
+    ) -> list[Any]:
+        """Return the values at `paths`, in their order.
+
+        Parameters
+        ----------
+        paths : sequence of str or os.PathLike
+            Files.
+        backend : str or enum.Enum
+            The backend's key.
+        progress : callable or bool, optional
+            Called with the numbers of values that are done and of all; `True` shows a bar.
+        **options
+            For the backend's ``load_batch``, such as ``region=``.
+        """
         with self._backend(backend) as target:
-            values: list[Any] = target.load_batch(paths, **options)
+            with _progress(target, "load_batch", progress, len(paths)) as told:
+                values: list[Any] = target.load_batch(paths, **told, **options)
             return values
 
     def exists(self, path: P, backend: object) -> bool:
@@ -133,7 +152,83 @@ class FileManager:
         """
         with self._backend(backend) as target:
             found = target.list_files(path, pattern, extensions, recursive)
-        return sorted(found, key=lambda file: (file.count("/"), natural_key(file)))
+        return sorted(found, key=_listed_order)
+
+    def list_image_files(
+        self,
+        path: P,
+        backend: object,
+        pattern: str | None = None,
+        extensions: Iterable[str] = IMAGE_EXTENSIONS,
+        recursive: bool = False,
+    ) -> list[str]:
+        """Return the paths of the images in a directory, as `list_files` returns them.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A directory.
+        backend : str or enum.Enum
+            The backend's key.
+        pattern : str, optional
+            A glob on the base name; case matters.
+        extensions : iterable of str, optional
+            What an image's name ends with; by default the suffixes of the formats that hold one.
+        recursive : bool, default False
+            Whether to descend into directories.
+        """
+        return self.list_files(path, backend, pattern, extensions, recursive)
+
+    def find_file_recursive(self, path: P, filename: str, backend: object) -> str | None:
+        """Return the path of the file of this name at or below a directory, or None.
+
+        Of several, the shallowest is returned, and of these the first in natural order.
+
+        Examples
+        --------
+        >>> from polystore import BackendRegistry
+        >>> fm = FileManager(BackendRegistry.isolated())
+        >>> fm.save_batch([1, 2], ["/plate/well/a.json", "/plate/b.json"], backend="memory")
+        >>> fm.find_file_recursive("/plate", "a.json", backend="memory")
+        '/plate/well/a.json'
+        """
+        found = self.list_files(path, backend, glob.escape(filename), recursive=True)
+        return found[0] if found else None
+
+    def collect_dirs_and_files(
+        self, path: P, backend: object, recursive: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Return the directories and the files at and below a directory, each once.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A directory; it comes first of the directories.
+        backend : str or enum.Enum
+            The backend's key.
+        recursive : bool, default True
+            Whether to descend into directories. Links to directories are listed with the
+            directories, and not descended.
+
+        Returns
+        -------
+        directories, files : list of str
+            Shallow first, in natural order.
+        """
+        top = as_text(path).rstrip("/") or "/"
+        directories, files, waiting = [top], [], [top]
+        with self._backend(backend) as target:
+            while waiting:
+                directory = waiting.pop()
+                for name in target.list_dir(directory):
+                    child = f"{directory.rstrip('/')}/{name}"
+                    if target.is_dir(child):
+                        directories.append(child)
+                        if recursive and not target.is_symlink(child):
+                            waiting.append(child)
+                    elif target.is_file(child):
+                        files.append(child)
+        return sorted(directories, key=_listed_order), sorted(files, key=_listed_order)
 
     # Writing
 
@@ -170,12 +265,28 @@ class FileManager:
         backend: object,
         *,
         parents: bool = True,
+        progress: Progress = None,
         **options: Any,
     ) -> None:
         """Store `values` at `paths`, making missing parents.
 
         What can be checked is checked before anything is written. Memory backends publish
         the batch all at once; on others a failure midway names what was written.
+
+        Parameters
+        ----------
+        values : sequence of object
+            What to store.
+        paths : sequence of str or os.PathLike
+            Where, one for each value.
+        backend : str or enum.Enum
+            The backend's key.
+        parents : bool, default True
+            Whether to make missing directories; not given to a backend without directories.
+        progress : callable or bool, optional
+            Called with the numbers of values that are done and of all; `True` shows a bar.
+        **options
+            For the backend's ``save_batch``, such as ``overwrite=True``.
 
         Raises
         ------
@@ -186,7 +297,9 @@ class FileManager:
         """
         with self._backend(backend) as target:
             save_batch = _offered(target, "save_batch")
-            save_batch(values, paths, **_parents(target, parents), **options)
+            options |= _parents(target, parents)
+            with _progress(target, "save_batch", progress, len(paths)) as told:
+                save_batch(values, paths, **told, **options)
 
     def ensure_directory(self, path: P, backend: object) -> str:
         """Make a directory and its ancestors where they are missing; return its path."""
@@ -210,25 +323,134 @@ class FileManager:
         with self._backend(backend) as target:
             _offered(target, "create_symlink")(source, link, overwrite=overwrite)
 
-    def copy(self, source: P, destination: P, backend: object) -> None:
-        """Copy a file, a tree or a link, making the destination's parent; never overwrite."""
-        self._transfer("copy", source, destination, backend)
+    def mirror_directory_with_symlinks(
+        self,
+        source: P,
+        target: P,
+        backend: object,
+        recursive: bool = True,
+        *,
+        overwrite: bool = False,
+    ) -> int:
+        """Make `target` a copy of the directories of `source`, with a link for each file.
 
-    def move(self, source: P, destination: P, backend: object) -> None:
-        """Move a file, a tree or a link, making the destination's parent; never overwrite."""
-        self._transfer("move", source, destination, backend)
+        Parameters
+        ----------
+        source : str or os.PathLike
+            A directory.
+        target : str or os.PathLike
+            The directory to fill, made where it is missing.
+        backend : str or enum.Enum
+            The backend's key.
+        recursive : bool, default True
+            Whether to descend into directories. A link to a directory is mirrored as a link.
+        overwrite : bool, default False
+            Whether links that are there already are replaced. A file never is.
+
+        Returns
+        -------
+        int
+            How many links were made.
+
+        Raises
+        ------
+        PathExistsError
+            If something is where a link has to go.
+        """
+        directories, files = self.collect_dirs_and_files(source, backend, recursive)
+        rebased = _rebasing(directories[0], as_text(target))
+        linked = [path for path in directories[1:] if self.is_symlink(path, backend)]
+        if not recursive:
+            directories, linked = directories[:1], []
+        for directory in directories:
+            if directory not in linked:
+                self.ensure_directory(rebased(directory), backend)
+        for path in (*linked, *files):
+            self.create_symlink(path, rebased(path), backend, overwrite=overwrite)
+        return len(linked) + len(files)
+
+    def copy(
+        self, source: P, destination: P, backend: object, *, to_backend: object = None
+    ) -> None:
+        """Copy a file, a tree or a link, making the destination's parent; never overwrite.
+
+        Parameters
+        ----------
+        source, destination : str or os.PathLike
+            From where, and the new path.
+        backend : str or enum.Enum
+            The source's backend.
+        to_backend : str or enum.Enum, optional
+            The destination's backend, if it is another one. Then one value after another is
+            loaded and saved, and a link to a file arrives as the file, since where it leads
+            means nothing there. A failure midway names what was written.
+
+        Raises
+        ------
+        PathNotFoundError
+            If the source is missing.
+        PathExistsError
+            If the destination exists.
+        UnsupportedOperationError
+            Before anything is written, if a link to a directory would go into another backend.
+        """
+        if _is_other(to_backend, backend):
+            self._copy_across(source, destination, backend, to_backend)
+        else:
+            self._transfer("copy", source, destination, backend)
+
+    def move(
+        self, source: P, destination: P, backend: object, *, to_backend: object = None
+    ) -> None:
+        """Move as `copy` copies; between backends the source goes once all has been copied."""
+        if not _is_other(to_backend, backend):
+            self._transfer("move", source, destination, backend)
+            return
+        with self._backend(backend) as origin:
+            delete_all = _offered(origin, "delete_all")  # or nothing is copied
+        self._copy_across(source, destination, backend, to_backend)
+        with self._backend(backend):
+            delete_all(source)
 
     def _transfer(self, operation: str, source: P, destination: P, backend: object) -> None:
         with self._backend(backend) as target:
             transfer = _offered(target, operation)
             if not target.exists(source) and not target.is_symlink(source):
-                raise PathNotFoundError(
-                    "no such file or directory", path=str(source), backend=backend_key(backend)
-                )
+                raise _missing(source, backend)
             parent = str(destination).rstrip("/").rpartition("/")[0]
             if parent and not target.exists(parent):
                 target.ensure_directory(parent)
             transfer(source, destination)
+
+    def _copy_across(self, source: P, destination: P, backend: object, to_backend: object) -> None:
+        if not self.exists(source, backend):
+            raise _missing(source, backend)
+        with self._backend(to_backend) as target:
+            if target.exists(destination) or target.is_symlink(destination):
+                raise path_exists(str(destination), backend_key(to_backend))
+        if not self.is_dir(source, backend):
+            self.save(self.load(source, backend), destination, to_backend)
+            return
+        directories, files = self.collect_dirs_and_files(source, backend)
+        for directory in directories[1:]:
+            if self.is_symlink(directory, backend):
+                raise UnsupportedOperationError(
+                    "a link to a directory cannot go into another backend",
+                    path=directory,
+                    backend=backend_key(backend),
+                )
+        rebased = _rebasing(directories[0], as_text(destination))
+        written: list[str] = []
+        try:
+            for directory in directories:
+                self.ensure_directory(rebased(directory), to_backend)
+            for file in files:
+                self.save(self.load(file, backend), rebased(file), to_backend)
+                written.append(rebased(file))
+        except StorageError as error:
+            error.add_note(f"{len(written)} of {len(files)} files were written: {written}")
+            error.written = tuple(written)
+            raise
 
     # Routing
 
@@ -274,4 +496,40 @@ def _offered(backend: Any, operation: str) -> Callable[..., Any]:
 def _parents(backend: Any, parents: bool) -> dict[str, bool]:
     """Return the option `parents` for backends whose ``save`` knows it."""
     cls: Any = type(backend)
-    return {"parents": parents} if knows_parents(cls) else {}
+    return {"parents": parents} if accepts(cls, "save", "parents") else {}
+
+
+@contextmanager
+def _progress(
+    backend: Any, method: str, progress: Progress, total: int
+) -> Iterator[dict[str, Progress]]:
+    """Give the option `progress`, or report the end of a call to a backend that has none."""
+    cls: Any = type(backend)
+    if not progress:
+        yield {}
+    elif accepts(cls, method, "progress"):
+        yield {"progress": progress}
+    else:
+        with reporting(progress, total, method) as step:
+            yield {}
+            step(total)
+
+
+def _is_other(to_backend: object, backend: object) -> bool:
+    return to_backend is not None and backend_key(to_backend) != backend_key(backend)
+
+
+def _missing(path: P, backend: object) -> PathNotFoundError:
+    return PathNotFoundError(
+        "no such file or directory", path=str(path), backend=backend_key(backend)
+    )
+
+
+def _rebasing(top: str, new: str) -> Callable[[str], str]:
+    """Return what turns paths at and below `top` into the same below `new`."""
+    kept = len(top.rstrip("/"))
+    return lambda path: new.rstrip("/") + path[kept:].rstrip("/")
+
+
+def _listed_order(path: str) -> tuple[int, Any]:
+    return path.count("/"), natural_key(path)

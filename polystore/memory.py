@@ -11,6 +11,7 @@ from typing import Any
 
 from polystore.base import StorageBackend, check_batch
 from polystore.paths import P
+from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index, take_region
 from polystore.seal import Sealed, seal, shape_and_dtype
 from polystore.tree import PathTree
@@ -90,14 +91,19 @@ class MemoryBackend(StorageBackend):
             snapshot = self._tree.get(path)
         return take_region(snapshot.sealed.open(), region, path=str(path), backend="memory")
 
-    def load_batch(self, paths: Sequence[P], *, region: Region | None = None) -> list[Any]:
+    def load_batch(
+        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+    ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment."""
         with self._lock:
             snapshots = [self._tree.get(path) for path in paths]
-        return [
-            take_region(snapshot.sealed.open(), region, path=str(path), backend="memory")
-            for path, snapshot in zip(paths, snapshots, strict=True)
-        ]
+        values: list[Any] = []
+        with reporting(progress, len(paths), "loading") as step:
+            for path, snapshot in zip(paths, snapshots, strict=True):
+                value = snapshot.sealed.open()
+                values.append(take_region(value, region, path=str(path), backend="memory"))
+                step()
+        return values
 
     def save(
         self,
@@ -151,12 +157,17 @@ class MemoryBackend(StorageBackend):
         *,
         overwrite: bool = False,
         parents: bool = False,
+        progress: Progress = None,
     ) -> None:
         """Store `values` at `paths`, all at once or not at all."""
         check_batch(values, paths, backend="memory")
         with self._lock:
             self._tree.check_put(paths, overwrite=overwrite, parents=parents)
-        snapshots = [self._snapshot(value) for value in values]
+        snapshots: list[_Snapshot] = []
+        with reporting(progress, len(paths), "saving") as step:
+            for value in values:
+                snapshots.append(self._snapshot(value))
+                step()
         with self._lock:
             self._tree.put(
                 list(zip(paths, snapshots, strict=True)), overwrite=overwrite, parents=parents

@@ -8,6 +8,7 @@ from typing import Any
 from polystore.base import StorageBackend, check_batch
 from polystore.exceptions import PathExistsError
 from polystore.paths import P, as_text
+from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index, take_region
 from polystore.seal import Sealed, seal, shape_and_dtype
 from polystore_ray.envelope import SMALL, pack_sealed, unpack
@@ -63,7 +64,9 @@ class ClusterMemoryBackend(StorageBackend):
         """
         return self.load_batch([path], region=region)[0]
 
-    def load_batch(self, paths: Sequence[P], *, region: Region | None = None) -> list[Any]:
+    def load_batch(
+        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+    ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment, in one call."""
         texts = [as_text(path, backend="memory") for path in paths]
         stored = [
@@ -78,15 +81,13 @@ class ClusterMemoryBackend(StorageBackend):
                 strict=True,
             )
         )
-        return [
-            take_region(
-                values[i] if isinstance(found, Pin) else unpack(found),
-                region,
-                path=texts[i],
-                backend="memory",
-            )
-            for i, found in enumerate(stored)
-        ]
+        loaded: list[Any] = []
+        with reporting(progress, len(texts), "loading") as step:
+            for i, found in enumerate(stored):
+                value = values[i] if isinstance(found, Pin) else unpack(found)
+                loaded.append(take_region(value, region, path=texts[i], backend="memory"))
+                step()
+        return loaded
 
     def save(
         self,
@@ -138,14 +139,16 @@ class ClusterMemoryBackend(StorageBackend):
         *,
         overwrite: bool = False,
         parents: bool = False,
+        progress: Progress = None,
     ) -> None:
         """Store `values` at `paths`, visible all at once or not at all."""
         texts = check_batch(values, paths, backend="memory")
         sealed = [seal(value) for value in values]
-        items = [
-            self._item(text, value, snapshot)
-            for text, value, snapshot in zip(texts, values, sealed, strict=True)
-        ]
+        items: list[Item] = []
+        with reporting(progress, len(texts), "saving") as step:
+            for text, value, snapshot in zip(texts, values, sealed, strict=True):
+                items.append(self._item(text, value, snapshot))
+                step()
         self._publish(items, PutOptions(overwrite=overwrite, parents=parents))
 
     def _item(self, path: str, value: Any, sealed: Sealed) -> Item:

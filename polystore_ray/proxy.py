@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from polystore.base import BackendBase, StorageBackend, knows_parents
+from polystore.base import BackendBase, StorageBackend, accepts
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P
+from polystore.progress import Progress, reporting
 from polystore_ray.transport import Transport
 
 __all__ = ["HostedBackend"]
@@ -42,8 +43,13 @@ class HostedBackend(StorageBackend):
     def load(self, path: P, **options: Any) -> Any:
         return self._call("load", path, **options)
 
-    def load_batch(self, paths: Sequence[P], **options: Any) -> list[Any]:
-        values: list[Any] = self._run("load_batch", [self._path(path) for path in paths], **options)
+    def load_batch(
+        self, paths: Sequence[P], *, progress: Progress = None, **options: Any
+    ) -> list[Any]:
+        with reporting(progress, len(paths), "loading") as step:
+            texts = [self._path(path) for path in paths]
+            values: list[Any] = self._run("load_batch", texts, **options)
+            step(len(texts))
         return values
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
@@ -55,10 +61,13 @@ class HostedBackend(StorageBackend):
         paths: Sequence[P],
         *,
         parents: bool = False,
+        progress: Progress = None,
         **options: Any,
     ) -> None:
-        texts = [self._path(path) for path in paths]
-        self._run("save_batch", list(values), texts, **self._parents(parents), **options)
+        with reporting(progress, len(paths), "saving") as step:
+            texts = [self._path(path) for path in paths]
+            self._run("save_batch", list(values), texts, **self._parents(parents), **options)
+            step(len(texts))
 
     def exists(self, path: P) -> bool:
         return bool(self._call("exists", path))
@@ -128,4 +137,4 @@ class HostedBackend(StorageBackend):
         return result
 
     def _parents(self, parents: bool) -> dict[str, bool]:
-        return {"parents": parents} if knows_parents(self.hosted_class) else {}
+        return {"parents": parents} if accepts(self.hosted_class, "save", "parents") else {}

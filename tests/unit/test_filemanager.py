@@ -171,3 +171,108 @@ def test_a_batch_that_fails_midway_names_what_was_written(tmp_path: Path) -> Non
     assert caught.value.written == ("a.npy",)
     assert "1 of 3" in caught.value.__notes__[0]
     assert disk.list_dir("/") == ["a.npy"]
+
+
+# Line 31
+
+
+def test_images_are_listed_by_their_endings(fm: FileManager) -> None:
+    for name in ("a2.TIF", "a10.png", "notes.txt", "deep/a1.jpeg"):
+        fm.save(1, f"/d/{name}", backend="memory")
+    assert fm.list_image_files("/d", "memory") == ["/d/a2.TIF", "/d/a10.png"]
+    assert fm.list_image_files("/d", "memory", recursive=True)[-1] == "/d/deep/a1.jpeg"
+    assert fm.list_image_files("/d", "memory", extensions={".txt"}) == ["/d/notes.txt"]
+
+
+def test_the_shallowest_file_of_a_name_is_found(fm: FileManager) -> None:
+    for path in ("/d/b/x[1]", "/d/a/deep/x[1]", "/d/c/x1"):
+        fm.save(1, path, backend="memory")
+    assert fm.find_file_recursive("/d", "x[1]", backend="memory") == "/d/b/x[1]"
+    assert fm.find_file_recursive("/d", "none", backend="memory") is None
+
+
+def test_directories_and_files_are_collected_once_base_first(fm: FileManager) -> None:
+    for path in ("/d/z/f2", "/d/z/f10", "/d/a/b/f1", "/d/f"):
+        fm.save(1, path, backend="memory")
+    fm.create_symlink("/d/a", "/d/z/link", backend="memory")
+    for top in ("/d", "/d/"):
+        assert fm.collect_dirs_and_files(top, "memory") == (
+            ["/d", "/d/a", "/d/z", "/d/a/b", "/d/z/link"],
+            ["/d/f", "/d/z/f2", "/d/z/f10", "/d/a/b/f1"],
+        )
+    assert fm.collect_dirs_and_files("/d", "memory", recursive=False) == (
+        ["/d", "/d/a", "/d/z"],
+        ["/d/f"],
+    )
+
+
+def test_a_mirror_has_directories_and_a_link_for_each_file(fm: FileManager) -> None:
+    for path in ("/d/f", "/d/a/g", "/d/a/b/h"):
+        fm.save(path, path, backend="memory")
+    fm.create_symlink("/d/a", "/d/link", backend="memory")
+    assert fm.mirror_directory_with_symlinks("/d", "/m", "memory") == 4
+    assert fm.load("/m/a/b/h", "memory") == "/d/a/b/h"
+    assert fm.is_symlink("/m/a/b/h", "memory")
+    assert not fm.is_symlink("/m/a/b", "memory")
+    assert fm.is_symlink("/m/link", "memory")
+    assert fm.mirror_directory_with_symlinks("/d", "/flat", "memory", recursive=False) == 1
+    assert fm.list_dir("/flat", "memory") == ["f"]
+    with pytest.raises(PathExistsError):
+        fm.mirror_directory_with_symlinks("/d", "/m", "memory")
+    assert fm.mirror_directory_with_symlinks("/d", "/m", "memory", overwrite=True) == 4
+
+
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_a_tree_goes_into_another_backend(tmp_path: Path, operation: str) -> None:
+    fm = FileManager({"memory": MemoryBackend(), "disk": DiskBackend(tmp_path)})
+    for name in ("a.npy", "deep/b.npy"):
+        fm.save(np.arange(3), f"/d/{name}", backend="memory")
+    fm.ensure_directory("/d/empty", backend="memory")
+    fm.create_symlink("/d/a.npy", "/d/link.npy", backend="memory")
+    getattr(fm, operation)("/d/", "/new/d", "memory", to_backend="DISK")
+    assert fm.collect_dirs_and_files("/new", "disk") == (
+        ["/new", "/new/d", "/new/d/deep", "/new/d/empty"],
+        ["/new/d/a.npy", "/new/d/link.npy", "/new/d/deep/b.npy"],
+    )
+    assert not fm.is_symlink("/new/d/link.npy", "disk")
+    assert fm.exists("/d", "memory") == (operation == "copy")
+    fm.ensure_directory("/d", backend="memory")
+    with pytest.raises(PathExistsError, match="disk"):
+        fm.copy("/d", "/new/d", "memory", to_backend="disk")
+
+
+def test_a_tree_that_cannot_arrive_whole_keeps_its_source(tmp_path: Path) -> None:
+    fm = FileManager({"memory": MemoryBackend(), "disk": DiskBackend(tmp_path)})
+    fm.save_batch([np.arange(3), "no array"], ["/d/a.npy", "/d/b.npy"], backend="memory")
+    with pytest.raises(StorageError, match=r"/new/b\.npy") as caught:
+        fm.move("/d", "/new", "memory", to_backend="disk")
+    assert caught.value.written == ("/new/a.npy",)
+    assert fm.list_dir("/d", "memory") == ["a.npy", "b.npy"]
+
+
+def test_a_link_to_a_directory_cannot_go_into_another_backend(tmp_path: Path) -> None:
+    fm = FileManager({"memory": MemoryBackend(), "disk": DiskBackend(tmp_path)})
+    fm.save(1, "/d/a/f.json", backend="memory")
+    fm.create_symlink("/d", "/d/a/up", backend="memory")
+    with pytest.raises(UnsupportedOperationError, match="/d/a/up"):
+        fm.copy("/d", "/new", "memory", to_backend="disk")
+    assert not fm.exists("/new", "disk")
+
+
+# Progress
+
+
+@pytest.mark.parametrize("backend", ["memory", "plain", "disk"])
+def test_a_batch_tells_how_far_it_is(tmp_path: Path, backend: str) -> None:
+    fm = FileManager({"memory": MemoryBackend(), "plain": Plain(), "disk": DiskBackend(tmp_path)})
+    paths = ["/a.json", "/b.json", "/c.json"]
+    told: list[tuple[int, int]] = []
+    fm.save_batch([1, 2, 3], paths, backend, progress=lambda *counts: told.append(counts))
+    fm.load_batch(paths, backend, progress=lambda *counts: told.append(counts))
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_progress_true_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    memory = MemoryBackend()
+    memory.save_batch([1, 2], ["a", "b"], progress=True)
+    assert "2/2" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Progress of batches: a callable that is told how far they are, or a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from polystore.exceptions import MissingDependencyError
+
+__all__ = ["Progress", "reporting"]
+
+Progress = Callable[[int, int], object] | bool | None
+"""``progress(done, total)``; or `True` for a bar on standard error (the extra ``progress``)."""
+
+
+@contextmanager
+def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[..., None]]:
+    """Give a callable that counts one more as done, or as many as it is told, and reports it.
+
+    Parameters
+    ----------
+    progress : callable or bool or None
+        Called with how many are done and how many there are; `True` shows a bar.
+    total : int
+        How many there are.
+    what : str
+        What the bar says.
+
+    Raises
+    ------
+    MissingDependencyError
+        If a bar is asked for and tqdm is not installed.
+
+    Examples
+    --------
+    >>> with reporting(lambda done, total: print(f"{done}/{total}"), 3, "loading") as step:
+    ...     step()
+    ...     step(2)
+    1/3
+    3/3
+    """
+    if not progress:
+        yield _ignore
+    elif callable(progress):
+        yield _counter(progress, total)
+    else:
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise MissingDependencyError(
+                "a progress bar needs the package 'tqdm': pip install 'polystore-ray[progress]'"
+            ) from error
+        with tqdm(total=total, desc=what) as bar:
+            yield lambda count=1: bar.update(count) and None
+
+
+def _ignore(count: int = 1) -> None:
+    """Count nothing."""
+
+
+def _counter(progress: Callable[[int, int], object], total: int) -> Callable[..., None]:
+    done = 0
+
+    def step(count: int = 1) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return step
