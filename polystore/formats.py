@@ -24,10 +24,13 @@ from polystore.exceptions import (
     StorageError,
     UnsupportedFormatError,
 )
+from polystore.region import take_region
 
-__all__ = ["Format", "format_of", "known_suffixes"]
+__all__ = ["MOST_DECODED", "Format", "check_claim", "format_of", "known_suffixes"]
 
 ENTRY_POINT_GROUP = "polystore.formats"
+MOST_DECODED = 2**32
+"""Bytes that a small compressed file may decode to; a larger image has a file to match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,13 @@ class Format:
         ``write(file, value)``: write the whole of a file that is open for bytes.
     read : callable
         ``read(path)``: return the value in a file.
-    view : callable, optional
-        ``view(path)``: return an array whose parts are read when they are asked for.
+    read_region : callable, optional
+        ``read_region(path, index)``: return the part of an array that a tuple of integers,
+        slices and ``...`` selects, without reading the rest where that can be.
     describe : callable, optional
         ``describe(path)``: return ``{"shape": ..., "dtype": ...}`` from the header alone.
+    compressed : bool, default False
+        Whether decoding is work worth a thread of its own, when a batch is loaded.
     corrupt : type, default CorruptDataError
         The error for a damaged file.
     unwritable : type, default UnsupportedFormatError
@@ -58,18 +64,28 @@ class Format:
     suffixes: tuple[str, ...]
     write: Callable[[IO[bytes], Any], None]
     read: Callable[[str], Any]
-    view: Callable[[str], Any] | None = None
+    read_region: Callable[[str, tuple[Any, ...]], Any] | None = None
     describe: Callable[[str], dict[str, Any]] | None = None
+    compressed: bool = False
     corrupt: type[StorageError] = CorruptDataError
     unwritable: type[StorageError] = UnsupportedFormatError
 
-    def load(self, path: str, *, part: bool = False) -> Any:
-        """Return the value in a file, or raise the format's `corrupt` error with its cause.
+    def load(self, path: str, index: tuple[Any, ...] | None = None) -> Any:
+        """Return the value in a file, or the part of an array that `index` selects.
 
-        For a `part` of an array the rest need not be read.
+        Raises
+        ------
+        UnsupportedOperationError, VFSTypeError
+            If a part is asked of no array, or one that the array does not have.
+        CorruptDataError
+            Or the format's own error for a damaged file, with its cause.
         """
         try:
-            return self.view(path) if part and self.view is not None else self.read(path)
+            if index is None:
+                return self.read(path)
+            if self.read_region is None:
+                return take_region(self.read(path), index)
+            return self.read_region(path, index)
         except (StorageError, FileNotFoundError, PermissionError, IsADirectoryError):
             raise
         except Exception as error:
@@ -164,24 +180,48 @@ def _read_npy(path: str) -> Any:
 
 
 def _check_size(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Refuse a header that claims more than the file has, before memory is taken for it."""
+    found = _check_header(file, os.fstat(file.fileno()).st_size)
+    file.seek(0)
+    return found
+
+
+def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Refuse a header that claims more than there is, before memory is taken for it."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
     if dtype.hasobject:
         raise CorruptDataError("the file holds pickled objects, which are never loaded")
-    size = math.prod(shape) * dtype.itemsize
-    there = os.fstat(file.fileno()).st_size - file.tell()
-    if size > there:
-        raise CorruptDataError(f"the header claims {size} bytes of data, and {there} are there")
-    file.seek(0)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > size - file.tell() or min(shape, default=0) < 0:
+        raise CorruptDataError(
+            f"the header claims {claimed} bytes of data, and {size - file.tell()} are there"
+        )
     return shape, dtype
 
 
-def _view_npy(path: str) -> Any:
+def check_claim(claimed: int, path: str) -> None:
+    """Refuse a compressed file that claims to hold far more than it could.
+
+    Up to `MOST_DECODED` bytes any claim is believed; beyond, up to 100 times the file's size.
+
+    Raises
+    ------
+    CorruptDataError
+        Before any memory is taken.
+    """
+    stored = Path(path).stat().st_size
+    if claimed > max(MOST_DECODED, 100 * stored):
+        raise CorruptDataError(
+            f"a file of {stored} bytes claims to hold {claimed}: a decompression bomb, or damage"
+        )
+
+
+def _read_npy_region(path: str, index: tuple[Any, ...]) -> Any:
     with Path(path).open("rb") as file:
         _check_size(file)
-    return npy.open_memmap(path, mode="r")
+    # A copy of the part, so that it holds neither the file nor the whole.
+    return np.array(take_region(npy.open_memmap(path, mode="r"), index))
 
 
 def _describe_npy(path: str) -> dict[str, Any]:
@@ -200,13 +240,23 @@ def _write_npz(file: IO[bytes], value: Any) -> None:
 
 
 def _read_npz(path: str) -> dict[str, Any]:
-    # The archive is looked at first: np.load would try to unpickle what is none.
+    # Not np.load: it would try to unpickle what is no archive, and believe any header.
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise CorruptDataError(f"the member {damaged!r} is damaged")
-    with np.load(path, allow_pickle=False) as members:
-        return {name: members[name] for name in members.files}
+        check_claim(sum(member.file_size for member in archive.infolist()), path)
+        return {
+            member.filename.removesuffix(".npy"): _read_member(archive, member)
+            for member in archive.infolist()
+        }
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+    with archive.open(member) as file:
+        _check_header(file, member.file_size)
+    with archive.open(member) as file:
+        array = npy.read_array(file, allow_pickle=False)
+        if file.read(1):  # its checksum is compared when the end is reached
+            raise CorruptDataError(f"the member {member.filename!r} is longer than its array")
+        return array
 
 
 # Text and bytes
@@ -244,8 +294,8 @@ def _write_bytes(file: IO[bytes], value: Any) -> None:
     file.write(value)
 
 
-_NPY = Format("NumPy", (".npy",), _write_npy, _read_npy, _view_npy, _describe_npy)
-_NPZ = Format("NumPy archive", (".npz",), _write_npz, _read_npz)
+_NPY = Format("NumPy", (".npy",), _write_npy, _read_npy, _read_npy_region, _describe_npy)
+_NPZ = Format("NumPy archive", (".npz",), _write_npz, _read_npz, compressed=True)
 _JSON = Format("JSON", (".json",), _write_json, _read_json)
 _CSV = Format("CSV", (".csv",), _write_csv, _read_csv)
 _TEXT = Format("UTF-8 text", (".txt",), _write_text, _read_text)

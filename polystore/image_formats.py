@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import tifffile
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from polystore.exceptions import ImageLoadError, ImageSaveError
-from polystore.formats import Format
+from polystore.formats import Format, check_claim
+from polystore.region import check_region
 
 __all__ = ["JPEG", "PNG", "TIFF"]
 
@@ -22,6 +30,9 @@ _MODES = {
     ("uint16", None): "I;16",
     ("bool", None): "1",
 }
+
+_SIXTEEN_BITS = ("I;16", "I;16B", "I")
+_CONVERTED = ("P", "PA", "CMYK", "YCbCr")  # to colours, as other readers of images do
 
 
 def _as_image(value: Any) -> np.ndarray[Any, Any]:
@@ -45,22 +56,52 @@ def _write_tiff(file: IO[bytes], value: Any) -> None:
     )
 
 
+@contextmanager
+def _first_series(path: str) -> Iterator[tifffile.TiffPageSeries]:
+    """Give the first image of a file that may hold several, once its claims are checked.
+
+    Files that others are named in are not followed: they could lie anywhere.
+    """
+    with tifffile.TiffFile(path, _multifile=False, is_ndtiff=False) as file:
+        series = file.series[0]
+        if all(page is not None and page.compression == 1 for page in series.pages):
+            stored = Path(path).stat().st_size
+            if series.nbytes > stored:
+                raise ImageLoadError(
+                    f"the file claims {series.nbytes} bytes of pixels, and has {stored} in all"
+                )
+        check_claim(series.nbytes, path)
+        yield series
+
+
 def _read_tiff(path: str) -> Any:
-    return tifffile.imread(path)
+    with _first_series(path) as series:
+        return series.asarray()
 
 
-def _view_tiff(path: str) -> Any:
-    try:
-        return tifffile.memmap(path, mode="r")
-    except ValueError:  # compressed or tiled: nothing to map
-        return _read_tiff(path)
+def _read_tiff_region(path: str, index: tuple[Any, ...]) -> Any:
+    with _first_series(path) as series:
+        check_region(series.shape, index)
+        import zarr  # slow to load, and needed for regions alone
+
+        store = series.aszarr(level=0)
+        try:
+            # Decodes no more than the tiles and strips that the region touches.
+            return np.asarray(zarr.open_array(store, mode="r")[index])
+        finally:
+            store.close()
+
+
+def _describe_tiff(path: str) -> dict[str, Any]:
+    with _first_series(path) as series:
+        return {"shape": series.shape, "dtype": str(series.dtype)}
 
 
 def _write_png(file: IO[bytes], value: Any) -> None:
     image = _as_image(value)
     channels = image.shape[2] if image.ndim == 3 else None
     mode = _MODES.get((str(image.dtype), channels))
-    if mode is None or image.ndim > 3:
+    if mode is None or image.ndim not in (2, 3):
         raise ImageSaveError(
             f"PNG holds uint8 images (gray, gray and alpha, RGB, RGBA), and uint16 and bool gray "
             f"ones, not {image.dtype} of shape {image.shape}; .tif holds any numbers"
@@ -71,7 +112,7 @@ def _write_png(file: IO[bytes], value: Any) -> None:
 def _write_jpeg(file: IO[bytes], value: Any) -> None:
     image = _as_image(value)
     channels = image.shape[2] if image.ndim == 3 else None
-    if image.dtype != np.uint8 or channels not in (None, 3) or image.ndim > 3:
+    if image.dtype != np.uint8 or channels not in (None, 3) or image.ndim not in (2, 3):
         raise ImageSaveError(
             f"JPEG holds uint8 images, gray or RGB, not {image.dtype} of shape {image.shape}"
         )
@@ -84,13 +125,49 @@ def _pillow_image(image: np.ndarray[Any, Any], mode: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def _read_with_pillow(path: str) -> Any:
-    with Image.open(path) as image:
-        if image.mode in ("P", "PA", "CMYK", "YCbCr"):
-            return np.array(image.convert("RGBA" if "transparency" in image.info else "RGB"))
-        pixels = np.array(image)
-    # Pillow widens 16-bit gray to 32 bits in some versions.
-    return pixels.astype(np.uint16) if image.mode == "I" else pixels
+def _reader(opened: Callable[[IO[bytes]], ImageFile]) -> Callable[[str], Any]:
+    """Return what reads files of one kind, whatever else Pillow would find in them."""
+
+    def read(path: str) -> Any:
+        with Path(path).open("rb") as file, opened(file) as image:
+            shape, dtype = _shape_and_dtype(image)
+            check_claim(math.prod(shape) * dtype.itemsize, path)
+            if image.mode in _CONVERTED:
+                return np.array(image.convert(_colours(image)))
+            # Pillow widens 16-bit gray to 32 bits in some versions.
+            return np.array(image).astype(dtype, copy=False)
+
+    return read
+
+
+def _describer(opened: Callable[[IO[bytes]], ImageFile]) -> Callable[[str], dict[str, Any]]:
+    def describe(path: str) -> dict[str, Any]:
+        with Path(path).open("rb") as file, opened(file) as image:
+            shape, dtype = _shape_and_dtype(image)
+            return {"shape": shape, "dtype": str(dtype)}
+
+    return describe
+
+
+def _shape_and_dtype(image: ImageFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    mode = _colours(image) if image.mode in _CONVERTED else image.mode
+    channels = Image.getmodebands(mode)
+    dtype = {"1": "bool", "I": "uint16"}.get(mode, "uint16" if mode.startswith("I;16") else "uint8")
+    size = (image.height, image.width)
+    return (size if channels == 1 else (*size, channels)), np.dtype(dtype)
+
+
+def _colours(image: ImageFile) -> str:
+    return "RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"
+
+
+def _png_image(file: IO[bytes]) -> ImageFile:
+    header = file.read(26)
+    file.seek(0)
+    image = PngImageFile(file)
+    if header[24] == 16 and image.mode not in _SIXTEEN_BITS:
+        raise ImageLoadError("16-bit PNG images in colour would lose half their bits; use .tif")
+    return image
 
 
 TIFF = Format(
@@ -98,7 +175,9 @@ TIFF = Format(
     (".tif", ".tiff"),
     _write_tiff,
     _read_tiff,
-    _view_tiff,
+    _read_tiff_region,
+    _describe_tiff,
+    compressed=True,
     corrupt=ImageLoadError,
     unwritable=ImageSaveError,
 )
@@ -106,7 +185,9 @@ PNG = Format(
     "PNG",
     (".png",),
     _write_png,
-    _read_with_pillow,
+    _reader(_png_image),
+    describe=_describer(_png_image),
+    compressed=True,
     corrupt=ImageLoadError,
     unwritable=ImageSaveError,
 )
@@ -114,7 +195,9 @@ JPEG = Format(
     "JPEG",
     (".jpg", ".jpeg"),
     _write_jpeg,
-    _read_with_pillow,
+    _reader(JpegImageFile),
+    describe=_describer(JpegImageFile),
+    compressed=True,
     corrupt=ImageLoadError,
     unwritable=ImageSaveError,
 )

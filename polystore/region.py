@@ -9,7 +9,7 @@ import numpy as np
 
 from polystore.exceptions import UnsupportedOperationError, VFSTypeError
 
-__all__ = ["Region", "as_index", "take_region"]
+__all__ = ["Region", "as_index", "check_region", "take_region"]
 
 Region = int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]
 
@@ -31,7 +31,9 @@ def as_index(region: Region) -> tuple[int | slice | EllipsisType, ...]:
     return index
 
 
-def take_region(value: Any, region: Region | None, *, path: str, backend: str) -> Any:
+def take_region(
+    value: Any, region: Region | None, *, path: str | None = None, backend: str | None = None
+) -> Any:
     """Return the part of an array that `region` selects, as a view; all of it for None.
 
     Raises
@@ -57,3 +59,8 @@ def take_region(value: Any, region: Region | None, *, path: str, backend: str) -
             path=path,
             backend=backend,
         ) from error
+
+
+def check_region(shape: tuple[int, ...], region: Region) -> None:
+    """Raise what `take_region` of an array of this shape would raise."""
+    take_region(np.broadcast_to(np.uint8(0), shape), region)
