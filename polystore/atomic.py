@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,7 @@ __all__ = [
     "keep_mode",
     "publish_file",
     "remove",
+    "rename_new",
     "sweep",
     "sync_directory",
     "temporary_name",
@@ -45,6 +47,8 @@ PREFIX = ".polystore-tmp"
 _SWEPT_EVERY = 60.0  # seconds, for one directory and process
 _FOREIGN_AGE = 24 * 3600.0  # seconds after which another machine's temporary counts as left
 _HOST = socket.gethostname().replace("~", "-")
+
+_NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
 
 _swept: dict[str, float] = {}
 
@@ -60,15 +64,15 @@ def is_temporary(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def sweep(directory: str) -> None:
+def sweep(directory: str, name: str | None = None) -> None:
     """Remove from a directory the temporaries that dead processes left.
 
-    It looks into one directory once in a minute, so that saves stay cheap.
+    It looks into a directory, known by `name`, once in a minute, so that saves stay cheap.
     """
-    now = time.monotonic()
-    if now - _swept.get(directory, -_SWEPT_EVERY) < _SWEPT_EVERY:
+    name, now = name or directory, time.monotonic()
+    if now - _swept.get(name, -_SWEPT_EVERY) < _SWEPT_EVERY:
         return
-    _swept[directory] = now
+    _swept[name] = now
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if is_temporary(entry.name) and _is_left(entry):
@@ -109,34 +113,57 @@ def publish_file(temporary: str, target: str, *, overwrite: bool) -> None:
     """
     if overwrite:
         os.replace(temporary, target)
+    else:
+        rename_new(temporary, target)
+
+
+def rename_new(one: str, other: str) -> None:
+    """Rename a file, link or directory to a name that is free.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken. Where the system has neither ``renameat2`` nor hard links, the check
+        and the rename are two steps.
+    """
+    if _renameat2(one, other, _NOREPLACE):
         return
     try:
-        os.link(temporary, target, follow_symlinks=False)
+        os.link(one, other, follow_symlinks=False)
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-            raise
-        # A file system without hard links: the check and the rename are two steps.
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "the path exists", target) from error
-        os.replace(temporary, target)
-        return
-    os.unlink(temporary)
+        if os.path.lexists(other):
+            raise FileExistsError(errno.EEXIST, "the path exists", other) from error
+        os.rename(one, other)
+    else:
+        os.unlink(one)
 
 
 def exchange(one: str, other: str) -> bool:
-    """Exchange two paths in one step (Linux ``renameat2``); False where it cannot be done."""
+    """Exchange two existing paths in one step; False where it cannot be done (not Linux)."""
+    return _renameat2(one, other, _EXCHANGE)
+
+
+def _renameat2(one: str, other: str, flag: int) -> bool:
+    """Rename with a flag of Linux; False where there is no such thing."""
+    function = _libc_renameat2()
+    if function is None:
+        return False
+    at_cwd = -100
+    if function(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), other)
+
+
+@cache
+def _libc_renameat2() -> Any:
     if not sys.platform.startswith("linux"):
-        return False
-    at_cwd, rename_exchange = -100, 2
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    return bool(
-        renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange) == 0
-    )
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def sync_directory(directory: str) -> None:
@@ -205,8 +232,16 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
 
 def keep_mode(target: str, temporary: str) -> None:
     """Give the temporary the mode bits of the file whose place it takes."""
-    with suppress(FileNotFoundError):
-        Path(temporary).chmod(Path(target).stat().st_mode & 0o7777)
+    try:
+        mode = os.stat(target, follow_symlinks=False).st_mode & 0o7777
+    except FileNotFoundError:
+        return
+    # Not by name, which somebody could have made a link.
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from polystore.exceptions import StorageError
@@ -48,12 +47,12 @@ class DiskBackend(LocalBackend):
     _backend_type = "disk"
 
     def _is_value(self, place: str) -> bool:
-        return Path(place).is_file()
+        return os.path.isfile(place)
 
-    def _describe(self, place: str) -> dict[str, Any]:
-        facts = super()._describe(place)
+    def _describe(self, place: str, path: P) -> dict[str, Any]:
+        facts = super()._describe(place, path)
         try:
-            described = format_of(place).describe
+            described = format_of(str(path)).describe
             return facts if described is None else facts | described(place)
         except (StorageError, ValueError, OSError):
             return facts  # a question is no place to complain about what a file holds
@@ -87,9 +86,9 @@ class DiskBackend(LocalBackend):
         MissingDependencyError
             If the format needs a package that is not installed.
         """
-        place = self._existing_value(path)
-        with _located(path), self._os_errors(path):
-            return format_of(place).load(place, None if region is None else as_index(region))
+        with self._existing_value(path) as place:
+            index = None if region is None else as_index(region)
+            return format_of(str(path)).load(place, index)
 
     def load_batch(
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
@@ -150,18 +149,14 @@ class DiskBackend(LocalBackend):
             take_region(array, region, path=str(path), backend="disk")
             array[as_index(region)] = data
             data, overwrite = array, True
-        with _located(path):
+        with self._located(path):
             chosen = format_of(str(path))
-            with (
-                self._replacing(
-                    path, overwrite=overwrite, parents=parents, durable=durable
-                ) as temporary,
-                open(temporary, "xb") as file,
-            ):
-                chosen.save(file, data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+        replacing = self._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
+        with replacing as temporary, open(temporary, "xb") as file:
+            chosen.save(file, data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def _is_compressed(path: P) -> bool:
@@ -169,12 +164,3 @@ def _is_compressed(path: P) -> bool:
         return format_of(str(path)).compressed
     except StorageError:
         return False  # the load of this path says it
-
-
-@contextmanager
-def _located(path: P) -> Iterator[None]:
-    """Add path and backend to errors of a format, which knows neither."""
-    try:
-        yield
-    except StorageError as error:
-        raise error.located(path=str(path), backend="disk") from error.__cause__

@@ -1,4 +1,4 @@
-"""What backends on a local file system share: roots, listings, links, copies, moves, deletes."""
+"""What backends on a local file system share: listings, links, copies, moves, deletes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import errno
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from polystore.atomic import (
-    PREFIX,
     is_temporary,
     keep_mode,
     publish_file,
     remove,
+    rename_new,
     sweep,
     sync_directory,
     temporary_name,
 )
 from polystore.base import StorageBackend, path_exists
+from polystore.copying import copy_tree
 from polystore.exceptions import (
     DirectoryNotEmptyError,
     InvalidPathError,
@@ -33,7 +34,8 @@ from polystore.exceptions import (
     StorageResolutionError,
     StorageWriteError,
 )
-from polystore.paths import NameFilter, P, as_text, file_order, join, normalize, split
+from polystore.paths import NameFilter, P, as_text, file_order
+from polystore.places import Places, RootedPlaces, SystemPlaces
 
 __all__ = ["LocalBackend"]
 
@@ -42,15 +44,13 @@ _MOST_LINKS = 40
 _MEANING: dict[int, tuple[type[StorageError], str]] = {
     errno.ENOENT: (PathNotFoundError, "no such file or directory"),
     errno.EEXIST: (PathExistsError, "the path exists already"),
-    errno.ENOTEMPTY: (
-        DirectoryNotEmptyError,
-        "the directory is not empty",
-    ),
+    errno.ENOTEMPTY: (DirectoryNotEmptyError, "the directory is not empty"),
     errno.EISDIR: (PathIsDirectoryError, "the path is a directory"),
     errno.ENOTDIR: (PathNotDirectoryError, "a part of the path is a file"),
     errno.ELOOP: (StorageResolutionError, "links lead in a circle"),
     errno.ENAMETOOLONG: (InvalidPathError, "the path is too long for the file system"),
 }
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class LocalBackend(StorageBackend):
@@ -65,11 +65,12 @@ class LocalBackend(StorageBackend):
     """
 
     def __init__(self, root: P | None = None) -> None:
-        self._root: str | None = None
+        self._places: Places = SystemPlaces()
         if root is not None:
-            self._root = os.path.realpath(as_text(root, backend=self._backend_type))
-            with self._os_errors(self._root):
-                Path(self._root).mkdir(parents=True, exist_ok=True)
+            top = os.path.realpath(as_text(root, backend=self._backend_type))
+            with self._os_errors(top):
+                Path(top).mkdir(parents=True, exist_ok=True)
+            self._places = RootedPlaces(top)
 
     @classmethod
     def portable_path(cls, path: P) -> str:
@@ -81,11 +82,11 @@ class LocalBackend(StorageBackend):
 
     @abstractmethod
     def _is_value(self, place: str) -> bool:
-        """Tell whether there is a value at a path of the operating system."""
+        """Tell whether there is a value at a place."""
 
-    def _describe(self, place: str) -> dict[str, Any]:
+    def _describe(self, place: str, path: P) -> dict[str, Any]:
         """Return what `stat` says of a value beside its time."""
-        return {"size": Path(place).stat().st_size}
+        return {"size": os.stat(place).st_size}
 
     # Asking
 
@@ -99,33 +100,41 @@ class LocalBackend(StorageBackend):
         return self._asked(path, self._is_directory)
 
     def is_symlink(self, path: P) -> bool:
-        return Path(self._place(path, follow=False)).is_symlink()
+        with self._located(path), _nothing_there(), self._places.itself(path) as place:
+            return os.path.islink(place)
+        return False
 
-    def _asked(self, path: P, question: Any) -> bool:
-        place = self._place(path)
-        return bool(question(place))
+    def _asked(self, path: P, question: Callable[[str], bool]) -> bool:
+        with self._located(path), _nothing_there(), self._places.existing(path) as place:
+            return question(place)
+        return False
 
     def _is_directory(self, place: str) -> bool:
-        return Path(place).is_dir() and not self._is_value(place)
+        return os.path.isdir(place) and not self._is_value(place)
 
     def stat(self, path: P) -> dict[str, Any]:
-        link = self._place(path, follow=False)
-        text = normalize(path) if self._root is not None else as_text(path)
-        facts: dict[str, Any] = {"type": "missing", "path": text, "exists": self.exists(path)}
-        if Path(link).is_symlink():
-            facts |= {"type": "symlink", "target": self._shown(self._target(link))}
-        elif facts["exists"]:
-            facts["type"] = "file" if self.is_file(path) else "directory"
-        if facts["exists"]:
-            place = self._place(path)
-            facts["modified"] = Path(place).stat().st_mtime
-            if self._is_value(place):
-                facts |= self._describe(place)
+        facts: dict[str, Any] = {"type": "missing", "path": self._text(path), "exists": False}
+        if self.is_symlink(path):
+            facts |= {"type": "symlink", "target": self._target(path)}
+        with self._located(path), _nothing_there(), self._places.existing(path) as place:
+            facts["modified"] = os.stat(place).st_mtime
+            facts["exists"] = True
+            value = self._is_value(place)
+            if facts["type"] == "missing":
+                facts["type"] = "file" if value else "directory"
+            if value:
+                facts |= self._describe(place, path)
         return facts
 
+    def _target(self, path: P) -> str:
+        with self._os_errors(path), self._places.itself(path) as place:
+            target = os.readlink(place)
+        if not os.path.isabs(target):
+            target = os.path.join(os.path.dirname(self._places.real(path)), target)
+        return self._places.shown(target)
+
     def list_dir(self, path: P) -> list[str]:
-        place = self._directory(path)
-        with self._os_errors(path):
+        with self._directory(path) as place:
             return sorted(name for name in os.listdir(place) if not is_temporary(name))
 
     def list_files(
@@ -136,62 +145,80 @@ class LocalBackend(StorageBackend):
         recursive: bool = False,
     ) -> list[str]:
         selected = NameFilter(pattern, extensions)
-        prefix = normalize(path).rstrip("/") if self._root is not None else as_text(path)
         found: list[str] = []
-        waiting = [(prefix, self._directory(path))]
+        waiting = [self._text(path).rstrip("/")]
         while waiting:
-            shown, place = waiting.pop()
-            with self._os_errors(shown), os.scandir(place) as entries:
+            prefix = waiting.pop()
+            with self._directory(prefix or "/") as place, os.scandir(place) as entries:
                 for entry in entries:
+                    child = f"{prefix}/{entry.name}"
                     if is_temporary(entry.name):
                         continue
-                    child = f"{shown}/{entry.name}" if shown != "/" else f"/{entry.name}"
-                    if entry.is_dir() and not self._is_value(entry.path):
-                        if recursive and not entry.is_symlink():
-                            waiting.append((child, entry.path))
+                    if entry.is_symlink():
+                        # Where a link leads is asked as any path is: it could lead out of a root.
+                        if selected(entry.name) and self._leads_to_file(child):
+                            found.append(child)
+                    elif entry.is_dir() and not self._is_value(entry.path):
+                        if recursive:
+                            waiting.append(child)
                     elif selected(entry.name) and self._is_value(entry.path):
                         found.append(child)
         return sorted(found, key=file_order)
 
-    def _directory(self, path: P) -> str:
-        place = self._place(path)
-        if not self._is_directory(place):
-            kind = PathNotDirectoryError if os.path.exists(place) else PathNotFoundError
-            raise self._error(kind, "no such directory", path)
-        return place
+    def _leads_to_file(self, link: str) -> bool:
+        try:
+            return self.is_file(link)
+        except InvalidPathError:
+            return False
 
-    def _existing_value(self, path: P) -> str:
-        """Return where the value at `path` is."""
-        place = self._place(path)
-        if not self._is_value(place):
-            if Path(place).is_dir():
-                raise self._error(PathIsDirectoryError, "the path is a directory", path)
-            with self._os_errors(path):
+    @contextmanager
+    def _directory(self, path: P) -> Iterator[str]:
+        with self._os_errors(path), self._places.existing(path) as place:
+            if not self._is_directory(place):
                 os.stat(place)
-            raise self._error(PathNotFoundError, "no such file", path)
-        return place
+                raise PathNotDirectoryError("the path is a file")
+            yield place
+
+    @contextmanager
+    def _existing_value(self, path: P) -> Iterator[str]:
+        """Give the place of the value at `path`."""
+        with self._os_errors(path), self._places.existing(path) as place:
+            if not self._is_value(place):
+                os.stat(place)
+                raise PathIsDirectoryError("the path is a directory")
+            yield place
 
     # Writing
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
     ) -> None:
-        place = self._place(path)
-        if self._is_directory(place):
-            kind = PathIsDirectoryError if overwrite else PathExistsError
-            raise self._error(kind, "the path is a directory", path)
-        if not overwrite and os.path.exists(place):
-            raise path_exists(path, self._backend_type)
-        parent = Path(os.path.realpath(place)).parent
-        if self._is_directory(str(parent)):
-            return
-        ancestor = next((p for p in (parent, *parent.parents) if os.path.lexists(p)), parent)
-        if not self._is_directory(str(ancestor)):
+        try:
+            with self._located(path), self._places.slot(path) as place:
+                if self._is_directory(place):
+                    kind = PathIsDirectoryError if overwrite else PathExistsError
+                    raise kind("the path is a directory")
+                if not overwrite and os.path.lexists(place):
+                    raise path_exists(path, self._backend_type)
+                parent = os.path.dirname(place) or "."
+                if self._is_directory(parent):
+                    return
+                os.stat(parent)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if isinstance(error, StorageError):
+                raise
+        ancestor = self._text(path).rstrip("/")
+        while ancestor and not self._lexists(ancestor):
+            ancestor = os.path.dirname(ancestor)
+        if ancestor and not self.is_dir(ancestor):
             raise self._error(PathNotDirectoryError, "a part of the path is a file", path)
         if not parents:
             raise self._error(
                 PathNotFoundError, "the parent directory is missing; parents=True makes it", path
             )
+
+    def _lexists(self, path: str) -> bool:
+        return self.exists(path) or self.is_symlink(path)
 
     @contextmanager
     def _replacing(
@@ -200,20 +227,18 @@ class LocalBackend(StorageBackend):
         """Give the name of a temporary that takes the place of `path` when the block ends well."""
         text = as_text(path, backend=self._backend_type)
         self._check_save(text, overwrite=overwrite, parents=parents)
-        with self._os_errors(path):
-            target = os.path.realpath(self._place(path))
-            directory = str(Path(target).parent)
-            if parents:
-                Path(directory).mkdir(parents=True, exist_ok=True)
-            sweep(directory)
-            temporary = temporary_name(target)
+        with self._os_errors(path), self._places.slot(path, make=parents) as place:
+            directory = os.path.dirname(place) or "."
+            sweep(directory, os.path.dirname(self._places.real(path)))
+            temporary = temporary_name(place)
             try:
                 yield temporary
                 if overwrite:
-                    keep_mode(target, temporary)
-                self._publish(temporary, target, overwrite=overwrite)
-            finally:
+                    keep_mode(place, temporary)
+                self._publish(temporary, place, overwrite=overwrite)
+            except BaseException:
                 remove(temporary)
+                raise
             if durable:
                 sync_directory(directory)
 
@@ -221,144 +246,136 @@ class LocalBackend(StorageBackend):
         publish_file(temporary, target, overwrite=overwrite)
 
     def ensure_directory(self, path: P) -> str:
-        place = self._place(path)
-        text = normalize(path) if self._root is not None else as_text(path)
-        ancestors = (Path(place), *Path(place).parents)
-        ancestor = next((p for p in ancestors if os.path.lexists(p)), Path(place))
-        if ancestor.exists() and not self._is_directory(str(ancestor)):
+        text = self._text(path)
+        ancestor = text.rstrip("/") or "/"
+        while ancestor not in ("", "/") and not self._lexists(ancestor):
+            ancestor = os.path.dirname(ancestor)
+        if ancestor and self.exists(ancestor) and not self.is_dir(ancestor):
             raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
-        with self._os_errors(path):
-            Path(place).mkdir(parents=True, exist_ok=True)
+        with self._os_errors(path), self._places.slot(path, make=True) as place:
+            with suppress(FileExistsError):
+                os.mkdir(place)
+                return text
+            if not os.path.isdir(place):
+                raise PathExistsError("the path is a file or a link that leads nowhere")
         return text
 
     def delete(self, path: P) -> None:
-        place = self._present(path)
-        with self._os_errors(path):
-            if Path(place).is_symlink() or self._is_value(place):
+        with self._present(path) as place:
+            if os.path.islink(place) or self._is_value(place):
                 remove(place)
             else:
                 sweep(place)
-                Path(place).rmdir()
+                os.rmdir(place)
 
     def delete_all(self, path: P) -> None:
-        place = self._present(path)
-        with self._os_errors(path):
-            if Path(place).is_dir() and not Path(place).is_symlink():
+        with self._present(path) as place:
+            if os.path.isdir(place) and not os.path.islink(place):
                 shutil.rmtree(place)
             else:
-                Path(place).unlink()
+                os.unlink(place)
 
     def copy(self, source: P, destination: P) -> None:
-        origin, place = self._transfer(source, destination)
-        temporary = temporary_name(place)
-        with self._os_errors(destination):
+        with self._transfer(source, destination) as (origin, place):
+            temporary = temporary_name(place)
             try:
-                if Path(origin).is_symlink():
-                    os.symlink(self._target(origin), temporary)
-                elif Path(origin).is_dir():
-                    ignore = shutil.ignore_patterns(f"{PREFIX}*")
-                    shutil.copytree(origin, temporary, symlinks=True, ignore=ignore)
-                else:
-                    shutil.copy2(origin, temporary)
-                self._rename(temporary, place)
-            finally:
+                copy_tree(origin, temporary, skip=is_temporary)
+                rename_new(temporary, place)
+            except BaseException:
                 remove(temporary)
+                raise
 
     def move(self, source: P, destination: P) -> None:
-        origin, place = self._transfer(source, destination)
-        with self._os_errors(destination):
-            try:
-                self._rename(origin, place)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                self.copy(source, destination)
-                self.delete_all(source)
+        try:
+            with self._transfer(source, destination) as (origin, place):
+                rename_new(origin, place)
+        except StorageWriteError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno != errno.EXDEV:
+                raise
+            self.copy(source, destination)
+            self.delete_all(source)
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        origin = self._place(source)
-        if not os.path.exists(origin):
+        if not self.exists(source):
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
-        place = self._free_place(link, over_link=overwrite)
-        if _passes(origin, place):
-            raise self._error(StorageResolutionError, "a link cannot lead to itself", link)
-        temporary = temporary_name(place)
-        with self._os_errors(link):
-            os.symlink(Path(origin).absolute(), temporary)
+        target = self._places.real(source)
+        with self._free_place(link, over_link=overwrite) as place:
+            if _passes(target, self._places.real(link)):
+                raise StorageResolutionError("a link cannot lead to itself")
+            temporary = temporary_name(place)
+            os.symlink(target, temporary)
             try:
                 publish_file(temporary, place, overwrite=overwrite)
-            finally:
+            except BaseException:
                 remove(temporary)
-
-    @staticmethod
-    def _rename(origin: str, place: str) -> None:
-        if Path(origin).is_dir() and not Path(origin).is_symlink():
-            os.rename(origin, place)
-        else:
-            publish_file(origin, place, overwrite=False)
-
-    def _transfer(self, source: P, destination: P) -> tuple[str, str]:
-        origin, place = self._present(source), self._free_place(destination)
-        inside = os.path.realpath(Path(place).parent) + os.sep
-        if not Path(origin).is_symlink() and inside.startswith(os.path.realpath(origin) + os.sep):
-            raise self._error(
-                InvalidPathError, f"a directory cannot go into itself ({source!s})", destination
-            )
-        return origin, place
+                raise
 
     # Places
 
-    def _place(self, path: P, *, follow: bool = True) -> str:
-        """Return the path of the operating system; within the root, also where links lead."""
-        if self._root is None:
-            return as_text(path, backend=self._backend_type)
-        place = str(Path(self._root, *split(path, backend=self._backend_type)))
-        leads_to = place if follow or place == self._root else str(Path(place).parent)
-        resolved = os.path.realpath(leads_to)
-        if resolved != self._root and not resolved.startswith(self._root.rstrip("/") + os.sep):
-            raise self._error(InvalidPathError, "a symbolic link leads out of the root", path)
-        return place
+    def _text(self, path: P) -> str:
+        with self._located(path):
+            return self._places.text(path)
 
-    def _present(self, path: P) -> str:
-        """Return where an existing path itself is, a link not followed; never the root."""
-        place = self._place(path, follow=False)
-        if place == self._root:
-            raise self._error(InvalidPathError, "the root always exists and stays", path)
-        if not os.path.lexists(place):
-            raise self._error(PathNotFoundError, "no such file or directory", path)
-        return place
+    @contextmanager
+    def _present(self, path: P) -> Iterator[str]:
+        """Give the place of an existing path itself, a link not followed; never the root."""
+        with self._os_errors(path):
+            if isinstance(self._places, RootedPlaces) and self._places.text(path) == "/":
+                raise InvalidPathError("the root always exists and stays")
+            with self._missing_parent_is_missing(), self._places.itself(path) as place:
+                os.lstat(place)
+                yield place
 
-    def _free_place(self, path: P, *, over_link: bool = False) -> str:
-        place = self._place(path, follow=False)
-        if os.path.lexists(place) and not (over_link and Path(place).is_symlink()):
-            raise self._error(PathExistsError, "the path exists already", path)
-        parent = str(Path(place).parent)
-        if not self._is_directory(parent):
-            kind = PathNotDirectoryError if os.path.exists(parent) else PathNotFoundError
-            raise self._error(kind, "the parent directory is missing", path)
-        return place
+    @staticmethod
+    @contextmanager
+    def _missing_parent_is_missing() -> Iterator[None]:
+        try:
+            yield
+        except NotADirectoryError as error:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
 
-    def _target(self, link: str) -> str:
-        return str(Path(link).parent / os.readlink(link))
+    @contextmanager
+    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[str]:
+        with self._os_errors(path), self._places.itself(path) as place:
+            if os.path.lexists(place) and not (over_link and os.path.islink(place)):
+                raise PathExistsError("the path exists already")
+            parent = os.path.dirname(place) or "."
+            if not self._is_directory(parent):
+                os.stat(parent)
+                raise PathNotDirectoryError("the parent is a file")
+            yield place
 
-    def _shown(self, place: str) -> str:
-        """Return a place as a path of this backend."""
-        if self._root is None:
-            return place
-        relative = os.path.relpath(place, self._root)
-        return join(Path(relative).parts)
+    @contextmanager
+    def _transfer(self, source: P, destination: P) -> Iterator[tuple[str, str]]:
+        with self._present(source) as origin, self._free_place(destination) as place:
+            inside = os.path.realpath(os.path.dirname(place) or ".") + os.sep
+            if not os.path.islink(origin) and inside.startswith(os.path.realpath(origin) + os.sep):
+                raise InvalidPathError(f"a directory cannot go into itself ({source!s})")
+            yield origin, place
 
     def _identity(self, path: P) -> str:
-        return os.path.realpath(self._place(path))
+        with self._located(path):
+            return self._places.identity(path)
 
     # Errors
+
+    @contextmanager
+    def _located(self, path: P) -> Iterator[None]:
+        """Add path and backend to errors that were raised without."""
+        try:
+            yield
+        except StorageError as error:
+            error.located(path=str(path), backend=self._backend_type)
+            raise
 
     @contextmanager
     def _os_errors(self, path: P) -> Iterator[None]:
         """Let errors of the operating system out as ours, with path, backend and cause."""
         try:
             yield
-        except StorageError:
+        except StorageError as error:
+            error.located(path=str(path), backend=self._backend_type)
             raise
         except OSError as error:
             kind, meaning = _MEANING.get(
@@ -371,10 +388,20 @@ class LocalBackend(StorageBackend):
         return kind(message, path=str(path), backend=self._backend_type)
 
 
+@contextmanager
+def _nothing_there() -> Iterator[None]:
+    """End the block where a path leads to nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOTHING_THERE:
+            raise
+
+
 def _passes(path: str, link: str) -> bool:
     """Tell whether resolving `path` goes through `link`."""
     wanted = _itself(link)
-    ahead, links = [Path(path).absolute()], 0
+    ahead, links = [Path(path)], 0
     while ahead:
         whole = ahead.pop()
         for part in (*reversed(whole.parents), whole):

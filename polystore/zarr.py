@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from polystore.atomic import exchange, temporary_name
-from polystore.exceptions import CorruptDataError, UnsupportedFormatError
+from polystore.atomic import exchange, remove, rename_new, temporary_name
+from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
 from polystore.local_backend import LocalBackend
 from polystore.paths import P
-from polystore.region import Region, as_index, take_region
+from polystore.region import Region, as_index, check_region
 
 __all__ = ["ZarrBackend"]
 
@@ -57,8 +57,8 @@ class ZarrBackend(LocalBackend):
         # A group has a zarr.json too.
         return isinstance(metadata, dict) and metadata.get("node_type") == "array"
 
-    def _describe(self, place: str) -> dict[str, Any]:
-        array = self._open(place, place)
+    def _describe(self, place: str, path: P) -> dict[str, Any]:
+        array = self._open(place, path)
         return {
             "size": sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file()),
             "shape": array.shape,
@@ -99,24 +99,25 @@ class ZarrBackend(LocalBackend):
         """
         index = (...,) if region is None else as_index(region)
         while True:
-            place = self._existing_value(path)
-            generation = _generation(place)
-            array = self._open(place, path)
+            generation = self._generation(path)
             try:
-                part = np.asarray(array[index])
-            except IndexError:
-                # Raised as for any array, of which the shape alone matters.
-                shape = np.broadcast_to(np.uint8(0), array.shape)
-                return take_region(shape, region, path=str(path), backend="zarr")
-            except Exception as error:
-                if _generation(place) == generation:
-                    raise self._error(
-                        CorruptDataError, f"a chunk cannot be decoded ({error})", path
-                    ) from error
+                part = self._load(path, index)
+            except StorageError:
+                if self._generation(path) == generation:
+                    raise
                 continue
             # Replaced while it was read, its missing chunks would have come as fill values.
-            if _generation(place) == generation:
+            if self._generation(path) == generation:
                 return part
+
+    def _load(self, path: P, index: tuple[Any, ...]) -> Any:
+        with self._existing_value(path) as place:
+            array = self._open(place, path)
+            check_region(array.shape, index)
+            try:
+                return np.asarray(array[index])
+            except Exception as error:
+                raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
 
     def save(
         self,
@@ -152,16 +153,16 @@ class ZarrBackend(LocalBackend):
             If the value is not an array of numbers.
         """
         if region is not None:
-            stored = self._open(self._existing_value(path), path, "r+")
-            try:
-                stored[as_index(region)] = data
-            except (IndexError, ValueError) as error:
-                raise self._error(
-                    UnsupportedFormatError,
-                    f"the value does not fit the region of an array of shape {stored.shape} "
-                    f"({error})",
-                    path,
-                ) from error
+            with self._existing_value(path) as place:
+                stored = self._open(place, path, "r+")
+                check_region(stored.shape, region)
+                try:
+                    stored[as_index(region)] = data
+                except (IndexError, ValueError) as error:
+                    raise UnsupportedFormatError(
+                        f"the value does not fit the region of an array of shape {stored.shape} "
+                        f"({error})"
+                    ) from error
             return
         array = np.asarray(data) if isinstance(data, np.ndarray | np.generic) else None
         if array is None or array.dtype.kind not in _KINDS:
@@ -189,23 +190,16 @@ class ZarrBackend(LocalBackend):
                 os.rename(target, aside)
                 os.rename(temporary, target)
                 os.rename(aside, temporary)
-            return
-        try:
-            os.rename(temporary, target)
-        except OSError as error:
-            # The array of another saver is a directory with something in it.
-            if error.errno == errno.ENOTEMPTY:
-                raise FileExistsError(errno.EEXIST, "the path exists", target) from error
-            raise
+            remove(temporary)
+        else:
+            rename_new(temporary, target)
 
-
-def _generation(place: str) -> tuple[int, int] | None:
-    """Return what tells one array at a place from the next."""
-    try:
-        status = Path(place).stat()
-    except OSError:
+    def _generation(self, path: P) -> tuple[int, int] | None:
+        """Return what tells one array at a path from the next."""
+        with suppress(OSError), self._places.existing(path) as place:
+            status = os.stat(place)
+            return status.st_ino, status.st_ctime_ns
         return None
-    return status.st_ino, status.st_ctime_ns
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -1,0 +1,251 @@
+"""Places: where a path of a backend lies in the file system, with a root or without.
+
+A place is a path that the operating system is given. Without a root it is the caller's own. Below
+a root it goes through a directory, or a file, that is held open and was reached from the root one
+name at a time, so that no ``..``, absolute path or link leads out, also if names are exchanged for
+links while an operation runs. That needs ``/proc/self/fd`` (Linux); elsewhere the way is walked
+and checked as carefully, and then used by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from polystore.exceptions import InvalidPathError
+from polystore.paths import P, as_text, join, normalize, split
+
+__all__ = ["Places", "RootedPlaces", "SystemPlaces"]
+
+_MOST_LINKS = 40  # as Linux resolves in one path
+_PINS = os.path.isdir("/proc/self/fd")
+_REACH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Places(ABC):
+    """Where paths lead. Errors of the operating system are let through as they are."""
+
+    @abstractmethod
+    def text(self, path: P) -> str:
+        """Return a path as results show it."""
+
+    @abstractmethod
+    def shown(self, target: str) -> str:
+        """Return a path of the operating system as a path of the backend."""
+
+    @abstractmethod
+    def identity(self, path: P) -> str:
+        """Return the same text for paths that lead to the same place."""
+
+    @abstractmethod
+    def existing(self, path: P) -> AbstractContextManager[str]:
+        """Give the place that a path leads to through all links."""
+
+    @abstractmethod
+    def itself(self, path: P) -> AbstractContextManager[str]:
+        """Give the place of a path itself, which may be a link or missing."""
+
+    @abstractmethod
+    def slot(self, path: P, *, make: bool = False) -> AbstractContextManager[str]:
+        """Give the place that a path leads to, which may be missing; `make` its parents."""
+
+    @abstractmethod
+    def real(self, path: P) -> str:
+        """Return the path of the operating system that a path leads to, for a link to hold."""
+
+
+class SystemPlaces(Places):
+    """Paths of the operating system."""
+
+    def text(self, path: P) -> str:
+        return as_text(path)
+
+    def shown(self, target: str) -> str:
+        return target
+
+    def identity(self, path: P) -> str:
+        return os.path.realpath(as_text(path))
+
+    @contextmanager
+    def existing(self, path: P) -> Iterator[str]:
+        yield as_text(path)
+
+    @contextmanager
+    def itself(self, path: P) -> Iterator[str]:
+        yield as_text(path)
+
+    @contextmanager
+    def slot(self, path: P, *, make: bool = False) -> Iterator[str]:
+        place = as_text(path)
+        if os.path.islink(place):
+            place = os.path.realpath(place)
+        if make:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+        yield place
+
+    def real(self, path: P) -> str:
+        return os.path.abspath(as_text(path))
+
+
+class RootedPlaces(Places):
+    """One virtual tree that lies in a directory, out of which nothing leads.
+
+    Parameters
+    ----------
+    root : str
+        A directory, its links resolved.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def text(self, path: P) -> str:
+        return normalize(path)
+
+    def shown(self, target: str) -> str:
+        relative = os.path.relpath(target, self.root)
+        return target if relative.startswith("..") else join(Path(relative).parts)
+
+    def identity(self, path: P) -> str:
+        try:
+            with self._walk(path) as way:
+                return self._named(way)
+        except OSError:
+            return self._named_as(split(path))
+
+    def real(self, path: P) -> str:
+        return self._named_as(split(path))
+
+    @contextmanager
+    def existing(self, path: P) -> Iterator[str]:
+        with self._walk(path) as way:
+            if way.last is not None:
+                way.enter(way.last, os.O_NOFOLLOW)
+            yield self._place(way)
+
+    @contextmanager
+    def itself(self, path: P) -> Iterator[str]:
+        with self._walk(path, follow=False) as way:
+            yield self._place(way)
+
+    @contextmanager
+    def slot(self, path: P, *, make: bool = False) -> Iterator[str]:
+        with self._walk(path, make=make) as way:
+            yield self._place(way)
+
+    def _place(self, way: _Way) -> str:
+        if not _PINS:
+            return self._named(way)
+        pinned = f"/proc/self/fd/{way.descriptors[-1]}"
+        return pinned if way.last is None else f"{pinned}/{way.last}"
+
+    def _named(self, way: _Way) -> str:
+        return self._named_as(way.names if way.last is None else [*way.names, way.last])
+
+    def _named_as(self, names: list[str]) -> str:
+        return str(Path(self.root, *names))
+
+    @contextmanager
+    def _walk(self, path: P, *, follow: bool = True, make: bool = False) -> Iterator[_Way]:
+        """Open every directory on the way to a path; links are read, and walked likewise."""
+        ahead = split(path)[::-1]
+        way = _Way(self.root)
+        try:
+            links = 0
+            while ahead:
+                name = ahead.pop()
+                if name == "..":
+                    way.leave(path)
+                    continue
+                if ahead:
+                    if way.enter_directory(name, make=make):
+                        continue
+                    target = os.readlink(name, dir_fd=way.descriptors[-1])
+                else:
+                    held = way.link(name) if follow else None
+                    if held is None:
+                        way.last = name
+                        break
+                    target = held
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+                if os.path.isabs(target):
+                    target = self._inside(target, path)
+                    way.restart()
+                ahead.extend(part for part in target.split("/")[::-1] if part not in ("", "."))
+            yield way
+        finally:
+            way.close()
+
+    def _inside(self, target: str, path: P) -> str:
+        for known in (os.path.normpath(target), os.path.realpath(target)):
+            if known == self.root or known.startswith(self.root.rstrip("/") + "/"):
+                return known[len(self.root) :]
+        raise _escape(path)
+
+
+class _Way:
+    """The directories from a root to a place, held open, and the place's name in the last."""
+
+    def __init__(self, root: str) -> None:
+        self.descriptors = [os.open(root, _REACH | os.O_DIRECTORY)]
+        self.names: list[str] = []
+        self.last: str | None = None
+
+    def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
+        descriptor = os.open(name, _REACH | flags, dir_fd=self.descriptors[-1])
+        self.descriptors.append(descriptor)
+        self.names.append(name)
+        self.last = None
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):  # exchanged since it was looked at
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+
+    def enter_directory(self, name: str, *, make: bool) -> bool:
+        """Enter a directory, or return False for a link."""
+        try:
+            self.enter(name)
+        except FileNotFoundError:
+            if not make:
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=self.descriptors[-1])
+            self.enter(name)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP) or self.link(name) is None:
+                raise
+            return False
+        return True
+
+    def link(self, name: str) -> str | None:
+        """Return what a link holds, None for anything else."""
+        try:
+            return os.readlink(name, dir_fd=self.descriptors[-1])
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+
+    def leave(self, path: P) -> None:
+        if not self.names:
+            raise _escape(path)
+        self.names.pop()
+        os.close(self.descriptors.pop())
+
+    def restart(self) -> None:
+        while self.names:
+            self.names.pop()
+            os.close(self.descriptors.pop())
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def _escape(path: P) -> InvalidPathError:
+    return InvalidPathError("a symbolic link leads out of the root", path=str(path))
