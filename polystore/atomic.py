@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ __all__ = [
     "rename_new",
     "sweep",
     "sync_directory",
+    "sync_tree",
     "temporary_name",
 ]
 
@@ -177,6 +179,18 @@ def sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
+def sync_tree(place: str) -> None:
+    """Make all files and names of a tree survive the loss of power, where the system can."""
+    for directory, _, files in os.walk(place):
+        for name in files:
+            descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(directory)
+
+
 @contextmanager
 def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Iterator[IO[Any]]:
     """Yield a file that takes the place of `path` when the block ends well.
@@ -231,15 +245,16 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
 
 
 def keep_mode(target: str, temporary: str) -> None:
-    """Give the temporary the mode bits of the file whose place it takes."""
+    """Give the temporary the mode bits of the file whose place it takes, if it is of its kind."""
     try:
-        mode = os.stat(target, follow_symlinks=False).st_mode & 0o7777
+        status = os.stat(target, follow_symlinks=False)
     except FileNotFoundError:
         return
     # Not by name, which somebody could have made a link.
     descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        os.fchmod(descriptor, mode)
+        if stat.S_IFMT(status.st_mode) == stat.S_IFMT(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
     finally:
         os.close(descriptor)
 

@@ -146,7 +146,7 @@ class DiskBackend(LocalBackend):
         """
         if region is not None:
             array = self.load(path)
-            take_region(array, region, path=str(path), backend="disk")
+            take_region(array, region, path=str(path), backend=self._backend_type)
             array[as_index(region)] = data
             data, overwrite = array, True
         with self._located(path):

@@ -88,6 +88,20 @@ class LocalBackend(StorageBackend):
         """Return what `stat` says of a value beside its time."""
         return {"size": os.stat(place).st_size}
 
+    def _is_hidden(self, name: str) -> bool:
+        """Tell whether listings leave a name out."""
+        return is_temporary(name)
+
+    def _check_name(self, path: P) -> None:
+        """Refuse names that the backend needs for itself."""
+
+    def _make_directory(self, place: str) -> None:
+        os.mkdir(place)
+
+    def _remove_directory(self, place: str) -> None:
+        sweep(place)
+        os.rmdir(place)
+
     # Asking
 
     def exists(self, path: P) -> bool:
@@ -135,7 +149,7 @@ class LocalBackend(StorageBackend):
 
     def list_dir(self, path: P) -> list[str]:
         with self._directory(path) as place:
-            return sorted(name for name in os.listdir(place) if not is_temporary(name))
+            return sorted(name for name in os.listdir(place) if not self._is_hidden(name))
 
     def list_files(
         self,
@@ -152,7 +166,7 @@ class LocalBackend(StorageBackend):
             with self._directory(prefix or "/") as place, os.scandir(place) as entries:
                 for entry in entries:
                     child = f"{prefix}/{entry.name}"
-                    if is_temporary(entry.name):
+                    if self._is_hidden(entry.name):
                         continue
                     if entry.is_symlink():
                         # Where a link leads is asked as any path is: it could lead out of a root.
@@ -227,7 +241,9 @@ class LocalBackend(StorageBackend):
         """Give the name of a temporary that takes the place of `path` when the block ends well."""
         text = as_text(path, backend=self._backend_type)
         self._check_save(text, overwrite=overwrite, parents=parents)
-        with self._os_errors(path), self._places.slot(path, make=parents) as place:
+        make = self._make_directory if parents else None
+        with self._os_errors(path), self._places.slot(path, make=make) as place:
+            self._check_name(path)
             directory = os.path.dirname(place) or "."
             sweep(directory, os.path.dirname(self._places.real(path)))
             temporary = temporary_name(place)
@@ -247,14 +263,16 @@ class LocalBackend(StorageBackend):
 
     def ensure_directory(self, path: P) -> str:
         text = self._text(path)
+        with self._located(path):
+            self._check_name(path)
         ancestor = text.rstrip("/") or "/"
         while ancestor not in ("", "/") and not self._lexists(ancestor):
             ancestor = os.path.dirname(ancestor)
         if ancestor and self.exists(ancestor) and not self.is_dir(ancestor):
             raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
-        with self._os_errors(path), self._places.slot(path, make=True) as place:
+        with self._os_errors(path), self._places.slot(path, make=self._make_directory) as place:
             with suppress(FileExistsError):
-                os.mkdir(place)
+                self._make_directory(place)
                 return text
             if not os.path.isdir(place):
                 raise PathExistsError("the path is a file or a link that leads nowhere")
@@ -265,8 +283,7 @@ class LocalBackend(StorageBackend):
             if os.path.islink(place) or self._is_value(place):
                 remove(place)
             else:
-                sweep(place)
-                os.rmdir(place)
+                self._remove_directory(place)
 
     def delete_all(self, path: P) -> None:
         with self._present(path) as place:
@@ -338,6 +355,7 @@ class LocalBackend(StorageBackend):
     @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[str]:
         with self._os_errors(path), self._places.itself(path) as place:
+            self._check_name(path)
             if os.path.lexists(place) and not (over_link and os.path.islink(place)):
                 raise PathExistsError("the path exists already")
             parent = os.path.dirname(place) or "."

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from polystore.exceptions import InvalidPathError
 from polystore.paths import P, as_text, join, normalize, split
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces"]
+
+Make = Callable[[str], object]
+"""Makes the directory of a place, or raises `FileExistsError`."""
 
 _MOST_LINKS = 40  # as Linux resolves in one path
 _PINS = os.path.isdir("/proc/self/fd")
@@ -51,8 +54,8 @@ class Places(ABC):
         """Give the place of a path itself, which may be a link or missing."""
 
     @abstractmethod
-    def slot(self, path: P, *, make: bool = False) -> AbstractContextManager[str]:
-        """Give the place that a path leads to, which may be missing; `make` its parents."""
+    def slot(self, path: P, *, make: Make | None = None) -> AbstractContextManager[str]:
+        """Give the place that a path leads to, which may be missing; `make` missing parents."""
 
     @abstractmethod
     def real(self, path: P) -> str:
@@ -80,12 +83,12 @@ class SystemPlaces(Places):
         yield as_text(path)
 
     @contextmanager
-    def slot(self, path: P, *, make: bool = False) -> Iterator[str]:
+    def slot(self, path: P, *, make: Make | None = None) -> Iterator[str]:
         place = as_text(path)
         if os.path.islink(place):
             place = os.path.realpath(place)
-        if make:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
+        if make is not None:
+            _make_parents(place, make)
         yield place
 
     def real(self, path: P) -> str:
@@ -134,15 +137,12 @@ class RootedPlaces(Places):
             yield self._place(way)
 
     @contextmanager
-    def slot(self, path: P, *, make: bool = False) -> Iterator[str]:
+    def slot(self, path: P, *, make: Make | None = None) -> Iterator[str]:
         with self._walk(path, make=make) as way:
             yield self._place(way)
 
     def _place(self, way: _Way) -> str:
-        if not _PINS:
-            return self._named(way)
-        pinned = f"/proc/self/fd/{way.descriptors[-1]}"
-        return pinned if way.last is None else f"{pinned}/{way.last}"
+        return way.here() if way.last is None else f"{way.here()}/{way.last}"
 
     def _named(self, way: _Way) -> str:
         return self._named_as(way.names if way.last is None else [*way.names, way.last])
@@ -151,9 +151,10 @@ class RootedPlaces(Places):
         return str(Path(self.root, *names))
 
     @contextmanager
-    def _walk(self, path: P, *, follow: bool = True, make: bool = False) -> Iterator[_Way]:
+    def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
         """Open every directory on the way to a path; links are read, and walked likewise."""
-        ahead = split(path)[::-1]
+        ahead: list[str] = split(path)[::-1]
+        target: str | None
         way = _Way(self.root)
         try:
             links = 0
@@ -163,15 +164,14 @@ class RootedPlaces(Places):
                     way.leave(path)
                     continue
                 if ahead:
-                    if way.enter_directory(name, make=make):
+                    target = way.enter_directory(name, make=make)
+                    if target is None:
                         continue
-                    target = os.readlink(name, dir_fd=way.descriptors[-1])
                 else:
-                    held = way.link(name) if follow else None
-                    if held is None:
+                    target = way.link(name) if follow else None
+                    if target is None:
                         way.last = name
                         break
-                    target = held
                 links += 1
                 if links > _MOST_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
@@ -194,7 +194,8 @@ class _Way:
     """The directories from a root to a place, held open, and the place's name in the last."""
 
     def __init__(self, root: str) -> None:
-        self.descriptors = [os.open(root, _REACH | os.O_DIRECTORY)]
+        self.root = root
+        self.descriptors = [os.open(root, _REACH & ~os.O_NOFOLLOW | os.O_DIRECTORY)]
         self.names: list[str] = []
         self.last: str | None = None
 
@@ -206,21 +207,26 @@ class _Way:
         if stat.S_ISLNK(os.fstat(descriptor).st_mode):  # exchanged since it was looked at
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
 
-    def enter_directory(self, name: str, *, make: bool) -> bool:
-        """Enter a directory, or return False for a link."""
-        try:
-            self.enter(name)
-        except FileNotFoundError:
-            if not make:
-                raise
-            with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=self.descriptors[-1])
-            self.enter(name)
-        except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP) or self.link(name) is None:
-                raise
-            return False
-        return True
+    def enter_directory(self, name: str, *, make: Make | None) -> str | None:
+        """Enter a directory, or return what a link holds that is in its place."""
+        while True:
+            try:
+                self.enter(name)
+            except FileNotFoundError:
+                if make is None:
+                    raise
+                with suppress(FileExistsError):
+                    make(f"{self.here()}/{name}")
+            except NotADirectoryError:
+                target = self.link(name)
+                if target is not None:
+                    return target
+                status = os.stat(name, dir_fd=self.descriptors[-1], follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+                    raise
+                # Exchanged since for a directory, or for a link again: look once more.
+            else:
+                return None
 
     def link(self, name: str) -> str | None:
         """Return what a link holds, None for anything else."""
@@ -230,6 +236,12 @@ class _Way:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None
             raise
+
+    def here(self) -> str:
+        """Return the last directory, as a path through what is held open."""
+        if _PINS:
+            return f"/proc/self/fd/{self.descriptors[-1]}"
+        return str(Path(self.root, *self.names))
 
     def leave(self, path: P) -> None:
         if not self.names:
@@ -245,6 +257,17 @@ class _Way:
     def close(self) -> None:
         for descriptor in self.descriptors:
             os.close(descriptor)
+
+
+def _make_parents(place: str, make: Make) -> None:
+    missing = []
+    parent = os.path.dirname(place)
+    while parent and not os.path.isdir(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    for directory in reversed(missing):
+        with suppress(FileExistsError):
+            make(directory)
 
 
 def _escape(path: P) -> InvalidPathError:

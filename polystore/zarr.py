@@ -1,34 +1,50 @@
-"""The zarr backend: one zarr array a value, in directories of the file system."""
+"""The zarr backend: arrays as zarr arrays, directories as groups, other values as files."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 
-from polystore.atomic import exchange, remove, rename_new, temporary_name
-from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
-from polystore.local_backend import LocalBackend
+from polystore.atomic import exchange, remove, rename_new, sync_tree, temporary_name
+from polystore.disk import DiskBackend
+from polystore.exceptions import (
+    CorruptDataError,
+    InvalidPathError,
+    StorageError,
+    UnsupportedFormatError,
+)
 from polystore.paths import P
+from polystore.places import RootedPlaces
 from polystore.region import Region, as_index, check_region
+from polystore.zarr_store import RootedStore
 
 __all__ = ["ZarrBackend"]
 
 _CHUNK = 2**20  # bytes, about
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
+_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
 
 
-class ZarrBackend(LocalBackend):
-    """Store each array as a zarr array (format 3), compressed, in chunks of about 1 MiB.
+class ZarrBackend(DiskBackend):
+    """Store each array of numbers as a zarr array (format 3), and any other value as a file.
 
-    An array counts as a file, every other directory as a directory. Arrays of formats 2 and 3 are
-    read. A save is atomic: the array is written beside its place and takes it in one step.
+    Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
+    every other reader of zarr opens. Other values lie beside the arrays, in the formats of
+    `DiskBackend`. Arrays of formats 2 and 3 are read. Asking never creates anything.
+
+    A save is atomic: the array is written beside its place and takes it in one step.
 
     Parameters
     ----------
@@ -40,53 +56,117 @@ class ZarrBackend(LocalBackend):
     --------
     >>> import tempfile
     >>> store = ZarrBackend(tempfile.mkdtemp())
-    >>> store.save(np.arange(12).reshape(3, 4), "/labels")
-    >>> store.load("/labels", region=(slice(1, 2), slice(0, 2)))
+    >>> store.save(np.arange(12).reshape(3, 4), "/plate/labels", parents=True)
+    >>> store.load("/plate/labels", region=(slice(1, 2), slice(0, 2)))
     array([[4, 5]])
+    >>> store.save({"cells": 3}, "/plate/counts.json")
+    >>> store.list_dir("/plate")
+    ['counts.json', 'labels']
     """
 
     _backend_type = "zarr"
 
+    def __init__(self, root: P | None = None) -> None:
+        super().__init__(root)
+        with self._os_errors("/"):
+            if isinstance(self._places, RootedPlaces) and not os.listdir(self._places.root):
+                Path(self._places.root, "zarr.json").write_text(_GROUP, encoding="utf-8")
+
+    # What a value is
+
     def _is_value(self, place: str) -> bool:
-        if Path(place, ".zarray").is_file():
-            return True
-        try:
-            metadata = json.loads(Path(place, "zarr.json").read_bytes())
-        except (OSError, ValueError):
-            return False  # a question never fails: what cannot be looked at is not there
-        # A group has a zarr.json too.
-        return isinstance(metadata, dict) and metadata.get("node_type") == "array"
+        return super()._is_value(place) or _is_array(place)
+
+    def _is_hidden(self, name: str) -> bool:
+        return name in _METADATA or super()._is_hidden(name)
+
+    def _check_name(self, path: P) -> None:
+        if os.path.basename(str(path).rstrip("/")) in _METADATA:
+            raise InvalidPathError("zarr keeps its own metadata under this name")
 
     def _describe(self, place: str, path: P) -> dict[str, Any]:
-        array = self._open(place, path)
-        return {
-            "size": sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file()),
-            "shape": array.shape,
-            "dtype": str(array.dtype),
+        if not _is_array(place):
+            return super()._describe(place, path)
+        facts: dict[str, Any] = {
+            "size": sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
         }
+        with suppress(CorruptDataError):  # a question is no place to complain
+            array = self._open_array(place)
+            facts |= {"shape": array.shape, "dtype": str(array.dtype)}
+        return facts
 
-    def _open(self, place: str, path: P, mode: Any = "r") -> zarr.Array[Any]:
-        try:
-            return zarr.open_array(store=place, mode=mode)
-        except Exception as error:
-            raise self._error(
-                CorruptDataError, f"the zarr array cannot be opened ({error})", path
-            ) from error
+    # Arrays
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
-        """Return the array at `path`, or the part that `region` selects and no more is read.
+    def open(self, path: P, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any] | zarr.Group:
+        """Return the zarr array at `path`, for lazy work; of a directory, the zarr group.
 
         Parameters
         ----------
         path : str or os.PathLike
-            An array.
+            An array or a directory.
+        mode : {"r", "r+"}, default "r"
+            Whether it can be read only, or changed too.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there. Nothing is made.
+        UnsupportedFormatError
+            If it is a file, or a directory that is no zarr group.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> store = ZarrBackend(tempfile.mkdtemp())
+        >>> store.save(np.zeros((100, 100)), "/image", attributes={"unit": "um"})
+        >>> array = store.open("/image")
+        >>> array.chunks, dict(array.attrs)
+        ((100, 100), {'unit': 'um'})
+        """
+        with self._os_errors(path), self._places.existing(path) as place:
+            os.stat(place)
+            if os.path.isfile(place):
+                raise UnsupportedFormatError("the path is a file, neither an array nor a group")
+            if isinstance(self._places, RootedPlaces):
+                store: Store | str = RootedStore(
+                    self._places.root, self._places.text(path), read_only=mode == "r"
+                )
+            else:
+                store = place
+            try:
+                opened: Any = zarr.open(store=store, mode=mode)
+            except FileNotFoundError as error:
+                raise UnsupportedFormatError("the directory is not a zarr group") from error
+            except Exception as error:
+                raise CorruptDataError(f"it cannot be opened ({error})") from error
+            return opened  # type: ignore[no-any-return]
+
+    def _store(self, place: str, *, read_only: bool) -> Store | str:
+        """Return what zarr opens a place with, out of which no link of a chunk leads."""
+        if isinstance(self._places, RootedPlaces):
+            return RootedStore(place, read_only=read_only)
+        return place
+
+    def _open_array(self, place: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+        try:
+            return zarr.open_array(store=self._store(place, read_only=mode == "r"), mode=mode)
+        except Exception as error:
+            raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
+
+    def load(self, path: P, *, region: Region | None = None) -> Any:
+        """Return the value at `path`, or the part of an array that `region` selects.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            An array, or a file in the format of its suffix.
         region : int, slice, ... or tuple of them, optional
-            The part to return, as in basic indexing.
+            The part to return, as in basic indexing; no more chunks than it touches are read.
 
         Returns
         -------
-        numpy.ndarray
-            An array of the caller's own.
+        object
+            A value of the caller's own.
 
         Raises
         ------
@@ -97,27 +177,36 @@ class ZarrBackend(LocalBackend):
         CorruptDataError
             If the array's metadata or a chunk is damaged.
         """
-        index = (...,) if region is None else as_index(region)
         while True:
             generation = self._generation(path)
             try:
-                part = self._load(path, index)
+                value = self._load(path, region)
             except StorageError:
                 if self._generation(path) == generation:
                     raise
                 continue
             # Replaced while it was read, its missing chunks would have come as fill values.
             if self._generation(path) == generation:
-                return part
+                return value
 
-    def _load(self, path: P, index: tuple[Any, ...]) -> Any:
+    def _load(self, path: P, region: Region | None) -> Any:
         with self._existing_value(path) as place:
-            array = self._open(place, path)
+            if not _is_array(place):
+                return super().load(path, region=region)
+            index = (...,) if region is None else as_index(region)
+            array = self._open_array(place)
             check_region(array.shape, index)
             try:
                 return np.asarray(array[index])
             except Exception as error:
                 raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
+
+    def _generation(self, path: P) -> tuple[int, int] | None:
+        """Return what tells one value at a path from the next."""
+        with suppress(OSError), self._places.existing(path) as place:
+            status = os.stat(place)
+            return status.st_ino, status.st_ctime_ns
+        return None
 
     def save(
         self,
@@ -127,21 +216,39 @@ class ZarrBackend(LocalBackend):
         overwrite: bool = False,
         parents: bool = False,
         region: Region | None = None,
+        durable: bool = False,
+        chunks: tuple[int, ...] | None = None,
+        shards: tuple[int, ...] | None = None,
+        compressors: Any = "auto",
+        filters: Any = "auto",
+        fill_value: Any = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store an array of numbers at `path`.
+        """Store a value at `path`: an array of numbers as a zarr array, any other as a file.
 
         Parameters
         ----------
-        data : numpy.ndarray
-            Booleans, integers, floats or complex numbers, of any shape.
+        data : object
+            An array of booleans, integers, floats or complex numbers, of any shape; or a value
+            that the format of the path's suffix can hold.
         path : str or os.PathLike
-            Where.
+            Where. An array's name may have any suffix.
         overwrite : bool, default False
-            Whether an existing array may be replaced.
+            Whether an existing value may be replaced.
         parents : bool, default False
-            Whether to make missing directories.
+            Whether to make missing directories, as groups.
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array, in place: readers may see a part of it.
+        durable : bool, default False
+            Whether to wait until the value would survive the loss of power.
+        chunks, shards : tuple of int, optional
+            Shapes; by default chunks of about 1 MiB, and no shards.
+        compressors, filters : optional
+            Codecs, as `zarr.create_array` takes them; by default Zstandard.
+        fill_value : scalar, optional
+            The value of chunks that were never written.
+        attributes : mapping, optional
+            The array's attributes; by default those of the array that is replaced.
 
         Raises
         ------
@@ -150,62 +257,130 @@ class ZarrBackend(LocalBackend):
         PathNotFoundError
             If the parent is missing, unless `parents` is given.
         UnsupportedFormatError
-            If the value is not an array of numbers.
+            If the value is no array of numbers, and the suffix names no format that holds it; or
+            if the options do not fit the array.
         """
         if region is not None:
-            with self._existing_value(path) as place:
-                stored = self._open(place, path, "r+")
-                check_region(stored.shape, region)
-                try:
-                    stored[as_index(region)] = data
-                except (IndexError, ValueError) as error:
-                    raise UnsupportedFormatError(
-                        f"the value does not fit the region of an array of shape {stored.shape} "
-                        f"({error})"
-                    ) from error
+            self._save_region(data, path, region, durable=durable)
             return
         array = np.asarray(data) if isinstance(data, np.ndarray | np.generic) else None
-        if array is None or array.dtype.kind not in _KINDS:
-            held = type(data).__name__ if array is None else f"array of {array.dtype}"
-            raise self._error(
-                UnsupportedFormatError, f"zarr holds arrays of numbers, not a {held}", path
-            )
+        if array is None or array.dtype.kind not in _KINDS or np.ma.isMaskedArray(data):
+            super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
+            return
         with self._replacing(
-            path, overwrite=overwrite, parents=parents, durable=False
+            path, overwrite=overwrite, parents=parents, durable=durable
         ) as temporary:
-            created = zarr.create_array(
-                store=temporary,
-                shape=array.shape,
-                dtype=array.dtype,
-                chunks=_chunks(array.shape, array.dtype.itemsize),
-            )
+            os.mkdir(temporary)
+            try:
+                created = zarr.create_array(
+                    store=self._store(temporary, read_only=False),
+                    shape=array.shape,
+                    dtype=array.dtype,
+                    chunks=chunks or _chunks(array.shape, array.dtype.itemsize, shards),
+                    shards=shards,
+                    compressors=compressors,
+                    filters=filters,
+                    fill_value=fill_value,
+                    attributes=dict(self._attributes(path) if attributes is None else attributes),
+                )
+            except (TypeError, ValueError) as error:
+                raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
             if array.size:
                 created[...] = array
+            if durable:
+                sync_tree(temporary)
+
+    def _attributes(self, path: P) -> dict[str, Any]:
+        """Return the attributes of the array that is replaced."""
+        with suppress(OSError, CorruptDataError), self._places.existing(path) as place:
+            if _is_array(place):
+                return dict(self._open_array(place).attrs)
+        return {}
+
+    def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
+        with self._existing_value(path) as place:
+            if not _is_array(place):
+                super().save(data, path, region=region, durable=durable)
+                return
+            stored = self._open_array(place, "r+")
+            check_region(stored.shape, region)
+            try:
+                stored[as_index(region)] = data
+            except (IndexError, ValueError) as error:
+                raise UnsupportedFormatError(
+                    f"the value does not fit the region of an array of shape {stored.shape} "
+                    f"({error})"
+                ) from error
+            if durable:
+                sync_tree(place)
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
-        if overwrite and os.path.lexists(target):
-            if not exchange(temporary, target):
-                # Where paths cannot be exchanged, a reader may for a moment find nothing.
-                aside = temporary_name(target)
-                os.rename(target, aside)
-                os.rename(temporary, target)
-                os.rename(aside, temporary)
+        directories = os.path.isdir(target) or os.path.isdir(temporary)
+        if not (overwrite and directories and os.path.lexists(target)):
+            super()._publish(temporary, target, overwrite=overwrite and not directories)
+            return
+        if not exchange(temporary, target):
+            # Where paths cannot be exchanged, a reader may for a moment find nothing.
+            aside = temporary_name(target)
+            os.rename(target, aside)
+            os.rename(temporary, target)
+            os.rename(aside, temporary)
+        remove(temporary)
+
+    # Groups
+
+    def _make_directory(self, place: str) -> None:
+        temporary = temporary_name(place)
+        os.mkdir(temporary)
+        try:
+            Path(temporary, "zarr.json").write_text(_GROUP, encoding="utf-8")
+            rename_new(temporary, place)
+        except BaseException:
             remove(temporary)
-        else:
-            rename_new(temporary, target)
+            raise
 
-    def _generation(self, path: P) -> tuple[int, int] | None:
-        """Return what tells one array at a path from the next."""
-        with suppress(OSError), self._places.existing(path) as place:
-            status = os.stat(place)
-            return status.st_ino, status.st_ctime_ns
-        return None
+    def _remove_directory(self, place: str) -> None:
+        # Its metadata is in the way of rmdir, and somebody may save into it meanwhile.
+        self._check_empty(place)
+        aside = temporary_name(place)
+        os.rename(place, aside)
+        try:
+            self._check_empty(aside)
+        except OSError:
+            rename_new(aside, place)
+            raise
+        shutil.rmtree(aside)
+
+    def _check_empty(self, place: str) -> None:
+        if any(not self._is_hidden(name) for name in os.listdir(place)):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
 
 
-def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits."""
-    chunks = [max(1, side) for side in shape]
+def _is_array(place: str) -> bool:
+    if os.path.isfile(f"{place}/.zarray"):
+        return True
+    try:
+        metadata = json.loads(Path(place, "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return False  # a question never fails: what cannot be looked at is not there
+    # A group has a zarr.json too.
+    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
+
+
+def _chunks(
+    shape: tuple[int, ...], itemsize: int, shards: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
+
+    The sides of a shard are divided by whole numbers, as zarr requires.
+    """
+    chunks = [max(1, side) for side in shards or shape]
     while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
         longest = chunks.index(max(chunks))
         chunks[longest] = -(-chunks[longest] // 2)
+    if shards is not None:
+        chunks = [
+            next(side for side in range(wanted, 0, -1) if whole % side == 0)
+            for wanted, whole in zip(chunks, shards, strict=True)
+        ]
     return tuple(chunks)

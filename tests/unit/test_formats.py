@@ -180,7 +180,7 @@ def test_nothing_outside_a_root_is_reached(cls: Any, tmp_path: Path) -> None:
         backend.copy("mine.npy", "link/stolen.npy")
     backend.delete_all("link")
     assert cls().load(outside / "secret.npy").tolist() == [0, 1, 2]
-    assert os.listdir(outside) == ["secret.npy"]
+    assert cls().list_dir(outside) == ["secret.npy"]
 
 
 def test_temporaries_of_dead_processes_are_hidden_and_swept(tmp_path: Path) -> None:
