@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from polystore.exceptions import VFSTypeError
 
-__all__ = ["Sealed", "seal", "shape_and_dtype"]
+__all__ = ["Sealed", "plain_bytes", "seal", "shape_and_dtype"]
 
 Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer is Python 3.12's
 
@@ -38,9 +38,7 @@ class Sealed:
     @property
     def nbytes(self) -> int:
         """The size of head and buffers in bytes."""
-        return memoryview(self.head).nbytes + sum(
-            memoryview(buffer).nbytes for buffer in self.buffers
-        )
+        return memoryview(self.head).nbytes + sum(map(_size, self.buffers))
 
     def open(self) -> Any:
         """Return the value: arrays as read-only views of the buffers, all else fresh."""
@@ -51,7 +49,7 @@ class Sealed:
 
     def copied(self) -> Sealed:
         """Return the same with buffers of its own, which later changes do not reach."""
-        return Sealed(self.head, tuple(bytes(buffer) for buffer in self.buffers))
+        return Sealed(self.head, tuple(map(plain_bytes, self.buffers)))
 
 
 def seal(value: Any) -> Sealed:
@@ -75,7 +73,18 @@ def seal(value: Any) -> Sealed:
         raise VFSTypeError(
             f"a {type(value).__name__} cannot be saved here, since it does not pickle: {error}"
         ) from error
-    return Sealed(stream.getvalue(), tuple(buffer.raw() for buffer in buffers))
+    # Not their memoryviews: one that ends in a cycle, as the traceback of a failed save is,
+    # crashes the garbage collector of Python 3.11.
+    return Sealed(stream.getvalue(), tuple(buffers))
+
+
+def plain_bytes(buffer: Buffer) -> bytes:
+    """Return a copy of the memory of a buffer, in the order in which it lies there."""
+    return bytes(buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else buffer)
+
+
+def _size(buffer: Buffer) -> int:
+    return memoryview(buffer).nbytes
 
 
 def shape_and_dtype(value: Any) -> tuple[tuple[int, ...] | None, str | None]:
@@ -114,9 +123,9 @@ def _reduce_array(array: npt.NDArray[Any]) -> Any:
     if dtype.hasobject or dtype.kind == "T" or dtype.itemsize == 0:
         return array.__reduce_ex__(5)
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    flat = np.ascontiguousarray(array.T if fortran else array).reshape(-1).view(np.uint8)
+    flat: Any = np.ascontiguousarray(array.T if fortran else array).reshape(-1).view(np.uint8)
     # The element type travels as itself, because plain buffers know no datetime64 and no records.
-    return _array, (pickle.PickleBuffer(flat.data), dtype, array.shape, "F" if fortran else "C")
+    return _array, (pickle.PickleBuffer(flat), dtype, array.shape, "F" if fortran else "C")
 
 
 def _array(

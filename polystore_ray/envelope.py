@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from polystore.seal import Sealed, seal
+from polystore.seal import Sealed, plain_bytes, seal
 
 __all__ = ["SMALL", "Envelope", "Message", "keep_closed", "pack", "pack_sealed", "unpack"]
 
@@ -39,7 +39,7 @@ class Envelope:
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (
             pickle.PickleBuffer(self.sealed.head),
-            *(pickle.PickleBuffer(buffer) for buffer in self.sealed.buffers),
+            *map(pickle.PickleBuffer, self.sealed.buffers),
         )
 
 
@@ -56,9 +56,7 @@ def pack(value: Any) -> Message:
 
 def pack_sealed(sealed: Sealed) -> bytes:
     """Return a sealed value as one bytes object."""
-    return pickle.dumps(
-        (bytes(sealed.head), *(bytes(buffer) for buffer in sealed.buffers)), protocol=5
-    )
+    return pickle.dumps((plain_bytes(sealed.head), *map(plain_bytes, sealed.buffers)), protocol=5)
 
 
 def unpack(message: Message) -> Any:

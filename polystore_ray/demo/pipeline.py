@@ -109,6 +109,7 @@ def run(
         done += 1
         progress(done, total, f"tiles of {name}")
     found: dict[str, list[dict[str, Any]]] = {}
+    fm.ensure_directory(out, backend="disk")
     calls = [(fm, name, all_of, str(out / "labels.zarr")) for name, all_of in places.items()]
     for name, rows, trip in runner(stitch_image, calls):
         found[name] = rows
