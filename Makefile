@@ -29,7 +29,8 @@ docs: $(VENV)/.all  ## Build the documentation and run its examples
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python -m sphinx -q -W -b doctest docs docs/_build/doctest
 
-bench: $(VENV)/.all  ## Measure against plain Ray, as ratios within one run
+bench: $(VENV)/.all  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
+	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions

@@ -58,7 +58,7 @@ _swept: dict[str, float] = {}
 def temporary_name(target: str) -> str:
     """Return a new name beside `target` that listings hide and `sweep` can judge."""
     token = f"{PREFIX}~{_HOST}~{os.getpid()}~{os.urandom(6).hex()}"
-    return str(Path(target).parent / token)
+    return os.path.join(os.path.dirname(target), token)
 
 
 def is_temporary(name: str) -> bool:

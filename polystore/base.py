@@ -390,7 +390,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             If a path occurs twice or exists already.
         """
         progress = options.pop("progress", None)
-        texts = check_batch(values, paths, backend=self._backend_type, identity=self._identity)
+        texts = check_batch(values, paths, self._identities, backend=self._backend_type)
         for text in texts:
             self._check_save(text, **options)
         written: list[str] = []
@@ -406,9 +406,9 @@ class StorageBackend(BackendBase, DataSource, DataSink):
                 error.written = tuple(written)
             raise
 
-    def _identity(self, path: P) -> str:
-        """Return the same text for paths that are the same place."""
-        return as_text(path, backend=self._backend_type)
+    def _identities(self, paths: list[str]) -> list[str]:
+        """Return texts of which two are the same where two paths are the same place."""
+        return paths
 
     def _check_save(self, path: str, *, overwrite: bool = False, **_options: Any) -> None:
         """Raise what a save to `path` would raise whatever the value."""
@@ -481,9 +481,9 @@ def accepts(cls: type, method: str, keyword: str) -> bool:
 def check_batch(
     values: Sequence[Any],
     paths: Sequence[P],
+    identities: Callable[[list[str]], list[str]] | None = None,
     *,
     backend: str | None,
-    identity: Callable[[P], str] = as_text,
 ) -> list[str]:
     """Return the paths of a batch as text, refusing another number of values and repeats."""
     if len(values) != len(paths):
@@ -492,12 +492,15 @@ def check_batch(
             backend=backend,
         )
     texts = [as_text(path, backend=backend) for path in paths]
-    seen: set[str] = set()
-    for text in texts:
-        place = identity(text)
-        if place in seen:
-            raise PathExistsError("the path occurs twice in the batch", path=text, backend=backend)
-        seen.add(place)
+    places = texts if identities is None else identities(texts)
+    if len(set(places)) < len(places):
+        seen: set[str] = set()
+        for text, place in zip(texts, places, strict=True):
+            if place in seen:
+                raise PathExistsError(
+                    "the path occurs twice in the batch", path=text, backend=backend
+                )
+            seen.add(place)
     return texts
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -115,7 +116,7 @@ def format_of(path: str) -> Format:
     MissingDependencyError
         If the format needs a package that is not installed.
     """
-    name = Path(path).name.lower()
+    name = os.path.basename(path).lower()
     endings = [name[i:] for i, letter in enumerate(name) if letter == "."]
     known = _formats() if endings else {}
     for ending in endings:
@@ -174,22 +175,38 @@ def _write_npy(file: IO[bytes], value: Any) -> None:
 
 
 def _read_npy(path: str) -> Any:
-    with Path(path).open("rb") as file:
-        _check_size(file)
-        return npy.read_array(file, allow_pickle=False)
+    with open(path, "rb") as file:
+        shape, fortran, dtype = _read_header(file, os.fstat(file.fileno()).st_size)
+        count = math.prod(shape)
+        array = np.fromfile(file, dtype, count)
+        if array.size < count:
+            raise CorruptDataError(f"the file ends after {array.size} of {count} values")
+        return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
-def _check_size(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    found = _check_header(file, os.fstat(file.fileno()).st_size)
-    file.seek(0)
-    return found
+def _read_npy_region(path: str, index: tuple[Any, ...]) -> Any:
+    with open(path, "rb") as file:
+        shape, fortran, dtype = _read_header(file, os.fstat(file.fileno()).st_size)
+        if not math.prod(shape):
+            return take_region(np.empty(shape, dtype), index)
+        order: Any = "F" if fortran else "C"
+        mapped = np.memmap(file, dtype, "r", file.tell(), shape, order)
+        # A copy of the part, so that it holds neither the file nor the whole.
+        return np.array(take_region(mapped, index))
 
 
-def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Refuse a header that claims more than there is, before memory is taken for it."""
+def _describe_npy(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        shape, _, dtype = _read_header(file, os.fstat(file.fileno()).st_size)
+    return {"shape": shape, "dtype": str(dtype)}
+
+
+def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and dtype, refusing more than there is before memory is taken for it."""
     version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    start = file.read(2 if version == (1, 0) else 4)
+    header = start + file.read(int.from_bytes(start, "little"))
+    shape, fortran, dtype = _parsed_header(version, header)
     if dtype.hasobject:
         raise CorruptDataError("the file holds pickled objects, which are never loaded")
     claimed = math.prod(shape) * dtype.itemsize
@@ -197,7 +214,18 @@ def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype
         raise CorruptDataError(
             f"the header claims {claimed} bytes of data, and {size - file.tell()} are there"
         )
-    return shape, dtype
+    return shape, fortran, dtype
+
+
+@lru_cache(maxsize=256)  # the files of a folder mostly share theirs
+def _parsed_header(
+    version: tuple[int, int], header: bytes
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    whole = io.BytesIO(npy.magic(*version) + header)
+    npy.read_magic(whole)
+    read: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(whole)
+    return found
 
 
 def check_claim(claimed: int, path: str) -> None:
@@ -215,19 +243,6 @@ def check_claim(claimed: int, path: str) -> None:
         raise CorruptDataError(
             f"a file of {stored} bytes claims to hold {claimed}: a decompression bomb, or damage"
         )
-
-
-def _read_npy_region(path: str, index: tuple[Any, ...]) -> Any:
-    with Path(path).open("rb") as file:
-        _check_size(file)
-    # A copy of the part, so that it holds neither the file nor the whole.
-    return np.array(take_region(npy.open_memmap(path, mode="r"), index))
-
-
-def _describe_npy(path: str) -> dict[str, Any]:
-    with Path(path).open("rb") as file:
-        shape, dtype = _check_size(file)
-    return {"shape": shape, "dtype": str(dtype)}
 
 
 def _write_npz(file: IO[bytes], value: Any) -> None:
@@ -251,7 +266,7 @@ def _read_npz(path: str) -> dict[str, Any]:
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     with archive.open(member) as file:
-        _check_header(file, member.file_size)
+        _read_header(file, member.file_size)
     with archive.open(member) as file:
         array = npy.read_array(file, allow_pickle=False)
         if file.read(1):  # its checksum is compared when the end is reached

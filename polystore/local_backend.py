@@ -66,11 +66,12 @@ class LocalBackend(StorageBackend):
 
     def __init__(self, root: P | None = None) -> None:
         self._places: Places = SystemPlaces()
+        self._top = ""
         if root is not None:
             top = os.path.realpath(as_text(root, backend=self._backend_type))
             with self._os_errors(top):
                 Path(top).mkdir(parents=True, exist_ok=True)
-            self._places = RootedPlaces(top)
+            self._places, self._top = RootedPlaces(top), top
 
     @classmethod
     def portable_path(cls, path: P) -> str:
@@ -209,11 +210,9 @@ class LocalBackend(StorageBackend):
     ) -> None:
         try:
             with self._located(path), self._places.slot(path) as place:
-                if self._is_directory(place):
-                    kind = PathIsDirectoryError if overwrite else PathExistsError
-                    raise kind("the path is a directory")
-                if not overwrite and os.path.lexists(place):
-                    raise path_exists(path, self._backend_type)
+                if os.path.lexists(place):
+                    self._check_replaced(place, path, overwrite=overwrite)
+                    return
                 parent = os.path.dirname(place) or "."
                 if self._is_directory(parent):
                     return
@@ -234,29 +233,42 @@ class LocalBackend(StorageBackend):
     def _lexists(self, path: str) -> bool:
         return self.exists(path) or self.is_symlink(path)
 
+    def _check_replaced(self, place: str, path: P, *, overwrite: bool) -> None:
+        if self._is_directory(place):
+            kind = PathIsDirectoryError if overwrite else PathExistsError
+            raise self._error(kind, "the path is a directory", path)
+        if not overwrite:
+            raise path_exists(str(path), self._backend_type)
+
     @contextmanager
     def _replacing(
         self, path: P, *, overwrite: bool, parents: bool, durable: bool
     ) -> Iterator[str]:
         """Give the name of a temporary that takes the place of `path` when the block ends well."""
         text = as_text(path, backend=self._backend_type)
-        self._check_save(text, overwrite=overwrite, parents=parents)
         make = self._make_directory if parents else None
-        with self._os_errors(path), self._places.slot(path, make=make) as place:
-            self._check_name(path)
-            directory = os.path.dirname(place) or "."
-            sweep(directory, os.path.dirname(self._places.real(path)))
-            temporary = temporary_name(place)
+        with self._os_errors(path):
             try:
-                yield temporary
-                if overwrite:
-                    keep_mode(place, temporary)
-                self._publish(temporary, place, overwrite=overwrite)
-            except BaseException:
-                remove(temporary)
+                with self._places.slot(path, make=make) as place:
+                    if os.path.lexists(place):
+                        self._check_replaced(place, path, overwrite=overwrite)
+                    directory = os.path.dirname(place) or "."
+                    sweep(directory, f"{self._top}:{os.path.dirname(text)}")
+                    temporary = temporary_name(place)
+                    try:
+                        yield temporary
+                        if overwrite:
+                            keep_mode(place, temporary)
+                        self._publish(temporary, place, overwrite=overwrite)
+                    except BaseException:
+                        remove(temporary)
+                        raise
+                    if durable:
+                        sync_directory(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                # Asked only now, since most saves do not fail: what exactly is missing?
+                self._check_save(text, overwrite=overwrite, parents=parents)
                 raise
-            if durable:
-                sync_directory(directory)
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
         publish_file(temporary, target, overwrite=overwrite)
@@ -338,7 +350,7 @@ class LocalBackend(StorageBackend):
     def _present(self, path: P) -> Iterator[str]:
         """Give the place of an existing path itself, a link not followed; never the root."""
         with self._os_errors(path):
-            if isinstance(self._places, RootedPlaces) and self._places.text(path) == "/":
+            if self._top and self._places.text(path) == "/":
                 raise InvalidPathError("the root always exists and stays")
             with self._missing_parent_is_missing(), self._places.itself(path) as place:
                 os.lstat(place)
@@ -372,9 +384,8 @@ class LocalBackend(StorageBackend):
                 raise InvalidPathError(f"a directory cannot go into itself ({source!s})")
             yield origin, place
 
-    def _identity(self, path: P) -> str:
-        with self._located(path):
-            return self._places.identity(path)
+    def _identities(self, paths: list[str]) -> list[str]:
+        return self._places.identities(paths)
 
     # Errors
 

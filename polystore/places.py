@@ -42,8 +42,8 @@ class Places(ABC):
         """Return a path of the operating system as a path of the backend."""
 
     @abstractmethod
-    def identity(self, path: P) -> str:
-        """Return the same text for paths that lead to the same place."""
+    def identities(self, paths: list[str]) -> list[str]:
+        """Return texts of which two are the same where two paths lead to the same place."""
 
     @abstractmethod
     def existing(self, path: P) -> AbstractContextManager[str]:
@@ -71,8 +71,18 @@ class SystemPlaces(Places):
     def shown(self, target: str) -> str:
         return target
 
-    def identity(self, path: P) -> str:
-        return os.path.realpath(as_text(path))
+    def identities(self, paths: list[str]) -> list[str]:
+        parents: dict[str, str] = {}
+        found = []
+        for path in paths:
+            if os.path.islink(path):
+                found.append(os.path.realpath(path))
+                continue
+            parent, name = os.path.split(path)
+            if parent not in parents:
+                parents[parent] = os.path.realpath(parent)
+            found.append(f"{parents[parent]}/{name}")
+        return found
 
     @contextmanager
     def existing(self, path: P) -> Iterator[str]:
@@ -114,7 +124,10 @@ class RootedPlaces(Places):
         relative = os.path.relpath(target, self.root)
         return target if relative.startswith("..") else join(Path(relative).parts)
 
-    def identity(self, path: P) -> str:
+    def identities(self, paths: list[str]) -> list[str]:
+        return [self._identity(path) for path in paths]
+
+    def _identity(self, path: str) -> str:
         try:
             with self._walk(path) as way:
                 return self._named(way)

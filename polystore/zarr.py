@@ -7,8 +7,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from polystore.exceptions import (
     UnsupportedFormatError,
 )
 from polystore.paths import P
-from polystore.places import RootedPlaces
 from polystore.region import Region, as_index, check_region
 from polystore.zarr_store import RootedStore
 
@@ -69,8 +68,8 @@ class ZarrBackend(DiskBackend):
     def __init__(self, root: P | None = None) -> None:
         super().__init__(root)
         with self._os_errors("/"):
-            if isinstance(self._places, RootedPlaces) and not os.listdir(self._places.root):
-                Path(self._places.root, "zarr.json").write_text(_GROUP, encoding="utf-8")
+            if self._top and not os.listdir(self._top):
+                Path(self._top, "zarr.json").write_text(_GROUP, encoding="utf-8")
 
     # What a value is
 
@@ -127,12 +126,10 @@ class ZarrBackend(DiskBackend):
             os.stat(place)
             if os.path.isfile(place):
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
-            if isinstance(self._places, RootedPlaces):
-                store: Store | str = RootedStore(
-                    self._places.root, self._places.text(path), read_only=mode == "r"
-                )
-            else:
-                store = place
+            store: Store | str = place
+            if self._top:
+                text = self._places.text(path)
+                store = RootedStore(self._top, text, read_only=mode == "r")
             try:
                 opened: Any = zarr.open(store=store, mode=mode)
             except FileNotFoundError as error:
@@ -143,9 +140,7 @@ class ZarrBackend(DiskBackend):
 
     def _store(self, place: str, *, read_only: bool) -> Store | str:
         """Return what zarr opens a place with, out of which no link of a chunk leads."""
-        if isinstance(self._places, RootedPlaces):
-            return RootedStore(place, read_only=read_only)
-        return place
+        return RootedStore(place, read_only=read_only) if self._top else place
 
     def _open_array(self, place: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
         try:
@@ -313,6 +308,18 @@ class ZarrBackend(DiskBackend):
                 ) from error
             if durable:
                 sync_tree(place)
+
+    @contextmanager
+    def _replacing(
+        self, path: P, *, overwrite: bool, parents: bool, durable: bool
+    ) -> Iterator[str]:
+        with self._located(path):
+            self._check_name(path)
+            # Asked first, or parents would be made inside an array.
+            self._check_save(str(path), overwrite=overwrite, parents=parents)
+        replacing = super()._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
+        with replacing as temporary:
+            yield temporary
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
         directories = os.path.isdir(target) or os.path.isdir(temporary)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import statistics
-import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import numpy as np
 import ray
+from measuring import medians, row
 
 from polystore_ray import RayBackendRegistry
 
-ROUNDS = 9
 CALLS = 50  # small calls in one round
 LARGE = 256 * 2**20  # bytes
 
@@ -26,22 +22,6 @@ LARGE = 256 * 2**20  # bytes
 class Noop:
     def call(self, message: bytes) -> None:
         return None
-
-
-def medians(work: dict[str, Callable[[int], Any]], repeat: int) -> dict[str, float]:
-    """Return the median seconds of one call of each, measured in turn."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for round_ in range(ROUNDS):
-        for name, call in work.items():
-            start = time.perf_counter()
-            for i in range(repeat):
-                call(round_ * repeat + i)
-            times[name].append((time.perf_counter() - start) / repeat)
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
-def row(name: str, seconds: float, unit: str, of: float) -> None:
-    sys.stdout.write(f"{name:<34}{seconds * 1e3:>12.3f} ms{seconds / of:>10.2f} x {unit}\n")
 
 
 def small(memory: Any, noop: Any) -> None:
@@ -71,8 +51,7 @@ def large(memory: Any, noop: Any) -> None:
             "load 256 MiB": lambda _: memory.load("/large"),
             "ray.put 256 MiB": lambda _: ray.put(image),
             "save 256 MiB": lambda _: memory.save(image, "/large", overwrite=True),
-        },
-        1,
+        }
     )
     row("load 256 MiB", found["load 256 MiB"], "noop", found["noop"])
     row("ray.put 256 MiB", found["ray.put 256 MiB"], "ray.put", found["ray.put 256 MiB"])
