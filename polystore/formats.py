@@ -30,6 +30,7 @@ from polystore.region import take_region
 __all__ = ["MOST_DECODED", "Format", "check_claim", "format_of", "known_suffixes"]
 
 ENTRY_POINT_GROUP = "polystore.formats"
+_SMALL = 2**16  # bytes
 MOST_DECODED = 2**32
 """Bytes that a small compressed file may decode to; a larger image has a file to match."""
 
@@ -171,7 +172,21 @@ def _as_array(value: Any) -> np.ndarray[Any, Any]:
 
 
 def _write_npy(file: IO[bytes], value: Any) -> None:
-    npy.write_array(file, _as_array(value), allow_pickle=False)
+    array = _as_array(value)
+    if array.nbytes > _SMALL:
+        npy.write_array(file, array, allow_pickle=False)
+        return
+    # The same bytes in one write, which is half of what a small file costs.
+    order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    file.write(_header(array.shape, array.dtype, order) + array.tobytes(order))
+
+
+@lru_cache(maxsize=256)  # the arrays of a batch mostly share theirs
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any], order: Any) -> bytes:
+    whole = io.BytesIO()
+    like = np.zeros(shape, dtype, order)
+    npy.write_array(whole, like, allow_pickle=False)
+    return whole.getvalue()[: whole.tell() - like.nbytes]
 
 
 def _read_npy(path: str) -> Any:
