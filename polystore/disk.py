@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -51,11 +51,9 @@ class DiskBackend(LocalBackend):
 
     def _describe(self, place: str, path: P) -> dict[str, Any]:
         facts = super()._describe(place, path)
-        try:
-            described = format_of(str(path)).describe
-            return facts if described is None else facts | described(place)
-        except (StorageError, ValueError, OSError):
-            return facts  # a question is no place to complain about what a file holds
+        with suppress(StorageError):  # a question is no place to complain about what a file holds
+            facts |= format_of(str(path)).header(place)
+        return facts
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value in the file at `path`, or the part of an array.

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -27,10 +28,13 @@ from polystore.exceptions import (
 )
 from polystore.region import take_region
 
-__all__ = ["MOST_DECODED", "Format", "check_claim", "format_of", "known_suffixes"]
+__all__ = ["DEFLATE", "MOST_DECODED", "Format", "check_claim", "format_of", "known_suffixes"]
 
 ENTRY_POINT_GROUP = "polystore.formats"
 _SMALL = 2**16  # bytes
+DEFLATE = 1100.0
+"""More than Deflate can compress: 1032 times, and some for what lies around it."""
+_SLACK = 2**24  # bytes that are believed of any file
 MOST_DECODED = 2**32
 """Bytes that a small compressed file may decode to; a larger image has a file to match."""
 
@@ -82,13 +86,29 @@ class Format:
         CorruptDataError
             Or the format's own error for a damaged file, with its cause.
         """
-        try:
+        with self._decoding():
             if index is None:
                 return self.read(path)
             if self.read_region is None:
                 return take_region(self.read(path), index)
             return self.read_region(path, index)
-        except (StorageError, FileNotFoundError, PermissionError, IsADirectoryError):
+
+    def header(self, path: str) -> dict[str, Any]:
+        """Return what `describe` tells, nothing for a format without; errors as of `load`."""
+        with self._decoding():
+            return {} if self.describe is None else self.describe(path)
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        try:
+            yield
+        except (
+            StorageError,
+            FileNotFoundError,
+            PermissionError,
+            IsADirectoryError,
+            MemoryError,
+        ):
             raise
         except Exception as error:
             raise self.corrupt(
@@ -243,20 +263,26 @@ def _parsed_header(
     return found
 
 
-def check_claim(claimed: int, path: str) -> None:
-    """Refuse a compressed file that claims to hold far more than it could.
+def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
+    """Refuse compressed data that claims to hold far more than it could.
 
-    Up to `MOST_DECODED` bytes any claim is believed; beyond, up to 100 times the file's size.
+    Parameters
+    ----------
+    claimed, stored : int
+        Bytes, decoded and as they are.
+    most : float, optional
+        How many times its size the compression can hold at most. Beyond `MOST_DECODED` bytes,
+        100 times is believed of any.
 
     Raises
     ------
     CorruptDataError
         Before any memory is taken.
     """
-    stored = Path(path).stat().st_size
-    if claimed > max(MOST_DECODED, 100 * stored):
+    believed = max(_SLACK, most * stored)
+    if claimed > min(believed, max(MOST_DECODED, 100 * stored)):
         raise CorruptDataError(
-            f"a file of {stored} bytes claims to hold {claimed}: a decompression bomb, or damage"
+            f"{stored} bytes claim to hold {claimed}: damage, or a decompression bomb"
         )
 
 
@@ -272,7 +298,8 @@ def _write_npz(file: IO[bytes], value: Any) -> None:
 def _read_npz(path: str) -> dict[str, Any]:
     # Not np.load: it would try to unpickle what is no archive, and believe any header.
     with zipfile.ZipFile(path) as archive:
-        check_claim(sum(member.file_size for member in archive.infolist()), path)
+        claimed = sum(member.file_size for member in archive.infolist())
+        check_claim(claimed, os.path.getsize(path), DEFLATE)
         return {
             member.filename.removesuffix(".npy"): _read_member(archive, member)
             for member in archive.infolist()

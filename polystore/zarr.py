@@ -24,6 +24,7 @@ from polystore.exceptions import (
     StorageError,
     UnsupportedFormatError,
 )
+from polystore.formats import MOST_DECODED, check_claim
 from polystore.paths import P
 from polystore.region import Region, as_index, check_region
 from polystore.zarr_store import RootedStore
@@ -86,9 +87,7 @@ class ZarrBackend(DiskBackend):
     def _describe(self, place: str, path: P) -> dict[str, Any]:
         if not _is_array(place):
             return super()._describe(place, path)
-        facts: dict[str, Any] = {
-            "size": sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
-        }
+        facts: dict[str, Any] = {"size": _size(place)}
         with suppress(CorruptDataError):  # a question is no place to complain
             array = self._open_array(place)
             facts |= {"shape": array.shape, "dtype": str(array.dtype)}
@@ -191,6 +190,8 @@ class ZarrBackend(DiskBackend):
             index = (...,) if region is None else as_index(region)
             array = self._open_array(place)
             check_region(array.shape, index)
+            if region is None and array.nbytes > MOST_DECODED:
+                check_claim(array.nbytes, _size(place))
             try:
                 return np.asarray(array[index])
             except Exception as error:
@@ -372,6 +373,10 @@ def _is_array(place: str) -> bool:
         return False  # a question never fails: what cannot be looked at is not there
     # A group has a zarr.json too.
     return isinstance(metadata, dict) and metadata.get("node_type") == "array"
+
+
+def _size(place: str) -> int:
+    return sum(file.lstat().st_size for file in Path(place).rglob("*") if file.is_file())
 
 
 def _chunks(
