@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import TracebackType
@@ -40,6 +40,7 @@ __all__ = [
     "accepts",
     "backend_key",
     "check_batch",
+    "check_distinct",
     "path_exists",
     "register_backend",
 ]
@@ -390,9 +391,8 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             If a path occurs twice or exists already.
         """
         progress = options.pop("progress", None)
-        texts = check_batch(values, paths, self._identities, backend=self._backend_type)
-        for text in texts:
-            self._check_save(text, **options)
+        texts = check_batch(values, paths, backend=self._backend_type)
+        self._check_batch(texts, **options)
         written: list[str] = []
         try:
             with reporting(progress, len(texts), "saving") as step:
@@ -406,9 +406,10 @@ class StorageBackend(BackendBase, DataSource, DataSink):
                 error.written = tuple(written)
             raise
 
-    def _identities(self, paths: list[str]) -> list[str]:
-        """Return texts of which two are the same where two paths are the same place."""
-        return paths
+    def _check_batch(self, paths: list[str], **options: Any) -> None:
+        """Raise what a batch to `paths` would raise whatever the values."""
+        for path in paths:
+            self._check_save(path, **options)
 
     def _check_save(self, path: str, *, overwrite: bool = False, **_options: Any) -> None:
         """Raise what a save to `path` would raise whatever the value."""
@@ -478,13 +479,7 @@ def accepts(cls: type, method: str, keyword: str) -> bool:
     return function is not None and keyword in inspect.signature(function).parameters
 
 
-def check_batch(
-    values: Sequence[Any],
-    paths: Sequence[P],
-    identities: Callable[[list[str]], list[str]] | None = None,
-    *,
-    backend: str | None,
-) -> list[str]:
+def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | None) -> list[str]:
     """Return the paths of a batch as text, refusing another number of values and repeats."""
     if len(values) != len(paths):
         raise BatchLengthError(
@@ -492,16 +487,19 @@ def check_batch(
             backend=backend,
         )
     texts = [as_text(path, backend=backend) for path in paths]
-    places = texts if identities is None else identities(texts)
-    if len(set(places)) < len(places):
-        seen: set[str] = set()
-        for text, place in zip(texts, places, strict=True):
-            if place in seen:
-                raise PathExistsError(
-                    "the path occurs twice in the batch", path=text, backend=backend
-                )
-            seen.add(place)
+    check_distinct(texts, texts, backend=backend)
     return texts
+
+
+def check_distinct(places: Sequence[str], paths: Sequence[str], *, backend: str | None) -> None:
+    """Refuse paths of a batch of which two lead to one place."""
+    if len(set(places)) == len(places):
+        return
+    seen: set[str] = set()
+    for place, path in zip(places, paths, strict=True):
+        if place in seen:
+            raise PathExistsError("the path occurs twice in the batch", path=path, backend=backend)
+        seen.add(place)
 
 
 def path_exists(path: str, backend: str | None) -> PathExistsError:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from polystore.exceptions import StorageError
-from polystore.formats import format_of
+from polystore.formats import Format, format_of
 from polystore.local_backend import LocalBackend
 from polystore.paths import P
 from polystore.progress import Progress, reporting
@@ -52,8 +52,12 @@ class DiskBackend(LocalBackend):
     def _describe(self, place: str, path: P) -> dict[str, Any]:
         facts = super()._describe(place, path)
         with suppress(StorageError):  # a question is no place to complain about what a file holds
-            facts |= format_of(str(path)).header(place)
+            facts |= self._format(path).header(place)
         return facts
+
+    def _format(self, path: P) -> Format:
+        """Return the format of the file that a path leads to, whatever a link to it is called."""
+        return format_of(self._places.resolved(path))
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value in the file at `path`, or the part of an array.
@@ -86,7 +90,7 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as place:
             index = None if region is None else as_index(region)
-            return format_of(str(path)).load(place, index)
+            return self._format(path).load(place, index)
 
     def load_batch(
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
@@ -148,7 +152,7 @@ class DiskBackend(LocalBackend):
             array[as_index(region)] = data
             data, overwrite = array, True
         with self._located(path):
-            chosen = format_of(str(path))
+            chosen = self._format(path)
         replacing = self._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
         with replacing as temporary, open(temporary, "xb") as file:
             chosen.save(file, data)

@@ -21,7 +21,7 @@ from polystore.atomic import (
     sync_directory,
     temporary_name,
 )
-from polystore.base import StorageBackend, path_exists
+from polystore.base import StorageBackend, check_distinct, path_exists
 from polystore.copying import copy_tree
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -187,8 +187,14 @@ class LocalBackend(StorageBackend):
             return False
 
     @contextmanager
+    def _reading(self, path: P) -> Iterator[str]:
+        """Give the place of what is read; below a file there is nothing."""
+        with self._os_errors(path), _missing_below_files(), self._places.existing(path) as place:
+            yield place
+
+    @contextmanager
     def _directory(self, path: P) -> Iterator[str]:
-        with self._os_errors(path), self._places.existing(path) as place:
+        with self._reading(path) as place:
             if not self._is_directory(place):
                 os.stat(place)
                 raise PathNotDirectoryError("the path is a file")
@@ -197,13 +203,27 @@ class LocalBackend(StorageBackend):
     @contextmanager
     def _existing_value(self, path: P) -> Iterator[str]:
         """Give the place of the value at `path`."""
-        with self._os_errors(path), self._places.existing(path) as place:
+        with self._reading(path) as place:
             if not self._is_value(place):
                 os.stat(place)
                 raise PathIsDirectoryError("the path is a directory")
             yield place
 
     # Writing
+
+    def _check_batch(self, paths: list[str], **options: Any) -> None:
+        super()._check_batch(paths, **options)
+        places = self._places.identities(paths)
+        check_distinct(places, paths, backend=self._backend_type)
+        parents, taken = {os.path.dirname(place) for place in places}, set(places)
+        while parents:
+            for parent in parents & taken:
+                raise self._error(
+                    PathNotDirectoryError,
+                    "another path of the batch lies in this one",
+                    paths[places.index(parent)],
+                )
+            parents = {os.path.dirname(parent) for parent in parents if len(parent) > 1}
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
@@ -220,9 +240,7 @@ class LocalBackend(StorageBackend):
         except (FileNotFoundError, NotADirectoryError) as error:
             if isinstance(error, StorageError):
                 raise
-        ancestor = self._text(path).rstrip("/")
-        while ancestor and not self._lexists(ancestor):
-            ancestor = os.path.dirname(ancestor)
+        ancestor = self._existing_ancestor(path)
         if ancestor and not self.is_dir(ancestor):
             raise self._error(PathNotDirectoryError, "a part of the path is a file", path)
         if not parents:
@@ -230,8 +248,12 @@ class LocalBackend(StorageBackend):
                 PathNotFoundError, "the parent directory is missing; parents=True makes it", path
             )
 
-    def _lexists(self, path: str) -> bool:
-        return self.exists(path) or self.is_symlink(path)
+    def _existing_ancestor(self, path: P) -> str:
+        """Return the path, or the nearest above it, that leads to anything; "" for none."""
+        ancestor = self._text(path).rstrip("/")
+        while ancestor and not self.exists(ancestor):
+            ancestor = os.path.dirname(ancestor).rstrip("/")
+        return ancestor
 
     def _check_replaced(self, place: str, path: P, *, overwrite: bool) -> None:
         if self._is_directory(place):
@@ -277,10 +299,8 @@ class LocalBackend(StorageBackend):
         text = self._text(path)
         with self._located(path):
             self._check_name(path)
-        ancestor = text.rstrip("/") or "/"
-        while ancestor not in ("", "/") and not self._lexists(ancestor):
-            ancestor = os.path.dirname(ancestor)
-        if ancestor and self.exists(ancestor) and not self.is_dir(ancestor):
+        ancestor = self._existing_ancestor(path)
+        if ancestor and not self.is_dir(ancestor):
             raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
         with self._os_errors(path), self._places.slot(path, make=self._make_directory) as place:
             with suppress(FileExistsError):
@@ -352,17 +372,9 @@ class LocalBackend(StorageBackend):
         with self._os_errors(path):
             if self._top and self._places.text(path) == "/":
                 raise InvalidPathError("the root always exists and stays")
-            with self._missing_parent_is_missing(), self._places.itself(path) as place:
+            with _missing_below_files(), self._places.itself(path) as place:
                 os.lstat(place)
                 yield place
-
-    @staticmethod
-    @contextmanager
-    def _missing_parent_is_missing() -> Iterator[None]:
-        try:
-            yield
-        except NotADirectoryError as error:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
 
     @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[str]:
@@ -383,9 +395,6 @@ class LocalBackend(StorageBackend):
             if not os.path.islink(origin) and inside.startswith(os.path.realpath(origin) + os.sep):
                 raise InvalidPathError(f"a directory cannot go into itself ({source!s})")
             yield origin, place
-
-    def _identities(self, paths: list[str]) -> list[str]:
-        return self._places.identities(paths)
 
     # Errors
 
@@ -415,6 +424,17 @@ class LocalBackend(StorageBackend):
 
     def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
         return kind(message, path=str(path), backend=self._backend_type)
+
+
+@contextmanager
+def _missing_below_files() -> Iterator[None]:
+    """Let a path that leads through a file be a missing one."""
+    try:
+        yield
+    except NotADirectoryError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
 
 
 @contextmanager

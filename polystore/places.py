@@ -42,6 +42,10 @@ class Places(ABC):
         """Return a path of the operating system as a path of the backend."""
 
     @abstractmethod
+    def resolved(self, path: P) -> str:
+        """Return a name of what a path leads to, its last links followed; for comparing only."""
+
+    @abstractmethod
     def identities(self, paths: list[str]) -> list[str]:
         """Return texts of which two are the same where two paths lead to the same place."""
 
@@ -71,6 +75,10 @@ class SystemPlaces(Places):
     def shown(self, target: str) -> str:
         return target
 
+    def resolved(self, path: P) -> str:
+        text = as_text(path)
+        return os.path.realpath(text) if os.path.islink(text) else text
+
     def identities(self, paths: list[str]) -> list[str]:
         parents: dict[str, str] = {}
         found = []
@@ -97,7 +105,8 @@ class SystemPlaces(Places):
         place = as_text(path)
         if os.path.islink(place):
             place = os.path.realpath(place)
-        if make is not None:
+        if make is not None and not os.path.isdir(os.path.dirname(place) or "."):
+            place = os.path.realpath(place)
             _make_parents(place, make)
         yield place
 
@@ -125,9 +134,9 @@ class RootedPlaces(Places):
         return target if relative.startswith("..") else join(Path(relative).parts)
 
     def identities(self, paths: list[str]) -> list[str]:
-        return [self._identity(path) for path in paths]
+        return [self.resolved(path) for path in paths]
 
-    def _identity(self, path: str) -> str:
+    def resolved(self, path: P) -> str:
         try:
             with self._walk(path) as way:
                 return self._named(way)
