@@ -8,6 +8,7 @@ that as well, so that code written for plain files keeps working::
     │   ├── BackendNotFoundError(KeyError)
     │   ├── PathNotFoundError(FileNotFoundError)
     │   ├── PathExistsError(FileExistsError)
+    │   │   └── VersionConflictError              the value was replaced in between
     │   ├── PathTypeError                             the path is of the other kind
     │   │   ├── PathIsDirectoryError(IsADirectoryError)
     │   │   └── PathNotDirectoryError(NotADirectoryError)
@@ -20,7 +21,8 @@ that as well, so that code written for plain files keeps working::
     ├── CorruptDataError(ValueError)
     │   └── ImageLoadError(RuntimeError)
     ├── StorageWriteError(RuntimeError)
-    │   └── ImageSaveError(ValueError)
+    │   ├── ImageSaveError(ValueError)
+    │   └── StorageFullError                          the store's limit would be passed
     ├── VFSTypeError(TypeError)
     ├── MissingDependencyError(ImportError)
     └── FileLockError
@@ -55,11 +57,13 @@ __all__ = [
     "PathNotFoundError",
     "PathTypeError",
     "StorageError",
+    "StorageFullError",
     "StorageResolutionError",
     "StorageWriteError",
     "UnsupportedFormatError",
     "UnsupportedOperationError",
     "VFSTypeError",
+    "VersionConflictError",
 ]
 
 
@@ -167,6 +171,10 @@ class PathExistsError(StorageResolutionError, FileExistsError):
     _errno = errno.EEXIST
 
 
+class VersionConflictError(PathExistsError):
+    """Signal that a value that was to be replaced has another version by now."""
+
+
 class PathTypeError(StorageResolutionError):
     """Signal that a path is of the other kind than the operation needs."""
 
@@ -223,6 +231,12 @@ class StorageWriteError(StorageError, RuntimeError):
 
 class ImageSaveError(StorageWriteError, ValueError):
     """Signal that a value cannot be written as an image."""
+
+
+class StorageFullError(StorageWriteError):
+    """Signal that a value would take a store beyond what it may hold."""
+
+    _errno = errno.ENOSPC
 
 
 class VFSTypeError(StorageError, TypeError):

@@ -112,6 +112,7 @@ class MemoryBackend(StorageBackend):
         *,
         overwrite: bool = False,
         parents: bool = False,
+        if_version: int | None = None,
         region: Region | None = None,
     ) -> None:
         """Store a snapshot of `data` at `path`.
@@ -126,6 +127,8 @@ class MemoryBackend(StorageBackend):
             Whether an existing file may be replaced.
         parents : bool, default False
             Whether to make missing directories.
+        if_version : int, optional
+            Replace the value only if this is still its version, which `stat` tells.
         region : int, slice, ... or tuple of them, optional
             Write into this part of the array that is stored, instead of replacing it. Readers
             that have the array keep what they loaded.
@@ -133,7 +136,9 @@ class MemoryBackend(StorageBackend):
         Raises
         ------
         PathExistsError
-            If the path exists, unless `overwrite` or `region` is given.
+            If the path exists, unless `overwrite`, `if_version` or `region` is given.
+        VersionConflictError
+            If the value has another version than `if_version`.
         PathNotFoundError
             If the parent is missing, unless `parents` is given.
         PathTypeError
@@ -144,11 +149,16 @@ class MemoryBackend(StorageBackend):
         if region is not None:
             self._save_region(data, path, region)
             return
+        options: dict[str, Any] = {
+            "overwrite": overwrite,
+            "parents": parents,
+            "if_version": if_version,
+        }
         with self._lock:
-            self._tree.check_put([path], overwrite=overwrite, parents=parents)
+            self._tree.check_put([path], **options)
         snapshot = self._snapshot(data)
         with self._lock:
-            self._tree.put([(path, snapshot)], overwrite=overwrite, parents=parents)
+            self._tree.put([(path, snapshot)], **options)
 
     def save_batch(
         self,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from polystore.exceptions import VFSTypeError
 
-__all__ = ["Sealed", "plain_bytes", "seal", "shape_and_dtype"]
+__all__ = ["Sealed", "is_raw", "plain_bytes", "seal", "shape_and_dtype"]
 
 _LARGE = 2**20  # bytes
 Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer is Python 3.12's
@@ -132,14 +132,19 @@ def _is_ray_handle(cls: type) -> bool:
     )
 
 
-def _reduce_array(array: npt.NDArray[Any]) -> Any:
+def is_raw(array: npt.NDArray[Any]) -> bool:
+    """Tell whether the values of an array are its bytes, and refer to nothing outside them."""
     dtype = array.dtype
-    if dtype.hasobject or dtype.kind == "T" or dtype.itemsize == 0:
+    return not dtype.hasobject and dtype.kind != "T" and dtype.itemsize > 0
+
+
+def _reduce_array(array: npt.NDArray[Any]) -> Any:
+    if not is_raw(array):
         return array.__reduce_ex__(5)
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     flat: Any = np.ascontiguousarray(array.T if fortran else array).reshape(-1).view(np.uint8)
     # The element type travels as itself, because plain buffers know no datetime64 and no records.
-    return _array, (pickle.PickleBuffer(flat), dtype, array.shape, "F" if fortran else "C")
+    return _array, (pickle.PickleBuffer(flat), array.dtype, array.shape, "F" if fortran else "C")
 
 
 def _array(

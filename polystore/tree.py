@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -20,16 +20,22 @@ from polystore.exceptions import (
     PathNotFoundError,
     StorageError,
     StorageResolutionError,
+    VersionConflictError,
 )
 from polystore.paths import NameFilter, P, file_order, join, normalize, split
 
-__all__ = ["Entry", "PathTree"]
+__all__ = ["Entry", "PathTree", "Place", "replaced"]
 
 _MOST_LINKS = 40  # as Linux resolves in one path
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 class Entry(Protocol):
-    """What a tree keeps for a file: anything that can describe itself for `PathTree.stat`."""
+    """What a tree keeps for a file: anything that has a version and can describe itself."""
+
+    @property
+    def version(self) -> int:
+        """Return a number that no later value of the path has."""
 
     def describe(self) -> dict[str, Any]:
         """Return ``size``, ``modified``, ``version`` and, for arrays, ``shape`` and ``dtype``."""
@@ -49,8 +55,7 @@ class _Link:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class Place(NamedTuple):
     """Where a path leads: a name in a directory and what is there, None for nothing.
 
     The root has no name. Where parents are missing, `missing` names what has to be made.
@@ -94,7 +99,7 @@ class PathTree(Generic[E]):
         PathIsDirectoryError
             If it is a directory.
         """
-        node = self._existing(path, "no such file")
+        node = self._straight(path) or self._existing(path, "no such file")
         if isinstance(node, _Directory):
             raise self._error(PathIsDirectoryError, "the path is a directory", path)
         entry: E = node
@@ -162,41 +167,45 @@ class PathTree(Generic[E]):
     # Changing
 
     def check_put(
-        self, paths: Sequence[P], *, overwrite: bool = False, parents: bool = False
-    ) -> list[_Place]:
+        self,
+        paths: Sequence[P],
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        if_version: int | None = None,
+    ) -> list[Place]:
         """Raise what `put` of these paths would raise; return where they lead.
 
         Raises
         ------
         PathExistsError
             If one exists (unless `overwrite`), occurs twice, or lies in another one.
+        VersionConflictError
+            If one has another version than `if_version`.
         PathIsDirectoryError
             If one is a directory, with `overwrite`.
         PathNotFoundError
-            If a parent is missing, unless `parents`.
+            If a parent is missing, unless `parents`; with `if_version`, if the path is.
         PathNotDirectoryError
             If a parent is a file.
         """
-        places = [self._place_for_put(path, overwrite=overwrite, parents=parents) for path in paths]
+        places: list[Place] = []
+        parents_of: dict[str, Place] = {}  # what the batch has in common is looked up once
+        for path in paths:
+            place = self._beside_others(path, parents_of) or self._find(path)
+            if place.node is not None:
+                self._check_replaced(place.node, path, overwrite, if_version)
+            elif if_version is not None:
+                raise self._error(PathNotFoundError, "no such file", path)
+            elif place.missing and not parents:
+                raise self._error(
+                    PathNotFoundError,
+                    "the parent directory is missing; parents=True makes it",
+                    path,
+                )
+            places.append(place)
         if len(places) > 1:
-            taken = {place.names for place in places}
-            if len(taken) < len(places):
-                seen: set[tuple[str, ...]] = set()
-                for path, place in zip(paths, places, strict=True):
-                    if place.names in seen:
-                        raise self._error(
-                            PathExistsError, "the path occurs twice in the batch", path
-                        )
-                    seen.add(place.names)
-            for place in places:
-                # Only a directory that is still to be made can clash with a path of the batch.
-                for depth in range(len(place.names) - len(place.missing) - 1, len(place.names)):
-                    if place.names[:depth] in taken:
-                        raise self._error(
-                            PathNotDirectoryError,
-                            "another path of the batch lies in this one",
-                            join(place.names[:depth]),
-                        )
+            self._check_apart(paths, places)
         return places
 
     def put(
@@ -205,6 +214,7 @@ class PathTree(Generic[E]):
         *,
         overwrite: bool = False,
         parents: bool = False,
+        if_version: int | None = None,
     ) -> list[E]:
         """Set the entries of one or many paths, all or none; return the entries replaced.
 
@@ -213,16 +223,21 @@ class PathTree(Generic[E]):
         StorageError
             As `check_put`.
         """
-        places = self.check_put([path for path, _ in items], overwrite=overwrite, parents=parents)
-        replaced: list[E] = []
-        for place, (_, entry) in zip(places, items, strict=True):
+        places = self.check_put(
+            [path for path, _ in items],
+            overwrite=overwrite,
+            parents=parents,
+            if_version=if_version,
+        )
+        self.set(places, [entry for _, entry in items])
+        return replaced(places)
+
+    def set(self, places: Sequence[Place], entries: Sequence[E]) -> None:
+        """Set entries where `check_put` found, with no other change since, that they can be."""
+        for place, entry in zip(places, entries, strict=True):
             # An earlier path of the batch may have made some of what was missing.
             directory = self._make(place.names[:-1]) if place.missing else place.directory
-            old = directory.get(place.name)
-            if old is not None:
-                replaced.append(old)
-            directory[place.name] = entry
-        return replaced
+            directory[place.names[-1]] = entry
 
     def ensure_directory(self, path: P) -> str:
         """Make a directory and its ancestors where they are missing; return its path.
@@ -312,7 +327,7 @@ class PathTree(Generic[E]):
 
     # Finding
 
-    def _find(self, path: P, *, follow: bool = True) -> _Place:
+    def _find(self, path: P, *, follow: bool = True) -> Place:
         """Walk to `path`, through links; also through a last one where `follow`.
 
         Raises
@@ -336,21 +351,54 @@ class PathTree(Generic[E]):
             node = directory.get(name)
             if node is None:
                 place = (*names, *reversed(ahead))
-                return _Place(place, directory, None, missing=place[len(names) - 1 : -1])
+                return Place(place, directory, None, missing=place[len(names) - 1 : -1])
             if isinstance(node, _Link) and (ahead or follow):
                 links += 1
                 if links > _MOST_LINKS:
                     raise self._error(StorageResolutionError, "links lead in a circle", path)
                 ahead += split(node.target)[::-1]
                 names, node, directory = [], self._root, self._root
-        return _Place(tuple(names), directory, node)
+        return Place(tuple(names), directory, node)
+
+    def _straight(self, path: P) -> Any:
+        """Return the node of a path in its normal form without links; None to walk with care."""
+        if not isinstance(path, str) or path[:1] != "/":
+            return None
+        node: Any = self._root
+        # No directory holds "", "." or "..", so that other spellings find nothing here.
+        for name in path[1:].split("/"):
+            if type(node) is not _Directory:
+                return None
+            node = node.get(name)
+        return None if isinstance(node, _Link) else node
+
+    def _beside_others(self, path: P, parents_of: dict[str, Place]) -> Place | None:
+        """Return where a path leads whose parent is that of others; None to walk with care."""
+        if not isinstance(path, str):
+            return None
+        head, _, name = path.rpartition("/")
+        if name in _NO_NAMES or "\0" in name:
+            return None
+        parent = parents_of.get(head)
+        if parent is None:
+            try:
+                parent = parents_of[head] = self._find(head or "/")
+            except StorageResolutionError:
+                return None
+        names, _, directory, missing = parent
+        if type(directory) is _Directory:
+            node = directory.get(name)
+            return None if type(node) is _Link else Place((*names, name), directory, node)
+        if directory is None:
+            return Place((*names, name), parent.directory, None, (*missing, names[-1]))
+        return None
 
     def _target(self, path: P) -> Any:
         """Return the node that `path` leads to, or None."""
         place = self._reached(path)
         return None if place is None else place.node
 
-    def _reached(self, path: P, *, follow: bool = True) -> _Place | None:
+    def _reached(self, path: P, *, follow: bool = True) -> Place | None:
         """Return where `path` leads, None through a file or in a circle: a question never fails."""
         try:
             return self._find(path, follow=follow)
@@ -391,7 +439,7 @@ class PathTree(Generic[E]):
             raise self._error(PathNotDirectoryError, "the path is a file", path)
         return node
 
-    def _present(self, path: P) -> _Place:
+    def _present(self, path: P) -> Place:
         """Return where an existing path itself is, a link not followed; never the root."""
         try:
             place = self._find(path, follow=False)
@@ -403,7 +451,7 @@ class PathTree(Generic[E]):
             raise self._error(InvalidPathError, "the root always exists and stays", path)
         return place
 
-    def _free_place(self, path: P, *, instead_of: type | None = None) -> _Place:
+    def _free_place(self, path: P, *, instead_of: type | None = None) -> Place:
         """Return where `path` itself can be set: its parent is there, and nothing else."""
         place = self._find(path, follow=False)
         if place.missing:
@@ -412,22 +460,42 @@ class PathTree(Generic[E]):
             raise self._error(PathExistsError, "the path exists already", path)
         return place
 
-    def _place_for_put(self, path: P, *, overwrite: bool, parents: bool) -> _Place:
-        place = self._find(path)
-        if isinstance(place.node, _Directory):
-            kind = PathIsDirectoryError if overwrite else PathExistsError
+    def _check_replaced(self, node: Any, path: P, overwrite: bool, if_version: int | None) -> None:
+        if isinstance(node, _Directory):
+            kind = PathIsDirectoryError if overwrite or if_version else PathExistsError
             raise self._error(kind, "the path is a directory", path)
-        if place.node is not None and not overwrite:
+        if if_version is not None and node.version != if_version:
+            raise self._error(
+                VersionConflictError,
+                f"the value has version {node.version}, not {if_version}: it was replaced in "
+                f"between; load it again",
+                path,
+            )
+        if not overwrite and if_version is None:
             raise self._error(
                 PathExistsError, "the path exists already; overwrite=True replaces it", path
             )
-        if place.missing and not parents:
-            raise self._error(
-                PathNotFoundError, "the parent directory is missing; parents=True makes it", path
-            )
-        return place
 
-    def _transfer(self, source: P, destination: P) -> tuple[_Place, _Place]:
+    def _check_apart(self, paths: Sequence[P], places: list[Place]) -> None:
+        """Refuse a batch in which a path occurs twice or lies in another one."""
+        taken = {place.names for place in places}
+        if len(taken) < len(places):
+            seen: set[tuple[str, ...]] = set()
+            for path, place in zip(paths, places, strict=True):
+                if place.names in seen:
+                    raise self._error(PathExistsError, "the path occurs twice in the batch", path)
+                seen.add(place.names)
+        # Only a directory that is still to be made can clash with a path of the batch.
+        for names, made in {(p.names[:-1], len(p.missing)) for p in places if p.missing}:
+            for depth in range(len(names) - made + 1, len(names) + 1):
+                if names[:depth] in taken:
+                    raise self._error(
+                        PathNotDirectoryError,
+                        "another path of the batch lies in this one",
+                        join(names[:depth]),
+                    )
+
+    def _transfer(self, source: P, destination: P) -> tuple[Place, Place]:
         origin, place = self._present(source), self._free_place(destination)
         if place.names[: len(origin.names)] == origin.names:
             raise self._error(
@@ -443,11 +511,16 @@ class PathTree(Generic[E]):
             directory = directory.setdefault(name, _Directory())
         return directory
 
-    def _drop(self, place: _Place) -> list[E]:
+    def _drop(self, place: Place) -> list[E]:
         return list(_entries(place.directory.pop(place.name)))
 
     def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
         return kind(message, path=str(path), backend=self._backend)
+
+
+def replaced(places: Sequence[Place]) -> list[Any]:
+    """Return the entries that are at places of `PathTree.check_put`."""
+    return [place.node for place in places if place.node is not None]
 
 
 def _entries(node: Any) -> Iterator[Any]:

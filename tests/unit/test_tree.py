@@ -14,6 +14,7 @@ from polystore.exceptions import (
     PathNotDirectoryError,
     PathNotFoundError,
     StorageResolutionError,
+    VersionConflictError,
 )
 from polystore.tree import PathTree
 
@@ -21,6 +22,7 @@ from polystore.tree import PathTree
 @dataclass(frozen=True)
 class Note:
     text: str
+    version: int = 1
 
     def describe(self) -> dict[str, Any]:
         return {"size": len(self.text)}
@@ -249,3 +251,40 @@ def test_a_path_through_a_file_is_missing_not_an_error_of_questions(tree: PathTr
         tree.list_dir("/a/x/y")
     with pytest.raises(PathNotFoundError):
         tree.get("/a/x/y")
+
+
+def test_a_put_can_ask_for_a_version(tree: PathTree[Note]) -> None:
+    with pytest.raises(VersionConflictError, match="version 1, not 2"):
+        tree.put([("/a/x", Note("new"))], if_version=2)
+    with pytest.raises(PathNotFoundError):
+        tree.put([("/a/none", Note("new"))], if_version=1, parents=True)
+    with pytest.raises(PathIsDirectoryError):
+        tree.put([("/a/b", Note("new"))], if_version=1)
+    tree.put([("/a/x", Note("new"))], if_version=1)
+    assert tree.get("/a/x") == Note("new")
+
+
+@pytest.mark.parametrize("name", ["x", "./x", "y/../x", "/x"])
+def test_a_batch_finds_paths_in_any_spelling(tree: PathTree[Note], name: str) -> None:
+    with pytest.raises(PathExistsError, match="exists already"):
+        tree.put([("/a/new", Note("1")), (f"/a/{name}", Note("2"))])
+    with pytest.raises(PathExistsError, match="twice"):
+        tree.put([("/a/x", Note("1")), (f"/a/{name}", Note("2"))], overwrite=True)
+    assert tree.list_dir("/a") == ["b", "x"]
+
+
+def test_a_batch_writes_through_links(tree: PathTree[Note]) -> None:
+    tree.create_symlink("/a/x", "/link")
+    tree.create_symlink("/a", "/dir")
+    with pytest.raises(PathExistsError, match="twice"):
+        tree.put([("/link", Note("1")), ("/dir/x", Note("2"))], overwrite=True)
+    tree.put([("/link", Note("1")), ("/dir/new", Note("2"))], overwrite=True)
+    assert (tree.get("/a/x"), tree.get("/a/new")) == (Note("1"), Note("2"))
+    assert tree.is_symlink("/link")
+
+
+def test_a_batch_below_a_file_or_itself_changes_nothing(tree: PathTree[Note]) -> None:
+    for paths in (["/n", "/a/x/y"], ["/n/m", "/n"], ["/n", "/n/m/o"]):
+        with pytest.raises(PathNotDirectoryError):
+            tree.put([(path, Note("1")) for path in paths], parents=True)
+        assert tree.list_dir("/") == ["a"]
