@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import threading
@@ -13,19 +14,28 @@ import ray
 from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import portable
+from polystore.seal import Sealed
+from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.controller import StoreController
-from polystore_ray.envelope import Message, keep_closed, pack, unpack
+from polystore_ray.envelope import Message, as_message, keep_closed, open_message
 from polystore_ray.host import BackendHost
-from polystore_ray.messages import Item, Pin, PutOptions, Request
-from polystore_ray.placement import actor_options, host_name, job_is_dead
-from polystore_ray.volume import MemoryVolume
+from polystore_ray.hosts import HostTable
+from polystore_ray.ledger import Ledger
+from polystore_ray.messages import Pin, Request, StaleVolumeError, new_operation_id
+from polystore_ray.options import StoreOptions
+from polystore_ray.placement import MEMORY, actor_options, host_name, object_store_bytes
+from polystore_ray.ray_errors import translated
+from polystore_ray.ray_internals import job_is_dead
+from polystore_ray.upkeep import carry_out
+from polystore_ray.volume import BUDGET, MemoryVolume
 
 __all__ = ["ControllerActor", "HostActor", "VolumeActor"]
 
 logger = logging.getLogger(__name__)
 
-MEMORY = "memory"
-_JOB_CHECKED_EVERY = 1.0  # seconds
+_LOOKED_AFTER_EVERY = 1.0  # seconds
+# A tree of a million entries has no cycles, and takes long to search for some.
+_RARELY = (100_000, 50, 100)
 # A volume waits for the controller, which never waits for it; so this only bounds a lost cluster.
 _ANSWER_WITHIN = 60.0
 
@@ -33,14 +43,16 @@ _ANSWER_WITHIN = 60.0
 class _Controller:
     """The controller of one store: its tree, its hosts, and its end."""
 
-    def __init__(self, namespace: str, job: str | None) -> None:
+    def __init__(self, namespace: str, job: str | None, options: StoreOptions) -> None:
+        gc.set_threshold(*_RARELY)
         self._namespace = namespace
-        self._controller = StoreController(self._release)
-        self._hosts: dict[tuple[str, str], Any] = {}
-        self._classes: dict[str, bytes] = {}
-        self._lock = threading.Lock()
+        self._options = options
+        self._controller = StoreController(self._release, Ledger(options.max_bytes))
+        self._hosts = HostTable(self._make, self._joined, self._lost)
         self._ended = threading.Event()
         self._self = ray.get_runtime_context().current_actor
+        _in_background(self._hosts.watch)
+        _in_background(self._look_after)
         if job is not None:
             _in_background(lambda: self._end_with(job))
 
@@ -52,34 +64,21 @@ class _Controller:
         """Carry out a request that holds object references."""
         return self._controller.handle(request)
 
-    def host(self, key: str, node: str, shipped: bytes, lost: str | None) -> Any:
-        """Return the host of a backend on a node, made on first use and anew when it was lost.
+    def options(self) -> StoreOptions:
+        """Return what the store was made with."""
+        return self._options
 
-        Parameters
-        ----------
-        key, node : str
-            The backend's key and the node's id.
-        shipped : bytes
-            The backend's class.
-        lost : str, optional
-            The id of the actor that a caller found dead.
-        """
-        with self._lock:
-            host = self._hosts.get((key, node))
-            if host is None or host._actor_id.hex() == lost:  # noqa: SLF001 - Ray documents no other
-                options = actor_options(self._namespace, host_name(key, node), node, movable=False)
-                if key == MEMORY:
-                    host = VolumeActor.options(**options).remote(self._self)
-                else:
-                    host = HostActor.options(**options).remote(self._self, key, shipped)
-                    self._classes[key] = shipped
-                self._hosts[key, node] = host
-            return host
+    def host(self, key: str, node: str, shipped: bytes, lost: str | None) -> Any:
+        """Return the host of a backend on a node; see `HostTable.host`."""
+        return self._hosts.host(key, node, shipped, lost)
+
+    def hosts(self) -> dict[tuple[str, str], Any]:
+        """Return all hosts, by backend and node."""
+        return self._hosts.everywhere()
 
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
-        with self._lock:
-            return dict(self._classes)
+        return self._hosts.classes()
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
@@ -88,10 +87,7 @@ class _Controller:
 
     def shutdown(self) -> None:
         """End every host, then this actor."""
-        with self._lock:
-            hosts, self._hosts = self._hosts, {}
-        for host in hosts.values():
-            ray.kill(host)
+        self._hosts.kill_all()
         _in_background(self._leave)
 
     def _leave(self) -> None:
@@ -100,31 +96,87 @@ class _Controller:
 
     def _end_with(self, job: str) -> None:
         while not job_is_dead(job):
-            time.sleep(_JOB_CHECKED_EVERY)
+            time.sleep(_LOOKED_AFTER_EVERY)
         self.shutdown()
 
+    def _make(self, key: str, node: str, shipped: bytes) -> Any:
+        options = actor_options(self._namespace, host_name(key, node), node, movable=False)
+        if key == MEMORY:
+            return VolumeActor.options(**options).remote(self._self, self._options)
+        return HostActor.options(**options).remote(self._self, key, shipped)
+
+    def _joined(self, node: str, incarnation: str) -> None:
+        self._change("volume_joined", node, incarnation)
+
+    def _lost(self, node: str) -> None:
+        self._change("volume_lost", node)
+
+    def _change(self, operation: str, *arguments: Any) -> None:
+        self._controller.handle(Request(operation, arguments, new_operation_id()))
+
     def _release(self, node: str, pins: list[str]) -> None:
-        with self._lock:
-            volume = self._hosts.get((MEMORY, node))
+        volume = self._hosts.found(MEMORY, node)
         if volume is not None:
             volume.release.remote(pins)
+
+    def _look_after(self) -> None:
+        while True:
+            chore = self._controller.chore(_LOOKED_AFTER_EVERY)
+            if chore is None:
+                continue
+            try:
+                carry_out(chore, self._controller, self._hosts)
+            except Exception:
+                # Whatever it is, nobody waits for it, and it is tried again.
+                logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
+                time.sleep(_LOOKED_AFTER_EVERY)
 
 
 class _Volume:
     """The memory host of one node."""
 
-    def __init__(self, controller: Any) -> None:
+    def __init__(self, controller: Any, options: StoreOptions) -> None:
         keep_closed()
+        context = ray.get_runtime_context()
+        self._controller = controller
         self._volume = MemoryVolume(
-            get=lambda refs: ray.get(refs, timeout=_ANSWER_WITHIN),
-            put=ray.put,
-            ask=lambda request: ray.get(controller.handle.remote(request), timeout=_ANSWER_WITHIN),
+            node=context.get_node_id(),
+            incarnation=context.get_actor_id() or "",
+            get=_get,
+            put=_put,
+            ask=self._ask,
+            capacity=object_store_bytes(context.get_node_id()),
+            budget=options.pin_budget or BUDGET,
         )
+        _in_background(self._volume.make_room)
+        _in_background(self._look_after)
         _end_with(controller)
 
-    def publish(self, items: list[Item], options: PutOptions, operation_id: str) -> None:
+    def _ask(self, request: Request) -> Any:
+        return answer_of(
+            lambda: self._controller.handle.remote(request),
+            backend=MEMORY,
+            timeout=_ANSWER_WITHIN,
+            repeatable=True,
+        )
+
+    def _look_after(self) -> None:
+        while True:
+            time.sleep(_ANSWER_WITHIN)
+            self._volume.reconcile()
+
+    def publish(self, pins: list[Pin], items: bytes, operation_id: str, timeout: float) -> None:
         """Pin and publish; see `MemoryVolume.publish`."""
-        self._volume.publish(items, options, operation_id)
+        try:
+            self._volume.publish(pins, items, operation_id, timeout)
+        except StaleVolumeError:
+            logger.warning("the store has another volume for this node; this one ends")
+            ray.kill(ray.get_runtime_context().current_actor)
+            raise
+
+    def put(self, head: bytes, buffers: list[Any]) -> Pin:
+        """Put a value for a client that cannot; see `MemoryVolume.put`."""
+        return self._volume.put(Sealed(head, tuple(buffers)))
 
     @ray.method(concurrency_group="release")
     def release(self, pins: list[str]) -> None:
@@ -132,9 +184,29 @@ class _Volume:
         self._volume.release(pins)
 
     @ray.method(concurrency_group="adopt")
-    def adopt(self, pin: Pin, operation_id: str) -> Pin:
+    def adopt(self, pin: Pin, dropped: list[int]) -> Pin:
         """Put an object again; see `MemoryVolume.adopt`."""
-        return self._volume.adopt(pin, operation_id)
+        return self._volume.adopt(pin, dropped)
+
+    @ray.method(concurrency_group="adopt")
+    def pack(self, messages: list[bytes]) -> Pin:
+        """Put small values as one pack; see `MemoryVolume.pack`."""
+        return self._volume.pack(messages)
+
+    @ray.method(concurrency_group="adopt")
+    def pin_again(self, pins: list[Pin]) -> tuple[list[str], str]:
+        """Pin what another volume pinned; see `MemoryVolume.pin_again`."""
+        return self._volume.pin_again(pins)
+
+    @ray.method(concurrency_group="release")
+    def status(self) -> dict[str, int | None]:
+        """Return what is held here; see `MemoryVolume.status`."""
+        return self._volume.status()
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Wait for ever: whoever calls learns of this actor's death."""
+        threading.Event().wait()
 
 
 class _Host:
@@ -147,10 +219,27 @@ class _Host:
     def call(self, message: Message) -> Message:
         """Run a method of the backend; see `BackendHost.call`."""
         try:
-            return pack(self._host.call(*unpack(message)))
+            return as_message(self._host.call(*open_message(message)))
         except Exception as error:  # noqa: BLE001 - see below
             # A backend's own error may be one that no other process could read.
             raise portable(error) from error.__cause__
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Wait for ever: whoever calls learns of this actor's death."""
+        threading.Event().wait()
+
+
+def _get(references: list[Any]) -> list[Any]:
+    envelopes: list[Any] = wait_for(references, backend=MEMORY, timeout=_ANSWER_WITHIN)
+    return envelopes
+
+
+def _put(envelope: Any) -> Any:
+    try:
+        return ray.put(envelope)
+    except ray_exceptions.RayError as error:
+        raise translated(error, backend=MEMORY) from error
 
 
 def _end_with(controller: Any) -> None:
@@ -178,5 +267,7 @@ def _in_background(work: Callable[[], None]) -> None:
 # Threads: measured, an empty asyncio call costs 1.3 of a threaded one.
 _remote: Any = ray.remote  # whose types know neither concurrency groups nor options of actors
 ControllerActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=16)(_Controller)
-VolumeActor = _remote(concurrency_groups={"adopt": 2, "release": 1}, max_concurrency=16)(_Volume)
-HostActor = _remote(max_concurrency=8)(_Host)
+VolumeActor = _remote(
+    concurrency_groups={"adopt": 2, "release": 1, "watch": 1}, max_concurrency=16
+)(_Volume)
+HostActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=8)(_Host)

@@ -1,139 +1,58 @@
-"""A store on a Ray cluster, as one process reaches it: connections, handles, deadlines."""
+"""A store on a Ray cluster, as one process reaches it: handles, deadlines, what to do at a loss."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
+from ray.util.client import ray as ray_client
 
 from polystore.backend_registry import backend_class
-from polystore.exceptions import StorageError
-from polystore.seal import Sealed
-from polystore_ray.actors import MEMORY, ControllerActor
-from polystore_ray.addresses import require_listener
-from polystore_ray.envelope import Envelope, pack, unpack
+from polystore.seal import Sealed, plain_bytes
+from polystore_ray.calls import answer_of, wait_for
+from polystore_ray.envelope import Envelope, as_message, open_message
 from polystore_ray.errors import HostLostError, StoreUnavailableError
 from polystore_ray.host import class_to_bytes
-from polystore_ray.messages import Item, Pin, PutOptions, Request, new_operation_id
-from polystore_ray.placement import (
-    CONTROLLER,
-    actor_options,
-    store_namespace,
-    this_process,
-)
+from polystore_ray.messages import Items, NotPinnedError, Pin, Request, new_operation_id
+from polystore_ray.options import StoreOptions
+from polystore_ray.placement import MEMORY, nodes, on_node
 from polystore_ray.ray_errors import translated
-from polystore_ray.transport import Transport
+from polystore_ray.ray_internals import actor_id, spilled_bytes
+from polystore_ray.status import NodeStatus, StoreStatus
+from polystore_ray.transport import Task, Transport
 
-__all__ = ["RayTransport", "connect"]
+__all__ = ["RayTransport"]
 
-_connections: dict[tuple[str, str, str, str], RayTransport] = {}
-_connecting = threading.RLock()
-_forked = False
-
-
-def connect(
-    store: str, lifetime: str, timeout: float, *, create: bool = True
-) -> RayTransport | None:
-    """Return this process's connection to a store, starting what is not there yet.
-
-    Parameters
-    ----------
-    store : str
-        The store's name.
-    lifetime : {"job", "detached"}
-        Whether the store is this job's or outlives it.
-    timeout : float
-        Seconds that any one wait may take.
-    create : bool, default True
-        Whether to start Ray and the store. Without it None is returned where either is missing.
-
-    Raises
-    ------
-    StoreUnavailableError
-        If Ray cannot be reached or the controller does not start by the deadline.
-    """
-    if _forked:
-        raise StoreUnavailableError(
-            "this process was forked from one that used Ray, whose connections do not survive a "
-            "fork; start it with 'spawn', or use a Ray task"
-        )
-    if not ray.is_initialized():
-        if not create:
-            return None
-        _start_ray()
-    node, job = this_process()
-    key = (store, lifetime, node, job)
-    connection = _connections.get(key)
-    if connection is None:
-        with _connecting:
-            connection = _connections.get(key)
-            if connection is None:
-                namespace = store_namespace(store, None if lifetime == "detached" else job)
-                controller = _controller(
-                    namespace, node, None if lifetime == "detached" else job, timeout, create=create
-                )
-                if controller is None:
-                    return None
-                connection = _connections[key] = RayTransport(store, namespace, node, controller)
-    connection.timeout = timeout
-    return connection
-
-
-def _start_ray() -> None:
-    require_listener(os.environ.get("RAY_ADDRESS", "auto"))
-    try:
-        ray.init()
-    except (ConnectionError, RuntimeError, ray_exceptions.RayError) as error:
-        raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
-
-
-def _controller(namespace: str, node: str, job: str | None, timeout: float, *, create: bool) -> Any:
-    """Return the handle of a store's controller, which answers."""
-    try:
-        if create:
-            options = actor_options(namespace, CONTROLLER, node, movable=True)
-            controller = ControllerActor.options(get_if_exists=True, **options).remote(
-                namespace, job
-            )
-        else:
-            controller = ray.get_actor(CONTROLLER, namespace)
-        ray.get(controller.shipped_classes.remote(), timeout=timeout)
-    except ValueError:  # what Ray raises for a name that no actor has
-        if create:
-            raise
-        return None
-    except ray_exceptions.RayError as error:
-        raise StoreUnavailableError(
-            f"the controller of the store did not start within {timeout:g} s "
-            f"({type(error).__name__}: {str(error).strip()})"
-        ) from error
-    return controller
-
-
-def _mark_forked() -> None:
-    global _forked  # noqa: PLW0603 - a fact about the process
-    _forked = ray.is_initialized()
-
-
-os.register_at_fork(after_in_child=_mark_forked)
+_STATUS_WITHIN = 5.0  # seconds, for what one node has to say
+_NO_VOLUME = {
+    "capacity": None,
+    "pinned": 0,
+    "pinned_bytes": 0,
+    "adopted": 0,
+    "adopted_bytes": 0,
+}
 
 
 class RayTransport(Transport):
     """One process's connection to one store: the controller's handle and those of its hosts."""
 
-    def __init__(self, store: str, namespace: str, node: str, controller: Any) -> None:
+    def __init__(self, store: str, node: str, controller: Any, options: StoreOptions) -> None:
         self.timeout = 60.0
+        self.options = options
         self._store = store
-        self._namespace = namespace
         self._node = node
         self._controller = controller
         self._hosts: dict[tuple[str, str], Any] = {}
+        # Over a Ray client connection there is no object store here, only in the cluster.
+        self._is_remote = ray_client.is_connected()
+
+    # The controller
 
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         return self._request(Request(operation, arguments), path)
@@ -145,89 +64,10 @@ class RayTransport(Transport):
         message = pickle.dumps(request, protocol=5)
         return self._of_store(lambda: self._controller.call.remote(message), path)
 
-    def put(self, sealed: Sealed) -> Pin:
-        try:
-            ref = ray.put(Envelope(sealed))
-        except ray_exceptions.RayError as error:
-            raise translated(error, backend=MEMORY) from error
-        return Pin(new_operation_id(), self._node, ref)
-
-    def publish(self, items: list[Item], options: PutOptions) -> None:
-        operation_id = new_operation_id()
-        self._of_host(
-            MEMORY,
-            self._node,
-            lambda volume: volume.publish.remote(items, options, operation_id),
-            path=items[0].path,
-            repeatable=True,
-        )
-
-    def get(self, pins: Sequence[Pin], paths: Sequence[str]) -> list[Any]:
-        if not pins:
-            return []
-        try:
-            values: list[Any] = ray.get([pin.ref for pin in pins], timeout=self.timeout)
-        except ray_exceptions.ObjectLostError:
-            return [self._get_one(pin, path) for pin, path in zip(pins, paths, strict=True)]
-        except ray_exceptions.RayError as error:
-            raise self._translated(error, MEMORY, paths[0]) from error
-        return values
-
-    def _get_one(self, pin: Pin, path: str) -> Any:
-        """Return a value whose object may have lost its owner: the volume then puts it again."""
-        try:
-            return ray.get(pin.ref, timeout=self.timeout)
-        except ray_exceptions.ObjectLostError:
-            operation_id = new_operation_id()
-            adopted = self._of_host(
-                MEMORY,
-                pin.node,
-                lambda volume: volume.adopt.remote(pin, operation_id),
-                path=path,
-                repeatable=True,
-            )
-        except ray_exceptions.RayError as error:
-            raise self._translated(error, MEMORY, path) from error
-        try:
-            return ray.get(adopted.ref, timeout=self.timeout)
-        except ray_exceptions.RayError as error:
-            raise self._translated(error, MEMORY, path) from error
-
-    def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> Any:
-        message = pack((method, arguments, options))
-        path = next((argument for argument in arguments if isinstance(argument, str)), None)
-        return unpack(
-            self._of_host(key, self._node, lambda host: host.call.remote(message), path=path)
-        )
-
-    def shipped_classes(self) -> dict[str, bytes]:
-        shipped: dict[str, bytes] = self._of_store(self._controller.shipped_classes.remote)
-        return shipped
-
-    def shutdown(self) -> None:
-        with _connecting:
-            for key, connection in list(_connections.items()):
-                if connection is self:
-                    del _connections[key]
-        try:
-            self._of_store(self._controller.shutdown.remote)
-        except StoreUnavailableError:
-            return  # it had ended already
-        # Only when the controller is gone can the name be used for a new store.
-        ended = time.monotonic() + self.timeout
-        while time.monotonic() < ended:
-            try:
-                ray.get(self._controller.shipped_classes.remote(), timeout=self.timeout)
-            except ray_exceptions.RayActorError:
-                return
-            time.sleep(0.05)
-
     def _of_store(self, call: Callable[[], Any], path: str | None = None) -> Any:
         """Return the controller's answer; without a controller the store is unavailable."""
         try:
-            return self._answer(call, MEMORY, path, repeatable=True)
+            return answer_of(call, backend=MEMORY, timeout=self.timeout, path=path, repeatable=True)
         except HostLostError as error:
             raise StoreUnavailableError(
                 f"the store {self._store!r} was shut down, or its controller was lost and with "
@@ -236,22 +76,128 @@ class RayTransport(Transport):
                 backend=MEMORY,
             ) from error
 
+    # Objects
+
+    def put(self, sealed: Sealed) -> Pin:
+        if self._is_remote:
+            head, buffers = plain_bytes(sealed.head), [*map(plain_bytes, sealed.buffers)]
+            pin: Pin = self._of_host(
+                MEMORY, self._node, lambda volume: volume.put.remote(head, buffers)
+            )
+            return pin
+        return Pin(new_operation_id(), (self._node,), self.reference(sealed), sealed.nbytes)
+
+    def reference(self, sealed: Sealed) -> Any:
+        try:
+            return ray.put(Envelope(sealed))
+        except ray_exceptions.RayError as error:
+            raise translated(error, backend=MEMORY) from error
+
+    def publish(self, pins: list[Pin], items: Items) -> None:
+        path = items.paths[0] if items.paths else None
+        if not pins:
+            self.change("publish", [], items, path=path)
+            return
+        packed = pickle.dumps(items, protocol=5)
+        operation_id = new_operation_id()
+        patience = 0.9 * self.timeout  # so that what the volume has to say arrives in time
+        self._of_host(
+            MEMORY,
+            self._node,
+            lambda volume: volume.publish.remote(pins, packed, operation_id, patience),
+            path=path,
+            repeatable=True,
+        )
+
+    def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
+        if not pins:
+            return []
+        references = [pin.ref for pin in pins]
+        try:
+            values: list[Any] = ray.get(references, timeout=self.timeout)
+        except ray_exceptions.ObjectLostError:
+            return [self._get_one(pin, path) for pin in pins]
+        except ray_exceptions.RayError as error:
+            raise translated(error, backend=MEMORY, path=path, timeout=self.timeout) from error
+        return values
+
+    def _get_one(self, pin: Pin, path: str | None) -> Any:
+        """Return a value whose object may have lost its owner: its volume then puts it again."""
+        try:
+            return ray.get(pin.ref, timeout=self.timeout)
+        except ray_exceptions.ObjectLostError:
+            reference = self.owned(pin).ref
+        except ray_exceptions.RayError as error:
+            raise translated(error, backend=MEMORY, path=path, timeout=self.timeout) from error
+        return wait_for(reference, backend=MEMORY, timeout=self.timeout, path=path)
+
+    def owned(self, pin: Pin) -> Pin:
+        if not pin.nodes:
+            raise NotPinnedError(f"{pin.id} is pinned nowhere for the moment")
+        try:
+            owned: Pin = self._of_host(
+                MEMORY, pin.nodes[0], lambda volume: volume.adopt.remote(pin, [])
+            )
+        except (HostLostError, StoreUnavailableError) as error:
+            raise NotPinnedError(f"the volume that pins {pin.id} is gone") from error
+        return owned
+
+    def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
+        # Ray runs a task where most of the bytes of its arguments are.
+        task = _Apply.options(num_cpus=0).remote(save, reference)
+        wait_for(task, backend=MEMORY, timeout=self.timeout, path=path)
+
+    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+        window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        started: deque[Any] = deque()
+        for where, function, arguments in tasks:
+            placed = {"scheduling_strategy": on_node(where[0], movable=True)} if where else {}
+            started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
+            if len(started) >= window:
+                yield _result(started.popleft())
+        while started:
+            yield _result(started.popleft())
+
+    # Hosts
+
+    def call_host(
+        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        message = as_message((method, arguments, options))
+        path = next((argument for argument in arguments if isinstance(argument, str)), None)
+        return open_message(
+            self._of_host(key, self._node, lambda host: host.call.remote(message), path=path)
+        )
+
+    def shipped_classes(self) -> dict[str, bytes]:
+        shipped: dict[str, bytes] = self._of_store(self._controller.shipped_classes.remote)
+        return shipped
+
     def _of_host(
         self,
         key: str,
         node: str,
         call: Callable[[Any], Any],
         *,
-        path: str | None,
+        path: str | None = None,
         repeatable: bool = False,
     ) -> Any:
-        host = self._host(key, node)
-        try:
-            return self._answer(lambda: call(host), key, path, repeatable=repeatable)
-        except HostLostError:
-            # The next call gets a new host.
-            self._host(key, node, lost=host._actor_id.hex())  # noqa: SLF001 - Ray documents no other
-            raise
+        """Return a host's answer; a host that was lost is made anew for the next call."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            host = self._host(key, node)
+            try:
+                return answer_of(
+                    partial(call, host),
+                    backend=key,
+                    timeout=deadline - time.monotonic(),
+                    path=path,
+                    repeatable=repeatable,
+                )
+            except HostLostError:
+                self._host(key, node, lost=actor_id(host))
+                if not repeatable or time.monotonic() > deadline:
+                    raise
 
     def _host(self, key: str, node: str, lost: str | None = None) -> Any:
         host = self._hosts.get((key, node))
@@ -261,26 +207,65 @@ class RayTransport(Transport):
             self._hosts[key, node] = host
         return host
 
-    def _answer(
-        self, call: Callable[[], Any], key: str, path: str | None, *, repeatable: bool
-    ) -> Any:
-        """Return the result of a remote call by the deadline, or raise an error of ours.
+    # The store as a whole
 
-        A call whose answer was lost on the way is made again where it is harmless to repeat it.
-        """
-        deadline = time.monotonic() + self.timeout
-        while True:
+    def status(self) -> StoreStatus:
+        start = time.monotonic()
+        facts = self.ask("status")
+        answered_in = time.monotonic() - start
+        hosts: dict[tuple[str, str], Any] = self._of_store(self._controller.hosts.remote)
+        asked = {node: host.status.remote() for (key, node), host in hosts.items() if key == MEMORY}
+        known = {node["NodeID"]: node for node in nodes()}
+        parts = []
+        for node in sorted({node for _, node in hosts} & set(known)):
+            volume: dict[str, Any] = dict(_NO_VOLUME)
+            if node in asked:
+                try:
+                    volume |= wait_for(asked[node], backend=MEMORY, timeout=_STATUS_WITHIN)
+                except HostLostError:
+                    continue  # it died since
+            parts.append(
+                NodeStatus(
+                    node=node,
+                    host=known[node]["NodeManagerHostname"],
+                    backends=tuple(sorted(key for key, where in hosts if where == node)),
+                    spilled_bytes=spilled_bytes(known[node], _STATUS_WITHIN),
+                    **volume,
+                )
+            )
+        return StoreStatus(
+            store=self._store,
+            max_bytes=self.options.max_bytes,
+            answered_in=answered_in,
+            nodes=tuple(parts),
+            **facts,
+        )
+
+    def shutdown(self) -> None:
+        try:
+            self._of_store(self._controller.shutdown.remote)
+        except StoreUnavailableError:
+            return  # it had ended already
+        # Only when the controller is gone can the name be used for a new store.
+        ended = time.monotonic() + self.timeout
+        while time.monotonic() < ended:
             try:
-                return ray.get(call(), timeout=max(0.0, deadline - time.monotonic()))
-            except ray_exceptions.ActorUnavailableError as error:
-                if not repeatable or time.monotonic() > deadline - 0.5:
-                    raise self._translated(error, key, path) from error
-                time.sleep(0.5)
-            except ray_exceptions.RayTaskError as error:
-                raise self._translated(error, key, path) from None
-            except ray_exceptions.RayError as error:
-                raise self._translated(error, key, path) from error
+                ray.get(self._controller.options.remote(), timeout=self.timeout)
+            except ray_exceptions.RayActorError:
+                return
+            time.sleep(0.05)
 
-    def _translated(self, error: Exception, key: str, path: str | None) -> Exception:
-        ours = translated(error, backend=key, path=path, timeout=self.timeout)
-        return ours.located(path=path, backend=key) if isinstance(ours, StorageError) else ours
+
+def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+_Apply: Any = ray.remote(_apply)
+
+
+def _result(task: Any) -> Any:
+    """Return what a user's function returned, however long it takes."""
+    try:
+        return ray.get(task)
+    except ray_exceptions.RayError as error:
+        raise translated(error, backend=MEMORY) from error

@@ -1,17 +1,19 @@
-"""The controller's book-keeping: the tree of the cluster memory, its pins, and answered changes."""
+"""The controller's book-keeping: the tree of the cluster memory, its ledger, answered changes."""
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from polystore.exceptions import PathExistsError, StorageError, UnsupportedOperationError
-from polystore.tree import PathTree
-from polystore_ray.messages import Item, Pin, PutOptions, Request
+from polystore.exceptions import StorageError, UnsupportedOperationError
+from polystore.tree import PathTree, replaced
+from polystore_ray.errors import DataLostError
+from polystore_ray.ledger import Chore, Entry, Held, Ledger
+from polystore_ray.messages import Found, Items, Pin, Request, StaleVolumeError, Stored
 
 __all__ = ["StoreController"]
 
@@ -19,32 +21,13 @@ __all__ = ["StoreController"]
 _REMEMBERED = 10_000
 
 _QUESTIONS = frozenset(
-    {"exists", "is_dir", "is_file", "is_symlink", "list_dir", "list_files", "read", "stat"}
+    {"check", "exists", "is_dir", "is_file", "is_symlink", "list_dir", "list_files", "read"}
+    | {"stat", "status", "unknown"}
 )
 _CHANGES = frozenset(
-    {"adopted", "copy", "create_symlink", "delete", "delete_all", "ensure_directory", "move"}
-    | {"publish"}
+    {"adopted", "copy", "create_symlink", "delete", "delete_all", "ensure_directory", "lost"}
+    | {"move", "packed", "pinned_again", "publish", "volume_joined", "volume_lost"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    size: int
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    modified: float
-    version: int
-    stored: bytes | str  # a small value's bytes, or the id of a pin
-
-    def describe(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {
-            "size": self.size,
-            "modified": self.modified,
-            "version": self.version,
-        }
-        if self.shape is not None:
-            facts |= {"shape": self.shape, "dtype": self.dtype}
-        return facts
 
 
 class StoreController:
@@ -55,15 +38,21 @@ class StoreController:
     release : callable
         Called with a node and the ids of its pins that no entry needs any more. It must not wait
         for the volume, since volumes wait for the controller.
+    ledger : Ledger, optional
+        What counts the values; one without limits by default.
     """
 
-    def __init__(self, release: Callable[[str, list[str]], None]) -> None:
+    def __init__(
+        self, release: Callable[[str, list[str]], None], ledger: Ledger | None = None
+    ) -> None:
         self._release = release
-        self._tree: PathTree[_Entry] = PathTree("memory")
+        self._tree: PathTree[Entry] = PathTree("memory")
+        self._ledger = ledger or Ledger()
         self._lock = threading.RLock()
-        self._pins: dict[str, Pin] = {}
-        self._uses: dict[str, int] = {}
+        self._changed = threading.Condition(self._lock)
+        self._volumes: dict[str, str] = {}
         self._version = 0
+        self._calls = 0
         self._answers: OrderedDict[str, Any] = OrderedDict()
 
     def handle(self, request: Request) -> Any:
@@ -73,80 +62,116 @@ class StoreController:
         ------
         StorageError
             As the operation of `PathTree` that the request names.
+        InlineFullError
+            If small values have to be made objects.
+        StaleVolumeError
+            If a volume publishes that is believed to be dead.
         """
-        if request.operation in _QUESTIONS:
+        self._calls += 1
+        try:
             with self._lock:
-                return self._operation(request.operation)(*request.arguments)
-        if request.operation not in _CHANGES or request.id is None:
-            raise UnsupportedOperationError(
-                f"the controller has no operation {request.operation!r}", backend="memory"
-            )
-        with self._lock:
-            if request.id not in self._answers:
-                try:
-                    answer = self._operation(request.operation)(*request.arguments)
-                except StorageError as error:
-                    answer = error
-                self._answers[request.id] = answer
-                if len(self._answers) > _REMEMBERED:
-                    self._answers.popitem(last=False)
-            answer = self._answers[request.id]
+                if request.operation in _QUESTIONS:
+                    return self._operation(request.operation)(*request.arguments)
+                if request.operation not in _CHANGES or request.id is None:
+                    raise UnsupportedOperationError(
+                        f"the controller has no operation {request.operation!r}", backend="memory"
+                    )
+                return self._change(request, request.id)
+        finally:
+            self._calls -= 1
+
+    def _change(self, request: Request, id_: str) -> Any:
+        if id_ not in self._answers:
+            try:
+                answer = self._operation(request.operation)(*request.arguments)
+            except StorageError as error:
+                answer = error
+            self._answers[id_] = answer
+            if len(self._answers) > _REMEMBERED:
+                self._answers.popitem(last=False)
+            if self._ledger.due():
+                self._changed.notify_all()
+        answer = self._answers[id_]
         if isinstance(answer, StorageError):
-            raise answer
+            # Without the traceback, which would hold on to the request.
+            raise answer.with_traceback(None)
         return answer
+
+    def chore(self, timeout: float) -> Chore | None:
+        """Return what should be done for the store, as soon as there is anything."""
+        with self._changed:
+            return self._changed.wait_for(self._ledger.chore, timeout)
 
     def _operation(self, name: str) -> Callable[..., Any]:
         own: Callable[..., Any] | None = getattr(self, f"_{name}", None)
         operation: Callable[..., Any] = own or getattr(self._tree, name)
         return operation
 
-    def _read(self, paths: list[str]) -> list[tuple[bytes | Pin, int]]:
-        """Return, for each path, what is stored and its version."""
-        answers: list[tuple[bytes | Pin, int]] = []
-        for path in paths:
-            entry = self._tree.get(path)
-            stored = entry.stored
-            answers.append(
-                (stored if isinstance(stored, bytes) else self._pins[stored], entry.version)
-            )
-        return answers
+    # Values
 
-    def _publish(self, items: list[Item], options: PutOptions) -> None:
-        if options.version is not None:
-            for item in items:
-                if self._tree.get(item.path).version != options.version:
-                    raise PathExistsError(
-                        "the value was replaced by another in between",
-                        path=item.path,
-                        backend="memory",
-                    )
+    def _read(self, paths: list[str]) -> Found:
+        """Return what is stored at each path."""
+        which: dict[str, int] = {}
+        pins: list[Pin] = []
+        stored: list[Stored] = []
+        entries = [self._tree.get(path) for path in paths]
+        for path, entry in zip(paths, entries, strict=True):
+            held = entry.held
+            if isinstance(held, Held):
+                pin = held.pin
+                if pin.id not in which:
+                    self._check_not_lost(held, path)
+                    which[pin.id] = len(pins)
+                    pins.append(pin)
+                stored.append((which[pin.id], entry.number))
+            elif held is not None:
+                stored.append(held)
+        return Found(pins, stored, [entry.moment[0] for entry in entries])
+
+    def _check_not_lost(self, held: Held, path: str) -> None:
+        if held.lost:
+            raise DataLostError(held.lost, path=path, backend="memory")
+
+    def _check(self, items: Items) -> None:
+        """Raise what a publication would raise, before the bytes of its values move."""
+        places = self._tree.check_put(
+            items.paths,
+            overwrite=items.overwrite,
+            parents=items.parents,
+            if_version=items.if_version,
+        )
+        self._ledger.admit(items.facts, replaced(places), inline=False)
+
+    def _publish(self, pins: list[Pin], items: Items | bytes, volume: str | None = None) -> None:
+        """Make values visible, all at once or not at all.
+
+        Parameters
+        ----------
+        pins : list of Pin
+            The objects that hold them, pinned by the volume that sends this.
+        items : Items or bytes
+            The values, pickled where they come through a volume.
+        volume : str, optional
+            Which incarnation of its node's volume sends this: one that is believed to be dead
+            pins nothing.
+        """
+        if isinstance(items, bytes):
+            items = pickle.loads(items)
+            assert isinstance(items, Items)  # noqa: S101 - what volumes send
+        for node in {node for pin in pins for node in pin.nodes}:
+            if self._volumes.get(node) != volume:
+                raise StaleVolumeError(f"{volume!r} is not the volume of node {node} any more")
+        places = self._tree.check_put(
+            items.paths,
+            overwrite=items.overwrite,
+            parents=items.parents,
+            if_version=items.if_version,
+        )
+        old = replaced(places)
+        self._ledger.admit(items.facts, old, inline=not pins)
         self._version += 1
-        now = time.time()
-        entries = [
-            (
-                item.path,
-                _Entry(
-                    item.size,
-                    item.shape,
-                    item.dtype,
-                    now,
-                    self._version,
-                    item.stored.id if isinstance(item.stored, Pin) else item.stored,
-                ),
-            )
-            for item in items
-        ]
-        replaced = self._tree.put(entries, overwrite=options.overwrite, parents=options.parents)
-        for item in items:
-            if isinstance(item.stored, Pin):
-                self._pins[item.stored.id] = item.stored
-                self._uses[item.stored.id] = 1
-        self._dropped(replaced)
-
-    def _adopted(self, pin: Pin) -> None:
-        """Take the new reference of a pin whose object was put again."""
-        if pin.id in self._pins:
-            self._pins[pin.id] = pin
+        self._tree.set(places, self._ledger.enter(pins, items, (self._version, time.time())))
+        self._dropped(old)
 
     def _delete(self, path: str) -> None:
         self._dropped(self._tree.delete(path))
@@ -155,18 +180,55 @@ class StoreController:
         self._dropped(self._tree.delete_all(path))
 
     def _copy(self, source: str, destination: str) -> None:
-        for entry in self._tree.copy(source, destination):
-            if isinstance(entry.stored, str):
-                self._uses[entry.stored] += 1
+        self._ledger.copied(self._tree.copy(source, destination))
 
-    def _dropped(self, entries: Iterable[_Entry]) -> None:
+    def _dropped(self, entries: Iterable[Entry]) -> None:
+        self._let_go(self._ledger.dropped(entries))
+
+    def _let_go(self, pins: Iterable[Pin]) -> None:
         released: dict[str, list[str]] = defaultdict(list)
-        for entry in entries:
-            if isinstance(entry.stored, bytes):
-                continue
-            self._uses[entry.stored] -= 1
-            if not self._uses[entry.stored]:
-                del self._uses[entry.stored]
-                released[self._pins.pop(entry.stored).node].append(entry.stored)
-        for node, pins in released.items():
-            self._release(node, pins)
+        for pin in pins:
+            for node in pin.nodes:
+                released[node].append(pin.id)
+        for node, ids in released.items():
+            self._release(node, ids)
+
+    # Volumes, and what they do with objects
+
+    def _volume_joined(self, node: str, incarnation: str) -> None:
+        self._volumes[node] = incarnation
+
+    def _volume_lost(self, node: str) -> None:
+        self._volumes.pop(node, None)
+        self._ledger.volume_lost(node)
+
+    def _adopted(self, pin: Pin) -> None:
+        self._ledger.adopted(pin)
+
+    def _packed(self, pin: Pin, serials: list[int]) -> None:
+        if not self._ledger.packed(pin, serials):
+            self._let_go([pin])
+
+    def _pinned_again(self, node: str, ids: list[str]) -> None:
+        unknown = self._ledger.pinned_again(node, ids)
+        if unknown:
+            self._release(node, unknown)
+
+    def _unknown(self, ids: list[str]) -> list[str]:
+        """Return which of these objects no entry refers to."""
+        return [id_ for id_ in ids if id_ not in self._ledger.held]
+
+    def _lost(self, ids: list[str], reason: str) -> None:
+        self._ledger.lost(ids, reason)
+
+    def _status(self) -> dict[str, int]:
+        ledger = self._ledger
+        return {
+            "files": ledger.files,
+            "bytes": ledger.nbytes,
+            "inline_bytes": ledger.inline_bytes,
+            "inline_values": ledger.inline_values,
+            "objects": len(ledger.held),
+            "lost": sum(bool(held.lost) for held in ledger.held.values()),
+            "calls": self._calls,
+        }

@@ -11,7 +11,15 @@ from typing import Any
 
 from polystore.seal import Sealed, plain_bytes, seal
 
-__all__ = ["SMALL", "Envelope", "Message", "keep_closed", "pack", "pack_sealed", "unpack"]
+__all__ = [
+    "SMALL",
+    "Envelope",
+    "Message",
+    "as_message",
+    "keep_closed",
+    "open_message",
+    "sealed_message",
+]
 
 # Up to this size in bytes a value travels inside the call; beyond it, as an object of its own.
 SMALL = 64 * 1024
@@ -48,18 +56,18 @@ def _arrive(head: Any, *buffers: Any) -> Any:
     return Envelope(sealed) if _closed else sealed.open()
 
 
-def pack(value: Any) -> Message:
-    """Return `value` as a message for `unpack`: one bytes object where it is small."""
+def as_message(value: Any) -> Message:
+    """Return `value` as a message for `open_message`: one bytes object where it is small."""
     sealed = seal(value)
-    return pack_sealed(sealed) if sealed.nbytes <= SMALL else (Envelope(sealed),)
+    return sealed_message(sealed) if sealed.nbytes <= SMALL else (Envelope(sealed),)
 
 
-def pack_sealed(sealed: Sealed) -> bytes:
+def sealed_message(sealed: Sealed) -> bytes:
     """Return a sealed value as one bytes object."""
     return pickle.dumps((plain_bytes(sealed.head), *map(plain_bytes, sealed.buffers)), protocol=5)
 
 
-def unpack(message: Message) -> Any:
+def open_message(message: Message) -> Any:
     """Return the value of a message; the envelope of a large one has opened on arrival."""
     if isinstance(message, tuple):
         return message[0]

@@ -3,48 +3,109 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from polystore.backend_registry import backend_class
+from polystore.exceptions import UnsupportedOperationError
 from polystore.seal import Sealed
 from polystore_ray.controller import StoreController
-from polystore_ray.envelope import Envelope, pack, pack_sealed, unpack
+from polystore_ray.envelope import Envelope, as_message, open_message, sealed_message
 from polystore_ray.host import BackendHost, class_to_bytes
-from polystore_ray.messages import Item, Pin, PutOptions, Request, new_operation_id
-from polystore_ray.transport import Transport
+from polystore_ray.ledger import Ledger
+from polystore_ray.messages import Items, Pin, Request, new_operation_id
+from polystore_ray.options import StoreOptions
+from polystore_ray.status import NodeStatus, StoreStatus
+from polystore_ray.transport import Task, Transport
+from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import MemoryVolume
 
 __all__ = ["LocalTransport"]
+
+_NODE = "local"
 
 
 class LocalTransport(Transport):
     """The same controller, volume and hosts as on a cluster, called directly.
 
     Arguments and results pass through the same serialisation, so that what is saved is a
-    snapshot, what is loaded is read-only, and what does not pickle fails here too.
+    snapshot, what is loaded is read-only, and what does not pickle fails here too. Upkeep is done
+    at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: str, options: StoreOptions) -> None:
+        self.timeout = 60.0
+        self.options = options
+        self._store = store
         self._lock = threading.Lock()
         self._ids = itertools.count()
-        self.shutdown()
+        self._hosts: dict[str, tuple[type, BackendHost]] = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._controller = StoreController(
+            release=lambda _node, pins: self._volume.release(pins),
+            ledger=Ledger(self.options.max_bytes),
+        )
+        self._volume = MemoryVolume(
+            node=_NODE,
+            incarnation=_NODE,
+            get=lambda refs: refs,
+            put=lambda envelope: Envelope(envelope.sealed.copied()),
+            ask=self._controller.handle,
+        )
+        self.change("volume_joined", _NODE, _NODE)
 
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         return self._controller.handle(Request(operation, arguments))
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        return self._controller.handle(Request(operation, arguments, new_operation_id()))
+        answer = self._controller.handle(Request(operation, arguments, new_operation_id()))
+        self._look_after()
+        return answer
 
     def put(self, sealed: Sealed) -> Pin:
-        return Pin(f"{next(self._ids)}", "local", Envelope(sealed.copied()))
+        envelope = Envelope(sealed.copied())
+        return Pin(f"{next(self._ids)}", (_NODE,), envelope, sealed.nbytes)
 
-    def publish(self, items: list[Item], options: PutOptions) -> None:
-        self._volume.publish(items, options, new_operation_id())
+    def publish(self, pins: list[Pin], items: Items) -> None:
+        if pins:
+            self._volume.publish(pins, pickle.dumps(items), new_operation_id(), self.timeout)
+            self._look_after()
+        else:
+            self.change("publish", [], items)
 
-    def get(self, pins: Sequence[Pin], paths: Sequence[str]) -> list[Any]:
+    def _look_after(self) -> None:
+        while (chore := self._controller.chore(timeout=0)) is not None:
+            carry_out(chore, self._controller, self)
+
+    def pack(self, messages: Sequence[bytes]) -> Pin:
+        return self._volume.pack(messages)
+
+    def adopt(self, pin: Pin, dropped: Sequence[int]) -> Pin:
+        return self._volume.adopt(pin, dropped)
+
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
+        return node, *self._volume.pin_again(pins)
+
+    def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
         return [pin.ref.sealed.open() for pin in pins]
+
+    def owned(self, pin: Pin) -> Pin:
+        return pin
+
+    def reference(self, sealed: Sealed) -> Any:
+        raise _no_references()
+
+    def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
+        raise _no_references()
+
+    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+        for _, function, arguments in tasks:
+            yield _as_sent(function(*arguments))
 
     def call_host(
         self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
@@ -59,21 +120,42 @@ class LocalTransport(Transport):
     def shipped_classes(self) -> dict[str, bytes]:
         return {}
 
+    def status(self) -> StoreStatus:
+        start = time.monotonic()
+        facts = self.ask("status")
+        volume: dict[str, Any] = self._volume.status()
+        node = NodeStatus(
+            node=_NODE,
+            host=_NODE,
+            backends=("memory", *sorted(self._hosts)),
+            spilled_bytes=0,
+            **volume,
+        )
+        return StoreStatus(
+            store=self._store,
+            max_bytes=self.options.max_bytes,
+            answered_in=time.monotonic() - start,
+            nodes=(node,),
+            **facts,
+        )
+
     def shutdown(self) -> None:
         with self._lock:
-            hosts = getattr(self, "_hosts", {})
-            self._hosts: dict[str, tuple[type, BackendHost]] = {}
-            self._controller = StoreController(
-                release=lambda _node, pins: self._volume.release(pins)
-            )
-            self._volume = MemoryVolume(
-                get=lambda refs: refs, put=lambda envelope: envelope, ask=self._controller.handle
-            )
+            hosts, self._hosts = self._hosts, {}
+            self._start()
         for _, host in hosts.values():
             host.close()
 
 
 def _as_sent(value: Any) -> Any:
     """Return `value` as it arrives at the other side of a call on a cluster."""
-    message = pack(value)
-    return unpack(message if isinstance(message, bytes) else pack_sealed(message[0].sealed))
+    message = as_message(value)
+    return open_message(
+        message if isinstance(message, bytes) else sealed_message(message[0].sealed)
+    )
+
+
+def _no_references() -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        "a local store (local=True) has no Ray and no object references", backend="memory"
+    )

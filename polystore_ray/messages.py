@@ -4,42 +4,68 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Item", "Pin", "PutOptions", "Request", "new_operation_id"]
+__all__ = [
+    "WHOLE",
+    "Facts",
+    "Found",
+    "InlineFullError",
+    "Items",
+    "NotPinnedError",
+    "Pin",
+    "Request",
+    "StaleVolumeError",
+    "Stored",
+    "new_operation_id",
+]
+
+Facts = tuple[int, tuple[int, ...] | None, str | None]
+"""The size of a value in bytes and, of an array, its shape and the name of its dtype."""
+
+WHOLE = -1
+Stored = bytes | tuple[int, int]
+"""A small value's message; or which of some pins holds the value, and its number in the pack that
+is pinned there, `WHOLE` where the object is the value itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An object, and the node whose volume holds its bytes."""
+    """An object, and the nodes whose volumes hold its bytes.
 
-    id: str
-    node: str
-    ref: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A value to be published: a small one in its bytes, a large one by its pin."""
-
-    path: str
-    size: int
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    stored: bytes | Pin
-
-
-@dataclass(frozen=True, slots=True)
-class PutOptions:
-    """How a batch of items is to be published.
-
-    With `version`, only over an entry of that version.
+    The id stays when the object is put again; then the reference and the size are new.
     """
 
+    id: str
+    nodes: tuple[str, ...]
+    ref: Any
+    nbytes: int
+
+    def put_again(self, ref: Any, nbytes: int) -> Pin:
+        """Return the pin as it is once its volume owns the object."""
+        return replace(self, ref=ref, nbytes=nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
+
+    paths: list[str]
+    facts: list[Facts]
+    stored: list[Stored]
     overwrite: bool = False
     parents: bool = False
-    version: int | None = None
+    if_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is stored at some paths, in columns; `Stored` numbers these pins."""
+
+    pins: list[Pin]
+    stored: list[Stored]
+    versions: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +75,18 @@ class Request:
     operation: str
     arguments: tuple[Any, ...]
     id: str | None = None
+
+
+class InlineFullError(Exception):
+    """Signal that the controller holds as many small values as it may: make objects of them."""
+
+
+class StaleVolumeError(Exception):
+    """Signal that the controller has given a volume up for dead: what it pins counts no more."""
+
+
+class NotPinnedError(Exception):
+    """Signal that a volume does not hold an object: ask the controller who does now."""
 
 
 _prefix = ""

@@ -1,4 +1,4 @@
-"""Where actors live and what they are called: namespaces, names, nodes, and the life of jobs."""
+"""Where actors live and what they are called: namespaces, names and nodes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 __all__ = [
     "CONTROLLER",
+    "MEMORY",
     "actor_options",
     "host_name",
-    "job_is_dead",
+    "is_alive",
+    "nodes",
+    "object_store_bytes",
+    "on_node",
     "store_namespace",
     "this_process",
 ]
 
 CONTROLLER = "controller"
+MEMORY = "memory"
 
 
 def this_process() -> tuple[str, str]:
@@ -28,6 +33,24 @@ def this_process() -> tuple[str, str]:
     return context.get_node_id(), context.get_job_id()
 
 
+def nodes() -> list[dict[str, Any]]:
+    """Return the nodes that are alive, as `ray.nodes` lists them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def is_alive(node: str) -> bool:
+    """Tell whether a node is in the cluster."""
+    return any(known["NodeID"] == node for known in nodes())
+
+
+def object_store_bytes(node: str) -> int:
+    """Return the size of a node's object store."""
+    for known in nodes():
+        if known["NodeID"] == node:
+            return int(known["Resources"]["object_store_memory"])
+    raise LookupError(f"node {node} is not in the cluster")
+
+
 def store_namespace(store: str, job: str | None) -> str:
     """Return the Ray namespace of a store's actors; one of its own for each job it is scoped to."""
     return f"polystore/{store}" if job is None else f"polystore/{store}/{job}"
@@ -36,6 +59,11 @@ def store_namespace(store: str, job: str | None) -> str:
 def host_name(key: str, node: str) -> str:
     """Return the name of the actor that hosts a backend on a node."""
     return f"{key}@{node}"
+
+
+def on_node(node: str, *, movable: bool) -> NodeAffinitySchedulingStrategy:
+    """Return the scheduling strategy that puts a task or an actor on a node."""
+    return NodeAffinitySchedulingStrategy(node, soft=movable)
 
 
 def actor_options(namespace: str, name: str, node: str, *, movable: bool) -> dict[str, Any]:
@@ -50,15 +78,5 @@ def actor_options(namespace: str, name: str, node: str, *, movable: bool) -> dic
         "lifetime": "detached",
         "num_cpus": 0,
         "max_restarts": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=movable),
+        "scheduling_strategy": on_node(node, movable=movable),
     }
-
-
-def job_is_dead(job: str) -> bool:
-    """Tell whether a job's driver is gone, also after a SIGKILL.
-
-    Ray has no public call for it that works without its dashboard; `ray._private.state.jobs` is
-    read as it was in Ray 2.56 to 2.60.
-    """
-    jobs: list[dict[str, Any]] = ray._private.state.jobs()  # noqa: SLF001 - see above
-    return any(known["JobID"] == job and known["IsDead"] for known in jobs)

@@ -92,7 +92,7 @@ def translated(
         if isinstance(cause, ray_exceptions.RayError):
             return translated(cause, backend=backend, path=path, timeout=timeout)
         if not isinstance(cause, StorageError):
-            cause.add_note(f"raised in the process that runs the backend:\n{error}")
+            cause.add_note(f"raised in another process:\n{error}")
         return cause
     for known in type(error).__mro__:
         if known in KNOWN:

@@ -20,7 +20,9 @@ from polystore.exceptions import (
 from polystore_ray.host import class_from_bytes, class_to_bytes
 from polystore_ray.local import LocalTransport
 from polystore_ray.memory import ClusterMemoryBackend
+from polystore_ray.options import StoreOptions
 from polystore_ray.proxy import HostedBackend
+from polystore_ray.status import StoreStatus
 from polystore_ray.transport import Transport
 
 __all__ = ["RayBackendRegistry"]
@@ -57,6 +59,15 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         environment variable ``POLYSTORE_RAY_LOCAL`` says.
     timeout : float, default 60.0
         Seconds that any one wait for the cluster may take.
+    max_bytes : int, optional
+        What all values in the memory may take together. A save beyond it is refused.
+    pin_budget : float, optional
+        The part of a node's object store whose values are held in place, half of it by default.
+        The oldest beyond it become ordinary objects of Ray, which spills them when it needs room;
+        at 80 %, saves wait until that has been done.
+
+    ``max_bytes`` and ``pin_budget`` are a store's own: whoever uses it first decides, others leave
+    them out or give the same.
 
     Raises
     ------
@@ -81,6 +92,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         lifetime: Literal["job", "detached"] = "job",
         local: bool | None = None,
         timeout: float = 60.0,
+        max_bytes: int | None = None,
+        pin_budget: float | None = None,
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
@@ -93,6 +106,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         self._store = store
         self._lifetime = lifetime
         self._timeout = timeout
+        self._options = StoreOptions(max_bytes, pin_budget)
         self._local = _local_by_default() if local is None else local
         self._shipped: dict[str, bytes] = {}
         self._proxies: dict[str, StorageBackend] = {}
@@ -132,9 +146,23 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             self._store,
             self._lifetime,
             self._timeout,
+            self._options,
             os.getpid() if self._local else None,
             {} if self._local else self._shipped | _custom_classes(),
         )
+
+    def status(self) -> StoreStatus:
+        """Describe the store: what it holds, inline, pinned and adopted, and on which nodes.
+
+        Examples
+        --------
+        >>> registry = RayBackendRegistry("described", local=True)
+        >>> registry["memory"].save(b"abc", "/a")
+        >>> registry.status().files
+        1
+        """
+        status: StoreStatus = self._connect().status()
+        return status
 
     def shutdown(self) -> None:
         """End the store, in every process, with everything its memory holds.
@@ -144,6 +172,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         """
         transport = self._connect(create=False)
         if transport is not None:
+            self._disconnect(transport)
             transport.shutdown()
 
     def _class(self, name: str) -> Any:
@@ -162,22 +191,33 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
 
     def _connect(self, *, create: bool = True) -> Any:
         if self._local:
-            return _local_store(self._store, self._lifetime)
+            return _local_store(self._store, self._lifetime, self._options)
         # The cluster's part of the package loads Ray, which takes a second.
-        from polystore_ray.cluster import connect
+        from polystore_ray.connections import connect
 
-        return connect(self._store, self._lifetime, self._timeout, create=create)
+        return connect(self._store, self._lifetime, self._timeout, self._options, create=create)
+
+    def _disconnect(self, transport: Any) -> None:
+        if self._local:
+            with _local_lock:
+                _local_stores.pop((self._store, self._lifetime), None)
+            return
+        from polystore_ray.connections import disconnect
+
+        disconnect(transport)
 
 
 def _local_by_default() -> bool:
     return os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")
 
 
-def _local_store(store: str, lifetime: str) -> Transport:
+def _local_store(store: str, lifetime: str, options: StoreOptions) -> Transport:
     with _local_lock:
         if (store, lifetime) not in _local_stores:
-            _local_stores[store, lifetime] = LocalTransport()
-        return _local_stores[store, lifetime]
+            _local_stores[store, lifetime] = LocalTransport(store, options)
+        transport = _local_stores[store, lifetime]
+    options.check_against(transport.options, store)
+    return transport
 
 
 def _custom_classes() -> dict[str, bytes]:
@@ -198,6 +238,7 @@ def _rebuilt(
     store: str,
     lifetime: Literal["job", "detached"],
     timeout: float,
+    options: StoreOptions,
     local_pid: int | None,
     shipped: dict[str, bytes],
 ) -> RayBackendRegistry:
@@ -209,5 +250,6 @@ def _rebuilt(
     registry = RayBackendRegistry(
         store, lifetime=lifetime, local=local_pid is not None, timeout=timeout
     )
-    registry._shipped = shipped  # noqa: SLF001 - the other half of __reduce__
+    registry._options = options  # noqa: SLF001 - the other half of __reduce__
+    registry._shipped = shipped  # noqa: SLF001 - as above
     return registry

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from polystore.seal import Sealed
-from polystore_ray.messages import Item, Pin, PutOptions
+from polystore_ray.messages import Items, Pin
+from polystore_ray.options import StoreOptions
+from polystore_ray.status import StoreStatus
 
-__all__ = ["Transport"]
+__all__ = ["Task", "Transport"]
+
+Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
+"""A function, its arguments, and the nodes that hold their bytes."""
 
 
 class Transport(ABC):
-    """Reach one store. Every wait has a deadline; every error is a `StorageError`."""
+    """Reach one store. Every wait has a deadline; every error is a `StorageError`.
+
+    Attributes
+    ----------
+    options : StoreOptions
+        What the store was made with.
+    timeout : float
+        Seconds that any one wait may take.
+    """
+
+    options: StoreOptions
+    timeout: float
 
     @abstractmethod
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
@@ -28,12 +44,46 @@ class Transport(ABC):
         """Store the bytes of a sealed value on this node; they are pinned by `publish`."""
 
     @abstractmethod
-    def publish(self, items: list[Item], options: PutOptions) -> None:
-        """Pin what was `put`, then make all items visible at once, or none."""
+    def publish(self, pins: list[Pin], items: Items) -> None:
+        """Pin what was `put`, then make all items visible at once, or none.
+
+        Raises
+        ------
+        InlineFullError
+            If there are no pins, and the values have to be put too.
+        """
 
     @abstractmethod
-    def get(self, pins: Sequence[Pin], paths: Sequence[str]) -> list[Any]:
-        """Return the values of pinned objects, their arrays as read-only views."""
+    def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
+        """Return the values of pinned objects, their arrays as read-only views.
+
+        Raises
+        ------
+        NotPinnedError
+            If an object is not where it was believed to be, so that it is to be looked up again.
+        """
+
+    @abstractmethod
+    def owned(self, pin: Pin) -> Pin:
+        """Return a pin whose reference stays valid whatever becomes of the value's saver.
+
+        Raises
+        ------
+        NotPinnedError
+            As `get`.
+        """
+
+    @abstractmethod
+    def reference(self, sealed: Sealed) -> Any:
+        """Return a reference to a value, made for the caller."""
+
+    @abstractmethod
+    def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
+        """Call ``save(value)`` where the value of a reference is, and wait for it."""
+
+    @abstractmethod
+    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+        """Run functions in tasks near their data, some at a time; give results in order."""
 
     @abstractmethod
     def call_host(
@@ -44,6 +94,10 @@ class Transport(ABC):
     @abstractmethod
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of custom backends that the store has hosts of."""
+
+    @abstractmethod
+    def status(self) -> StoreStatus:
+        """Describe the store."""
 
     @abstractmethod
     def shutdown(self) -> None:

@@ -2,94 +2,282 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from polystore.exceptions import StorageError, StorageFullError
+from polystore.seal import Sealed, seal
 from polystore_ray.envelope import Envelope
-from polystore_ray.errors import DataLostError
-from polystore_ray.messages import Item, Pin, PutOptions, Request
+from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
+from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
+from polystore_ray.pack import Pack
 
 __all__ = ["MemoryVolume"]
+
+logger = logging.getLogger(__name__)
+
+BUDGET = 0.5
+"""The part of a node's object store that is pinned at most before the oldest pins are adopted."""
+
+HELD_BACK = 0.8
+"""The part beyond which saves wait until adoption has caught up."""
+
+_TRIED_AGAIN_AFTER = 1.0  # seconds
 
 
 class MemoryVolume:
     """Hold the objects saved from one node, so that they outlive the processes that put them.
+
+    An object is *pinned* by its bytes, which stay in place whatever becomes of its owner; Ray
+    cannot spill it. An *adopted* object was put again by the volume and is an ordinary one.
 
     A volume calls the controller and nobody calls a volume while the controller waits: calls go
     from client to volume to controller, so that they cannot wait for each other in a circle.
 
     Parameters
     ----------
+    node, incarnation : str
+        The node, and what tells this volume from others that the node had or will have.
     get : callable
         Return the closed envelopes of these references, as views of the node's object store.
     put : callable
         Put an envelope again and return the new reference.
     ask : callable
         Send a request to the controller and wait for its answer.
+    capacity : int, optional
+        The size of the node's object store in bytes; without it nothing is adopted for room.
+    budget : float, default 0.5
+        The part of it that is pinned at most.
     """
 
     def __init__(
         self,
+        node: str,
+        incarnation: str,
         get: Callable[[list[Any]], list[Envelope]],
         put: Callable[[Envelope], Any],
         ask: Callable[[Request], Any],
+        capacity: int | None = None,
+        budget: float = BUDGET,
     ) -> None:
+        self._node, self._incarnation = node, incarnation
         self._get, self._put, self._ask = get, put, ask
-        self._lock = threading.Lock()
-        self._pinned: dict[str, Envelope] = {}
+        self._capacity = capacity
+        self._budget = budget
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._pinned: dict[str, tuple[Pin, Envelope]] = {}  # the oldest first
+        self._pinned_bytes = 0
         self._adopted: dict[str, Pin] = {}
         self._adopting: dict[str, threading.Lock] = {}
+        self._unsure: set[str] = set()
 
-    def publish(self, items: list[Item], options: PutOptions, operation_id: str) -> None:
-        """Pin the objects of `items`, then let the controller publish them, all or none.
+    def publish(self, pins: list[Pin], items: bytes, operation_id: str, timeout: float) -> None:
+        """Pin objects, then let the controller publish the items that they hold, all or none.
+
+        Parameters
+        ----------
+        pins : list of Pin
+            The objects, put by the client or by this volume.
+        items : bytes
+            The pickled `Items`, for the controller.
+        operation_id : str
+            The publication's, also when it is repeated.
+        timeout : float
+            Seconds to wait for room.
 
         Raises
         ------
+        StorageFullError
+            If so much is pinned that there is no room, and adoption does not catch up in time.
         StorageError
             As the controller's operation ``publish``; nothing stays pinned then.
         """
-        pins = [item.stored for item in items if isinstance(item.stored, Pin)]
-        envelopes = self._get([pin.ref for pin in pins])
+        new = [pin for pin in pins if pin.id not in self._adopted]
+        self._wait_for_room(sum(pin.nbytes for pin in new), timeout)
+        self._pin(new)
         ids = [pin.id for pin in pins]
-        with self._lock:
-            self._pinned.update(zip(ids, envelopes, strict=True))
         try:
-            self._ask(Request("publish", (items, options), operation_id))
-        except BaseException:
+            self._ask(Request("publish", (pins, items, self._incarnation), operation_id))
+        except (CallTimeoutError, StoreUnavailableError):
+            # Without an answer it may have been published.
+            with self._lock:
+                self._unsure.update(ids)
+            raise
+        except StorageError:
             self.release(ids)
             raise
 
-    def release(self, pins: list[str]) -> None:
-        """Let go of pins that no entry needs any more; readers that have them keep them."""
+    def reconcile(self) -> None:
+        """Let go of what was pinned for publications that never came to be."""
         with self._lock:
-            for pin in pins:
-                self._pinned.pop(pin, None)
-                self._adopted.pop(pin, None)
-                self._adopting.pop(pin, None)
+            unsure, self._unsure = list(self._unsure), set()
+        if unsure:
+            try:
+                self.release(self._ask(Request("unknown", (unsure,))))
+            except StorageError:
+                with self._lock:
+                    self._unsure.update(unsure)
 
-    def adopt(self, pin: Pin, operation_id: str) -> Pin:
-        """Put a pinned object again, because its owner is gone, and return it as it is now.
+    def put(self, sealed: Sealed) -> Pin:
+        """Put a value for a client that cannot put it itself, and hold it for `publish`."""
+        return self._own(new_operation_id(), sealed)
+
+    def pack(self, messages: Sequence[bytes]) -> Pin:
+        """Put small values as one pack, and hold it."""
+        return self._own(new_operation_id(), seal(Pack.of(messages)))
+
+    def _own(self, id_: str, sealed: Sealed) -> Pin:
+        pin = Pin(id_, (self._node,), self._put(Envelope(sealed)), sealed.nbytes)
+        with self._lock:
+            self._adopted[id_] = pin
+        return pin
+
+    def release(self, ids: Iterable[str]) -> None:
+        """Let go of objects that no entry needs any more; readers that have them keep them."""
+        with self._lock:
+            for id_ in ids:
+                self._unpin(id_)
+                self._adopted.pop(id_, None)
+                self._adopting.pop(id_, None)
+
+    def adopt(self, pin: Pin, dropped: Sequence[int] = ()) -> Pin:
+        """Put an object again, because its owner is gone or some of it is needed no more.
 
         Readers that ask at the same time get the same new object.
 
+        Parameters
+        ----------
+        pin : Pin
+            The object.
+        dropped : sequence of int, optional
+            The values of a pack that the new one is to be without.
+
+        Returns
+        -------
+        Pin
+            The object as it is now.
+
         Raises
         ------
-        DataLostError
-            If the object is not pinned here.
+        NotPinnedError
+            If the object is not held here.
         """
         with self._lock:
             one_at_a_time = self._adopting.setdefault(pin.id, threading.Lock())
         with one_at_a_time:
-            if pin.id in self._adopted:
-                return self._adopted[pin.id]
-            envelope = self._pinned.get(pin.id)
-            if envelope is None:
-                raise DataLostError("the value was deleted or replaced while it was read")
-            adopted = Pin(pin.id, pin.node, self._put(envelope))
-            self._ask(Request("adopted", (adopted,), operation_id))
+            known = self._adopted.get(pin.id)
+            if known is not None and not dropped:
+                return known
+            envelope = self._envelope(pin.id)
+            if dropped:
+                envelope = Envelope(seal(envelope.sealed.open().without(dropped)))
+            adopted = Pin(pin.id, (self._node,), self._put(envelope), envelope.sealed.nbytes)
+            self._ask(Request("adopted", (adopted,), new_operation_id()))
             with self._lock:
                 # Released in between, it has no entry and must not be held.
-                if self._pinned.pop(pin.id, None) is not None:
+                if self._unpin(pin.id) or pin.id in self._adopted:
                     self._adopted[pin.id] = adopted
             return adopted
+
+    def _envelope(self, id_: str) -> Envelope:
+        with self._lock:
+            pinned, adopted = self._pinned.get(id_), self._adopted.get(id_)
+        if pinned is not None:
+            return pinned[1]
+        if adopted is None:
+            raise NotPinnedError(f"{id_} is not held on node {self._node}")
+        [envelope] = self._get([adopted.ref])
+        return envelope
+
+    def pin_again(self, pins: list[Pin]) -> tuple[list[str], str]:
+        """Pin what another volume pinned, as far as its owners live.
+
+        Returns
+        -------
+        ids : list of str
+            What is pinned here now.
+        reason : str
+            Why the last one of the others is not.
+        """
+        found: list[str] = []
+        reason = ""
+        for pin in pins:
+            try:
+                self._pin([pin])
+            except StorageError as error:
+                reason = str(error)
+            else:
+                found.append(pin.id)
+        return found, reason
+
+    def _pin(self, pins: list[Pin]) -> None:
+        envelopes = self._get([pin.ref for pin in pins])
+        with self._changed:
+            for pin, envelope in zip(pins, envelopes, strict=True):
+                self._unpin(pin.id)
+                self._pinned[pin.id] = (pin, envelope)
+                self._pinned_bytes += pin.nbytes
+            self._changed.notify_all()
+
+    def _unpin(self, id_: str) -> bool:
+        pinned = self._pinned.pop(id_, None)
+        if pinned is None:
+            return False
+        self._pinned_bytes -= pinned[0].nbytes
+        self._changed.notify_all()
+        return True
+
+    # Room
+
+    def _wait_for_room(self, nbytes: int, timeout: float) -> None:
+        if self._capacity is None:
+            return
+        most = HELD_BACK * self._capacity
+
+        def is_room() -> bool:
+            # A value beyond the limit by itself goes alone.
+            return not self._pinned or self._pinned_bytes + nbytes <= most
+
+        with self._changed:
+            if not self._changed.wait_for(is_room, timeout):
+                raise StorageFullError(
+                    f"{self._pinned_bytes} bytes are pinned in the object store of node "
+                    f"{self._node}, of {self._capacity}, and could not be adopted within "
+                    f"{timeout:g} s; is its disk for spilled objects full?",
+                    backend="memory",
+                )
+
+    def make_room(self) -> None:
+        """Adopt the oldest pins whenever there are more than the budget allows; never returns."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._is_over_budget)
+                oldest = next(iter(self._pinned.values()))[0]
+            try:
+                self.adopt(oldest)
+            except NotPinnedError:
+                continue  # released in between
+            except Exception:
+                # Whatever it is, the value stays pinned, and saves are held back.
+                logger.warning("an object could not be adopted; trying again", exc_info=True)
+                time.sleep(_TRIED_AGAIN_AFTER)
+
+    def _is_over_budget(self) -> bool:
+        if self._capacity is None or not self._pinned:
+            return False
+        return self._pinned_bytes > self._budget * self._capacity
+
+    def status(self) -> dict[str, int | None]:
+        """Return what is held here, in bytes and objects."""
+        with self._lock:
+            return {
+                "capacity": self._capacity,
+                "pinned": len(self._pinned),
+                "pinned_bytes": self._pinned_bytes,
+                "adopted": len(self._adopted),
+                "adopted_bytes": sum(pin.nbytes for pin in self._adopted.values()),
+            }

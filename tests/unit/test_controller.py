@@ -1,30 +1,67 @@
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 import pytest
 
-from polystore.exceptions import PathExistsError, PathNotFoundError, UnsupportedOperationError
+from polystore.exceptions import (
+    PathExistsError,
+    PathNotFoundError,
+    StorageFullError,
+    UnsupportedOperationError,
+    VersionConflictError,
+)
 from polystore_ray.controller import StoreController
-from polystore_ray.messages import Item, Pin, PutOptions, Request, new_operation_id
+from polystore_ray.errors import DataLostError
+from polystore_ray.ledger import Adopt, Ledger, PackInline, PinAgain
+from polystore_ray.messages import (
+    WHOLE,
+    Facts,
+    Found,
+    InlineFullError,
+    Items,
+    Pin,
+    Request,
+    StaleVolumeError,
+    Stored,
+    new_operation_id,
+)
+
+NODE, VOLUME = "node", "the first volume"
+
+
+def pin(id_: str, ref: object = "ref", node: str = NODE) -> Pin:
+    return Pin(id_, (node,), ref, 1000)
 
 
 class Store:
-    """A controller, and what it released."""
+    """A controller that knows one volume, and what it released."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.released: list[tuple[str, list[str]]] = []
-        self.controller = StoreController(lambda node, pins: self.released.append((node, pins)))
+        self.controller = StoreController(
+            lambda node, pins: self.released.append((node, pins)), Ledger(**limits)
+        )
+        self.change("volume_joined", NODE, VOLUME)
 
-    def ask(self, operation: str, *arguments: object) -> object:
+    def ask(self, operation: str, *arguments: object) -> Any:
         return self.controller.handle(Request(operation, arguments))
 
-    def change(self, operation: str, *arguments: object, operation_id: str | None = None) -> object:
-        return self.controller.handle(
-            Request(operation, arguments, operation_id or new_operation_id())
-        )
+    def change(self, operation: str, *arguments: object, operation_id: str | None = None) -> Any:
+        id_ = operation_id or new_operation_id()
+        return self.controller.handle(Request(operation, arguments, id_))
 
-    def publish(self, path: str, stored: bytes | Pin, **options: object) -> object:
-        item = Item(path, 3, None, None, stored)
-        return self.change("publish", [item], PutOptions(**options))  # type: ignore[arg-type]
+    def publish(self, path: str, stored: bytes | Pin, size: int = 3, **options: Any) -> None:
+        pins = [stored] if isinstance(stored, Pin) else []
+        place: Stored = (0, WHOLE) if isinstance(stored, Pin) else stored
+        items = Items([path], [(size, None, None)], [place], **options)
+        self.change("publish", pins, items, VOLUME)
+
+    def publish_pack(self, id_: str, paths: list[str]) -> None:
+        facts: list[Facts] = [(3, None, None)] * len(paths)
+        items = Items(paths, facts, [(0, number) for number in range(len(paths))])
+        self.change("publish", [pin(id_)], pickle.dumps(items), VOLUME)
 
 
 @pytest.fixture
@@ -34,63 +71,212 @@ def store() -> Store:
 
 def test_reads_what_was_published_with_a_growing_version(store: Store) -> None:
     store.publish("/a", b"1")
-    store.publish("/b", Pin("p", "node", "ref"))
-    assert store.ask("read", ["/a", "/b"]) == [(b"1", 1), (Pin("p", "node", "ref"), 2)]
+    store.publish("/b", pin("p"))
+    assert store.ask("read", ["/a", "/b"]) == Found([pin("p")], [b"1", (0, WHOLE)], [1, 2])
 
 
 def test_a_repeated_change_is_carried_out_once_and_gets_the_same_answer(store: Store) -> None:
-    item = Item("/a", 1, None, None, b"1")
+    items = Items(["/a"], [(1, None, None)], [b"1"])
     for _ in range(3):
-        store.change("publish", [item], PutOptions(), operation_id="same")
+        store.change("publish", [], items, operation_id="same")
     with pytest.raises(PathExistsError):
-        store.change("publish", [item], PutOptions(), operation_id="other")
+        store.change("publish", [], items, operation_id="other")
     store.change("delete", "/a", operation_id="delete")
     store.change("delete", "/a", operation_id="delete")
     with pytest.raises(PathExistsError):
-        store.change("publish", [item], PutOptions(), operation_id="other")
+        store.change("publish", [], items, operation_id="other")
 
 
 def test_pins_are_released_when_their_last_entry_goes(store: Store) -> None:
-    store.publish("/a", Pin("p", "node", "ref"))
+    store.publish("/a", pin("p"))
     store.change("copy", "/a", "/b")
     store.change("delete", "/a")
     assert store.released == []
     store.publish("/b", b"small", overwrite=True)
-    assert store.released == [("node", ["p"])]
+    assert store.released == [(NODE, ["p"])]
 
 
 def test_delete_all_releases_all_pins_of_a_node_at_once(store: Store) -> None:
     for i in range(3):
-        store.publish(f"/d/{i}", Pin(f"p{i}", "node", "ref"), parents=True)
+        store.publish(f"/d/{i}", pin(f"p{i}"), parents=True)
     store.change("delete_all", "/d")
     [(node, pins)] = store.released
-    assert (node, sorted(pins)) == ("node", ["p0", "p1", "p2"])
+    assert (node, sorted(pins)) == (NODE, ["p0", "p1", "p2"])
 
 
 def test_a_failed_publish_changes_nothing(store: Store) -> None:
     store.publish("/a", b"1")
-    items = [Item("/b", 1, None, None, b"2"), Item("/a", 1, None, None, b"3")]
+    items = Items(["/b", "/a"], [(1, None, None)] * 2, [b"2", b"3"])
     with pytest.raises(PathExistsError):
-        store.change("publish", items, PutOptions())
+        store.change("publish", [], items)
     assert store.ask("exists", "/b") is False
+    assert store.ask("status")["bytes"] == 3
 
 
 def test_an_adopted_pin_is_read_by_its_new_reference(store: Store) -> None:
-    store.publish("/a", Pin("p", "node", "old"))
-    store.change("adopted", Pin("p", "node", "new"))
-    assert store.ask("read", ["/a"]) == [(Pin("p", "node", "new"), 1)]
+    store.publish("/a", pin("p", "old"))
+    store.change("adopted", pin("p", "new"))
+    assert store.ask("read", ["/a"]).pins == [pin("p", "new")]
     store.change("delete", "/a")
-    store.change("adopted", Pin("p", "node", "newer"))
+    store.change("adopted", pin("p", "newer"))
     with pytest.raises(PathNotFoundError):
         store.ask("read", ["/a"])
 
 
 def test_publish_over_a_version_refuses_another_one(store: Store) -> None:
     store.publish("/a", b"1")
-    store.publish("/a", b"2", overwrite=True, version=1)
-    with pytest.raises(PathExistsError, match="replaced"):
-        store.publish("/a", b"3", overwrite=True, version=1)
-    assert store.ask("read", ["/a"]) == [(b"2", 2)]
+    store.publish("/a", b"2", if_version=1)
+    with pytest.raises(VersionConflictError, match="version 2, not 1"):
+        store.publish("/a", b"3", if_version=1)
+    with pytest.raises(PathNotFoundError):
+        store.publish("/none", b"3", if_version=1)
+    assert store.ask("read", ["/a"]) == Found([], [b"2"], [2])
+
+
+def test_a_volume_that_was_given_up_publishes_nothing(store: Store) -> None:
+    store.change("volume_lost", NODE)
+    with pytest.raises(StaleVolumeError):
+        store.publish("/a", pin("p"))
+    store.change("volume_joined", NODE, "the second volume")
+    with pytest.raises(StaleVolumeError):
+        store.publish("/a", pin("p"))
+    assert store.ask("exists", "/a") is False
+
+
+# Limits
+
+
+def test_a_store_holds_no_more_than_it_may() -> None:
+    store = Store(max_bytes=10)
+    store.publish("/a", b"1", size=8)
+    with pytest.raises(StorageFullError, match="8 of at most 10 bytes"):
+        store.publish("/b", b"2", size=3)
+    with pytest.raises(StorageFullError):
+        store.ask("check", Items(["/b"], [(3, None, None)], []))
+    store.publish("/a", b"3", size=9, overwrite=True)
+    store.change("copy", "/a", "/c")
+    store.change("delete", "/a")
+    with pytest.raises(StorageFullError):
+        store.publish("/b", b"2", size=2)
+    store.change("delete", "/c")
+    store.publish("/b", b"2", size=10)
+    assert store.ask("status")["bytes"] == 10
+
+
+def test_check_raises_what_publish_would(store: Store) -> None:
+    store.publish("/a", b"1")
+    with pytest.raises(PathExistsError):
+        store.ask("check", Items(["/a"], [(3, None, None)], []))
+    store.ask("check", Items(["/a"], [(3, None, None)], [], overwrite=True))
+    assert store.ask("read", ["/a"]).stored == [b"1"]
+
+
+# Packs
+
+
+def test_a_pack_is_repacked_when_less_than_half_of_it_lives(store: Store) -> None:
+    store.publish_pack("p", ["/0", "/1", "/2", "/3"])
+    for path in ("/1", "/3"):
+        store.change("delete", path)
+    assert store.controller.chore(0) is None
+    store.change("copy", "/0", "/copy")
+    store.change("delete", "/0")
+    assert store.controller.chore(0) is None
+    store.change("delete", "/copy")
+    assert store.controller.chore(0) == Adopt(pin("p"), [1, 3, 0])
+    store.change("adopted", pin("p", "smaller"))
+    assert store.controller.chore(0) is None
+    assert store.ask("read", ["/2"]) == Found([pin("p", "smaller")], [(0, 2)], [1])
+    store.change("delete", "/2")
+    assert store.released == [(NODE, ["p"])]
+
+
+def test_the_oldest_inline_values_are_packed_when_there_are_too_many() -> None:
+    store = Store(inline_most=10_000)
+    for i in range(4):
+        store.publish(f"/{i}", bytes([i]) * 2000)
+    assert store.controller.chore(0) is None
+    store.publish("/4", b"4" * 2000)
+    chore = store.controller.chore(0)
+    assert isinstance(chore, PackInline)
+    assert [message[:1] for message in chore.messages] == [b"\0", b"\1", b"\2", b"\3", b"4"]
+    store.change("delete", "/1")
+    store.publish("/2", b"new", overwrite=True)
+    store.change("packed", pin("pack"), chore.serials)
+    found = store.ask("read", ["/0", "/2", "/3", "/4"])
+    assert found.stored == [(0, 0), b"new", (0, 3), (0, 4)]
+    assert store.controller.chore(0) is None
+    facts = store.ask("status")
+    assert (facts["inline_values"], facts["inline_bytes"]) == (1, 3)
+
+
+def test_a_pack_that_came_too_late_is_released() -> None:
+    store = Store(inline_most=100)
+    store.publish("/a", b"1" * 200)
+    chore = store.controller.chore(0)
+    assert isinstance(chore, PackInline)
+    store.change("delete", "/a")
+    store.change("packed", pin("pack"), chore.serials)
+    assert store.released == [(NODE, ["pack"])]
+
+
+def test_saves_need_objects_when_packing_cannot_keep_up() -> None:
+    store = Store(inline_most=1000)
+    for i in range(2):
+        store.publish(f"/{i}", b"1" * 1000)
+    with pytest.raises(InlineFullError):
+        store.publish("/2", b"1")
+    store.publish("/2", pin("p"))
+    chore = store.controller.chore(0)
+    assert isinstance(chore, PackInline)
+    store.change("packed", pin("pack"), chore.serials)
+    store.publish("/3", b"1")
+
+
+def test_the_place_of_dropped_inline_values_is_used_again() -> None:
+    store = Store()
+    for _ in range(10_000):
+        store.publish("/a", b"1", overwrite=True)
+    assert len(store.controller._ledger._inline) < 3000
+
+
+# A lost volume
+
+
+def test_what_a_lost_volume_pinned_is_pinned_again_or_lost(store: Store) -> None:
+    store.publish("/kept", pin("k"))
+    store.publish("/gone", pin("g"))
+    store.publish("/small", b"1")
+    store.change("volume_lost", NODE)
+    assert store.ask("read", ["/kept"]).pins == [Pin("k", (), "ref", 1000)]
+    chore = store.controller.chore(0)
+    assert isinstance(chore, PinAgain)
+    assert chore.node == NODE
+    assert [pin.id for pin in chore.pins] == ["k", "g"]
+    store.change("pinned_again", "other", ["k"])
+    store.change("lost", ["g"], "gone with its node")
+    assert store.controller.chore(0) is None
+    assert store.ask("read", ["/kept", "/small"]).pins == [pin("k", node="other")]
+    with pytest.raises(DataLostError, match="gone with its node: '/gone'"):
+        store.ask("read", ["/kept", "/gone"])
+    assert store.ask("status")["lost"] == 1
+    store.publish("/gone", b"new", overwrite=True)
+    assert store.ask("status")["lost"] == 0
+
+
+def test_what_was_deleted_meanwhile_is_not_pinned_again(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    store.change("volume_lost", NODE)
+    store.change("delete", "/a")
+    assert store.controller.chore(0) is None
+    store.change("pinned_again", "other", ["p"])
+    assert store.released == [("other", ["p"])]
+    store.change("lost", ["p"], "why")
+
+
+def test_tells_which_pins_it_does_not_know(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    assert store.ask("unknown", ["p", "q"]) == ["q"]
 
 
 @pytest.mark.parametrize("operation", ["_publish", "__init__", "put", "handle", "read_all"])

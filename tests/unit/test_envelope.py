@@ -15,7 +15,7 @@ from polystore import FileManager, UnsupportedOperationError, VFSTypeError
 from polystore.exceptions import InvalidPathError
 from polystore.seal import seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.envelope import SMALL, Envelope, pack, unpack
+from polystore_ray.envelope import SMALL, Envelope, as_message, open_message
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ from polystore_ray.envelope import SMALL, Envelope, pack, unpack
     ids=["none", "large bytes", "tuple", "tuple of large", "array", "dict"],
 )
 def test_a_message_is_read_as_it_was_written(value: Any) -> None:
-    message = pickle.loads(pickle.dumps(pack(value), protocol=5))
-    np.testing.assert_equal(unpack(message), value)
+    message = pickle.loads(pickle.dumps(as_message(value), protocol=5))
+    np.testing.assert_equal(open_message(message), value)
 
 
 def test_an_envelope_opens_on_arrival_and_its_buffers_travel_apart() -> None:

@@ -1,81 +1,225 @@
 from __future__ import annotations
 
+import pickle
 import threading
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 
-from polystore.exceptions import PathExistsError
+from polystore.exceptions import PathExistsError, StorageError, StorageFullError
 from polystore.seal import seal
-from polystore_ray.envelope import Envelope
-from polystore_ray.errors import DataLostError
-from polystore_ray.messages import Item, Pin, PutOptions, Request
+from polystore_ray.envelope import Envelope, sealed_message
+from polystore_ray.errors import CallTimeoutError, DataLostError
+from polystore_ray.messages import NotPinnedError, Pin, Request
+from polystore_ray.pack import Pack
 from polystore_ray.volume import MemoryVolume
 
-ENVELOPE = Envelope(seal("value"))
-PIN = Pin("p", "node", ENVELOPE)
-ITEM = Item("/a", 5, None, None, PIN)
+ITEMS = pickle.dumps("items")
 
 
-class Requests(list[Request]):
-    """The controller's side: keeps what it is asked, and fails where told to."""
+class Around:
+    """What is around a volume: keeps what it asks and puts, and fails where told to."""
 
-    error: Exception | None = None
+    def __init__(self, **options: Any) -> None:
+        self.requests: list[Request] = []
+        self.puts: list[Envelope] = []
+        self.error: Exception | None = None
+        self.put_error: Exception | None = None
+        self.unknown: list[str] = []
+        self.lost: set[str] = set()
+        self.volume = MemoryVolume("node", "v1", self.get, self.put, self.ask, **options)
 
-    def __call__(self, request: Request) -> None:
-        self.append(request)
+    def get(self, references: list[Any]) -> list[Envelope]:
+        for reference in references:
+            if reference in self.lost:
+                raise DataLostError("its owner died")
+        return [getattr(ref, "envelope", ref) for ref in references]
+
+    def put(self, envelope: Envelope) -> Any:
+        if self.put_error is not None:
+            raise self.put_error
+        self.puts.append(envelope)
+        return envelope
+
+    def ask(self, request: Request) -> Any:
+        self.requests.append(request)
         if self.error is not None:
             raise self.error
+        return self.unknown if request.operation == "unknown" else None
+
+    def publish(self, *pins: Pin, timeout: float = 5) -> None:
+        self.volume.publish(list(pins), ITEMS, "op", timeout)
+
+    def operations(self) -> list[str]:
+        return [request.operation for request in self.requests]
 
 
-def made(requests: Requests, put: Any = lambda envelope: ("put again", envelope)) -> MemoryVolume:
-    return MemoryVolume(get=lambda refs: refs, put=put, ask=requests)
+def pin(id_: str = "p", value: Any = "value", nbytes: int = 100) -> Pin:
+    return Pin(id_, ("node",), Envelope(seal(value)), nbytes)
 
 
 def test_publish_pins_first_and_hands_its_operation_id_on() -> None:
-    requests = Requests()
-    made(requests).publish([ITEM], PutOptions(), "op")
-    assert requests == [Request("publish", ([ITEM], PutOptions()), "op")]
+    around, one = Around(), pin()
+    around.publish(one)
+    assert around.requests == [Request("publish", ([one], ITEMS, "v1"), "op")]
+    assert around.volume.status()["pinned_bytes"] == 100
 
 
-def test_a_failed_publish_leaves_nothing_pinned() -> None:
-    requests = Requests()
-    requests.error = PathExistsError("taken", path="/a")
-    volume = made(requests)
+def test_a_refused_publication_leaves_nothing_pinned() -> None:
+    around = Around()
+    around.error = PathExistsError("taken", path="/a")
     with pytest.raises(PathExistsError):
-        volume.publish([ITEM], PutOptions(), "op")
-    requests.error = None
-    with pytest.raises(DataLostError):
-        volume.adopt(PIN, "op2")
+        around.publish(pin())
+    assert around.volume.status()["pinned"] == 0
+
+
+def test_a_publication_without_an_answer_stays_pinned_until_it_is_known() -> None:
+    around = Around()
+    around.error = CallTimeoutError("no answer")
+    with pytest.raises(CallTimeoutError):
+        around.publish(pin("made"), pin("not made"))
+    around.volume.reconcile()
+    assert around.volume.status()["pinned"] == 2
+    around.error, around.unknown = None, ["not made"]
+    around.volume.reconcile()
+    assert around.requests[-1].arguments == (["made", "not made"],) or around.requests[
+        -1
+    ].arguments == (["not made", "made"],)
+    assert around.volume.status()["pinned"] == 1
+    around.volume.reconcile()
+    assert around.operations().count("unknown") == 2
+
+
+def test_a_repeated_publication_counts_once() -> None:
+    around = Around()
+    around.publish(pin())
+    around.publish(pin())
+    assert around.volume.status()["pinned_bytes"] == 100
 
 
 def test_adopt_puts_the_object_again_once_for_all_readers() -> None:
-    requests = Requests()
-    puts: list[Envelope] = []
-
-    def put(envelope: Envelope) -> int:
-        puts.append(envelope)
-        return len(puts)
-
-    volume = made(requests, put=put)
-    volume.publish([ITEM], PutOptions(), "op")
+    around, one = Around(), pin()
+    around.publish(one)
     adopted: list[Pin] = []
     readers = [
-        threading.Thread(target=lambda i=i: adopted.append(volume.adopt(PIN, f"op{i}")))
-        for i in range(8)
+        threading.Thread(target=lambda: adopted.append(around.volume.adopt(one))) for _ in range(8)
     ]
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
-    assert puts == [ENVELOPE]
-    assert adopted == [Pin("p", "node", 1)] * 8
-    assert [request.operation for request in requests] == ["publish", "adopted"]
+    assert around.puts == [one.ref]
+    assert len(set(map(id, adopted))) == 1
+    assert around.operations() == ["publish", "adopted"]
+    status = around.volume.status()
+    assert (status["pinned"], status["adopted"]) == (0, 1)
 
 
-def test_a_released_pin_cannot_be_adopted() -> None:
-    volume = made(Requests())
-    volume.publish([ITEM], PutOptions(), "op")
-    volume.release(["p", "never pinned"])
-    with pytest.raises(DataLostError):
-        volume.adopt(PIN, "op2")
+def test_a_released_object_cannot_be_adopted() -> None:
+    around = Around()
+    around.publish(pin())
+    around.volume.release(["p", "never pinned"])
+    with pytest.raises(NotPinnedError):
+        around.volume.adopt(pin())
+
+
+def test_a_pack_is_put_again_without_what_was_dropped() -> None:
+    around = Around()
+    pack = Pack.of([np.full(1000, i) for i in range(4)])
+    one = pin(value=pack, nbytes=seal(pack).nbytes)
+    around.publish(one)
+    adopted = around.volume.adopt(one, [0, 2])
+    assert adopted.nbytes < 0.6 * one.nbytes
+    assert [int(value[0]) for value in adopted.ref.sealed.open().values([1, 3])] == [1, 3]
+    smaller = around.volume.adopt(adopted, [0, 1, 2])
+    assert smaller.nbytes < 0.6 * adopted.nbytes
+    assert around.volume.status()["adopted"] == 1
+
+
+def test_small_values_are_put_as_a_pack_that_is_held() -> None:
+    around = Around()
+    made = around.volume.pack([sealed_message(seal(value)) for value in ("a", "b")])
+    assert made.ref.sealed.open().values([1, 0]) == ["b", "a"]
+    assert around.volume.adopt(made) is made
+    around.volume.release([made.id])
+    assert around.volume.status()["adopted"] == 0
+
+
+def test_a_value_put_for_a_client_is_published_without_being_pinned_again() -> None:
+    around = Around()
+    made = around.volume.put(seal("value"))
+    around.publish(made)
+    status = around.volume.status()
+    assert (status["pinned"], status["adopted"]) == (0, 1)
+
+
+def test_pins_again_what_still_has_an_owner() -> None:
+    around = Around()
+    pins = [pin("a"), pin("b"), pin("c")]
+    around.lost = {pins[1].ref}
+    found, reason = around.volume.pin_again(pins)
+    assert found == ["a", "c"]
+    assert "its owner died" in reason
+    assert around.volume.status()["pinned"] == 2
+
+
+# Room
+
+
+def test_the_oldest_pins_beyond_the_budget_are_adopted() -> None:
+    around = Around(capacity=1000, budget=0.5)
+    pins = [pin(f"p{i}") for i in range(7)]
+    for one in pins:
+        around.publish(one)
+    threading.Thread(target=around.volume.make_room, daemon=True).start()
+    wait_until(lambda: len(around.puts) == 2)
+    time.sleep(0.05)
+    assert around.puts == [pins[0].ref, pins[1].ref]
+    assert around.volume.status()["pinned_bytes"] == 500
+
+
+def test_saves_are_held_back_until_there_is_room() -> None:
+    around = Around(capacity=1000)
+    for i in range(8):
+        around.publish(pin(f"p{i}"))
+    with pytest.raises(StorageFullError, match="800 bytes are pinned"):
+        around.publish(pin("late"), timeout=0.05)
+    saver = threading.Thread(target=around.publish, args=(pin("late"),))
+    saver.start()
+    time.sleep(0.05)
+    assert saver.is_alive()
+    threading.Thread(target=around.volume.make_room, daemon=True).start()
+    saver.join(5)
+    assert not saver.is_alive()
+    assert around.operations().count("publish") == 9
+
+
+def test_a_value_larger_than_the_limit_goes_alone() -> None:
+    around = Around(capacity=1000)
+    around.publish(pin("p", nbytes=2000), timeout=0.05)
+    with pytest.raises(StorageFullError):
+        around.publish(pin("q", nbytes=1), timeout=0.05)
+
+
+def test_what_cannot_be_adopted_stays_pinned_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("polystore_ray.volume._TRIED_AGAIN_AFTER", 0.01)
+    around = Around(capacity=1000)
+    around.put_error = StorageError("the disk is full")
+    for i in range(6):
+        around.publish(pin(f"p{i}"))
+    threading.Thread(target=around.volume.make_room, daemon=True).start()
+    time.sleep(0.1)
+    assert around.volume.status()["pinned"] == 6
+    around.put_error = None
+    wait_until(lambda: around.volume.status()["pinned"] == 5)
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

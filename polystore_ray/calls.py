@@ -1,0 +1,61 @@
+"""Waits for Ray: each with a deadline, each error one of ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import exceptions as ray_exceptions
+
+from polystore.exceptions import StorageError
+from polystore_ray.ray_errors import translated
+
+__all__ = ["answer_of", "wait_for"]
+
+_PAUSE = 0.5  # seconds before a call is made again
+
+
+def wait_for(references: Any, *, backend: str, timeout: float, path: str | None = None) -> Any:
+    """Return what references lead to, by the deadline.
+
+    Raises
+    ------
+    StorageError
+        For any error of Ray; a backend's own error comes as itself.
+    """
+    return answer_of(
+        lambda: references, backend=backend, timeout=timeout, path=path, repeatable=False
+    )
+
+
+def answer_of(
+    call: Callable[[], Any],
+    *,
+    backend: str,
+    timeout: float,
+    path: str | None = None,
+    repeatable: bool,
+) -> Any:
+    """Return the result of a remote call by the deadline; errors are those of `wait_for`.
+
+    A call whose answer was lost on the way is made again where it is harmless to repeat it.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return ray.get(call(), timeout=max(0.0, deadline - time.monotonic()))
+        except ray_exceptions.ActorUnavailableError as error:
+            if not repeatable or time.monotonic() > deadline - _PAUSE:
+                raise _ours(error, backend, path, timeout) from error
+            time.sleep(_PAUSE)
+        except ray_exceptions.RayTaskError as error:
+            raise _ours(error, backend, path, timeout) from None
+        except ray_exceptions.RayError as error:
+            raise _ours(error, backend, path, timeout) from error
+
+
+def _ours(error: Exception, backend: str, path: str | None, timeout: float) -> Exception:
+    ours = translated(error, backend=backend, path=path, timeout=timeout)
+    return ours.located(path=path, backend=backend) if isinstance(ours, StorageError) else ours

@@ -1,0 +1,126 @@
+"""Connections: how a process comes to the controller of a store, and what it must not keep."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import ray
+from ray import exceptions as ray_exceptions
+
+from polystore_ray.actors import ControllerActor
+from polystore_ray.addresses import require_listener
+from polystore_ray.cluster import RayTransport
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.options import StoreOptions
+from polystore_ray.placement import CONTROLLER, actor_options, store_namespace, this_process
+
+__all__ = ["connect", "disconnect"]
+
+_connections: dict[tuple[str, str, str, str], RayTransport] = {}
+_connecting = threading.RLock()
+_forked = False
+
+
+def connect(
+    store: str, lifetime: str, timeout: float, options: StoreOptions, *, create: bool = True
+) -> RayTransport | None:
+    """Return this process's connection to a store, starting what is not there yet.
+
+    Parameters
+    ----------
+    store : str
+        The store's name.
+    lifetime : {"job", "detached"}
+        Whether the store is this job's or outlives it.
+    timeout : float
+        Seconds that any one wait may take.
+    options : StoreOptions
+        What the store is made with, or has to have been made with.
+    create : bool, default True
+        Whether to start Ray and the store. Without it None is returned where either is missing.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If Ray cannot be reached or the controller does not start by the deadline.
+    StorageResolutionError
+        If the store exists with other options.
+    """
+    if _forked:
+        raise StoreUnavailableError(
+            "this process was forked from one that used Ray, whose connections do not survive a "
+            "fork; start it with 'spawn', or use a Ray task"
+        )
+    if not ray.is_initialized():
+        if not create:
+            return None
+        _start_ray()
+    node, job = this_process()
+    key = (store, lifetime, node, job)
+    connection = _connections.get(key)
+    if connection is None:
+        with _connecting:
+            connection = _connections.get(key)
+            if connection is None:
+                scope = None if lifetime == "detached" else job
+                found = _controller(store, scope, node, timeout, options, create=create)
+                if found is None:
+                    return None
+                controller, made_with = found
+                connection = RayTransport(store, node, controller, made_with)
+                _connections[key] = connection
+    options.check_against(connection.options, store)
+    connection.timeout = timeout
+    return connection
+
+
+def disconnect(connection: RayTransport) -> None:
+    """Forget a connection whose store ends."""
+    with _connecting:
+        for key, known in list(_connections.items()):
+            if known is connection:
+                del _connections[key]
+
+
+def _start_ray() -> None:
+    require_listener(os.environ.get("RAY_ADDRESS", "auto"))
+    try:
+        ray.init()
+    except (ConnectionError, RuntimeError, ray_exceptions.RayError) as error:
+        raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
+
+
+def _controller(
+    store: str, job: str | None, node: str, timeout: float, options: StoreOptions, *, create: bool
+) -> tuple[Any, StoreOptions] | None:
+    """Return the handle of a store's controller, which answers, and the store's options."""
+    namespace = store_namespace(store, job)
+    try:
+        if create:
+            wanted = actor_options(namespace, CONTROLLER, node, movable=True)
+            controller = ControllerActor.options(get_if_exists=True, **wanted).remote(
+                namespace, job, options
+            )
+        else:
+            controller = ray.get_actor(CONTROLLER, namespace)
+        made_with: StoreOptions = ray.get(controller.options.remote(), timeout=timeout)
+    except ValueError:  # what Ray raises for a name that no actor has
+        if create:
+            raise
+        return None
+    except ray_exceptions.RayError as error:
+        raise StoreUnavailableError(
+            f"the controller of the store {store!r} did not start within {timeout:g} s "
+            f"({type(error).__name__}: {str(error).strip()})"
+        ) from error
+    return controller, made_with
+
+
+def _mark_forked() -> None:
+    global _forked  # noqa: PLW0603 - a fact about the process
+    _forked = ray.is_initialized()
+
+
+os.register_at_fork(after_in_child=_mark_forked)

@@ -1,0 +1,162 @@
+"""The hosts of a store, as its controller keeps them: made on first use, watched, made anew."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray import exceptions as ray_exceptions
+
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.messages import Pin
+from polystore_ray.placement import MEMORY, is_alive
+from polystore_ray.ray_internals import actor_id
+
+__all__ = ["HostTable"]
+
+logger = logging.getLogger(__name__)
+
+_WATCHED_EVERY = 1.0  # seconds until a new host is watched too
+_ANSWER_WITHIN = 60.0  # seconds, for a volume; the upkeep that waits for it can try again
+
+
+class HostTable:
+    """Which actor hosts which backend on which node.
+
+    Parameters
+    ----------
+    make : callable
+        Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
+        a backend that is not ``memory``.
+    joined : callable
+        Told the node and the id of each new volume, before anybody can use it.
+    lost : callable
+        Told the node of a volume that has died, once it is not in the table any more.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, str, bytes], Any],
+        joined: Callable[[str, str], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._make, self._joined, self._lost = make, joined, lost
+        self._lock = threading.RLock()
+        self._hosts: dict[tuple[str, str], Any] = {}
+        self._watches: dict[Any, tuple[str, str]] = {}
+        self._classes: dict[str, bytes] = {}
+
+    def host(self, key: str, node: str, shipped: bytes, lost: str | None = None) -> Any:
+        """Return the host of a backend on a node.
+
+        Parameters
+        ----------
+        key, node : str
+            The backend's key and the node's id.
+        shipped : bytes
+            The backend's class; empty for ``memory``.
+        lost : str, optional
+            The id of the actor that a caller found dead.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the node is gone.
+        """
+        with self._lock:
+            host: Any = self._hosts.get((key, node))
+            if host is not None and actor_id(host) == lost:
+                self._forget(key, node, host)
+                host = None
+            if host is None:
+                if not is_alive(node):
+                    raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
+                host = self._hosts[key, node] = self._make(key, node, shipped)
+                if key == MEMORY:
+                    self._joined(node, actor_id(host))
+                else:
+                    self._classes[key] = shipped
+                self._watches[host.watch.remote()] = (key, node)
+            return host
+
+    def classes(self) -> dict[str, bytes]:
+        """Return the classes of the hosted backends, by key."""
+        with self._lock:
+            return dict(self._classes)
+
+    def found(self, key: str, node: str) -> Any:
+        """Return the host of a backend on a node if there is one, else None."""
+        # No lock: it is asked by the controller, which is asked under the lock.
+        return self._hosts.get((key, node))
+
+    def everywhere(self) -> dict[tuple[str, str], Any]:
+        """Return all hosts, by backend and node."""
+        with self._lock:
+            return dict(self._hosts)
+
+    def watch(self) -> None:
+        """Notice hosts that die, in the time that Ray takes; never returns."""
+        while True:
+            with self._lock:
+                watches = list(self._watches)
+            if not watches:
+                time.sleep(_WATCHED_EVERY)
+                continue
+            ended, _ = ray.wait(watches, timeout=_WATCHED_EVERY, fetch_local=False)
+            for watch in ended:
+                self._ended(watch)
+
+    def _ended(self, watch: Any) -> None:
+        with self._lock:
+            key, node = self._watches.pop(watch, ("", ""))  # forgotten at the end of the store
+            host: Any = self._hosts.get((key, node))
+        try:
+            ray.get(watch)
+        except ray_exceptions.ActorUnavailableError:
+            # It may only be out of reach for a moment.
+            with self._lock:
+                if host is not None and self._hosts.get((key, node)) is host:
+                    self._watches[host.watch.remote()] = (key, node)
+            time.sleep(_WATCHED_EVERY)
+        except ray_exceptions.RayActorError as error:
+            with self._lock:
+                if host is not None and self._hosts.get((key, node)) is host:
+                    logger.warning("the host %s on node %s was lost (%s)", key, node, error)
+                    self._forget(key, node, host)
+
+    def _forget(self, key: str, node: str, host: Any) -> None:
+        del self._hosts[key, node]
+        if key == MEMORY:
+            self._lost(node)
+
+    def kill_all(self) -> None:
+        """End every host."""
+        with self._lock:
+            hosts, self._hosts = self._hosts, {}
+            self._watches.clear()
+        for host in hosts.values():
+            ray.kill(host)
+
+    # What upkeep asks of volumes
+
+    def pack(self, messages: Sequence[bytes]) -> Pin:
+        node = ray.get_runtime_context().get_node_id()
+        pin: Pin = _answer(self.host(MEMORY, node, b"").pack.remote(messages))
+        return pin
+
+    def adopt(self, pin: Pin, dropped: Sequence[int]) -> Pin:
+        adopted: Pin = _answer(self.host(MEMORY, pin.nodes[0], b"").adopt.remote(pin, dropped))
+        return adopted
+
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
+        chosen = node if is_alive(node) else ray.get_runtime_context().get_node_id()
+        pinned, reason = _answer(self.host(MEMORY, chosen, b"").pin_again.remote(pins))
+        return chosen, pinned, reason
+
+
+def _answer(reference: Any) -> Any:
+    return ray.get(reference, timeout=_ANSWER_WITHIN)

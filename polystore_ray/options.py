@@ -1,0 +1,48 @@
+"""The options of a store, given once, by whoever uses it first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from polystore.exceptions import StorageResolutionError, VFSTypeError
+
+__all__ = ["StoreOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What may be asked of a store when it is made; None leaves it to the store.
+
+    Attributes
+    ----------
+    max_bytes : int, optional
+        What all values in the memory may take together; by default there is no limit.
+    pin_budget : float, optional
+        The part of a node's object store that is pinned before the oldest values are adopted, so
+        that Ray can spill them; half of it by default.
+    """
+
+    max_bytes: int | None = None
+    pin_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_bytes is not None and self.max_bytes <= 0:
+            raise VFSTypeError(f"max_bytes is a number of bytes above 0, not {self.max_bytes!r}")
+        if self.pin_budget is not None and not 0 < self.pin_budget <= 1:
+            raise VFSTypeError(f"pin_budget is above 0 and at most 1, not {self.pin_budget!r}")
+
+    def check_against(self, made_with: StoreOptions, store: str) -> None:
+        """Raise if a store was made with other options than these.
+
+        Raises
+        ------
+        StorageResolutionError
+            Naming the options that differ.
+        """
+        for field in fields(self):
+            wanted, made = getattr(self, field.name), getattr(made_with, field.name)
+            if wanted is not None and wanted != made:
+                raise StorageResolutionError(
+                    f"the store {store!r} exists and was made with {field.name}={made!r}, not "
+                    f"{wanted!r}; leave the option out, use another name, or end it with shutdown()"
+                )

@@ -1,0 +1,57 @@
+"""What Ray tells only through private names, as they were read in Ray 2.56 to 2.60."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+__all__ = ["actor_id", "job_is_dead", "spilled_bytes"]
+
+
+def actor_id(actor: Any) -> str:
+    """Return the id of the actor that a handle leads to."""
+    found: str = actor._actor_id.hex()  # noqa: SLF001 - Ray documents no other
+    return found
+
+
+def job_is_dead(job: str) -> bool:
+    """Tell whether a job's driver is gone, also after a SIGKILL.
+
+    What Ray documents for it needs its dashboard.
+    """
+    jobs: list[dict[str, Any]] = ray._private.state.jobs()  # noqa: SLF001 - see above
+    return any(known["JobID"] == job and known["IsDead"] for known in jobs)
+
+
+def spilled_bytes(node: dict[str, Any], timeout: float) -> int | None:
+    """Return how many bytes of a node's objects, of any owner, have been written to its disk.
+
+    Parameters
+    ----------
+    node : dict
+        The node as `ray.nodes` lists it.
+    timeout : float
+        Seconds to wait for the node.
+
+    Returns
+    -------
+    int or None
+        None where this cannot be asked: without grpcio, which ``ray[default]`` brings, or of a
+        node that does not answer.
+    """
+    try:
+        import grpc
+        from ray._private.grpc_utils import init_grpc_channel
+        from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
+    except ImportError:
+        return None
+    address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    stub = node_manager_pb2_grpc.NodeManagerServiceStub(init_grpc_channel(address))
+    messages: Any = node_manager_pb2  # whose types know nothing of what is in it
+    request = messages.GetNodeStatsRequest(include_memory_info=False)
+    try:
+        spilled: int = stub.GetNodeStats(request, timeout=timeout).store_stats.spilled_bytes_total
+    except grpc.RpcError:
+        return None
+    return spilled
