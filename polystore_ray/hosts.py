@@ -47,7 +47,7 @@ class HostTable:
         self._make, self._joined, self._lost = make, joined, lost
         self._lock = threading.RLock()
         self._hosts: dict[tuple[str, str], Any] = {}
-        self._watches: dict[Any, tuple[str, str]] = {}
+        self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
 
     def host(self, key: str, node: str, shipped: bytes, lost: str | None = None) -> Any:
@@ -70,7 +70,7 @@ class HostTable:
         with self._lock:
             host: Any = self._hosts.get((key, node))
             if host is not None and actor_id(host) == lost:
-                self._forget(key, node, host)
+                self._forget(key, node)
                 host = None
             if host is None:
                 if not is_alive(node):
@@ -80,7 +80,7 @@ class HostTable:
                     self._joined(node, actor_id(host))
                 else:
                     self._classes[key] = shipped
-                self._watches[host.watch.remote()] = (key, node)
+                self._watches[host.watch.remote()] = (key, node, host)
             return host
 
     def classes(self) -> dict[str, bytes]:
@@ -112,23 +112,28 @@ class HostTable:
 
     def _ended(self, watch: Any) -> None:
         with self._lock:
-            key, node = self._watches.pop(watch, ("", ""))  # forgotten at the end of the store
-            host: Any = self._hosts.get((key, node))
+            watched = self._watches.pop(watch, None)
+        if watched is None:
+            return  # forgotten at the end of the store
+        key, node, host = watched
         try:
             ray.get(watch)
         except ray_exceptions.ActorUnavailableError:
             # It may only be out of reach for a moment.
             with self._lock:
-                if host is not None and self._hosts.get((key, node)) is host:
-                    self._watches[host.watch.remote()] = (key, node)
+                if self._is_current(key, node, host):
+                    self._watches[host.watch.remote()] = (key, node, host)
             time.sleep(_WATCHED_EVERY)
         except ray_exceptions.RayActorError as error:
             with self._lock:
-                if host is not None and self._hosts.get((key, node)) is host:
+                if self._is_current(key, node, host):
                     logger.warning("the host %s on node %s was lost (%s)", key, node, error)
-                    self._forget(key, node, host)
+                    self._forget(key, node)
 
-    def _forget(self, key: str, node: str, host: Any) -> None:
+    def _is_current(self, key: str, node: str, host: Any) -> bool:
+        return self._hosts.get((key, node)) is host
+
+    def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
         if key == MEMORY:
             self._lost(node)

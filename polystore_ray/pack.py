@@ -60,7 +60,10 @@ class Pack:
         parts: list[Any] = []
         sizes: list[int] = []
         for member in members:
-            kind, part = (None, member) if isinstance(member, bytes) else _as_bytes(member)
+            kind: Kind = None
+            part: Any = member
+            if not isinstance(member, bytes):
+                kind, part = _as_bytes(member)
             found = known.get(kind)
             if found is None:
                 found = known[kind] = (len(known), part.nbytes if kind else 0)
