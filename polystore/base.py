@@ -17,6 +17,7 @@ from metaclass_registry import (
     register_once,
 )
 
+from polystore.asynchronous import AsyncLoads, AsyncSaves
 from polystore.exceptions import (
     BatchLengthError,
     InvalidPathError,
@@ -169,7 +170,7 @@ class BackendBase(metaclass=BackendMeta):
         self.close()
 
 
-class DataSource(ABC):
+class DataSource(AsyncLoads, ABC):
     """The reading half of a backend.
 
     Four methods are abstract; every other has a default built on them, correct for any
@@ -301,7 +302,7 @@ class DataSource(ABC):
         return {"type": kind, "path": as_text(path), "exists": exists}
 
 
-class DataSink(ABC):
+class DataSink(AsyncSaves, ABC):
     """The writing half of a backend: `save` is abstract, the rest is optional or derived."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from polystore.asynchronous import AsyncLoads, AsyncSaves
 from polystore.base import accepts, backend_key, path_exists
 from polystore.exceptions import (
     BackendNotFoundError,
@@ -23,7 +24,7 @@ __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
 IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 
 
-class FileManager:
+class FileManager(AsyncLoads, AsyncSaves):
     """Route each operation to the backend it names.
 
     There is no default backend and no fallback to another one. Beside the routing there is
