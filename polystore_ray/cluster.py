@@ -144,19 +144,23 @@ class RayTransport(Transport):
 
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         # Ray runs a task where most of the bytes of its arguments are.
-        task = _Apply.options(num_cpus=0).remote(save, reference)
+        task = _Apply.options(num_cpus=0, max_retries=0).remote(save, reference)
         wait_for(task, backend=MEMORY, timeout=self.timeout, path=path)
 
     def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
         window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         started: deque[Any] = deque()
-        for where, function, arguments in tasks:
-            placed = {"scheduling_strategy": on_node(where[0], movable=True)} if where else {}
-            started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
-            if len(started) >= window:
+        try:
+            for where, function, arguments in tasks:
+                placed = {"scheduling_strategy": on_node(where[0], movable=True)} if where else {}
+                started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
+                if len(started) >= window:
+                    yield _result(started.popleft())
+            while started:
                 yield _result(started.popleft())
-        while started:
-            yield _result(started.popleft())
+        finally:
+            for task in started:
+                ray.cancel(task)
 
     # Hosts
 

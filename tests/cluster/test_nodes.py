@@ -1,0 +1,253 @@
+"""One memory on three nodes: where bytes are, and what is left when parts of a cluster are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from polystore_ray import DataLostError, RayBackendRegistry
+
+MIB = 2**20
+WITHIN = 30.0  # seconds
+
+
+class Nodes:
+    """A cluster with a head and two nodes, on each of which code can be run."""
+
+    def __init__(self) -> None:
+        arguments = {"num_cpus": 2, "object_store_memory": 256 * MIB}
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={**arguments, "include_dashboard": False}
+        )
+        ray.init(address=self.cluster.address, log_to_driver=False)
+        self.arguments = arguments
+        self.head = ray.get_runtime_context().get_node_id()
+        self.added: dict[str, Any] = {}
+        self.one, self.two = self.add(), self.add()
+
+    def add(self) -> str:
+        node = self.cluster.add_node(**self.arguments)
+        self.cluster.wait_for_nodes()
+        self.added[node.node_id] = node
+        return str(node.node_id)
+
+    def remove(self, node: str) -> None:
+        """Take a node away without grace."""
+        self.cluster.remove_node(self.added.pop(node), allow_graceful=False)
+
+    def run(self, node: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        return ray.get(self.start(node, function, *arguments), timeout=120)
+
+    def start(self, node: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        # A process of its own, which can be lost alone.
+        task: Any = ray.remote(num_cpus=0, max_calls=1)(function)
+        where = NodeAffinitySchedulingStrategy(node, soft=False)
+        return task.options(scheduling_strategy=where).remote(*arguments)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    ray.shutdown()
+    nodes = Nodes()
+    yield nodes
+    ray.shutdown()
+    nodes.cluster.shutdown()
+
+
+@pytest.fixture
+def registry(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[RayBackendRegistry]:
+    registry = RayBackendRegistry(request.node.name[:60])
+    yield registry
+    registry.shutdown()
+
+
+def save(registry: RayBackendRegistry, path: str, number: int) -> int:
+    registry["memory"].save(np.full(MIB, number), path)
+    return os.getpid()
+
+
+def first(registry: RayBackendRegistry, path: str) -> tuple[int, bool]:
+    array = registry["memory"].load(path)
+    return int(array[0]), array.flags.writeable or array.flags.owndata
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + WITHIN
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def kill(pid: int) -> None:
+    """Kill a process and wait for its end; one that owns objects does not end by itself."""
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_bytes_are_where_they_were_saved_and_read_everywhere(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    for number, node in enumerate((nodes.head, nodes.one, nodes.two)):
+        nodes.run(node, save, registry, f"/{number}", number)
+    paths = [f"/{number}" for number in range(3)]
+    assert registry["memory"].locations(paths) == [(nodes.head,), (nodes.one,), (nodes.two,)]
+    for node in (nodes.head, nodes.one, nodes.two):
+        for number in range(3):
+            assert nodes.run(node, first, registry, f"/{number}") == (number, False)
+    status = registry.status()
+    assert {part.node for part in status.nodes} == {nodes.head, nodes.one, nodes.two}
+    assert all(part.pinned_bytes > 8 * MIB for part in status.nodes)
+
+
+def test_a_node_that_joins_later_works_by_itself(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    registry["memory"].save(np.full(MIB, 7), "/a")
+    late = nodes.add()
+    assert nodes.run(late, first, registry, "/a") == (7, False)
+    nodes.run(late, save, registry, "/late", 8)
+    assert registry["memory"].locations(["/late"]) == [(late,)]
+    nodes.remove(late)
+    assert eventually(lambda: late not in {n["NodeID"] for n in ray.nodes() if n["Alive"]})
+
+
+def test_a_value_whose_saver_died_is_read_on_another_node(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    kill(nodes.run(nodes.one, save, registry, "/a", 5))
+    for node in (nodes.two, nodes.one, nodes.head):
+        assert nodes.run(node, first, registry, "/a") == (5, False)
+    assert registry["memory"].locations(["/a"]) == [(nodes.one,)]
+
+
+def test_references_outlive_the_saver(nodes: Nodes, registry: RayBackendRegistry) -> None:
+    def save_small_too(registry: RayBackendRegistry) -> int:
+        memory = registry["memory"]
+        memory.save_batch(["small", np.full(MIB, 3)], ["/s", "/a"])
+        memory.save_batch([np.full(1000, n) for n in range(100)], [f"/p{n}" for n in range(100)])
+        return os.getpid()
+
+    pid = nodes.run(nodes.one, save_small_too, registry)
+    references = registry["memory"].refs(["/s", "/a", "/p7"])
+    kill(pid)
+    small, large, packed = ray.get(references)
+    assert (small, int(large[0]), int(packed[0])) == ("small", 3, 7)
+    assert not large.flags.writeable
+    assert nodes.run(nodes.two, lambda array: int(array.sum()), references[1]) == 3 * MIB
+    registry["memory"].delete("/a")
+    assert ray.get(registry["memory"].ref("/p8"))[0] == 8
+
+
+def test_what_a_task_returned_is_saved_where_it_is(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    reference = nodes.start(nodes.two, lambda: np.full(4 * MIB, 9))
+    memory.save_ref(reference, "/d/a", parents=True)
+    assert memory.locations(["/d/a"]) == [(nodes.two,)]
+    assert first(registry, "/d/a") == (9, False)
+    with pytest.raises(FileExistsError):
+        memory.save_ref(reference, "/d/a")
+    with pytest.raises(TypeError, match="ObjectRef"):
+        memory.save_ref(ray.put([ray.put(1)]), "/d/b")
+
+
+def test_map_runs_where_the_bytes_are(nodes: Nodes, registry: RayBackendRegistry) -> None:
+    wanted = [nodes.one, nodes.two, nodes.head, nodes.two]
+    for number, node in enumerate(wanted):
+        nodes.run(node, save, registry, f"/{number}", number)
+
+    def where(array: Any) -> tuple[int, str]:
+        return int(array[0]), ray.get_runtime_context().get_node_id()
+
+    paths = [f"/{number}" for number in range(4)]
+    assert registry["memory"].map(where, paths) == [*enumerate(wanted)]
+    with pytest.raises(ZeroDivisionError):
+        registry["memory"].map(lambda array: 1 // 0, paths)
+
+
+def kill_volume(registry: RayBackendRegistry, node: str) -> None:
+    """Kill the process of a node's volume, as the memory monitor would."""
+    namespace = next(
+        actor["namespace"]
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if f"/{registry._store}/" in actor["namespace"]
+    )
+    volume = ray.get_actor(f"memory@{node}", namespace)
+    kill(ray.get(volume.__ray_call__.remote(lambda _: os.getpid())))
+
+
+def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    @ray.remote(num_cpus=0)
+    class Saver:
+        def save(self, registry: RayBackendRegistry, path: str) -> int:
+            return save(registry, path, 4)
+
+    where = NodeAffinitySchedulingStrategy(nodes.one, soft=False)
+    lives, ends = (Saver.options(scheduling_strategy=where).remote() for _ in range(2))  # type: ignore[attr-defined]
+    ray.get(lives.save.remote(registry, "/kept"))
+    gone = ray.get(ends.save.remote(registry, "/gone"))
+    registry["memory"].save(1, "/small")
+    kill(gone)
+    kill_volume(registry, nodes.one)
+    assert eventually(lambda: registry.status().lost == 1)
+    assert registry["memory"].locations(["/kept"]) == [(nodes.one,)]
+    with pytest.raises(DataLostError, match=rf"node {nodes.one}.*'/gone' \(backend memory\)"):
+        registry["memory"].load("/gone")
+    ray.kill(lives)
+    assert nodes.run(nodes.two, first, registry, "/kept") == (4, False)
+    assert registry["memory"].load("/small") == 1
+    nodes.run(nodes.one, save, registry, "/new", 2)
+    assert first(registry, "/new") == (2, False)
+    registry["memory"].delete("/gone")
+    assert registry.status().lost == 0
+
+
+def test_a_lost_node_loses_what_only_it_had_and_says_so(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    late = nodes.add()
+    nodes.run(late, save, registry, "/gone", 1)
+    nodes.run(nodes.one, save, registry, "/kept", 2)
+
+    def save_small(registry: RayBackendRegistry) -> None:
+        registry["memory"].save("small", "/small")
+
+    nodes.run(late, save_small, registry)
+    nodes.remove(late)
+    with pytest.raises(DataLostError, match=f"node {late}"):
+        for _ in range(1000):
+            registry["memory"].load("/gone")
+            time.sleep(0.1)
+    assert registry["memory"].exists("/gone")
+    assert first(registry, "/kept") == (2, False)
+    assert registry["memory"].load("/small") == "small"
+    nodes.run(nodes.one, save, registry, "/new", 3)
+    registry["memory"].delete("/gone")
+
+
+def test_a_volume_lost_during_saves_loses_no_save_that_returned(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    memory.save(np.zeros(MIB), "/0")
+    for number in range(1, 12):
+        if number == 5:
+            kill_volume(registry, nodes.head)
+        memory.save(np.full(MIB, number), f"/{number}")
+    for number in range(12):
+        assert first(registry, f"/{number}") == (number, False)
