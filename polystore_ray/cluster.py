@@ -6,6 +6,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,14 +15,22 @@ from ray import exceptions as ray_exceptions
 from ray.util.client import ray as ray_client
 
 from polystore.backend_registry import backend_class
+from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Envelope, as_message, open_message
-from polystore_ray.errors import HostLostError, StoreUnavailableError
+from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.host import class_to_bytes
-from polystore_ray.messages import Items, NotPinnedError, Pin, Request, new_operation_id
+from polystore_ray.messages import (
+    Items,
+    NotPinnedError,
+    Pin,
+    Request,
+    StaleVolumeError,
+    new_operation_id,
+)
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import MEMORY, nodes, on_node
+from polystore_ray.placement import MEMORY, near_node, nodes
 from polystore_ray.ray_errors import translated
 from polystore_ray.ray_internals import actor_id, spilled_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
@@ -100,14 +109,30 @@ class RayTransport(Transport):
             return
         packed = pickle.dumps(items, protocol=5)
         operation_id = new_operation_id()
-        patience = 0.9 * self.timeout  # so that what the volume has to say arrives in time
-        self._of_host(
-            MEMORY,
-            self._node,
-            lambda volume: volume.publish.remote(pins, packed, operation_id, patience),
-            path=path,
-            repeatable=True,
-        )
+        deadline = time.monotonic() + self.timeout
+        while True:
+            volume = self._host(MEMORY, self._node)
+            # Ray makes the second call as soon as the first one is answered.
+            pinned = volume.pin.remote(pins, 0.9 * (deadline - time.monotonic()))
+            publish = partial(self._controller.publish.remote, pins, packed, operation_id, pinned)
+            try:
+                self._of_store(publish, path)
+            except (StoreUnavailableError, StaleVolumeError):
+                if time.monotonic() > deadline or not self._is_lost(volume, pinned):
+                    raise
+            except CallTimeoutError:
+                raise  # it may have been published
+            except StorageError:
+                volume.release.remote([pin.id for pin in pins])
+                raise
+            else:
+                return
+
+    def _is_lost(self, volume: Any, pinned: Any) -> bool:
+        """Tell whether a publication failed because of its volume; then there is a new one."""
+        with suppress(HostLostError):
+            wait_for(pinned, backend=MEMORY, timeout=self.timeout)
+        return self._host(MEMORY, self._node, lost=actor_id(volume)) is not volume
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
         if not pins:
@@ -152,7 +177,7 @@ class RayTransport(Transport):
         started: deque[Any] = deque()
         try:
             for where, function, arguments in tasks:
-                placed = {"scheduling_strategy": on_node(where[0], movable=True)} if where else {}
+                placed = {"scheduling_strategy": near_node(where[0])} if where else {}
                 started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
                 if len(started) >= window:
                     yield _result(started.popleft())

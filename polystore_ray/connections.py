@@ -14,7 +14,13 @@ from polystore_ray.addresses import require_listener
 from polystore_ray.cluster import RayTransport
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import CONTROLLER, actor_options, store_namespace, this_process
+from polystore_ray.placement import (
+    CONTROLLER,
+    actor_options,
+    head_node,
+    store_namespace,
+    this_process,
+)
 
 __all__ = ["connect", "disconnect"]
 
@@ -99,7 +105,8 @@ def _controller(
     namespace = store_namespace(store, job)
     try:
         if create:
-            wanted = actor_options(namespace, CONTROLLER, node, movable=True)
+            # Worker nodes come and go; what loses its controller loses its tree.
+            wanted = actor_options(namespace, CONTROLLER, head_node() or node)
             controller = ControllerActor.options(get_if_exists=True, **wanted).remote(
                 namespace, job, options
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections import OrderedDict, defaultdict
@@ -142,25 +141,21 @@ class StoreController:
         )
         self._ledger.admit(items.facts, replaced(places), inline=False)
 
-    def _publish(self, pins: list[Pin], items: Items | bytes, volume: str | None = None) -> None:
+    def _publish(self, pins: list[Pin], items: Items, volume: str = "") -> None:
         """Make values visible, all at once or not at all.
 
         Parameters
         ----------
         pins : list of Pin
-            The objects that hold them, pinned by the volume that sends this.
-        items : Items or bytes
-            The values, pickled where they come through a volume.
+            The objects that hold them.
+        items : Items
+            The values.
         volume : str, optional
-            Which incarnation of its node's volume sends this: one that is believed to be dead
-            pins nothing.
+            Which incarnation of its node's volume has pinned the objects: one that is believed
+            to be dead pins nothing.
         """
-        if isinstance(items, bytes):
-            items = pickle.loads(items)
-            assert isinstance(items, Items)  # noqa: S101 - what volumes send
         for node in {node for pin in pins for node in pin.nodes}:
-            if self._volumes.get(node) != volume:
-                raise StaleVolumeError(f"{volume!r} is not the volume of node {node} any more")
+            self._check_current(node, volume)
         places = self._tree.check_put(
             items.paths,
             overwrite=items.overwrite,
@@ -214,8 +209,13 @@ class StoreController:
         if unknown:
             self._release(node, unknown)
 
-    def _unknown(self, ids: list[str]) -> list[str]:
-        """Return which of these objects no entry refers to."""
+    def _check_current(self, node: str, incarnation: str) -> None:
+        if self._volumes.get(node) != incarnation:
+            raise StaleVolumeError(f"{incarnation!r} is not the volume of node {node} any more")
+
+    def _unknown(self, ids: list[str], node: str, incarnation: str) -> list[str]:
+        """Return which of the objects that a volume holds no entry refers to."""
+        self._check_current(node, incarnation)
         return [id_ for id_ in ids if id_ not in self._ledger.held]
 
     def _lost(self, ids: list[str], reason: str) -> None:

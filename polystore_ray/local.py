@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from polystore.backend_registry import backend_class
-from polystore.exceptions import UnsupportedOperationError
+from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.seal import Sealed
 from polystore_ray.controller import StoreController
 from polystore_ray.envelope import Envelope, as_message, open_message, sealed_message
@@ -73,8 +72,12 @@ class LocalTransport(Transport):
 
     def publish(self, pins: list[Pin], items: Items) -> None:
         if pins:
-            self._volume.publish(pins, pickle.dumps(items), new_operation_id(), self.timeout)
-            self._look_after()
+            volume = self._volume.pin(pins, self.timeout)
+            try:
+                self.change("publish", pins, items, volume)
+            except StorageError:
+                self._volume.release([pin.id for pin in pins])
+                raise
         else:
             self.change("publish", [], items)
 

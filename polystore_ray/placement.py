@@ -11,11 +11,12 @@ __all__ = [
     "CONTROLLER",
     "MEMORY",
     "actor_options",
+    "head_node",
     "host_name",
     "is_alive",
+    "near_node",
     "nodes",
     "object_store_bytes",
-    "on_node",
     "store_namespace",
     "this_process",
 ]
@@ -36,6 +37,11 @@ def this_process() -> tuple[str, str]:
 def nodes() -> list[dict[str, Any]]:
     """Return the nodes that are alive, as `ray.nodes` lists them."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def head_node() -> str | None:
+    """Return the id of the head node, which stays as long as its cluster, if it is marked."""
+    return next((n["NodeID"] for n in nodes() if "node:__internal_head__" in n["Resources"]), None)
 
 
 def is_alive(node: str) -> bool:
@@ -61,15 +67,16 @@ def host_name(key: str, node: str) -> str:
     return f"{key}@{node}"
 
 
-def on_node(node: str, *, movable: bool) -> NodeAffinitySchedulingStrategy:
-    """Return the scheduling strategy that puts a task or an actor on a node."""
-    return NodeAffinitySchedulingStrategy(node, soft=movable)
+def near_node(node: str) -> NodeAffinitySchedulingStrategy:
+    """Return the scheduling strategy for a task that had best run on a node."""
+    return NodeAffinitySchedulingStrategy(node, soft=True)
 
 
-def actor_options(namespace: str, name: str, node: str, *, movable: bool) -> dict[str, Any]:
+def actor_options(namespace: str, name: str, node: str) -> dict[str, Any]:
     """Return the options of a store's actor.
 
-    It is detached, since it must outlive the process that happened to need it first; it takes no
+    It stays on its node (measured in Ray 2.60: a soft affinity puts an actor anywhere). It is
+    detached, since it must outlive the process that happened to need it first; it takes no
     CPU; and it is not restartable, since Ray's memory monitor picks restartable actors first.
     """
     return {
@@ -78,5 +85,5 @@ def actor_options(namespace: str, name: str, node: str, *, movable: bool) -> dic
         "lifetime": "detached",
         "num_cpus": 0,
         "max_restarts": 0,
-        "scheduling_strategy": on_node(node, movable=movable),
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
     }

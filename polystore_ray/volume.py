@@ -11,7 +11,6 @@ from typing import Any
 from polystore.exceptions import StorageError, StorageFullError
 from polystore.seal import Sealed, seal
 from polystore_ray.envelope import Envelope
-from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
 from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
 from polystore_ray.pack import Pack
 
@@ -34,8 +33,7 @@ class MemoryVolume:
     An object is *pinned* by its bytes, which stay in place whatever becomes of its owner; Ray
     cannot spill it. An *adopted* object was put again by the volume and is an ordinary one.
 
-    A volume calls the controller and nobody calls a volume while the controller waits: calls go
-    from client to volume to controller, so that they cannot wait for each other in a circle.
+    A volume may wait for the controller, which never waits for a volume.
 
     Parameters
     ----------
@@ -73,58 +71,58 @@ class MemoryVolume:
         self._pinned_bytes = 0
         self._adopted: dict[str, Pin] = {}
         self._adopting: dict[str, threading.Lock] = {}
-        self._unsure: set[str] = set()
+        self._unconfirmed: dict[str, float] = {}  # when they were pinned
 
-    def publish(self, pins: list[Pin], items: bytes, operation_id: str, timeout: float) -> None:
-        """Pin objects, then let the controller publish the items that they hold, all or none.
+    def pin(self, pins: list[Pin], timeout: float) -> str:
+        """Pin objects, for a client that then has the controller publish what they hold.
 
         Parameters
         ----------
         pins : list of Pin
             The objects, put by the client or by this volume.
-        items : bytes
-            The pickled `Items`, for the controller.
-        operation_id : str
-            The publication's, also when it is repeated.
         timeout : float
             Seconds to wait for room.
+
+        Returns
+        -------
+        str
+            The incarnation of this volume, for the controller to know whose word it is.
 
         Raises
         ------
         StorageFullError
             If so much is pinned that there is no room, and adoption does not catch up in time.
-        StorageError
-            As the controller's operation ``publish``; nothing stays pinned then.
         """
         new = [pin for pin in pins if pin.id not in self._adopted]
         self._wait_for_room(sum(pin.nbytes for pin in new), timeout)
         self._pin(new)
-        ids = [pin.id for pin in pins]
-        try:
-            self._ask(Request("publish", (pins, items, self._incarnation), operation_id))
-        except (CallTimeoutError, StoreUnavailableError):
-            # Without an answer it may have been published.
-            with self._lock:
-                self._unsure.update(ids)
-            raise
-        except StorageError:
-            self.release(ids)
-            raise
-
-    def reconcile(self) -> None:
-        """Let go of what was pinned for publications that never came to be."""
         with self._lock:
-            unsure, self._unsure = list(self._unsure), set()
-        if unsure:
-            try:
-                self.release(self._ask(Request("unknown", (unsure,))))
-            except StorageError:
-                with self._lock:
-                    self._unsure.update(unsure)
+            self._unconfirmed |= dict.fromkeys((pin.id for pin in pins), time.monotonic())
+        return self._incarnation
+
+    def reconcile(self, age: float) -> None:
+        """Let go of what was pinned this long ago in seconds, and was never published.
+
+        Raises
+        ------
+        StaleVolumeError
+            If the controller has given this volume up.
+        """
+        before = time.monotonic() - age
+        with self._lock:
+            doubtful = [id_ for id_, when in self._unconfirmed.items() if when <= before]
+        if doubtful:
+            self.release(self._ask(Request("unknown", (doubtful, self._node, self._incarnation))))
+            with self._lock:
+                for id_ in doubtful:
+                    self._unconfirmed.pop(id_, None)
 
     def put(self, sealed: Sealed) -> Pin:
-        """Put a value for a client that cannot put it itself, and hold it for `publish`."""
-        return self._own(new_operation_id(), sealed)
+        """Put a value for a client that cannot put it itself, and hold it."""
+        pin = self._own(new_operation_id(), sealed)
+        with self._lock:
+            self._unconfirmed[pin.id] = time.monotonic()
+        return pin
 
     def pack(self, messages: Sequence[bytes]) -> Pin:
         """Put small values as one pack, and hold it."""
@@ -143,6 +141,7 @@ class MemoryVolume:
                 self._unpin(id_)
                 self._adopted.pop(id_, None)
                 self._adopting.pop(id_, None)
+                self._unconfirmed.pop(id_, None)
 
     def adopt(self, pin: Pin, dropped: Sequence[int] = ()) -> Pin:
         """Put an object again, because its owner is gone or some of it is needed no more.

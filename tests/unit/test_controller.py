@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import pytest
@@ -61,7 +60,7 @@ class Store:
     def publish_pack(self, id_: str, paths: list[str]) -> None:
         facts: list[Facts] = [(3, None, None)] * len(paths)
         items = Items(paths, facts, [(0, number) for number in range(len(paths))])
-        self.change("publish", [pin(id_)], pickle.dumps(items), VOLUME)
+        self.change("publish", [pin(id_)], items, VOLUME)
 
 
 @pytest.fixture
@@ -276,7 +275,9 @@ def test_what_was_deleted_meanwhile_is_not_pinned_again(store: Store) -> None:
 
 def test_tells_which_pins_it_does_not_know(store: Store) -> None:
     store.publish("/a", pin("p"))
-    assert store.ask("unknown", ["p", "q"]) == ["q"]
+    assert store.ask("unknown", ["p", "q"], NODE, VOLUME) == ["q"]
+    with pytest.raises(StaleVolumeError):
+        store.ask("unknown", ["p"], NODE, "an older volume")
 
 
 @pytest.mark.parametrize("operation", ["_publish", "__init__", "put", "handle", "read_all"])

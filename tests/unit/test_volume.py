@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from typing import Any
@@ -8,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polystore.exceptions import PathExistsError, StorageError, StorageFullError
+from polystore.exceptions import StorageError, StorageFullError
 from polystore.seal import seal
 from polystore_ray.envelope import Envelope, sealed_message
 from polystore_ray.errors import CallTimeoutError, DataLostError
 from polystore_ray.messages import NotPinnedError, Pin, Request
 from polystore_ray.pack import Pack
 from polystore_ray.volume import MemoryVolume
-
-ITEMS = pickle.dumps("items")
 
 
 class Around:
@@ -49,8 +46,8 @@ class Around:
             raise self.error
         return self.unknown if request.operation == "unknown" else None
 
-    def publish(self, *pins: Pin, timeout: float = 5) -> None:
-        self.volume.publish(list(pins), ITEMS, "op", timeout)
+    def pin(self, *pins: Pin, timeout: float = 5) -> str:
+        return self.volume.pin(list(pins), timeout)
 
     def operations(self) -> list[str]:
         return [request.operation for request in self.requests]
@@ -60,48 +57,36 @@ def pin(id_: str = "p", value: Any = "value", nbytes: int = 100) -> Pin:
     return Pin(id_, ("node",), Envelope(seal(value)), nbytes)
 
 
-def test_publish_pins_first_and_hands_its_operation_id_on() -> None:
+def test_pins_and_says_who_it_is() -> None:
     around, one = Around(), pin()
-    around.publish(one)
-    assert around.requests == [Request("publish", ([one], ITEMS, "v1"), "op")]
-    assert around.volume.status()["pinned_bytes"] == 100
+    assert around.pin(one, one) == "v1"
+    around.pin(one)
+    status = around.volume.status()
+    assert (status["pinned"], status["pinned_bytes"]) == (1, 100)
+    assert around.requests == []
 
 
-def test_a_refused_publication_leaves_nothing_pinned() -> None:
+def test_what_was_never_published_is_let_go_in_the_end() -> None:
     around = Around()
-    around.error = PathExistsError("taken", path="/a")
-    with pytest.raises(PathExistsError):
-        around.publish(pin())
-    assert around.volume.status()["pinned"] == 0
-
-
-def test_a_publication_without_an_answer_stays_pinned_until_it_is_known() -> None:
-    around = Around()
+    around.pin(pin("made"), pin("not made"))
+    around.unknown = ["not made"]
+    around.volume.reconcile(60)
+    assert around.volume.status()["pinned"] == 2
     around.error = CallTimeoutError("no answer")
     with pytest.raises(CallTimeoutError):
-        around.publish(pin("made"), pin("not made"))
-    around.volume.reconcile()
+        around.volume.reconcile(0)
     assert around.volume.status()["pinned"] == 2
-    around.error, around.unknown = None, ["not made"]
-    around.volume.reconcile()
-    assert around.requests[-1].arguments == (["made", "not made"],) or around.requests[
-        -1
-    ].arguments == (["not made", "made"],)
+    around.error = None
+    around.volume.reconcile(0)
+    assert around.requests[-1].arguments == (["made", "not made"], "node", "v1")
     assert around.volume.status()["pinned"] == 1
-    around.volume.reconcile()
-    assert around.operations().count("unknown") == 2
-
-
-def test_a_repeated_publication_counts_once() -> None:
-    around = Around()
-    around.publish(pin())
-    around.publish(pin())
-    assert around.volume.status()["pinned_bytes"] == 100
+    around.volume.reconcile(0)
+    assert len(around.requests) == 2
 
 
 def test_adopt_puts_the_object_again_once_for_all_readers() -> None:
     around, one = Around(), pin()
-    around.publish(one)
+    around.pin(one)
     adopted: list[Pin] = []
     readers = [
         threading.Thread(target=lambda: adopted.append(around.volume.adopt(one))) for _ in range(8)
@@ -112,14 +97,14 @@ def test_adopt_puts_the_object_again_once_for_all_readers() -> None:
         reader.join()
     assert around.puts == [one.ref]
     assert len(set(map(id, adopted))) == 1
-    assert around.operations() == ["publish", "adopted"]
+    assert around.operations() == ["adopted"]
     status = around.volume.status()
     assert (status["pinned"], status["adopted"]) == (0, 1)
 
 
 def test_a_released_object_cannot_be_adopted() -> None:
     around = Around()
-    around.publish(pin())
+    around.pin(pin())
     around.volume.release(["p", "never pinned"])
     with pytest.raises(NotPinnedError):
         around.volume.adopt(pin())
@@ -129,7 +114,7 @@ def test_a_pack_is_put_again_without_what_was_dropped() -> None:
     around = Around()
     pack = Pack.of([np.full(1000, i) for i in range(4)])
     one = pin(value=pack, nbytes=seal(pack).nbytes)
-    around.publish(one)
+    around.pin(one)
     adopted = around.volume.adopt(one, [0, 2])
     assert adopted.nbytes < 0.6 * one.nbytes
     assert [int(value[0]) for value in adopted.ref.sealed.open().values([1, 3])] == [1, 3]
@@ -147,10 +132,10 @@ def test_small_values_are_put_as_a_pack_that_is_held() -> None:
     assert around.volume.status()["adopted"] == 0
 
 
-def test_a_value_put_for_a_client_is_published_without_being_pinned_again() -> None:
+def test_a_value_put_for_a_client_is_held_without_being_pinned_again() -> None:
     around = Around()
     made = around.volume.put(seal("value"))
-    around.publish(made)
+    around.pin(made)
     status = around.volume.status()
     assert (status["pinned"], status["adopted"]) == (0, 1)
 
@@ -172,7 +157,7 @@ def test_the_oldest_pins_beyond_the_budget_are_adopted() -> None:
     around = Around(capacity=1000, budget=0.5)
     pins = [pin(f"p{i}") for i in range(7)]
     for one in pins:
-        around.publish(one)
+        around.pin(one)
     threading.Thread(target=around.volume.make_room, daemon=True).start()
     wait_until(lambda: len(around.puts) == 2)
     time.sleep(0.05)
@@ -183,24 +168,24 @@ def test_the_oldest_pins_beyond_the_budget_are_adopted() -> None:
 def test_saves_are_held_back_until_there_is_room() -> None:
     around = Around(capacity=1000)
     for i in range(8):
-        around.publish(pin(f"p{i}"))
+        around.pin(pin(f"p{i}"))
     with pytest.raises(StorageFullError, match="800 bytes are pinned"):
-        around.publish(pin("late"), timeout=0.05)
-    saver = threading.Thread(target=around.publish, args=(pin("late"),))
+        around.pin(pin("late"), timeout=0.05)
+    saver = threading.Thread(target=around.pin, args=(pin("late"),))
     saver.start()
     time.sleep(0.05)
     assert saver.is_alive()
     threading.Thread(target=around.volume.make_room, daemon=True).start()
     saver.join(5)
     assert not saver.is_alive()
-    assert around.operations().count("publish") == 9
+    assert around.volume.status()["adopted"]
 
 
 def test_a_value_larger_than_the_limit_goes_alone() -> None:
     around = Around(capacity=1000)
-    around.publish(pin("p", nbytes=2000), timeout=0.05)
+    around.pin(pin("p", nbytes=2000), timeout=0.05)
     with pytest.raises(StorageFullError):
-        around.publish(pin("q", nbytes=1), timeout=0.05)
+        around.pin(pin("q", nbytes=1), timeout=0.05)
 
 
 def test_what_cannot_be_adopted_stays_pinned_and_is_tried_again(
@@ -210,7 +195,7 @@ def test_what_cannot_be_adopted_stays_pinned_and_is_tried_again(
     around = Around(capacity=1000)
     around.put_error = StorageError("the disk is full")
     for i in range(6):
-        around.publish(pin(f"p{i}"))
+        around.pin(pin(f"p{i}"))
     threading.Thread(target=around.volume.make_room, daemon=True).start()
     time.sleep(0.1)
     assert around.volume.status()["pinned"] == 6
