@@ -198,9 +198,10 @@ def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(
             return save(registry, path, 4)
 
     where = NodeAffinitySchedulingStrategy(nodes.one, soft=False)
-    lives, ends = (Saver.options(scheduling_strategy=where).remote() for _ in range(2))  # type: ignore[attr-defined]
+    saver: Any = Saver
+    lives, ends = (saver.options(scheduling_strategy=where).remote() for _ in range(2))
     ray.get(lives.save.remote(registry, "/kept"))
-    gone: Any = ray.get(ends.save.remote(registry, "/gone"))
+    [gone] = ray.get([ends.save.remote(registry, "/gone")])
     registry["memory"].save(1, "/small")
     kill(gone)
     kill_volume(registry, nodes.one)
