@@ -6,7 +6,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from polystore_ray.messages import (
     StaleVolumeError,
     new_operation_id,
 )
+from polystore_ray.metrics import measured, moved
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, near_node, nodes
 from polystore_ray.ray_errors import translated
@@ -60,6 +61,12 @@ class RayTransport(Transport):
         self._hosts: dict[tuple[str, str], Any] = {}
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = ray_client.is_connected()
+
+    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
+        return measured(self._store, backend, operation)
+
+    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+        moved(self._store, backend, operation, nbytes)
 
     # The controller
 

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polystore.backend_registry import backend_class
@@ -57,6 +58,12 @@ class LocalTransport(Transport):
             ask=self._controller.handle,
         )
         self.change("volume_joined", _NODE, _NODE)
+
+    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+        return None
 
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         return self._controller.handle(Request(operation, arguments))

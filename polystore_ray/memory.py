@@ -15,7 +15,7 @@ from polystore.seal import seal
 from polystore_ray.errors import DataLostError
 from polystore_ray.messages import WHOLE, Found, InlineFullError, Items, NotPinnedError
 from polystore_ray.transport import Transport
-from polystore_ray.values import Sealing, opened
+from polystore_ray.values import Sealing, array_bytes, opened
 
 __all__ = ["ClusterMemoryBackend"]
 
@@ -80,7 +80,10 @@ class ClusterMemoryBackend(StorageBackend):
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment, in one call."""
         texts = [as_text(path, backend="memory") for path in paths]
-        values, _ = self._load(texts)
+        transport = self._connect()
+        with transport.measured("memory", "load"):
+            values, _ = self._load(texts)
+        transport.moved("memory", "load", array_bytes(values))
         if region is not None:
             values = [
                 take_region(value, region, path=text, backend="memory")
@@ -180,12 +183,14 @@ class ClusterMemoryBackend(StorageBackend):
         items = Items(
             items.paths, sealing.facts, [], items.overwrite, items.parents, items.if_version
         )
-        if transport.options.max_bytes is not None and sealing.has_objects:
-            transport.ask("check", items, path=items.paths[0])
-        try:
-            transport.publish(*sealing.put(transport.put, items))
-        except InlineFullError:
-            transport.publish(*sealing.put(transport.put, items, inline=False))
+        with transport.measured("memory", "save"):
+            if transport.options.max_bytes is not None and sealing.has_objects:
+                transport.ask("check", items, path=items.paths[0])
+            try:
+                transport.publish(*sealing.put(transport.put, items))
+            except InlineFullError:
+                transport.publish(*sealing.put(transport.put, items, inline=False))
+        transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))
 
     def _save_region(self, data: Any, path: str, region: Region) -> None:
         while True:
@@ -382,11 +387,15 @@ class ClusterMemoryBackend(StorageBackend):
 
     def _ask(self, operation: str, path: P, *arguments: Any) -> Any:
         text = as_text(path, backend="memory")
-        return self._connect().ask(operation, text, *arguments, path=text)
+        transport = self._connect()
+        with transport.measured("memory", operation):
+            return transport.ask(operation, text, *arguments, path=text)
 
     def _change(self, operation: str, path: P, *arguments: Any) -> Any:
         text = as_text(path, backend="memory")
-        return self._connect().change(operation, text, *arguments, path=text)
+        transport = self._connect()
+        with transport.measured("memory", operation):
+            return transport.change(operation, text, *arguments, path=text)
 
 
 def _objects(found: Found) -> Iterable[tuple[int, int]]:

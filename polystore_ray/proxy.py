@@ -10,6 +10,7 @@ from polystore.exceptions import VFSTypeError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
 from polystore_ray.transport import Transport
+from polystore_ray.values import array_bytes
 
 __all__ = ["HostedBackend"]
 
@@ -124,7 +125,13 @@ class HostedBackend(StorageBackend):
         return self._run(method, self._path(path), *arguments, **options)
 
     def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
-        return self._connect().call_host(self._key, method, arguments, options)
+        transport = self._connect()
+        with transport.measured(self._key, method):
+            result = transport.call_host(self._key, method, arguments, options)
+        for moved in (arguments[0], result):
+            values = moved if isinstance(moved, list) else [moved]
+            transport.moved(self._key, method, array_bytes(values))
+        return result
 
     def _path(self, path: P) -> str:
         return self.hosted_class.portable_path(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from polystore.seal import Sealed
@@ -30,6 +31,14 @@ class Transport(ABC):
 
     options: StoreOptions
     timeout: float
+
+    @abstractmethod
+    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
+        """Count an operation in the metrics, where there are any."""
+
+    @abstractmethod
+    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+        """Count the bytes of values in the metrics, where there are any."""
 
     @abstractmethod
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:

@@ -6,7 +6,7 @@ they are more than that together. Every other value is an object of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from polystore_ray.envelope import SMALL, open_message, sealed_message
 from polystore_ray.messages import WHOLE, Facts, Found, Items, Pin, Stored
 from polystore_ray.pack import Member, Pack
 
-__all__ = ["Sealing", "opened"]
+__all__ = ["Sealing", "array_bytes", "opened"]
 
 _PACK = 8 * 2**20  # bytes in a pack, about
 
@@ -115,6 +115,11 @@ def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
     if facts is None and is_raw(array):
         facts = known[key] = (array.nbytes, *shape_and_dtype(array))
     return facts
+
+
+def array_bytes(values: Iterable[Any]) -> int:
+    """Return the bytes of those values that are arrays."""
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
 
 def opened(found: Found, objects: Sequence[Any], again: Callable[[Pin], Any]) -> list[Any]:

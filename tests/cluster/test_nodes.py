@@ -186,7 +186,8 @@ def kill_volume(registry: RayBackendRegistry, node: str) -> None:
         if f"/{registry._store}/" in actor["namespace"]
     )
     volume = ray.get_actor(f"memory@{node}", namespace)
-    kill(ray.get(volume.__ray_call__.remote(lambda _: os.getpid())))
+    pid: Any = volume.__ray_call__.remote(lambda _: os.getpid())
+    kill(ray.get(pid))
 
 
 def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(

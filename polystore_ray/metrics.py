@@ -1,0 +1,67 @@
+"""What a store did, as metrics that Ray exports to Prometheus and shows in its dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from ray.util.metrics import Counter, Histogram
+
+__all__ = ["measured", "moved"]
+
+_LABELS = ("store", "backend", "operation")
+_SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+
+
+class _Metrics:
+    """The metrics of this process, made when something is counted first."""
+
+    def __init__(self) -> None:
+        self.operations = Counter(
+            "polystore_operations", "Operations that ended, well or not", tag_keys=_LABELS
+        )
+        self.errors = Counter(
+            "polystore_errors", "Operations that raised", tag_keys=(*_LABELS, "error")
+        )
+        self.seconds = Histogram(
+            "polystore_operation_seconds",
+            "How long operations took, as callers saw it",
+            boundaries=_SECONDS,
+            tag_keys=_LABELS,
+        )
+        self.bytes = Counter(
+            "polystore_bytes", "Bytes of values that were saved and loaded", tag_keys=_LABELS
+        )
+
+
+_metrics = cache(_Metrics)
+
+
+@contextmanager
+def measured(store: str, backend: str, operation: str) -> Iterator[None]:
+    """Count an operation, its error, and how long it takes."""
+    metrics = _metrics()
+    labels = _labels(store, backend, operation)
+    start = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        metrics.errors.inc(1, {**labels, "error": type(error).__name__})
+        raise
+    finally:
+        metrics.operations.inc(1, labels)
+        metrics.seconds.observe(time.perf_counter() - start, labels)
+
+
+def moved(store: str, backend: str, operation: str, nbytes: int) -> None:
+    """Count the bytes of values."""
+    if nbytes:
+        _metrics().bytes.inc(nbytes, _labels(store, backend, operation))
+
+
+@cache
+def _labels(store: str, backend: str, operation: str) -> dict[str, Any]:
+    return {"store": store, "backend": backend, "operation": operation}

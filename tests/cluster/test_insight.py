@@ -1,0 +1,80 @@
+"""What operators see of a store: its status, and metrics as Prometheus scrapes them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from ray.util.metrics import Metric
+
+from polystore import FileManager
+from polystore_ray import RayBackendRegistry
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+MIB = 2**20
+
+
+@pytest.fixture
+def registry() -> Iterator[RayBackendRegistry]:
+    registry = RayBackendRegistry("insight")
+    yield registry
+    registry.shutdown()
+
+
+@pytest.fixture
+def fm(registry: RayBackendRegistry) -> FileManager:
+    return FileManager(registry)
+
+
+def test_status_counts_what_there_is(
+    registry: RayBackendRegistry, fm: FileManager, tmp_path: Path
+) -> None:
+    assert registry.status().files == 0
+    fm.save(np.zeros(MIB), "/d/large", backend="memory")
+    fm.save("small", "/d/small", backend="memory")
+    fm.save_batch([np.zeros(1000)] * 100, [f"/b/{i}" for i in range(100)], backend="memory")
+    fm.copy("/d/large", "/d/copy", backend="memory")
+    fm.list_dir(tmp_path, backend="disk")
+    status = registry.status()
+    assert (status.store, status.files, status.objects) == ("insight", 103, 2)
+    assert (status.inline_values, status.lost) == (1, 0)
+    assert status.bytes - 8 * MIB - 800_000 in range(100)
+    assert 0 < status.answered_in < 30
+    [node] = status.nodes
+    assert node.node == ray.get_runtime_context().get_node_id()
+    assert node.backends == ("disk", "memory")
+    assert (node.pinned, node.adopted) == (2, 0)
+    registry["memory"].ref("/d/large")
+    [node] = registry.status().nodes
+    assert (node.pinned, node.adopted) == (1, 1)
+
+
+def test_metrics_count_operations_errors_seconds_and_bytes(
+    fm: FileManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: Counter[str] = Counter()
+
+    def record(self: Metric, value: float, tags: dict[str, str]) -> None:
+        assert tags["store"] == "insight"
+        recorded[" ".join([self._name, *[*tags.values()][1:]])] += value  # type: ignore[assignment]
+
+    monkeypatch.setattr(Metric, "_record", record)
+    fm.save(np.zeros(MIB), "/a", backend="memory")
+    fm.load("/a", backend="memory")
+    with pytest.raises(FileNotFoundError):
+        fm.load("/none", backend="memory")
+    fm.save(np.zeros(100), tmp_path / "a.npy", backend="disk")
+    fm.load(tmp_path / "a.npy", backend="disk")
+    assert recorded["polystore_operations memory save"] == 1
+    assert recorded["polystore_operations memory load"] == 2
+    assert recorded["polystore_errors memory load PathNotFoundError"] == 1
+    assert recorded["polystore_bytes memory save"] == 8 * MIB
+    assert recorded["polystore_bytes memory load"] == 8 * MIB
+    assert recorded["polystore_bytes disk save"] == 800
+    assert recorded["polystore_bytes disk load"] == 800
+    assert 0 < recorded["polystore_operation_seconds memory load"] < 60
