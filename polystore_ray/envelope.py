@@ -7,7 +7,11 @@ value; in the process of a volume, which has no business with the value, it stay
 from __future__ import annotations
 
 import pickle
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from polystore.seal import Sealed, plain_bytes, seal
 
@@ -15,6 +19,7 @@ __all__ = [
     "SMALL",
     "Envelope",
     "Message",
+    "array_message",
     "as_message",
     "keep_closed",
     "open_message",
@@ -26,6 +31,9 @@ SMALL = 64 * 1024
 
 # A small value as bytes, or a large one alone in a tuple.
 Message = bytes | tuple[Any]
+
+_ARRAY = b"A"  # what a pickle never begins with
+_ALIGNED = 16  # bytes
 
 _closed = False
 
@@ -67,9 +75,32 @@ def sealed_message(sealed: Sealed) -> bytes:
     return pickle.dumps((plain_bytes(sealed.head), *map(plain_bytes, sealed.buffers)), protocol=5)
 
 
+def array_message(array: npt.NDArray[Any]) -> bytes:
+    """Return an array that is its bytes (`polystore.seal.is_raw`) as one bytes object."""
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    return _header(array.dtype, array.shape, order) + array.tobytes(order)
+
+
 def open_message(message: Message) -> Any:
     """Return the value of a message; the envelope of a large one has opened on arrival."""
     if isinstance(message, tuple):
         return message[0]
+    if message[:1] == _ARRAY:
+        end = int.from_bytes(message[1:5], "little")
+        dtype, shape, order = _described(message[5:end])
+        return np.ndarray(shape, dtype, message, end, order=order)
     head, *buffers = pickle.loads(message)
     return Sealed(head, tuple(buffers)).open()
+
+
+@lru_cache(maxsize=1024)  # most arrays are like others
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
+    kind = pickle.dumps((dtype, shape, order), protocol=5)
+    kind += bytes(-(5 + len(kind)) % _ALIGNED)  # what follows a pickle's end is not read
+    return _ARRAY + (5 + len(kind)).to_bytes(4, "little") + kind
+
+
+@lru_cache(maxsize=1024)
+def _described(kind: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
+    described: tuple[np.dtype[Any], tuple[int, ...], Any] = pickle.loads(kind)
+    return described

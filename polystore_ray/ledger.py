@@ -243,7 +243,7 @@ class Ledger:
             pin = held.pin
             if node in pin.nodes:
                 nodes = tuple(other for other in pin.nodes if other != node)
-                held.pin = Pin(pin.id, nodes, pin.ref, pin.nbytes)
+                held.pin = pin._replace(nodes=nodes)
                 if not nodes:
                     self._unpinned[pin.id] = node
 
@@ -257,7 +257,7 @@ class Ledger:
                 unknown.append(id_)
             else:
                 pin = held.pin
-                held.pin = Pin(pin.id, (*pin.nodes, node), pin.ref, pin.nbytes)
+                held.pin = pin._replace(nodes=(*pin.nodes, node))
         return unknown
 
     def lost(self, ids: Iterable[str], reason: str) -> None:

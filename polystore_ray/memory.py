@@ -82,7 +82,7 @@ class ClusterMemoryBackend(StorageBackend):
         texts = [as_text(path, backend="memory") for path in paths]
         transport = self._connect()
         with transport.measured("memory", "load"):
-            values, _ = self._load(texts)
+            values, _ = self._load(transport, texts)
         transport.moved("memory", "load", array_bytes(values))
         if region is not None:
             values = [
@@ -93,9 +93,8 @@ class ClusterMemoryBackend(StorageBackend):
             step(len(texts))
         return values
 
-    def _load(self, paths: list[str]) -> tuple[list[Any], list[int]]:
+    def _load(self, transport: Transport, paths: list[str]) -> tuple[list[Any], list[int]]:
         """Return values and their versions; looked up again while objects change their places."""
-        transport = self._connect()
         path = paths[0] if paths else None
         deadline = time.monotonic() + transport.timeout
         while True:
@@ -180,9 +179,7 @@ class ClusterMemoryBackend(StorageBackend):
 
     def _publish(self, sealing: Sealing, items: Items) -> None:
         transport = self._connect()
-        items = Items(
-            items.paths, sealing.facts, [], items.overwrite, items.parents, items.if_version
-        )
+        items = items._replace(facts=sealing.facts)
         with transport.measured("memory", "save"):
             if transport.options.max_bytes is not None and sealing.has_objects:
                 transport.ask("check", items, path=items.paths[0])
@@ -194,7 +191,7 @@ class ClusterMemoryBackend(StorageBackend):
 
     def _save_region(self, data: Any, path: str, region: Region) -> None:
         while True:
-            [array], [version] = self._load([path])
+            [array], [version] = self._load(self._connect(), [path])
             take_region(array, region, path=path, backend="memory")
             changed = array.copy(order="K")
             changed[as_index(region)] = data
@@ -230,14 +227,13 @@ class ClusterMemoryBackend(StorageBackend):
         while True:
             found: Found = transport.ask("read", texts, path=texts[0] if texts else None)
             try:
-                return self._references(found)
+                return self._references(transport, found)
             except NotPinnedError as error:
                 if time.monotonic() > deadline:
                     raise _not_found_again(error, texts[0]) from error
                 time.sleep(_LOOKED_UP_EVERY)
 
-    def _references(self, found: Found) -> list[Any]:
-        transport = self._connect()
+    def _references(self, transport: Transport, found: Found) -> list[Any]:
         large = {which for which, number in _objects(found) if number == WHOLE}
         owned = {which: transport.owned(found.pins[which]).ref for which in sorted(large)}
         packs = [i for i in range(len(found.pins)) if i not in owned]

@@ -1,11 +1,10 @@
-"""What travels between clients, volumes and the controller."""
+"""What travels between clients, volumes and the controller: tuples, which pickle fast."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "WHOLE",
@@ -30,8 +29,7 @@ Stored = bytes | tuple[int, int]
 is pinned there, `WHOLE` where the object is the value itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(NamedTuple):
     """An object, and the nodes whose volumes hold its bytes.
 
     The id stays when the object is put again; then the reference and the size are new.
@@ -42,13 +40,8 @@ class Pin:
     ref: Any
     nbytes: int
 
-    def put_again(self, ref: Any, nbytes: int) -> Pin:
-        """Return the pin as it is once its volume owns the object."""
-        return replace(self, ref=ref, nbytes=nbytes)
 
-
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
 
     paths: list[str]
@@ -59,8 +52,7 @@ class Items:
     if_version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins."""
 
     pins: list[Pin]
@@ -68,8 +60,7 @@ class Found:
     versions: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
 
     operation: str

@@ -39,6 +39,8 @@ class StoreOptions:
         StorageResolutionError
             Naming the options that differ.
         """
+        if self is made_with or self == _ANY:
+            return
         for field in fields(self):
             wanted, made = getattr(self, field.name), getattr(made_with, field.name)
             if wanted is not None and wanted != made:
@@ -46,3 +48,6 @@ class StoreOptions:
                     f"the store {store!r} exists and was made with {field.name}={made!r}, not "
                     f"{wanted!r}; leave the option out, use another name, or end it with shutdown()"
                 )
+
+
+_ANY = StoreOptions()

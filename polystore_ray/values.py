@@ -7,13 +7,12 @@ they are more than that together. Every other value is an object of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from polystore.seal import Sealed, is_raw, seal, shape_and_dtype
-from polystore_ray.envelope import SMALL, open_message, sealed_message
+from polystore_ray.envelope import SMALL, array_message, open_message, sealed_message
 from polystore_ray.messages import WHOLE, Facts, Found, Items, Pin, Stored
 from polystore_ray.pack import Member, Pack
 
@@ -84,13 +83,13 @@ class Sealing:
             pins.append(put(sealed))
         if inline and self._small_bytes <= SMALL:
             for i, member in self._small:
-                stored[i] = member if isinstance(member, bytes) else sealed_message(seal(member))
-            return pins, replace(items, stored=stored)
+                stored[i] = member if isinstance(member, bytes) else array_message(member)
+            return pins, items._replace(stored=stored)
         for part in self._parts():
             for number, (i, _) in enumerate(part):
                 stored[i] = (len(pins), number)
             pins.append(put(seal(Pack.of([member for _, member in part]))))
-        return pins, replace(items, stored=stored)
+        return pins, items._replace(stored=stored)
 
     def _parts(self) -> list[list[tuple[int, Member]]]:
         """Return the small values in parts for one pack each."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -15,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import zarr
-from measuring import medians, row
+from measuring import Table, medians
 from skimage import data
 
 from polystore import DiskBackend, MemoryBackend, ZarrBackend
 
 MIB = 2**20
 FILES = 2000
+TABLE = Table("core")
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def large_npy(top: Path) -> None:
             "save": lambda _: disk.save(array, ours, overwrite=True),
         }
     )
-    row("disk: save .npy, 256 MiB", found["save"], "np.save", found["np.save"], "<= 1.1")
+    TABLE.add("disk: save .npy, 256 MiB", found["save"], "np.save", found["np.save"], "<= 1.1")
     found = medians({"np.load": lambda _: np.load(theirs), "load": lambda _: disk.load(ours)})
-    row("disk: load .npy, 256 MiB", found["load"], "np.load", found["np.load"], "<= 1.1")
+    TABLE.add("disk: load .npy, 256 MiB", found["load"], "np.load", found["np.load"], "<= 1.1")
 
 
 def region_npy(top: Path) -> None:
@@ -70,7 +70,9 @@ def region_npy(top: Path) -> None:
     found = medians(
         {"all": lambda _: disk.load(path), "part": lambda i: disk.load(path, region=100 * i)}
     )
-    row("disk: region of 1 MiB out of 1 GiB", found["part"], "all of it", found["all"], "< 0.02")
+    TABLE.add(
+        "disk: region of 1 MiB out of 1 GiB", found["part"], "all of it", found["all"], "< 0.02"
+    )
 
 
 def many_npy(top: Path) -> None:
@@ -91,14 +93,18 @@ def many_npy(top: Path) -> None:
             "save_batch": lambda i: disk.save_batch(arrays, paths("ours", i)),
         }
     )
-    row("disk: save 2,000 .npy", found["save_batch"], "np.save loop", found["np.save"], "<= 1.2")
+    TABLE.add(
+        "disk: save 2,000 .npy", found["save_batch"], "np.save loop", found["np.save"], "<= 1.2"
+    )
     found = medians(
         {
             "np.load": lambda i: [np.load(path) for path in paths("theirs", i)],
             "load_batch": lambda i: disk.load_batch(paths("ours", i)),
         }
     )
-    row("disk: load 2,000 .npy", found["load_batch"], "np.load loop", found["np.load"], "<= 1.2")
+    TABLE.add(
+        "disk: load 2,000 .npy", found["load_batch"], "np.load loop", found["np.load"], "<= 1.2"
+    )
 
 
 def large_zarr(top: Path) -> None:
@@ -113,14 +119,18 @@ def large_zarr(top: Path) -> None:
         array[...] = image
 
     found = medians({"bare": bare_save, "save": lambda i: ours.save(image, top / f"ours{i}")})
-    row("zarr: save 256 MiB of photographs", found["save"], "bare zarr", found["bare"], "<= 1.1")
+    TABLE.add(
+        "zarr: save 256 MiB of photographs", found["save"], "bare zarr", found["bare"], "<= 1.1"
+    )
     found = medians(
         {
             "bare": lambda i: zarr.open_array(top / f"bare{i}", mode="r")[...],
             "load": lambda i: ours.load(top / f"ours{i}"),
         }
     )
-    row("zarr: load 256 MiB of photographs", found["load"], "bare zarr", found["bare"], "<= 1.1")
+    TABLE.add(
+        "zarr: load 256 MiB of photographs", found["load"], "bare zarr", found["bare"], "<= 1.1"
+    )
 
 
 def _load(memory: MemoryBackend, path: str, _: int) -> Any:
@@ -135,7 +145,9 @@ def memory_values() -> None:
         work[f"load {size}"] = partial(_load, memory, f"/{size}")
     found = medians(work, 2000)
     for name, seconds in found.items():
-        row(f"memory: {name} bytes", seconds, "dict and view", found["dict and view"], "< 10 us")
+        TABLE.add(
+            f"memory: {name} bytes", seconds, "dict and view", found["dict and view"], "< 10 us"
+        )
     array = noise(256 * MIB)
     found = medians(
         {
@@ -143,7 +155,7 @@ def memory_values() -> None:
             "save": lambda _: memory.save(array, "/saved", overwrite=True),
         }
     )
-    row("memory: save 256 MiB", found["save"], "np.copy", found["np.copy"], "<= 1.15")
+    TABLE.add("memory: save 256 MiB", found["save"], "np.copy", found["np.copy"], "<= 1.15")
 
 
 def filled(directories: int, files: int) -> MemoryBackend:
@@ -159,7 +171,9 @@ def memory_trees() -> None:
     found = medians(
         {"small": lambda _: small.list_dir("/d7"), "large": lambda _: large.list_dir("/d7")}, 2000
     )
-    row("list 20 names among 1,000,000 files", found["large"], "1,000", found["small"], "<= 1.5")
+    TABLE.add(
+        "list 20 names among 1,000,000 files", found["large"], "1,000", found["small"], "<= 1.5"
+    )
     wide = filled(1, 100_000)
     wide.ensure_directory("/moved")
     wide.move("/d0", "/moved/0")
@@ -169,14 +183,14 @@ def memory_trees() -> None:
             "move": lambda i: wide.move(f"/moved/{i}", f"/moved/{i + 1}"),
         }
     )
-    row("list_dir of 100,000 names", found["list"], "limit", 0.15, "< 1")
-    row("move of a tree of 100,000", found["move"], "limit", 0.5, "< 1")
+    TABLE.add("list_dir of 100,000 names", found["list"], "limit", 0.15, "< 1")
+    TABLE.add("move of a tree of 100,000", found["move"], "limit", 0.5, "< 1")
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     kept = filled(1, 100_000)
     cost = (tracemalloc.get_traced_memory()[0] - before) / 100_000
     tracemalloc.stop()
-    sys.stdout.write(f"{'memory: a stored entry costs':<44}{cost:>12.0f} bytes{'':<34}<= 400\n")
+    TABLE.add_amount("memory: a stored entry costs beside its value", f"{cost:.0f} bytes", "<= 400")
     kept.close()
 
 
@@ -186,6 +200,7 @@ def main() -> None:
             work(top)
     memory_values()
     memory_trees()
+    TABLE.write()
 
 
 if __name__ == "__main__":

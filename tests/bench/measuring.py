@@ -1,23 +1,32 @@
-"""What the benchmarks share: medians of things measured in turn, and a table of ratios."""
+"""What the benchmarks share: medians of things measured in turn, and the table of their ratios."""
 
 from __future__ import annotations
 
+import csv
+import os
+import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 ROUNDS = 9
+RESULTS = Path(__file__).parents[2] / "docs" / "performance"
 
 
-def medians(work: dict[str, Callable[[int], Any]], repeat: int = 1) -> dict[str, float]:
+def medians(
+    work: dict[str, Callable[[int], Any]], repeat: int = 1, rounds: int = ROUNDS
+) -> dict[str, float]:
     """Return the median seconds of one call of each, measured in turn.
 
     Each is called with a number that no other call of it gets.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         for name, call in work.items():
             start = time.perf_counter()
             for i in range(repeat):
@@ -26,8 +35,66 @@ def medians(work: dict[str, Callable[[int], Any]], repeat: int = 1) -> dict[str,
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def row(name: str, seconds: float, unit: str, of: float, goal: str = "") -> None:
-    """Print one line: what, how long, and how long beside something else."""
-    ratio = f"{seconds / of:10.3f} x {unit}"
-    sys.stdout.write(f"{name:<44}{seconds * 1e3:>12.3f} ms{ratio:<34}{goal}\n")
-    sys.stdout.flush()
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what was done, and what it took, as a multiple of something else."""
+
+    work: str
+    took: str
+    ratio: str
+    beside: str
+    reach: str
+
+
+class Table:
+    """The rows of one benchmark, shown as they come and written down at the end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows: list[Row] = []
+
+    def add(self, work: str, took: float, beside: str, of: float, reach: str = "") -> None:
+        """Add how long something took, in seconds, beside something else."""
+        self._add(Row(work, _seconds(took), f"{took / of:.3f}", beside, reach))
+
+    def add_amount(self, work: str, amount: str, reach: str = "") -> None:
+        """Add an amount that is compared with nothing."""
+        self._add(Row(work, amount, "", "", reach))
+
+    def _add(self, row: Row) -> None:
+        self.rows.append(row)
+        line = f"{row.work:<52}{row.took:>14}{row.ratio:>10} x {row.beside:<28}{row.reach}"
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    def write(self) -> None:
+        """Write the table, and the conditions under which it came about, beside the docs."""
+        RESULTS.mkdir(exist_ok=True)
+        _write_csv(self.name, [field.name for field in fields(Row)], map(astuple, self.rows))
+        _write_csv(f"{self.name}-conditions", ["what", "value"], _conditions())
+
+
+def _write_csv(name: str, header: list[str], rows: Iterable[Iterable[str]]) -> None:
+    with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def _conditions() -> list[tuple[str, str]]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()[0]
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "ray", "zarr"))
+    return [
+        ("when", time.strftime("%Y-%m-%d")),
+        ("processors", f"{os.cpu_count()}, {platform.machine()}"),
+        ("memory", f"{memory:.0f} GiB"),
+        ("Python", platform.python_version()),
+        ("packages", packages),
+        ("load at the end", f"{load:.1f}"),
+        ("each figure", f"the median of {ROUNDS}, measured in turn with what it is compared to"),
+    ]
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.1f} us"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
