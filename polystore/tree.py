@@ -21,11 +21,20 @@ from polystore.exceptions import (
     StorageError,
     StorageResolutionError,
 )
-from polystore.paths import NameFilter, P, file_order, join, normalize, split
+from polystore.os_errors import located
+from polystore.paths import (
+    MOST_LINKS,
+    NameFilter,
+    P,
+    check_distinct,
+    display,
+    file_order,
+    join,
+    normalize,
+    split,
+)
 
 __all__ = ["Entry", "PathTree"]
-
-_MOST_LINKS = 40  # as Linux resolves in one path
 
 
 class Entry(Protocol):
@@ -130,9 +139,11 @@ class PathTree(Generic[E]):
         recursive: bool = False,
     ) -> list[str]:
         """Return the paths of the files in a directory; see `DataSource.list_files`."""
-        selected = NameFilter(pattern, extensions)
+        with located(path, self._backend):
+            selected = NameFilter(pattern, extensions)
         found: list[str] = []
-        waiting = [(normalize(path).rstrip("/"), self._directory(path))]
+        top = self._directory(path)
+        waiting = [(normalize(path).rstrip("/"), top)]
         while waiting:
             prefix, directory = waiting.pop()
             for name, node in directory.items():
@@ -179,15 +190,8 @@ class PathTree(Generic[E]):
         """
         places = [self._place_for_put(path, overwrite=overwrite, parents=parents) for path in paths]
         if len(places) > 1:
+            check_distinct([place.names for place in places], paths, backend=self._backend)
             taken = {place.names for place in places}
-            if len(taken) < len(places):
-                seen: set[tuple[str, ...]] = set()
-                for path, place in zip(paths, places, strict=True):
-                    if place.names in seen:
-                        raise self._error(
-                            PathExistsError, "the path occurs twice in the batch", path
-                        )
-                    seen.add(place.names)
             for place in places:
                 # Only a directory that is still to be made can clash with a path of the batch.
                 for depth in range(len(place.names) - len(place.missing) - 1, len(place.names)):
@@ -339,7 +343,7 @@ class PathTree(Generic[E]):
                 return _Place(place, directory, None, missing=place[len(names) - 1 : -1])
             if isinstance(node, _Link) and (ahead or follow):
                 links += 1
-                if links > _MOST_LINKS:
+                if links > MOST_LINKS:
                     raise self._error(StorageResolutionError, "links lead in a circle", path)
                 ahead += split(node.target)[::-1]
                 names, node, directory = [], self._root, self._root
@@ -369,7 +373,7 @@ class PathTree(Generic[E]):
                 if here == names:
                     return True
                 node = self._find(join(here), follow=False).node
-                if isinstance(node, _Link) and links < _MOST_LINKS:
+                if isinstance(node, _Link) and links < MOST_LINKS:
                     links += 1
                     ahead.append([*split(node.target), *parts[depth:]])
                     break
@@ -431,7 +435,9 @@ class PathTree(Generic[E]):
         origin, place = self._present(source), self._free_place(destination)
         if place.names[: len(origin.names)] == origin.names:
             raise self._error(
-                InvalidPathError, f"a directory cannot go into itself ({source!s})", destination
+                InvalidPathError,
+                f"a directory cannot go into itself ({display(source)})",
+                destination,
             )
         return origin, place
 
@@ -447,7 +453,7 @@ class PathTree(Generic[E]):
         return list(_entries(place.directory.pop(place.name)))
 
     def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
-        return kind(message, path=str(path), backend=self._backend)
+        return kind(message, path=display(path), backend=self._backend)
 
 
 def _entries(node: Any) -> Iterator[Any]:
