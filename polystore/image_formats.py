@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from polystore.exceptions import ImageLoadError, ImageSaveError
 from polystore.formats import DEFLATE, Format, check_claim
-from polystore.region import check_region, read_forward
+from polystore.region import check_region, forward
 
 __all__ = ["JPEG", "PNG", "TIFF"]
 
@@ -89,7 +89,8 @@ def _read_tiff_region(path: str, index: tuple[Any, ...]) -> Any:
         store = series.aszarr(level=0)
         try:
             # Decodes no more than the tiles and strips that the region touches.
-            return read_forward(zarr.open_array(store, mode="r").__getitem__, series.shape, index)
+            ahead, turn = forward(series.shape, index)
+            return np.asarray(zarr.open_array(store, mode="r")[ahead])[turn]
         finally:
             store.close()
 

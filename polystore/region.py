@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from types import EllipsisType
 from typing import Any, SupportsIndex
 
@@ -17,7 +16,7 @@ from polystore.exceptions import (
 from polystore.os_errors import located
 from polystore.paths import P
 
-__all__ = ["Region", "as_index", "check_region", "put_region", "read_forward", "take_region"]
+__all__ = ["Region", "as_index", "check_region", "forward", "put_region", "take_region"]
 
 Region = SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType, ...]
 
@@ -106,27 +105,35 @@ def put_region(
             ) from error
 
 
-def check_region(shape: tuple[int, ...], region: Region) -> None:
-    """Raise what `take_region` of an array of this shape would raise."""
-    take_region(np.broadcast_to(np.uint8(0), shape), region)
+def check_region(shape: tuple[int, ...], region: Region) -> tuple[int, ...]:
+    """Return the shape of the part of an array, or raise what `take_region` would raise."""
+    part: tuple[int, ...] = take_region(np.broadcast_to(np.uint8(0), shape), region).shape
+    return part
 
 
-def read_forward(
-    read: Callable[[tuple[Any, ...]], Any], shape: tuple[int, ...], region: Region
-) -> Any:
-    """Return the part of an array through a `read` that knows no slices with negative steps."""
-    whole = _without_ellipsis(as_index(region), len(shape))
-    forward: list[int | slice] = []
-    back: list[slice] = []
-    for part, side in zip(whole, shape, strict=True):
+def forward(
+    shape: tuple[int, ...], region: Region
+) -> tuple[tuple[int | slice, ...], tuple[slice, ...]]:
+    """Return a region without negative steps, for those that know none, and what turns its part.
+
+    Examples
+    --------
+    >>> array = np.arange(12).reshape(3, 4)
+    >>> index, turn = forward(array.shape, (1, slice(None, None, -1)))
+    >>> array[index][turn]
+    array([7, 6, 5, 4])
+    """
+    index: list[int | slice] = []
+    turn: list[slice] = []
+    for part, side in zip(_without_ellipsis(as_index(region), len(shape)), shape, strict=True):
         if not isinstance(part, slice):
-            forward.append(part)
+            index.append(part)
             continue
         taken = range(*part.indices(side))
         turned = taken[::-1] if taken.step < 0 else taken
-        forward.append(slice(turned[0], turned[-1] + 1, turned.step) if taken else slice(0, 0))
-        back.append(slice(None, None, -1 if taken.step < 0 else 1))
-    return np.asarray(read(tuple(forward)))[tuple(back)]
+        index.append(slice(turned[0], turned[-1] + 1, turned.step) if taken else slice(0, 0))
+        turn.append(slice(None, None, -1 if taken.step < 0 else 1))
+    return tuple(index), tuple(turn)
 
 
 def _without_ellipsis(

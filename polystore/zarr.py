@@ -33,7 +33,7 @@ from polystore.exceptions import (
 from polystore.formats import MOST_DECODED, check_claim
 from polystore.os_errors import nothing_there
 from polystore.paths import P
-from polystore.region import Region, as_index, check_region, read_forward
+from polystore.region import Region, check_region, forward
 from polystore.zarr_store import RootedStore
 
 __all__ = ["ZarrBackend"]
@@ -195,13 +195,14 @@ class ZarrBackend(DiskBackend):
         with self._existing_value(path) as place:
             if not _is_array(place):
                 return super().load(path, region=region)
-            index = (...,) if region is None else as_index(region)
             array = self._open_array(place)
-            check_region(array.shape, index)
+            part = ... if region is None else region
+            check_region(array.shape, part)
+            index, turn = forward(array.shape, part)
             if region is None and array.nbytes > MOST_DECODED:
                 check_claim(array.nbytes, _size(place))
             try:
-                return read_forward(array.__getitem__, array.shape, index)
+                return np.asarray(array[index])[turn]
             except Exception as error:
                 raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
 
@@ -307,14 +308,17 @@ class ZarrBackend(DiskBackend):
                 super().save(data, path, region=region, durable=durable)
                 return
             stored = self._open_array(place, "r+")
-            check_region(stored.shape, region)
+            # As NumPy takes them: zarr would leave out what does not fit.
+            values = np.empty(check_region(stored.shape, region), stored.dtype)
             try:
-                stored[as_index(region)] = data
-            except (IndexError, TypeError, ValueError, OverflowError) as error:
+                values[...] = data
+            except (TypeError, ValueError, OverflowError) as error:
                 raise UnsupportedFormatError(
-                    f"the value does not fit the region of an array of shape {stored.shape} "
-                    f"({error})"
+                    f"the value does not fit the region {region!r} of an array of shape "
+                    f"{stored.shape} and dtype {stored.dtype} ({error})"
                 ) from error
+            index, turn = forward(stored.shape, region)
+            stored[index] = values[turn]
             if durable:
                 sync_tree(place)
 
