@@ -6,14 +6,13 @@ import ctypes
 import errno
 import json
 import os
-import shutil
 import socket
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +22,12 @@ from polystore.exceptions import (
     CorruptDataError,
     FileLockError,
     FileLockTimeoutError,
+    StorageResolutionError,
     VFSTypeError,
 )
+from polystore.os_errors import os_errors
 from polystore.paths import P, as_text
+from polystore.trees import delete_tree
 
 __all__ = [
     "PREFIX",
@@ -34,21 +36,25 @@ __all__ = [
     "atomic_write_json",
     "exchange",
     "file_lock",
+    "hidden_directory",
+    "is_left",
     "is_temporary",
     "keep_mode",
     "publish_file",
     "remove",
     "rename_new",
     "sweep",
+    "sweep_now",
     "sync_directory",
+    "sync_file",
     "sync_tree",
     "temporary_name",
 ]
 
 PREFIX = ".polystore-tmp"
 _SWEPT_EVERY = 60.0  # seconds, for one directory and process
-_FOREIGN_AGE = 24 * 3600.0  # seconds after which another machine's temporary counts as left
-_HOST = socket.gethostname().replace("~", "-")
+_MOST_SWEPT = 10_000  # directories that are remembered
+_FOREIGN_AGE = 24 * 3600.0  # seconds after which one of another machine or boot counts as left
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
 
@@ -57,13 +63,37 @@ _swept: dict[str, float] = {}
 
 def temporary_name(target: str) -> str:
     """Return a new name beside `target` that listings hide and `sweep` can judge."""
-    token = f"{PREFIX}~{_HOST}~{os.getpid()}~{os.urandom(6).hex()}"
+    token = f"{PREFIX}~{_host()}~{_own_process(os.getpid())}~{os.urandom(6).hex()}"
     return os.path.join(os.path.dirname(target), token)
 
 
 def is_temporary(name: str) -> bool:
     """Tell whether a base name is that of a temporary."""
     return name.startswith(PREFIX)
+
+
+@cache
+def _host() -> str:
+    """Return what the processes that this one can see have in common: machine, boot, container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname().replace("~", "-")
+
+
+@cache
+def _own_process(pid: int) -> str:
+    return f"{pid}~{_started(pid)}"
+
+
+def _started(pid: int) -> str:
+    """Return when a process began, "" for none; the next one with its id began later."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if state == b"Z" else fields[18].decode()
 
 
 def sweep(directory: str, name: str | None = None) -> None:
@@ -74,28 +104,55 @@ def sweep(directory: str, name: str | None = None) -> None:
     name, now = name or directory, time.monotonic()
     if now - _swept.get(name, -_SWEPT_EVERY) < _SWEPT_EVERY:
         return
+    if len(_swept) >= _MOST_SWEPT:
+        _swept.clear()
     _swept[name] = now
+    sweep_now(directory)
+
+
+def sweep_now(directory: str) -> None:
+    """Remove from a directory the temporaries that dead processes left, however often."""
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if is_temporary(entry.name) and _is_left(entry):
+            if is_temporary(entry.name) and is_left(entry.name, partial(_modified, entry)):
                 remove(entry.path)
 
 
+def _modified(entry: os.DirEntry[str]) -> float:
+    return entry.stat(follow_symlinks=False).st_mtime
+
+
+@contextmanager
+def hidden_directory(target: str) -> Iterator[str]:
+    """Give a new directory beside `target` that listings hide; it goes with what is in it."""
+    directory = temporary_name(target)
+    os.mkdir(directory)
+    try:
+        yield directory
+    finally:
+        remove(directory)
+
+
 def remove(path: str) -> None:
-    """Remove a file, a link or a tree that may be gone already."""
-    if Path(path).is_dir() and not Path(path).is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove a file, a link or a temporary tree, that may be gone already."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        with suppress(OSError):  # what stays is hidden, and swept later
+            delete_tree(path)
     else:
         with suppress(FileNotFoundError):
-            Path(path).unlink()
+            os.unlink(path)
 
 
-def _is_left(entry: os.DirEntry[str]) -> bool:
-    _, host, pid, *_ = (*entry.name.split("~"), "", "")
-    if host != _HOST or not pid.isdecimal():
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN_AGE
-    if int(pid) == os.getpid():
-        return False
+def is_left(name: str, modified: Callable[[], float]) -> bool:
+    """Tell whether the process is gone that made a temporary of this name.
+
+    One of another machine or boot is judged by the time that `modified` returns.
+    """
+    _, host, pid, started, *_ = (*name.split("~"), "", "", "")
+    if host != _host() or not pid.isdecimal():
+        return time.time() - modified() > _FOREIGN_AGE
+    if started:
+        return _started(int(pid)) != started
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -170,9 +227,17 @@ def _libc_renameat2() -> Any:
 
 def sync_directory(directory: str) -> None:
     """Make renames in a directory survive the loss of power, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+    if os.name == "posix":
+        _sync(directory, os.O_RDONLY)
+
+
+def sync_file(file: str) -> None:
+    """Make what was written to a file survive the loss of power."""
+    _sync(file, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def _sync(place: str, flags: int) -> None:
+    descriptor = os.open(place, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -183,11 +248,7 @@ def sync_tree(place: str) -> None:
     """Make all files and names of a tree survive the loss of power, where the system can."""
     for directory, _, files in os.walk(place):
         for name in files:
-            descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(f"{directory}/{name}")
         sync_directory(directory)
 
 
@@ -212,6 +273,8 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     ------
     VFSTypeError
         If `mode` is another one.
+    PathNotFoundError, PathNotDirectoryError, PathIsDirectoryError, StorageWriteError
+        If the file system refuses; the exceptions of the block itself pass unchanged.
 
     Examples
     --------
@@ -222,26 +285,32 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     >>> target.read_text()
     'whole'
     """
+    text = as_text(path)
     if mode not in ("w", "wb"):
-        raise VFSTypeError(f"atomic_write opens with 'w' or 'wb', not {mode!r}", path=str(path))
-    target = os.path.realpath(as_text(path))
-    directory = Path(target).parent
-    if ensure_directory:
-        directory.mkdir(parents=True, exist_ok=True)
-    sweep(str(directory))
+        raise VFSTypeError(f"atomic_write opens with 'w' or 'wb', not {mode!r}", path=text)
+    target = os.path.realpath(text)
+    directory = os.path.dirname(target)
     temporary = temporary_name(target)
     encoding = None if "b" in mode else "utf-8"
+    with os_errors(text, None):
+        if os.path.islink(target):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
+        if ensure_directory:
+            os.makedirs(directory, exist_ok=True)
+        sweep(directory)
+        file: IO[Any] = open(temporary, mode.replace("w", "x"), encoding=encoding)  # noqa: SIM115
     try:
-        with open(temporary, mode.replace("w", "x"), encoding=encoding) as file:
+        with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        keep_mode(target, temporary)
-        publish_file(temporary, target, overwrite=True)
+        with os_errors(text, None):
+            sync_file(temporary)
+            keep_mode(target, temporary)
+            publish_file(temporary, target, overwrite=True)
     except BaseException:
         remove(temporary)
         raise
-    sync_directory(str(directory))
+    with os_errors(text, None):
+        sync_directory(directory)
 
 
 def keep_mode(target: str, temporary: str) -> None:
@@ -308,21 +377,25 @@ def atomic_update_json(
     """
     text = as_text(path)
     with file_lock(text, timeout=lock_timeout):
+        atomic_write_json(function(_read_json(text, default_data)), Path(text))
+
+
+def _read_json(path: str, default: Any) -> Any:
+    with os_errors(path, None, refused=StorageResolutionError):
         try:
-            value = json.loads(Path(text).read_text(encoding="utf-8"))
+            return json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            value = json.loads(json.dumps({} if default_data is None else default_data))
-        except ValueError as error:
-            raise CorruptDataError("the file holds no JSON", path=text) from error
-        atomic_write_json(function(value), Path(text))
+            return json.loads(json.dumps({} if default is None else default))
+        except (ValueError, RecursionError) as error:
+            raise CorruptDataError(f"the file holds no JSON ({error})") from error
 
 
 @contextmanager
 def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Iterator[None]:
     """Hold the lock of `path`, exclusive among processes and threads, for a block.
 
-    The lock file is ``path`` with ``.lock`` appended. It is left in place, since to remove it
-    would take it from under a waiter.
+    The lock file is what ``path`` leads to with ``.lock`` appended, so that a link and its target
+    have one lock. It is left in place, since to remove it would take it from under a waiter.
 
     Parameters
     ----------
@@ -342,7 +415,9 @@ def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Ite
     """
     text = as_text(path)
     # One lock object for each use, so that threads exclude each other as processes do.
-    lock = filelock.FileLock(f"{text}.lock", thread_local=True, is_singleton=False)
+    lock = filelock.FileLock(
+        f"{os.path.realpath(text)}.lock", thread_local=True, is_singleton=False
+    )
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=timeout, poll_interval=poll_interval)

@@ -18,10 +18,10 @@ from polystore.base import (
 )
 from polystore.exceptions import (
     BackendNotFoundError,
-    MissingDependencyError,
     StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
+    missing_dependency,
 )
 
 __all__ = [
@@ -76,22 +76,15 @@ def _imported(key: str, source: EntryPoint) -> type[BackendBase]:
     try:
         cls = source.load()
     except ImportError as error:
-        raise missing_dependency(key, error) from error
+        raise missing_dependency("the backend", error, "all", backend=key) from error
+    except Exception as error:
+        raise _failed(f"the import of {source.value}", error, key) from error
     if not (isinstance(cls, type) and issubclass(cls, BackendBase)) or cls._backend_type != key:
         raise BackendNotFoundError(
             f"the plug-in {source.value!r} is not a backend that declares _backend_type = {key!r}",
             backend=key,
         )
     return cls
-
-
-def missing_dependency(key: str, error: ImportError) -> MissingDependencyError:
-    """Return the error for a backend whose module or constructor could not import something."""
-    return MissingDependencyError(
-        f"the backend needs the package {error.name!r}, which could not be imported ({error}); "
-        f"'pip install polystore-ray[all]' brings all that polystore can use",
-        backend=key,
-    )
 
 
 def _unknown(key: str) -> BackendNotFoundError:
@@ -140,11 +133,15 @@ def _create(key: str, cls: type[BackendBase]) -> BackendBase:
     try:
         return cls()
     except ImportError as error:
-        raise missing_dependency(key, error) from error
+        raise missing_dependency("the backend", error, "all", backend=key) from error
     except Exception as error:
-        raise StorageResolutionError(
-            f"{cls.__name__}() failed with {type(error).__name__}: {error}", backend=key
-        ) from error
+        raise _failed(f"{cls.__name__}()", error, key) from error
+
+
+def _failed(what: str, error: Exception, key: str) -> StorageResolutionError:
+    return StorageResolutionError(
+        f"{what} failed with {type(error).__name__}: {error}", backend=key
+    )
 
 
 class BackendRegistry(Mapping[str, BackendBase]):

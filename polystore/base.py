@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import TracebackType
@@ -27,7 +27,8 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore.paths import NameFilter, P, as_text, file_order
+from polystore.os_errors import located
+from polystore.paths import NameFilter, P, as_text, check_distinct, display, file_order
 from polystore.progress import reporting
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
     "accepts",
     "backend_key",
     "check_batch",
-    "check_distinct",
+    "check_collection",
     "path_exists",
     "register_backend",
 ]
@@ -52,6 +53,8 @@ BUILTIN_BACKENDS: Mapping[str, tuple[str, str]] = {
     "disk": ("polystore.disk", "DiskBackend"),
     "zarr": ("polystore.zarr", "ZarrBackend"),
 }
+
+_NO_BATCH = (str, bytes, bytearray, Mapping, set, frozenset)
 
 _FAMILY = "storage backend"
 _REGISTRY: dict[Any, Any] = {}
@@ -178,6 +181,8 @@ class DataSource(AsyncLoads, ABC):
     callers pass paths positionally.
     """
 
+    _backend_type: ClassVar[str | None] = None
+
     @abstractmethod
     def load(self, path: P, /, *args: Any, **options: Any) -> Any:
         """Return the value at `path`.
@@ -230,6 +235,7 @@ class DataSource(AsyncLoads, ABC):
         *args, **options
             For each `load`.
         """
+        check_collection(paths, "paths", backend=self._backend_type)
         values: list[Any] = []
         with reporting(options.pop("progress", None), len(paths), "loading") as step:
             for path in paths:
@@ -268,9 +274,10 @@ class DataSource(AsyncLoads, ABC):
         PathTypeError
             If it is not a directory.
         """
-        selected = NameFilter(pattern, extensions)
+        with located(path, self._backend_type):
+            selected = NameFilter(pattern, extensions)
         found: list[str] = []
-        waiting = [as_text(path)]
+        waiting = [as_text(path, backend=self._backend_type)]
         while waiting:
             directory = waiting.pop()
             for name in self.list_dir(directory):
@@ -292,6 +299,7 @@ class DataSource(AsyncLoads, ABC):
             where they apply ``target``, ``size`` in bytes, ``modified`` in seconds since the
             epoch, ``shape``, ``dtype`` and ``version``.
         """
+        text = as_text(path, backend=self._backend_type)
         exists = self.exists(path)
         if self.is_symlink(path):
             kind = "symlink"
@@ -299,11 +307,13 @@ class DataSource(AsyncLoads, ABC):
             kind = "missing"
         else:
             kind = "directory" if self.is_dir(path) else "file"
-        return {"type": kind, "path": as_text(path), "exists": exists}
+        return {"type": kind, "path": text, "exists": exists}
 
 
 class DataSink(AsyncSaves, ABC):
     """The writing half of a backend: `save` is abstract, the rest is optional or derived."""
+
+    _backend_type: ClassVar[str | None] = None
 
     @abstractmethod
     def save(self, data: Any, path: P, /, *args: Any, **options: Any) -> None:
@@ -330,8 +340,8 @@ class DataSink(AsyncSaves, ABC):
     def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
         return UnsupportedOperationError(
             f"{type(self).__name__} does not support {operation}",
-            path=as_text(path),
-            backend=getattr(self, "_backend_type", None),
+            path=display(path),
+            backend=self._backend_type,
         )
 
 
@@ -419,11 +429,13 @@ class StorageBackend(BackendBase, DataSource, DataSink):
 
     def delete_all(self, path: P, /) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
-        text = as_text(path)
-        if self.is_dir(text) and not self.is_symlink(text):
-            for name in self.list_dir(text):
-                self.delete_all(f"{text.rstrip('/')}/{name}")
-        self.delete(path)
+        top = as_text(path, backend=self._backend_type)
+        found = [top]
+        for place in found:  # which grows meanwhile
+            if self.is_dir(place) and not self.is_symlink(place):
+                found += [f"{place.rstrip('/')}/{name}" for name in self.list_dir(place)]
+        for place in reversed(found):
+            self.delete(place)
 
     def copy(self, source: P, destination: P, /) -> None:
         """Copy a file, a tree or a link as a link; never overwrite, never make parents.
@@ -439,7 +451,8 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         InvalidPathError
             If the destination is the source or lies in it.
         """
-        src, dst = as_text(source), as_text(destination)
+        src = as_text(source, backend=self._backend_type)
+        dst = as_text(destination, backend=self._backend_type)
         self._check_transfer(src, dst)
         self._copy_tree(src, dst)
 
@@ -461,14 +474,17 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             )
 
     def _copy_tree(self, src: str, dst: str) -> None:
-        if self.is_symlink(src):
-            self.create_symlink(self.stat(src)["target"], dst)
-        elif self.is_dir(src):
-            self.ensure_directory(dst)
-            for name in self.list_dir(src):
-                self._copy_tree(f"{src.rstrip('/')}/{name}", f"{dst.rstrip('/')}/{name}")
-        else:
-            self.save(self.load(src), dst)
+        waiting = [(src, dst)]
+        while waiting:
+            old, new = waiting.pop()
+            if self.is_symlink(old):
+                self.create_symlink(self.stat(old)["target"], new)
+            elif self.is_dir(old):
+                self.ensure_directory(new)
+                top, place = old.rstrip("/"), new.rstrip("/")
+                waiting += [(f"{top}/{name}", f"{place}/{name}") for name in self.list_dir(old)]
+            else:
+                self.save(self.load(old), new)
 
 
 @lru_cache(maxsize=256)
@@ -480,8 +496,19 @@ def accepts(cls: type, method: str, keyword: str) -> bool:
     return function is not None and keyword in inspect.signature(function).parameters
 
 
+def check_collection(items: object, what: str, *, backend: str | None) -> None:
+    """Refuse what has no length or no order, or is one value and not many."""
+    if not isinstance(items, Collection) or isinstance(items, _NO_BATCH):
+        raise VFSTypeError(
+            f"the {what} of a batch are a list or another sequence, not a {type(items).__name__}",
+            backend=backend,
+        )
+
+
 def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | None) -> list[str]:
     """Return the paths of a batch as text, refusing another number of values and repeats."""
+    check_collection(values, "values", backend=backend)
+    check_collection(paths, "paths", backend=backend)
     if len(values) != len(paths):
         raise BatchLengthError(
             f"a batch has one value for each path, not {len(values)} values for {len(paths)} paths",
@@ -490,17 +517,6 @@ def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | Non
     texts = [as_text(path, backend=backend) for path in paths]
     check_distinct(texts, texts, backend=backend)
     return texts
-
-
-def check_distinct(places: Sequence[str], paths: Sequence[str], *, backend: str | None) -> None:
-    """Refuse paths of a batch of which two lead to one place."""
-    if len(set(places)) == len(places):
-        return
-    seen: set[str] = set()
-    for place, path in zip(places, paths, strict=True):
-        if place in seen:
-            raise PathExistsError("the path occurs twice in the batch", path=path, backend=backend)
-        seen.add(place)
 
 
 def path_exists(path: str, backend: str | None) -> PathExistsError:

@@ -18,6 +18,7 @@ __all__ = ["dumps", "loads"]
 
 _FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\n|\r|$)')
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_SPECIAL = ',"\r\n\ufeff'  # at the beginning of a file the last would be read as a mark
 _WORDS = {"": None, "True": True, "False": False}
 
 
@@ -83,10 +84,13 @@ def _cell(value: Any) -> str:
         value = value.item()
     if value is None:
         return ""
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
         return repr(value)
+    for number in (int, float):
+        if isinstance(value, number):
+            return number.__repr__(value)  # a member of an enum would show its name
     text = _text(value)
-    plain = not any(c in text for c in ',"\r\n') and _value(False, text) == text
+    plain = not any(c in text for c in _SPECIAL) and _value(False, text) == text
     return text if plain else _quoted(text)
 
 

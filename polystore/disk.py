@@ -9,12 +9,13 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
+from polystore.base import check_collection
 from polystore.exceptions import StorageError
 from polystore.formats import Format, format_of
 from polystore.local_backend import LocalBackend
-from polystore.paths import P
+from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
-from polystore.region import Region, as_index, take_region
+from polystore.region import Region, as_index, put_region
 
 __all__ = ["DiskBackend"]
 
@@ -51,7 +52,8 @@ class DiskBackend(LocalBackend):
 
     def _describe(self, place: str, path: P) -> dict[str, Any]:
         facts = super()._describe(place, path)
-        with suppress(StorageError):  # a question is no place to complain about what a file holds
+        # A question is no place to complain about what a file holds, or may not be read of it.
+        with suppress(StorageError, PermissionError):
             facts |= self._format(path).header(place)
         return facts
 
@@ -96,6 +98,7 @@ class DiskBackend(LocalBackend):
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
     ) -> list[Any]:
         """Return the values at `paths`, in their order; compressed files decode in parallel."""
+        check_collection(paths, "paths", backend=self._backend_type)
         with ExitStack() as stack:
             step = stack.enter_context(reporting(progress, len(paths), "loading"))
             each: Callable[..., Any] = map
@@ -148,8 +151,7 @@ class DiskBackend(LocalBackend):
         """
         if region is not None:
             array = self.load(path)
-            take_region(array, region, path=str(path), backend=self._backend_type)
-            array[as_index(region)] = data
+            put_region(array, region, data, path=path, backend=self._backend_type)
             data, overwrite = array, True
         with self._located(path):
             chosen = self._format(path)
@@ -163,6 +165,6 @@ class DiskBackend(LocalBackend):
 
 def _is_compressed(path: P) -> bool:
     try:
-        return format_of(str(path)).compressed
+        return format_of(as_text(path)).compressed
     except StorageError:
         return False  # the load of this path says it

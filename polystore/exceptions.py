@@ -109,6 +109,7 @@ class StorageError(Exception):
     def _fill_os_error(self) -> None:
         """Set what handlers of an OSError look at."""
         self.errno: int | None = self._errno
+        self.strerror: str | None = self.message
         self.filename: str | None = self.path
 
     def __str__(self) -> str:
@@ -139,7 +140,11 @@ class StorageError(Exception):
 def _rebuild(
     cls: type[StorageError], message: str, path: str | None, backend: str | None
 ) -> StorageError:
-    return cls(message, path=path, backend=backend)
+    # Not by calling the class: a subclass may have an __init__ of other parameters.
+    base = OSError if issubclass(cls, OSError) else Exception
+    error: StorageError = base.__new__(cls, message)
+    StorageError.__init__(error, message, path=path, backend=backend)
+    return error
 
 
 def portable(error: BaseException) -> BaseException:
@@ -149,6 +154,18 @@ def portable(error: BaseException) -> BaseException:
     except Exception:  # noqa: BLE001 - a foreign exception may fail to pickle in any way
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+def missing_dependency(
+    what: str, error: ImportError, extra: str, *, backend: str | None = None
+) -> MissingDependencyError:
+    """Return the error for what could not be imported, with the extra that brings it."""
+    package = f"the package {error.name!r}" if error.name else "a package"
+    return MissingDependencyError(
+        f"{what} needs {package}, which could not be imported ({error}): "
+        f"pip install 'polystore-ray[{extra}]'",
+        backend=backend,
+    )
 
 
 class StorageResolutionError(StorageError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from polystore.asynchronous import AsyncLoads, AsyncSaves
@@ -16,7 +16,7 @@ from polystore.exceptions import (
     StorageResolutionError,
     UnsupportedOperationError,
 )
-from polystore.paths import P, as_text, natural_key
+from polystore.paths import P, as_text, display, natural_key
 from polystore.progress import Progress, reporting
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
@@ -73,7 +73,7 @@ class FileManager(AsyncLoads, AsyncSaves):
         PathTypeError
             If it is a directory.
         """
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             return target.load(path, **options)
 
     def load_batch(
@@ -93,39 +93,39 @@ class FileManager(AsyncLoads, AsyncSaves):
             For the backend's ``load_batch``, such as ``region=``.
         """
         with self._backend(backend) as target:
-            with _progress(target, "load_batch", progress, len(paths)) as told:
+            with _progress(target, "load_batch", progress, paths) as told:
                 values: list[Any] = target.load_batch(paths, **told, **options)
             return values
 
     def exists(self, path: P, backend: object) -> bool:
         """Tell whether `path` leads to anything; a dangling link does not."""
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             return bool(target.exists(path))
 
     def is_file(self, path: P, backend: object) -> bool:
         """Tell whether `path` leads, also through links, to a value."""
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             return bool(target.is_file(path))
 
     def is_dir(self, path: P, backend: object) -> bool:
         """Tell whether `path` leads, also through links, to a directory."""
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             return bool(target.is_dir(path))
 
     def is_symlink(self, path: P, backend: object) -> bool:
         """Tell whether `path` itself is a link."""
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             return bool(target.is_symlink(path))
 
     def stat(self, path: P, backend: object) -> dict[str, Any]:
         """Describe `path`, also where nothing is: see `DataSource.stat` for the fields."""
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             facts: dict[str, Any] = target.stat(path)
             return facts
 
     def list_dir(self, path: P, backend: object) -> list[str]:
         """Return the names in a directory, in natural order."""
-        with self._backend(backend) as target:
+        with self._backend(backend, path) as target:
             return sorted(target.list_dir(path), key=natural_key)
 
     def list_files(
@@ -151,9 +151,11 @@ class FileManager(AsyncLoads, AsyncSaves):
         recursive : bool, default False
             Whether to descend into directories; links to directories are not descended.
         """
-        with self._backend(backend) as target:
-            found = target.list_files(path, pattern, extensions, recursive)
-        return sorted(found, key=_listed_order)
+        with self._backend(backend, path) as target:
+            # Only what is asked for, since a custom backend need not know every option.
+            wanted = {"pattern": pattern, "extensions": extensions, "recursive": recursive}
+            options = {name: option for name, option in wanted.items() if _is_asked(option)}
+            return sorted(target.list_files(path, **options), key=_listed_order)
 
     def list_image_files(
         self,
@@ -216,9 +218,18 @@ class FileManager(AsyncLoads, AsyncSaves):
         directories, files : list of str
             Shallow first, in natural order.
         """
+        directories, files, _ = self._walked(path, backend, recursive)
+        return directories, files
+
+    def _walked(
+        self, path: P, backend: object, recursive: bool = True
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Return directories, files, and what is neither, such as links that lead nowhere."""
         top = as_text(path).rstrip("/") or "/"
-        directories, files, waiting = [top], [], [top]
-        with self._backend(backend) as target:
+        directories, waiting = [top], [top]
+        files: list[str] = []
+        others: list[str] = []
+        with self._backend(backend, path) as target:
             while waiting:
                 directory = waiting.pop()
                 for name in target.list_dir(directory):
@@ -227,9 +238,11 @@ class FileManager(AsyncLoads, AsyncSaves):
                         directories.append(child)
                         if recursive and not target.is_symlink(child):
                             waiting.append(child)
-                    elif target.is_file(child):
-                        files.append(child)
-        return sorted(directories, key=_listed_order), sorted(files, key=_listed_order)
+                    else:
+                        (files if target.is_file(child) else others).append(child)
+        for found in (directories, files, others):
+            found.sort(key=_listed_order)
+        return directories, files, others
 
     # Writing
 
@@ -256,8 +269,10 @@ class FileManager(AsyncLoads, AsyncSaves):
         PathExistsError
             If the path exists and ``overwrite=True`` was not given.
         """
-        with self._backend(backend) as target:
-            _offered(target, "save")(data, path, **_parents(target, parents), **options)
+        with self._backend(backend, path) as target:
+            _offered(target, "save", backend, path)(
+                data, path, **_parents(target, parents), **options
+            )
 
     def save_batch(
         self,
@@ -297,32 +312,32 @@ class FileManager(AsyncLoads, AsyncSaves):
             If a path occurs twice, or exists and ``overwrite=True`` was not given.
         """
         with self._backend(backend) as target:
-            save_batch = _offered(target, "save_batch")
+            save_batch = _offered(target, "save_batch", backend)
             options |= _parents(target, parents)
-            with _progress(target, "save_batch", progress, len(paths)) as told:
+            with _progress(target, "save_batch", progress, paths) as told:
                 save_batch(values, paths, **told, **options)
 
     def ensure_directory(self, path: P, backend: object) -> str:
         """Make a directory and its ancestors where they are missing; return its path."""
-        with self._backend(backend) as target:
-            return str(_offered(target, "ensure_directory")(path))
+        with self._backend(backend, path) as target:
+            return str(_offered(target, "ensure_directory", backend, path)(path))
 
     def delete(self, path: P, backend: object) -> None:
         """Delete a file, a link or an empty directory."""
-        with self._backend(backend) as target:
-            _offered(target, "delete")(path)
+        with self._backend(backend, path) as target:
+            _offered(target, "delete", backend, path)(path)
 
     def delete_all(self, path: P, backend: object) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
-        with self._backend(backend) as target:
-            _offered(target, "delete_all")(path)
+        with self._backend(backend, path) as target:
+            _offered(target, "delete_all", backend, path)(path)
 
     def create_symlink(
         self, source: P, link: P, backend: object, *, overwrite: bool = False
     ) -> None:
         """Make `link` a link to `source`, which has to exist; only a link is overwritten."""
-        with self._backend(backend) as target:
-            _offered(target, "create_symlink")(source, link, overwrite=overwrite)
+        with self._backend(backend, link) as target:
+            _offered(target, "create_symlink", backend, link)(source, link, overwrite=overwrite)
 
     def mirror_directory_with_symlinks(
         self,
@@ -393,7 +408,8 @@ class FileManager(AsyncLoads, AsyncSaves):
         PathExistsError
             If the destination exists.
         UnsupportedOperationError
-            Before anything is written, if a link to a directory would go into another backend.
+            Before anything is written, if a link to a directory, or one that leads nowhere, would
+            go into another backend.
         """
         if _is_other(to_backend, backend):
             self._copy_across(source, destination, backend, to_backend)
@@ -408,19 +424,20 @@ class FileManager(AsyncLoads, AsyncSaves):
             self._transfer("move", source, destination, backend)
             return
         with self._backend(backend) as origin:
-            delete_all = _offered(origin, "delete_all")  # or nothing is copied
+            delete_all = _offered(origin, "delete_all", backend, source)  # or nothing is copied
         self._copy_across(source, destination, backend, to_backend)
         with self._backend(backend):
             delete_all(source)
 
     def _transfer(self, operation: str, source: P, destination: P, backend: object) -> None:
-        with self._backend(backend) as target:
-            transfer = _offered(target, operation)
+        with self._backend(backend, source) as target:
+            transfer = _offered(target, operation, backend, source)
             if not target.exists(source) and not target.is_symlink(source):
                 raise _missing(source, backend)
-            parent = str(destination).rstrip("/").rpartition("/")[0]
+            parent = as_text(destination).rstrip("/").rpartition("/")[0]
             if parent and not target.exists(parent):
-                target.ensure_directory(parent)
+                with suppress(UnsupportedOperationError):  # a backend without directories
+                    target.ensure_directory(parent)
             transfer(source, destination)
 
     def _copy_across(self, source: P, destination: P, backend: object, to_backend: object) -> None:
@@ -428,18 +445,18 @@ class FileManager(AsyncLoads, AsyncSaves):
             raise _missing(source, backend)
         with self._backend(to_backend) as target:
             if target.exists(destination) or target.is_symlink(destination):
-                raise path_exists(str(destination), backend_key(to_backend))
+                raise path_exists(display(destination), backend_key(to_backend))
         if not self.is_dir(source, backend):
             self.save(self.load(source, backend), destination, to_backend)
             return
-        directories, files = self.collect_dirs_and_files(source, backend)
-        for directory in directories[1:]:
-            if self.is_symlink(directory, backend):
-                raise UnsupportedOperationError(
-                    "a link to a directory cannot go into another backend",
-                    path=directory,
-                    backend=backend_key(backend),
-                )
+        directories, files, others = self._walked(source, backend)
+        linked = [place for place in directories[1:] if self.is_symlink(place, backend)]
+        for stuck in (*linked, *others):
+            raise UnsupportedOperationError(
+                "only files, links to files and directories can go into another backend",
+                path=stuck,
+                backend=backend_key(backend),
+            )
         rebased = _rebasing(directories[0], as_text(destination))
         written: list[str] = []
         try:
@@ -456,7 +473,7 @@ class FileManager(AsyncLoads, AsyncSaves):
     # Routing
 
     @contextmanager
-    def _backend(self, key: object) -> Iterator[Any]:
+    def _backend(self, key: object, path: P | None = None) -> Iterator[Any]:
         """Give the backend of `key`, and let nothing but a `StorageError` out."""
         try:
             yield self._resolve(key)
@@ -464,7 +481,9 @@ class FileManager(AsyncLoads, AsyncSaves):
             raise
         except Exception as error:
             raise StorageResolutionError(
-                f"the backend raised {type(error).__name__}: {error}", backend=backend_key(key)
+                f"the backend raised {type(error).__name__}: {error}",
+                path=None if path is None else display(path),
+                backend=backend_key(key),
             ) from error
 
     def _resolve(self, key: object) -> Any:
@@ -475,21 +494,22 @@ class FileManager(AsyncLoads, AsyncSaves):
             raise
         except KeyError:
             # A plain dict compares its keys to the letter; the contract does not.
-            for known, instance in self.registry.items():
+            for known in self.registry:
                 if backend_key(known) == name:
-                    return instance
+                    return self.registry[known]
             raise BackendNotFoundError(
                 f"no backend is called {name!r}; the known ones are "
                 f"{', '.join(map(str, self.registry))}"
             ) from None
 
 
-def _offered(backend: Any, operation: str) -> Callable[..., Any]:
-    method: Callable[..., Any] | None = getattr(backend, operation, None)
+def _offered(target: Any, operation: str, key: object, path: P | None = None) -> Callable[..., Any]:
+    method: Callable[..., Any] | None = getattr(target, operation, None)
     if method is None:
         raise UnsupportedOperationError(
-            f"{type(backend).__name__} can only be read: it has no {operation}",
-            backend=getattr(backend, "_backend_type", None),
+            f"{type(target).__name__} can only be read: it has no {operation}",
+            path=None if path is None else display(path),
+            backend=backend_key(key),
         )
     return method
 
@@ -502,7 +522,7 @@ def _parents(backend: Any, parents: bool) -> dict[str, bool]:
 
 @contextmanager
 def _progress(
-    backend: Any, method: str, progress: Progress, total: int
+    backend: Any, method: str, progress: Progress, paths: Sequence[P]
 ) -> Iterator[dict[str, Progress]]:
     """Give the option `progress`, or report the end of a call to a backend that has none."""
     cls: Any = type(backend)
@@ -511,9 +531,9 @@ def _progress(
     elif accepts(cls, method, "progress"):
         yield {"progress": progress}
     else:
-        with reporting(progress, total, method) as step:
+        with reporting(progress, len(paths), method) as step:
             yield {}
-            step(total)
+            step(len(paths))
 
 
 def _is_other(to_backend: object, backend: object) -> bool:
@@ -522,7 +542,7 @@ def _is_other(to_backend: object, backend: object) -> bool:
 
 def _missing(path: P, backend: object) -> PathNotFoundError:
     return PathNotFoundError(
-        "no such file or directory", path=str(path), backend=backend_key(backend)
+        "no such file or directory", path=display(path), backend=backend_key(backend)
     )
 
 
@@ -530,6 +550,10 @@ def _rebasing(top: str, new: str) -> Callable[[str], str]:
     """Return what turns paths at and below `top` into the same below `new`."""
     kept = len(top.rstrip("/"))
     return lambda path: new.rstrip("/") + path[kept:].rstrip("/")
+
+
+def _is_asked(option: object) -> bool:
+    return option is not None and option is not False
 
 
 def _listed_order(path: str) -> tuple[int, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -10,9 +11,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from functools import cache, lru_cache, partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,9 +22,9 @@ import numpy.lib.format as npy
 from polystore import csv_format
 from polystore.exceptions import (
     CorruptDataError,
-    MissingDependencyError,
     StorageError,
     UnsupportedFormatError,
+    missing_dependency,
 )
 from polystore.region import take_region
 
@@ -102,15 +102,12 @@ class Format:
     def _decoding(self) -> Iterator[None]:
         try:
             yield
-        except (
-            StorageError,
-            FileNotFoundError,
-            PermissionError,
-            IsADirectoryError,
-            MemoryError,
-        ):
+        except (StorageError, MemoryError):
             raise
         except Exception as error:
+            # The system's own errors have a number; a seek to where a damaged file says may too.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             raise self.corrupt(
                 f"the file cannot be decoded as {self.name} ({type(error).__name__}: {error})"
             ) from error
@@ -119,7 +116,7 @@ class Format:
         """Write a value, or raise the format's `unwritable` error with its cause."""
         try:
             self.write(file, value)
-        except (StorageError, OSError):
+        except (StorageError, OSError, MemoryError):
             raise
         except Exception as error:
             raise self.unwritable(
@@ -156,23 +153,28 @@ def known_suffixes() -> list[str]:
 @cache
 def _formats() -> dict[str, Callable[[], Format]]:
     """Return what gives the format of each suffix; a third party's are names of entry points."""
-    plugins = {point.name.lower(): point.load for point in entry_points(group=ENTRY_POINT_GROUP)}
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    plugins = {point.name.lower(): partial(_imported, point, "all") for point in points}
     return {**plugins, **_BUILT_IN}
 
 
-def _late(module: str, attribute: str, extra: str) -> Callable[[], Format]:
+def _late(place: str, extra: str) -> Callable[[], Format]:
     """Return what imports a format whose package is optional."""
+    return partial(_imported, EntryPoint("", place, ENTRY_POINT_GROUP), extra)
 
-    def load() -> Format:
-        try:
-            found: Format = getattr(import_module(module), attribute)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"the format needs the package {error.name!r}: pip install 'polystore-ray[{extra}]'"
-            ) from error
-        return found
 
-    return load
+def _imported(point: EntryPoint, extra: str) -> Format:
+    try:
+        found = point.load()
+    except ImportError as error:
+        raise missing_dependency("the format", error, extra) from error
+    except Exception as error:
+        raise UnsupportedFormatError(
+            f"the import of {point.value} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, Format):
+        raise UnsupportedFormatError(f"{point.value} is no polystore.formats.Format")
+    return found
 
 
 # NumPy's arrays
@@ -180,14 +182,18 @@ def _late(module: str, attribute: str, extra: str) -> Callable[[], Format]:
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
     if not isinstance(value, np.ndarray | np.generic):
-        raise UnsupportedFormatError(f"only arrays can be written, not a {type(value).__name__}")
+        raise UnsupportedFormatError(
+            f"only arrays can be written, not a {type(value).__name__}; np.asarray makes one"
+        )
     array = np.asanyarray(value)
     if array.dtype.hasobject:
         raise UnsupportedFormatError(
             "an array of Python objects would have to be pickled, and files hold no pickles"
         )
     if isinstance(array, np.ma.MaskedArray):
-        raise UnsupportedFormatError("a masked array would lose its mask")
+        raise UnsupportedFormatError(
+            "a masked array would lose its mask; save .data and .mask in an .npz file"
+        )
     return np.asarray(array)
 
 
@@ -226,8 +232,9 @@ def _read_npy_region(path: str, index: tuple[Any, ...]) -> Any:
             return take_region(np.empty(shape, dtype), index)
         order: Any = "F" if fortran else "C"
         mapped = np.memmap(file, dtype, "r", file.tell(), shape, order)
+        part = take_region(mapped, index)
         # A copy of the part, so that it holds neither the file nor the whole.
-        return np.array(take_region(mapped, index))
+        return np.array(part) if isinstance(part, np.ndarray) else part
 
 
 def _describe_npy(path: str) -> dict[str, Any]:
@@ -289,6 +296,8 @@ def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
 def _write_npz(file: IO[bytes], value: Any) -> None:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise UnsupportedFormatError("an .npz file holds a dict from names to arrays")
+    if any("\0" in name for name in value):
+        raise UnsupportedFormatError("a name in an .npz file would be cut at its NUL")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in value.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -363,11 +372,11 @@ _BUILT_IN: dict[str, Callable[[], Format]] = {
     for found in (_NPY, _NPZ, _JSON, _CSV, _TEXT, _BYTES)
     for suffix in found.suffixes
 } | {
-    ".tif": _late("polystore.image_formats", "TIFF", "images"),
-    ".tiff": _late("polystore.image_formats", "TIFF", "images"),
-    ".png": _late("polystore.image_formats", "PNG", "images"),
-    ".jpg": _late("polystore.image_formats", "JPEG", "images"),
-    ".jpeg": _late("polystore.image_formats", "JPEG", "images"),
-    ".pt": _late("polystore.torch_format", "TORCH", "torch"),
-    ".pth": _late("polystore.torch_format", "TORCH", "torch"),
+    ".tif": _late("polystore.image_formats:TIFF", "images"),
+    ".tiff": _late("polystore.image_formats:TIFF", "images"),
+    ".png": _late("polystore.image_formats:PNG", "images"),
+    ".jpg": _late("polystore.image_formats:JPEG", "images"),
+    ".jpeg": _late("polystore.image_formats:JPEG", "images"),
+    ".pt": _late("polystore.torch_format:TORCH", "torch"),
+    ".pth": _late("polystore.torch_format:TORCH", "torch"),
 }

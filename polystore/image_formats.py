@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from polystore.exceptions import ImageLoadError, ImageSaveError
 from polystore.formats import DEFLATE, Format, check_claim
-from polystore.region import check_region
+from polystore.region import check_region, forward
 
 __all__ = ["JPEG", "PNG", "TIFF"]
 
@@ -36,8 +36,10 @@ _CONVERTED = ("P", "PA", "CMYK", "YCbCr")  # to colours, as other readers of ima
 
 
 def _as_image(value: Any) -> np.ndarray[Any, Any]:
-    if not isinstance(value, np.ndarray) or value.size == 0 or value.ndim == 0:
+    if not isinstance(value, np.ndarray):
         raise ImageSaveError(f"an image is an array with pixels, not a {type(value).__name__}")
+    if value.size == 0 or value.ndim == 0:
+        raise ImageSaveError(f"an array of shape {value.shape} has no pixels")
     return value
 
 
@@ -87,7 +89,8 @@ def _read_tiff_region(path: str, index: tuple[Any, ...]) -> Any:
         store = series.aszarr(level=0)
         try:
             # Decodes no more than the tiles and strips that the region touches.
-            return np.asarray(zarr.open_array(store, mode="r")[index])
+            ahead, turn = forward(series.shape, index)
+            return np.asarray(zarr.open_array(store, mode="r")[ahead])[turn]
         finally:
             store.close()
 

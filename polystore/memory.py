@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from polystore.base import StorageBackend, check_batch
+from polystore.base import StorageBackend, check_batch, check_collection
+from polystore.os_errors import located
 from polystore.paths import P
 from polystore.progress import Progress, reporting
-from polystore.region import Region, as_index, take_region
+from polystore.region import Region, put_region, take_region
 from polystore.seal import Sealed, seal, shape_and_dtype
 from polystore.tree import PathTree
 
@@ -89,19 +90,20 @@ class MemoryBackend(StorageBackend):
         """
         with self._lock:
             snapshot = self._tree.get(path)
-        return take_region(snapshot.sealed.open(), region, path=str(path), backend="memory")
+        return take_region(snapshot.sealed.open(), region, path=path, backend="memory")
 
     def load_batch(
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment."""
+        check_collection(paths, "paths", backend="memory")
         with self._lock:
             snapshots = [self._tree.get(path) for path in paths]
         values: list[Any] = []
         with reporting(progress, len(paths), "loading") as step:
             for path, snapshot in zip(paths, snapshots, strict=True):
                 value = snapshot.sealed.open()
-                values.append(take_region(value, region, path=str(path), backend="memory"))
+                values.append(take_region(value, region, path=path, backend="memory"))
                 step()
         return values
 
@@ -156,7 +158,7 @@ class MemoryBackend(StorageBackend):
         }
         with self._lock:
             self._tree.check_put([path], **options)
-        snapshot = self._snapshot(data)
+        snapshot = self._snapshot(data, path)
         with self._lock:
             self._tree.put([(path, snapshot)], **options)
 
@@ -175,25 +177,27 @@ class MemoryBackend(StorageBackend):
             self._tree.check_put(paths, overwrite=overwrite, parents=parents)
         snapshots: list[_Snapshot] = []
         with reporting(progress, len(paths), "saving") as step:
-            for value in values:
-                snapshots.append(self._snapshot(value))
+            for value, path in zip(values, paths, strict=True):
+                snapshots.append(self._snapshot(value, path))
                 step()
         with self._lock:
             self._tree.put(
                 list(zip(paths, snapshots, strict=True)), overwrite=overwrite, parents=parents
             )
 
-    def _snapshot(self, value: Any) -> _Snapshot:
+    def _snapshot(self, value: Any, path: P) -> _Snapshot:
         shape, dtype = shape_and_dtype(value)
-        return _Snapshot(seal(value).copied(), time.time(), next(self._versions), shape, dtype)
+        with located(path, "memory"):
+            sealed = seal(value).copied()
+        return _Snapshot(sealed, time.time(), next(self._versions), shape, dtype)
 
     def _save_region(self, data: Any, path: P, region: Region) -> None:
         with self._lock:
             array = self.load(path)
-            take_region(array, region, path=str(path), backend="memory")
+            take_region(array, region, path=path, backend="memory")
             changed = array.copy(order="K")
-            changed[as_index(region)] = data
-            self._tree.put([(path, self._snapshot(changed))], overwrite=True)
+            put_region(changed, region, data, path=path, backend="memory")
+            self._tree.put([(path, self._snapshot(changed, path))], overwrite=True)
 
     def exists(self, path: P) -> bool:
         with self._lock:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from polystore.exceptions import InvalidPathError, VFSTypeError
+from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
 
-__all__ = ["NameFilter", "P", "as_text", "file_order", "join", "natural_key", "normalize", "split"]
+__all__ = [
+    "MOST_LINKS",
+    "NameFilter",
+    "P",
+    "as_text",
+    "check_distinct",
+    "display",
+    "file_order",
+    "join",
+    "natural_key",
+    "normalize",
+    "split",
+]
 
 P = str | os.PathLike[str]
+
+MOST_LINKS = 40
+"""Links that are followed on the way of one path, as Linux does; more lead in a circle."""
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -26,11 +41,7 @@ def as_text(path: P, *, backend: str | None = None) -> str:
     InvalidPathError
         If it is empty or holds a NUL.
     """
-    text = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(text, str):
-        raise VFSTypeError(
-            f"a path is a str or an os.PathLike of str, not {type(path).__name__}", backend=backend
-        )
+    text = path if type(path) is str else _plain(path, backend)
     if not text:
         raise InvalidPathError(
             "a path cannot be empty; the root is '/'", path=text, backend=backend
@@ -38,6 +49,28 @@ def as_text(path: P, *, backend: str | None = None) -> str:
     if "\0" in text:
         raise InvalidPathError("a path cannot hold a NUL character", path=text, backend=backend)
     return text
+
+
+def _plain(path: object, backend: str | None) -> str:
+    """Return a path object or an instance of a subclass of `str` as nothing but text."""
+    cause: TypeError | None = None
+    try:
+        text = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError as error:
+        text, cause = None, error
+    if not isinstance(text, str):
+        raise VFSTypeError(
+            f"a path is a str or an os.PathLike of str, not {type(path).__name__}", backend=backend
+        ) from cause
+    return str.__str__(text)  # a subclass, such as a member of an enum, may show itself otherwise
+
+
+def display(path: object) -> str:
+    """Return what an error calls a path, also one that `as_text` refuses."""
+    try:
+        return _plain(path, None)
+    except VFSTypeError:
+        return repr(path)
 
 
 def split(path: P, *, backend: str | None = None) -> list[str]:
@@ -78,6 +111,19 @@ def normalize(path: P, *, backend: str | None = None) -> str:
     return join(split(path, backend=backend))
 
 
+def check_distinct(places: Sequence[Hashable], paths: Sequence[P], *, backend: str | None) -> None:
+    """Refuse paths of a batch of which two lead to one place."""
+    if len(set(places)) == len(places):
+        return
+    seen: set[Hashable] = set()
+    for place, path in zip(places, paths, strict=True):
+        if place in seen:
+            raise PathExistsError(
+                "the path occurs twice in the batch", path=display(path), backend=backend
+            )
+        seen.add(place)
+
+
 def file_order(path: str) -> tuple[int, str]:
     """Return the key that sorts listed files: shallow first, then in plain order."""
     return path.count("/") + path.count(os.sep) * (os.sep != "/"), path
@@ -106,6 +152,11 @@ class NameFilter:
     extensions : iterable of str, optional
         Endings with their dot, such as ``{".tif", ".ome.tif"}``; case does not matter.
         A name has to satisfy both.
+
+    Raises
+    ------
+    VFSTypeError
+        If one of them is no text.
     """
 
     __slots__ = ("_endings", "_pattern")
@@ -113,8 +164,14 @@ class NameFilter:
     def __init__(self, pattern: str | None = None, extensions: Iterable[str] | None = None) -> None:
         if isinstance(extensions, str):
             raise VFSTypeError(f"extensions is a set of endings: write {{{extensions!r}}}")
+        endings = None if extensions is None else tuple(extensions)
+        for part in (pattern, *(endings or ())):
+            if part is not None and not isinstance(part, str):
+                raise VFSTypeError(
+                    f"a pattern and extensions are text, not {type(part).__name__}: {part!r}"
+                )
         self._pattern = pattern
-        self._endings = None if extensions is None else tuple(e.lower() for e in extensions)
+        self._endings = None if endings is None else tuple(e.lower() for e in endings)
 
     def __call__(self, name: str) -> bool:
         if self._pattern is not None and not fnmatchcase(name, self._pattern):

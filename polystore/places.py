@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from polystore.descent import Descent
 from polystore.exceptions import InvalidPathError
-from polystore.paths import P, as_text, join, normalize, split
+from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces"]
 
 Make = Callable[[str], object]
 """Makes the directory of a place, or raises `FileExistsError`."""
 
-_MOST_LINKS = 40  # as Linux resolves in one path
 _PINS = os.path.isdir("/proc/self/fd")
-_REACH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+_REACH = getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Places(ABC):
@@ -67,26 +67,33 @@ class Places(ABC):
 
 
 class SystemPlaces(Places):
-    """Paths of the operating system."""
+    """Paths of the operating system.
+
+    A slash at the end is dropped: with it, a link to a directory would be the directory.
+    """
 
     def text(self, path: P) -> str:
-        return as_text(path)
+        text = _encodable(path)
+        while text.endswith(("/", "/.")) and text != "/":
+            text = text.rstrip("/").removesuffix("/.") or "/"
+        return text
 
     def shown(self, target: str) -> str:
         return target
 
     def resolved(self, path: P) -> str:
-        text = as_text(path)
+        text = self.text(path)
         return os.path.realpath(text) if os.path.islink(text) else text
 
     def identities(self, paths: list[str]) -> list[str]:
         parents: dict[str, str] = {}
         found = []
         for path in paths:
-            if os.path.islink(path):
-                found.append(os.path.realpath(path))
+            text = self.text(path)
+            if os.path.islink(text):
+                found.append(os.path.realpath(text))
                 continue
-            parent, name = os.path.split(path)
+            parent, name = os.path.split(text)
             if parent not in parents:
                 parents[parent] = os.path.realpath(parent)
             found.append(f"{parents[parent]}/{name}")
@@ -94,24 +101,27 @@ class SystemPlaces(Places):
 
     @contextmanager
     def existing(self, path: P) -> Iterator[str]:
-        yield as_text(path)
+        yield self.text(path)
 
     @contextmanager
     def itself(self, path: P) -> Iterator[str]:
-        yield as_text(path)
+        yield self.text(path)
 
     @contextmanager
     def slot(self, path: P, *, make: Make | None = None) -> Iterator[str]:
-        place = as_text(path)
+        place = self.text(path)
         if os.path.islink(place):
             place = os.path.realpath(place)
+            if os.path.islink(place):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
         if make is not None and not os.path.isdir(os.path.dirname(place) or "."):
             place = os.path.realpath(place)
             _make_parents(place, make)
         yield place
 
     def real(self, path: P) -> str:
-        return os.path.abspath(as_text(path))
+        # Not normalised: a ".." after a link does not mean what it seems to.
+        return os.path.join(os.getcwd(), self.text(path))
 
 
 class RootedPlaces(Places):
@@ -127,7 +137,7 @@ class RootedPlaces(Places):
         self.root = root
 
     def text(self, path: P) -> str:
-        return normalize(path)
+        return normalize(_encodable(path))
 
     def shown(self, target: str) -> str:
         relative = os.path.relpath(target, self.root)
@@ -141,16 +151,16 @@ class RootedPlaces(Places):
             with self._walk(path) as way:
                 return self._named(way)
         except OSError:
-            return self._named_as(split(path))
+            return self.real(path)
 
     def real(self, path: P) -> str:
-        return self._named_as(split(path))
+        return self._named_as(split(_encodable(path)))
 
     @contextmanager
     def existing(self, path: P) -> Iterator[str]:
         with self._walk(path) as way:
             if way.last is not None:
-                way.enter(way.last, os.O_NOFOLLOW)
+                way.enter(way.last, flags=0)
             yield self._place(way)
 
     @contextmanager
@@ -175,7 +185,7 @@ class RootedPlaces(Places):
     @contextmanager
     def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
         """Open every directory on the way to a path; links are read, and walked likewise."""
-        ahead: list[str] = split(path)[::-1]
+        ahead: list[str] = split(_encodable(path))[::-1]
         target: str | None
         way = _Way(self.root)
         try:
@@ -183,7 +193,7 @@ class RootedPlaces(Places):
             while ahead:
                 name = ahead.pop()
                 if name == "..":
-                    way.leave(path)
+                    way.leave_for(path)
                     continue
                 if ahead:
                     target = way.enter_directory(name, make=make)
@@ -195,11 +205,11 @@ class RootedPlaces(Places):
                         way.last = name
                         break
                 links += 1
-                if links > _MOST_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
                 if os.path.isabs(target):
                     target = self._inside(target, path)
-                    way.restart()
+                    way.start_again()
                 ahead.extend(part for part in target.split("/")[::-1] if part not in ("", "."))
             yield way
         finally:
@@ -212,22 +222,19 @@ class RootedPlaces(Places):
         raise _escape(path)
 
 
-class _Way:
-    """The directories from a root to a place, held open, and the place's name in the last."""
+class _Way(Descent):
+    """The way from a root to a place: the last directory held open, and the place's name in it."""
 
     def __init__(self, root: str) -> None:
+        super().__init__(root, _REACH)
         self.root = root
-        self.descriptors = [os.open(root, _REACH & ~os.O_NOFOLLOW | os.O_DIRECTORY)]
         self.names: list[str] = []
         self.last: str | None = None
 
     def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
-        descriptor = os.open(name, _REACH | flags, dir_fd=self.descriptors[-1])
-        self.descriptors.append(descriptor)
+        super().enter(name, flags)
         self.names.append(name)
         self.last = None
-        if stat.S_ISLNK(os.fstat(descriptor).st_mode):  # exchanged since it was looked at
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
 
     def enter_directory(self, name: str, *, make: Make | None) -> str | None:
         """Enter a directory, or return what a link holds that is in its place."""
@@ -243,7 +250,7 @@ class _Way:
                 target = self.link(name)
                 if target is not None:
                     return target
-                status = os.stat(name, dir_fd=self.descriptors[-1], follow_symlinks=False)
+                status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
                 if not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
                     raise
                 # Exchanged since for a directory, or for a link again: look once more.
@@ -253,7 +260,7 @@ class _Way:
     def link(self, name: str) -> str | None:
         """Return what a link holds, None for anything else."""
         try:
-            return os.readlink(name, dir_fd=self.descriptors[-1])
+            return os.readlink(name, dir_fd=self.descriptor)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None
@@ -262,23 +269,19 @@ class _Way:
     def here(self) -> str:
         """Return the last directory, as a path through what is held open."""
         if _PINS:
-            return f"/proc/self/fd/{self.descriptors[-1]}"
+            return f"/proc/self/fd/{self.descriptor}"
         return str(Path(self.root, *self.names))
 
-    def leave(self, path: P) -> None:
+    def leave_for(self, path: P) -> None:
+        """Go one directory up on the way to `path`, never above the root."""
         if not self.names:
             raise _escape(path)
+        self.leave()
         self.names.pop()
-        os.close(self.descriptors.pop())
 
-    def restart(self) -> None:
-        while self.names:
-            self.names.pop()
-            os.close(self.descriptors.pop())
-
-    def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+    def start_again(self) -> None:
+        self.restart(self.root)
+        self.names.clear()
 
 
 def _make_parents(place: str, make: Make) -> None:
@@ -292,5 +295,16 @@ def _make_parents(place: str, make: Make) -> None:
             make(directory)
 
 
+def _encodable(path: P) -> str:
+    text = as_text(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidPathError(
+            f"the path cannot be encoded for the file system ({error.reason})", path=text
+        ) from error
+    return text
+
+
 def _escape(path: P) -> InvalidPathError:
-    return InvalidPathError("a symbolic link leads out of the root", path=str(path))
+    return InvalidPathError("a symbolic link leads out of the root", path=as_text(path))

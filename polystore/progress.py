@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from polystore.exceptions import MissingDependencyError
+from polystore.exceptions import missing_dependency
 
 __all__ = ["Progress", "reporting"]
 
@@ -47,9 +47,7 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[..
         try:
             from tqdm import tqdm
         except ImportError as error:
-            raise MissingDependencyError(
-                "a progress bar needs the package 'tqdm': pip install 'polystore-ray[progress]'"
-            ) from error
+            raise missing_dependency("a progress bar", error, "progress") from error
         with tqdm(total=total, desc=what) as bar:
             yield lambda count=1: bar.update(count) and None
 

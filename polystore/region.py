@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 from types import EllipsisType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
-from polystore.exceptions import UnsupportedOperationError, VFSTypeError
+from polystore.exceptions import (
+    UnsupportedFormatError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
+from polystore.os_errors import located
+from polystore.paths import P
 
-__all__ = ["Region", "as_index", "check_region", "take_region"]
+__all__ = ["Region", "as_index", "check_region", "forward", "put_region", "take_region"]
 
-Region = int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]
+Region = SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType, ...]
 
 
 def as_index(region: Region) -> tuple[int | slice | EllipsisType, ...]:
@@ -20,19 +27,36 @@ def as_index(region: Region) -> tuple[int | slice | EllipsisType, ...]:
     Raises
     ------
     VFSTypeError
-        If it holds anything but integers, slices and one ``...``.
+        If it holds anything but integers, slices and ``...``.
     """
-    index = region if isinstance(region, tuple) else (region,)
-    for part in index:
-        if not isinstance(part, int | slice | EllipsisType) or isinstance(part, bool):
-            raise VFSTypeError(
-                f"a region is made of integers, slices and '...', not {type(part).__name__}"
-            )
-    return index
+    return tuple(map(_part, region if isinstance(region, tuple) else (region,)))
+
+
+def _part(part: object) -> int | slice | EllipsisType:
+    if isinstance(part, EllipsisType):
+        return part
+    if isinstance(part, slice):
+        bounds = (part.start, part.stop, part.step)
+        start, stop, step = (None if bound is None else _integer(bound) for bound in bounds)
+        if step == 0:
+            raise VFSTypeError("the step of a slice is not 0")
+        return slice(start, stop, step)
+    return _integer(part)
+
+
+def _integer(value: Any) -> int:
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise VFSTypeError(
+        f"a region is made of integers, slices and '...', not {type(value).__name__}"
+    )
 
 
 def take_region(
-    value: Any, region: Region | None, *, path: str | None = None, backend: str | None = None
+    value: Any, region: Region | None, *, path: P | None = None, backend: str | None = None
 ) -> Any:
     """Return the part of an array that `region` selects, as a view; all of it for None.
 
@@ -45,22 +69,77 @@ def take_region(
     """
     if region is None:
         return value
-    if not isinstance(value, np.ndarray):
-        raise UnsupportedOperationError(
-            f"only arrays have regions, and this is a {type(value).__name__}",
-            path=path,
-            backend=backend,
-        )
-    try:
-        return value[as_index(region)]
-    except IndexError as error:
-        raise VFSTypeError(
-            f"the region {region!r} does not fit an array of shape {value.shape}",
-            path=path,
-            backend=backend,
-        ) from error
+    with located(path, backend):
+        if not isinstance(value, np.ndarray):
+            raise UnsupportedOperationError(
+                f"only arrays have regions, and this is a {type(value).__name__}"
+            )
+        try:
+            return value[as_index(region)]
+        except IndexError as error:
+            raise VFSTypeError(
+                f"the region {region!r} does not fit an array of shape {value.shape}"
+            ) from error
 
 
-def check_region(shape: tuple[int, ...], region: Region) -> None:
-    """Raise what `take_region` of an array of this shape would raise."""
-    take_region(np.broadcast_to(np.uint8(0), shape), region)
+def put_region(
+    array: Any, region: Region, data: Any, *, path: P | None = None, backend: str | None = None
+) -> None:
+    """Write `data` into the part of an array that `region` selects.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the part cannot hold the data.
+    UnsupportedOperationError, VFSTypeError
+        As `take_region`.
+    """
+    take_region(array, region, path=path, backend=backend)
+    with located(path, backend):
+        try:
+            array[as_index(region)] = data
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UnsupportedFormatError(
+                f"the value does not fit the region {region!r} of an array of shape "
+                f"{array.shape} and dtype {array.dtype} ({error})"
+            ) from error
+
+
+def check_region(shape: tuple[int, ...], region: Region) -> tuple[int, ...]:
+    """Return the shape of the part of an array, or raise what `take_region` would raise."""
+    part: tuple[int, ...] = take_region(np.broadcast_to(np.uint8(0), shape), region).shape
+    return part
+
+
+def forward(
+    shape: tuple[int, ...], region: Region
+) -> tuple[tuple[int | slice, ...], tuple[slice, ...]]:
+    """Return a region without negative steps, for those that know none, and what turns its part.
+
+    Examples
+    --------
+    >>> array = np.arange(12).reshape(3, 4)
+    >>> index, turn = forward(array.shape, (1, slice(None, None, -1)))
+    >>> array[index][turn]
+    array([7, 6, 5, 4])
+    """
+    index: list[int | slice] = []
+    turn: list[slice] = []
+    for part, side in zip(_without_ellipsis(as_index(region), len(shape)), shape, strict=True):
+        if not isinstance(part, slice):
+            index.append(part)
+            continue
+        taken = range(*part.indices(side))
+        turned = taken[::-1] if taken.step < 0 else taken
+        index.append(slice(turned[0], turned[-1] + 1, turned.step) if taken else slice(0, 0))
+        turn.append(slice(None, None, -1 if taken.step < 0 else 1))
+    return tuple(index), tuple(turn)
+
+
+def _without_ellipsis(
+    index: tuple[int | slice | EllipsisType, ...], dimensions: int
+) -> list[int | slice]:
+    """Return an index with a part for each dimension."""
+    given = [part for part in index if not isinstance(part, EllipsisType)]
+    at = next((i for i, part in enumerate(index) if isinstance(part, EllipsisType)), len(index))
+    return [*given[:at], *[slice(None)] * (dimensions - len(given)), *given[at:]]

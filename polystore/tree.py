@@ -22,11 +22,21 @@ from polystore.exceptions import (
     StorageResolutionError,
     VersionConflictError,
 )
-from polystore.paths import NameFilter, P, file_order, join, normalize, split
+from polystore.os_errors import located
+from polystore.paths import (
+    MOST_LINKS,
+    NameFilter,
+    P,
+    check_distinct,
+    display,
+    file_order,
+    join,
+    normalize,
+    split,
+)
 
 __all__ = ["Entry", "PathTree", "Place", "replaced"]
 
-_MOST_LINKS = 40  # as Linux resolves in one path
 _NO_NAMES = frozenset({"", ".", ".."})
 
 
@@ -135,9 +145,11 @@ class PathTree(Generic[E]):
         recursive: bool = False,
     ) -> list[str]:
         """Return the paths of the files in a directory; see `DataSource.list_files`."""
-        selected = NameFilter(pattern, extensions)
+        with located(path, self._backend):
+            selected = NameFilter(pattern, extensions)
         found: list[str] = []
-        waiting = [(normalize(path).rstrip("/"), self._directory(path))]
+        top = self._directory(path)
+        waiting = [(normalize(path).rstrip("/"), top)]
         while waiting:
             prefix, directory = waiting.pop()
             for name, node in directory.items():
@@ -354,7 +366,7 @@ class PathTree(Generic[E]):
                 return Place(place, directory, None, missing=place[len(names) - 1 : -1])
             if isinstance(node, _Link) and (ahead or follow):
                 links += 1
-                if links > _MOST_LINKS:
+                if links > MOST_LINKS:
                     raise self._error(StorageResolutionError, "links lead in a circle", path)
                 ahead += split(node.target)[::-1]
                 names, node, directory = [], self._root, self._root
@@ -417,7 +429,7 @@ class PathTree(Generic[E]):
                 if here == names:
                     return True
                 node = self._find(join(here), follow=False).node
-                if isinstance(node, _Link) and links < _MOST_LINKS:
+                if isinstance(node, _Link) and links < MOST_LINKS:
                     links += 1
                     ahead.append([*split(node.target), *parts[depth:]])
                     break
@@ -478,13 +490,8 @@ class PathTree(Generic[E]):
 
     def _check_apart(self, paths: Sequence[P], places: list[Place]) -> None:
         """Refuse a batch in which a path occurs twice or lies in another one."""
+        check_distinct([place.names for place in places], paths, backend=self._backend)
         taken = {place.names for place in places}
-        if len(taken) < len(places):
-            seen: set[tuple[str, ...]] = set()
-            for path, place in zip(paths, places, strict=True):
-                if place.names in seen:
-                    raise self._error(PathExistsError, "the path occurs twice in the batch", path)
-                seen.add(place.names)
         # Only a directory that is still to be made can clash with a path of the batch.
         for names, made in {(p.names[:-1], len(p.missing)) for p in places if p.missing}:
             for depth in range(len(names) - made + 1, len(names) + 1):
@@ -499,7 +506,9 @@ class PathTree(Generic[E]):
         origin, place = self._present(source), self._free_place(destination)
         if place.names[: len(origin.names)] == origin.names:
             raise self._error(
-                InvalidPathError, f"a directory cannot go into itself ({source!s})", destination
+                InvalidPathError,
+                f"a directory cannot go into itself ({display(source)})",
+                destination,
             )
         return origin, place
 
@@ -515,7 +524,7 @@ class PathTree(Generic[E]):
         return list(_entries(place.directory.pop(place.name)))
 
     def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
-        return kind(message, path=str(path), backend=self._backend)
+        return kind(message, path=display(path), backend=self._backend)
 
 
 def replaced(places: Sequence[Place]) -> list[Any]:

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,14 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
-from polystore.atomic import exchange, remove, rename_new, sync_tree, temporary_name
+from polystore.atomic import (
+    exchange,
+    hidden_directory,
+    remove,
+    rename_new,
+    sync_tree,
+    temporary_name,
+)
 from polystore.disk import DiskBackend
 from polystore.exceptions import (
     CorruptDataError,
@@ -25,8 +31,9 @@ from polystore.exceptions import (
     UnsupportedFormatError,
 )
 from polystore.formats import MOST_DECODED, check_claim
+from polystore.os_errors import nothing_there
 from polystore.paths import P
-from polystore.region import Region, as_index, check_region
+from polystore.region import Region, check_region, forward
 from polystore.zarr_store import RootedStore
 
 __all__ = ["ZarrBackend"]
@@ -175,31 +182,33 @@ class ZarrBackend(DiskBackend):
             generation = self._generation(path)
             try:
                 value = self._load(path, region)
-            except StorageError:
-                if self._generation(path) == generation:
+            except StorageError as error:
+                passing = generation is None and isinstance(error, CorruptDataError)
+                if self._generation(path) == generation and not passing:
                     raise
                 continue
-            # Replaced while it was read, its missing chunks would have come as fill values.
-            if self._generation(path) == generation:
+            # Replaced or deleted while it was read, missing chunks would have come as fill values.
+            if generation is not None and self._generation(path) == generation:
                 return value
 
     def _load(self, path: P, region: Region | None) -> Any:
         with self._existing_value(path) as place:
             if not _is_array(place):
                 return super().load(path, region=region)
-            index = (...,) if region is None else as_index(region)
             array = self._open_array(place)
-            check_region(array.shape, index)
+            part = ... if region is None else region
+            check_region(array.shape, part)
+            index, turn = forward(array.shape, part)
             if region is None and array.nbytes > MOST_DECODED:
                 check_claim(array.nbytes, _size(place))
             try:
-                return np.asarray(array[index])
+                return np.asarray(array[index])[turn]
             except Exception as error:
                 raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
 
     def _generation(self, path: P) -> tuple[int, int] | None:
-        """Return what tells one value at a path from the next."""
-        with suppress(OSError), self._places.existing(path) as place:
+        """Return what tells one value at a path from the next, None where there is none."""
+        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
             status = os.stat(place)
             return status.st_ino, status.st_ctime_ns
         return None
@@ -299,14 +308,17 @@ class ZarrBackend(DiskBackend):
                 super().save(data, path, region=region, durable=durable)
                 return
             stored = self._open_array(place, "r+")
-            check_region(stored.shape, region)
+            # As NumPy takes them: zarr would leave out what does not fit.
+            values = np.empty(check_region(stored.shape, region), stored.dtype)
             try:
-                stored[as_index(region)] = data
-            except (IndexError, ValueError) as error:
+                values[...] = data
+            except (TypeError, ValueError, OverflowError) as error:
                 raise UnsupportedFormatError(
-                    f"the value does not fit the region of an array of shape {stored.shape} "
-                    f"({error})"
+                    f"the value does not fit the region {region!r} of an array of shape "
+                    f"{stored.shape} and dtype {stored.dtype} ({error})"
                 ) from error
+            index, turn = forward(stored.shape, region)
+            stored[index] = values[turn]
             if durable:
                 sync_tree(place)
 
@@ -333,31 +345,35 @@ class ZarrBackend(DiskBackend):
             os.rename(target, aside)
             os.rename(temporary, target)
             os.rename(aside, temporary)
+        if self._is_directory(temporary):  # a group came there since it was looked at
+            exchange(temporary, target)
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), target)
         remove(temporary)
+
+    @contextmanager
+    def _temporary(self, place: str) -> Iterator[str]:
+        # Hidden in a directory that is no group, since zarr lists arrays of any name.
+        with hidden_directory(place) as hidden:
+            yield f"{hidden}/new"
 
     # Groups
 
     def _make_directory(self, place: str) -> None:
-        temporary = temporary_name(place)
-        os.mkdir(temporary)
-        try:
+        with self._temporary(place) as temporary:
+            os.mkdir(temporary)
             Path(temporary, "zarr.json").write_text(_GROUP, encoding="utf-8")
             rename_new(temporary, place)
-        except BaseException:
-            remove(temporary)
-            raise
 
     def _remove_directory(self, place: str) -> None:
         # Its metadata is in the way of rmdir, and somebody may save into it meanwhile.
         self._check_empty(place)
-        aside = temporary_name(place)
-        os.rename(place, aside)
-        try:
-            self._check_empty(aside)
-        except OSError:
-            rename_new(aside, place)
-            raise
-        shutil.rmtree(aside)
+        with self._temporary(place) as aside:
+            os.rename(place, aside)
+            try:
+                self._check_empty(aside)
+            except OSError:
+                rename_new(aside, place)
+                raise
 
     def _check_empty(self, place: str) -> None:
         if any(not self._is_hidden(name) for name in os.listdir(place)):
@@ -369,7 +385,7 @@ def _is_array(place: str) -> bool:
         return True
     try:
         metadata = json.loads(Path(place, "zarr.json").read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ValueError):
         return False  # a question never fails: what cannot be looked at is not there
     # A group has a zarr.json too.
     return isinstance(metadata, dict) and metadata.get("node_type") == "array"

@@ -77,7 +77,7 @@ def sealed_message(sealed: Sealed) -> bytes:
 
 def array_message(array: npt.NDArray[Any]) -> bytes:
     """Return an array that is its bytes (`polystore.seal.is_raw`) as one bytes object."""
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     return _header(array.dtype, array.shape, order) + array.tobytes(order)
 
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 import polystore
 import polystore_ray
 
-HEAVY = ("ray", "zarr", "PIL", "tifffile", "skimage", "torch", "polystore_ray")
+HEAVY = (
+    "ray",
+    "zarr",
+    "PIL",
+    "tifffile",
+    "imagecodecs",
+    "skimage",
+    "torch",
+    "tqdm",
+    "polystore_ray",
+)
 
 
 def in_a_new_process(code: str) -> str:
@@ -39,6 +51,73 @@ def loaded_by(code: str) -> set[str]:
 
 def test_import_polystore_loads_no_heavy_package() -> None:
     assert loaded_by("import polystore") == set()
+
+
+def test_a_registry_imports_no_backend_before_it_is_accessed() -> None:
+    code = (
+        "import sys, polystore\n"
+        "registry = polystore.BackendRegistry()\n"
+        "assert list(registry) == ['memory', 'disk', 'zarr'] and 'zarr' in registry\n"
+        "assert len(registry) == 3 and repr(registry)\n"
+        "late = {'polystore.memory', 'polystore.disk', 'polystore.zarr'}\n"
+        "print(sorted(late & set(sys.modules)))\n"
+        "registry['disk']\n"
+        "print(sorted(late & set(sys.modules)))"
+    )
+    assert in_a_new_process(code) == "[]\n['polystore.disk']\n"
+
+
+def test_a_registry_writes_nothing_to_disk(tmp_path: Path) -> None:
+    code = (
+        "from polystore import BackendRegistry, FileManager\n"
+        "fm = FileManager(BackendRegistry())\n"
+        "fm.save(1, '/a', backend='memory'); fm.exists('b', backend='disk')"
+    )
+    folders = {"HOME": "home", "XDG_CACHE_HOME": "cache", "TMPDIR": "temporary"}
+    places = {name: str(tmp_path / folder) for name, folder in folders.items()}
+    for place in (*places.values(), str(tmp_path / "here")):
+        Path(place).mkdir()
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path / "here",
+        check=True,
+        timeout=120,
+    )
+    assert [file for file in tmp_path.rglob("*") if not file.is_dir()] == []
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [("tifffile", "a.tif", "images"), ("PIL", "a.png", "images"), ("torch", "a.pt", "torch")],
+)
+def test_a_format_whose_package_is_missing_names_the_extra(
+    tmp_path: Path, package: str, name: str, extra: str
+) -> None:
+    code = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from polystore import BackendRegistry, MissingDependencyError\n"
+        "from polystore.formats import known_suffixes\n"
+        "disk = BackendRegistry()['disk']\n"
+        f"for use in (lambda: disk.save([1], {name!r}), lambda: disk.load({name!r})):\n"
+        "    try: use()\n"
+        "    except MissingDependencyError as error: print(error)\n"
+        f"assert {name[1:]!r} in known_suffixes()"
+    )
+    (tmp_path / name).write_bytes(b"x")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace(f"[1], {name!r}", f"[1], 'new{name[1:]}'")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    for line, path in zip(done.stdout.splitlines(), (f"new{name[1:]}", name), strict=True):
+        assert repr(package) in line
+        assert f"pip install 'polystore-ray[{extra}]': '{path}' (backend disk)" in line
 
 
 def test_local_mode_needs_no_ray() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -17,11 +19,14 @@ from metaclass_registry.testing import restored_registry
 from polystore import (
     BackendNotFoundError,
     BackendRegistry,
+    DiskBackend,
     MissingDependencyError,
+    PathExistsError,
     ReadOnlyBackend,
     StorageBackend,
     StorageResolutionError,
     UnsupportedOperationError,
+    VFSTypeError,
     base,
 )
 from polystore.backend_registry import (
@@ -142,6 +147,72 @@ def test_the_same_declaration_defined_again_replaces() -> None:
     assert type(registry["mine"]) is second
 
 
+MODULE = """
+from polystore import StorageBackend
+
+class Reloaded(StorageBackend):
+    _backend_type = "reloaded"
+    generation = {generation}
+    def load(self, path): return self.generation
+    def save(self, data, path): pass
+    def is_file(self, path): return True
+    def is_dir(self, path): return False
+    def list_dir(self, path): return []
+"""
+
+
+def test_a_module_that_is_reloaded_replaces_its_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    registry = BackendRegistry.isolated()
+    (tmp_path / "a_module_of_backends.py").write_text(MODULE.format(generation=1))
+    module = importlib.import_module("a_module_of_backends")
+    assert registry["reloaded"].load("a") == 1
+    (tmp_path / "a_module_of_backends.py").write_text(MODULE.format(generation=2))
+    importlib.reload(module)
+    assert registry["reloaded"].load("a") == 2
+    assert list(registry).count("reloaded") == 1
+
+
+def test_a_notebook_cell_that_is_run_twice_replaces_its_backends() -> None:
+    cell: dict[str, Any] = {"__name__": "__main__"}
+    registry = BackendRegistry.isolated()
+    for generation in (1, 2):
+        exec(MODULE.format(generation=generation), cell)
+        assert registry["reloaded"].load("a") == generation
+
+
+def test_a_key_may_be_declared_by_a_member_of_an_enum_and_not_by_a_number() -> None:
+    class Key(Enum):
+        MINE = "Mine"
+
+    cls = define(Key.MINE)  # type: ignore[arg-type]
+    assert cls._backend_type == "mine"
+    assert "mine" in BackendRegistry()
+    with pytest.raises(VFSTypeError, match="int"):
+        define(17)  # type: ignore[arg-type]
+
+
+def test_a_subclass_of_a_built_in_backend_has_a_key_of_its_own(tmp_path: Path) -> None:
+    class Plates(DiskBackend):
+        _backend_type = "plates"
+
+        def __init__(self) -> None:
+            super().__init__(tmp_path)
+
+    class Quiet(DiskBackend):
+        pass
+
+    registry = BackendRegistry.isolated()
+    registry["plates"].save(b"x", "a.bin")
+    with pytest.raises(PathExistsError, match="backend plates"):
+        registry["plates"].save(b"x", "a.bin")
+    assert type(registry["disk"]) is DiskBackend
+    assert Quiet._backend_type == "disk"
+
+
 def test_another_class_with_a_taken_key_raises_at_definition() -> None:
     define("mine")
     with pytest.raises(DuplicateRegistryKeyError, match="mine"):
@@ -200,6 +271,56 @@ def test_a_constructor_that_fails_stays_visible_and_is_tried_again() -> None:
     assert registry["memory"] is not None
     assert registry["flaky"] is registry["flaky"]
     assert len(tries) == 2
+
+
+def test_eight_threads_on_a_constructor_that_fails_once_get_one_instance() -> None:
+    tries: list[int] = []
+
+    def fails_once(self: Any) -> None:
+        tries.append(1)
+        threading.Event().wait(0.02)
+        if len(tries) == 1:
+            raise OSError("no drive")
+
+    define("flaky", __init__=fails_once)
+    registry = BackendRegistry.isolated()
+    got: list[Any] = []
+
+    def ask() -> None:
+        try:
+            got.append(registry["flaky"])
+        except StorageResolutionError as error:
+            got.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [told] = [each for each in got if isinstance(each, str)]
+    assert told == "Mine() failed with OSError: no drive (backend flaky)"
+    assert len({id(each) for each in got if not isinstance(each, str)}) == 1
+    assert len(tries) == 2
+
+
+def test_all_values_and_items_are_made_once() -> None:
+    cls = define("mine", made=0)
+    registry = BackendRegistry.isolated()
+    assert [type(each) for each in registry.values()] == [
+        type(each) for each in dict(registry.items()).values()
+    ]
+    assert list(registry) == list(registry.keys()) == [key for key, _ in registry.items()]
+    assert cls.made == 1
+
+
+def test_what_is_no_key_is_in_no_registry_and_refused() -> None:
+    registry: Any = BackendRegistry()
+    for key in (17, None, b"memory", ("memory",)):
+        assert key not in registry
+        with pytest.raises(VFSTypeError):
+            registry[key]
+    with pytest.raises(BackendNotFoundError, match="''"):
+        registry[""]
 
 
 def test_registries_share_instances_unless_isolated() -> None:

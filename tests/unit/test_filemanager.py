@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import pickle
 from enum import Enum
 from pathlib import Path
@@ -23,6 +25,8 @@ from polystore import (
     StorageError,
     StorageResolutionError,
     UnsupportedOperationError,
+    VFSTypeError,
+    ZarrBackend,
 )
 
 
@@ -77,10 +81,63 @@ def test_a_plain_dict_serves_as_registry_and_keys_compare_without_case(fm: FileM
     assert fm.load("/a", backend=Key.MEMORY) == 1
 
 
-@pytest.mark.parametrize("operation", ["load", "exists", "is_file", "list_dir", "delete"])
-def test_an_unknown_backend_is_an_error_of_every_operation(fm: FileManager, operation: str) -> None:
+OPERATIONS = {
+    name: inspect.signature(method).parameters
+    for name, method in vars(FileManager).items()
+    if not name.startswith("_")
+}
+ARGUMENTS: dict[str, Any] = {
+    "path": "/a",
+    "source": "/a",
+    "destination": "/b",
+    "target": "/b",
+    "link": "/b",
+    "filename": "a",
+    "data": 1,
+    "values": [1],
+    "paths": ["/a"],
+}
+
+
+def call(fm: FileManager, operation: str, backend: Any, **options: Any) -> Any:
+    names = list(OPERATIONS[operation])[1:]
+    given = {name: ARGUMENTS[name] for name in names if name in ARGUMENTS}
+    return getattr(fm, operation)(**given, backend=backend, **options)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_has_to_be_told_its_backend(fm: FileManager, operation: str) -> None:
+    assert OPERATIONS[operation]["backend"].default is inspect.Parameter.empty
     with pytest.raises(BackendNotFoundError, match=r"'mnemory'.*Memory, plain"):
-        getattr(fm, operation)("/a", backend="mnemory")
+        call(fm, operation, "mnemory")
+    for key in (None, 17):
+        with pytest.raises(VFSTypeError, match="key"):
+            call(fm, operation, key)
+
+
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name.startswith("s")])
+def test_a_keyword_that_is_mistyped_is_not_swallowed(
+    fm: FileManager, tmp_path: Path, operation: str
+) -> None:
+    fm.registry["disk"] = DiskBackend(tmp_path)  # type: ignore[index]
+    for backend in ("memory", "disk"):
+        with pytest.raises((StorageResolutionError, TypeError), match="overwrit"):
+            call(fm, operation, backend, overwrit=True)
+    with pytest.raises(StorageResolutionError, match=r"regoin.*'/a' \(backend disk\)"):
+        fm.load("/a", backend="disk", regoin=0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_other_backend_is_made_to_find_one() -> None:
+    class Lazy(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            if key == "Broken":
+                raise AssertionError("it was not asked for")
+            return super().__getitem__(key)
+
+    fm = FileManager(Lazy({"Broken": None, "Memory": MemoryBackend()}))
+    fm.save(1, "/a", backend="memory")
+    assert fm.load("/a", backend="MEMORY") == 1
 
 
 def test_saves_make_parents_and_lists_are_in_natural_order(fm: FileManager) -> None:
@@ -106,9 +163,21 @@ def test_a_backend_without_the_keyword_is_not_given_it(fm: FileManager) -> None:
 
 
 def test_a_foreign_exception_is_wrapped_with_its_cause_and_text(fm: FileManager) -> None:
-    with pytest.raises(StorageResolutionError, match="KeyError: 'none'") as caught:
+    with pytest.raises(StorageResolutionError) as caught:
         fm.load("none", backend="plain")
     assert isinstance(caught.value.__cause__, KeyError)
+    assert str(caught.value) == "the backend raised KeyError: 'none': 'none' (backend plain)"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_what_is_no_failure_of_a_backend_passes_as_it_is(error: BaseException) -> None:
+    class Failing(Plain):
+        def load(self, file_path: Any, **kwargs: Any) -> Any:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        FileManager({"plain": Failing()}).load("a", backend="plain")
+    assert caught.value is error
 
 
 def test_a_backends_own_error_passes_untouched(fm: FileManager) -> None:
@@ -120,11 +189,14 @@ def test_a_backends_own_error_passes_untouched(fm: FileManager) -> None:
 
 def test_a_read_only_backend_says_that_it_is_one(fm: FileManager) -> None:
     assert fm.load("a", backend="archive") == "value of a"
-    for operation in ("delete", "ensure_directory"):
-        with pytest.raises(UnsupportedOperationError, match="can only be read"):
-            getattr(fm, operation)("/a", backend="archive")
-    with pytest.raises(UnsupportedOperationError, match="can only be read"):
-        fm.save(1, "/a", backend="archive")
+    for operation in OPERATIONS:
+        if operation not in {name for name in dir(ReadOnlyBackend) if name != "copy"} and (
+            hasattr(StorageBackend, operation)
+        ):
+            with pytest.raises(
+                UnsupportedOperationError, match=r"can only be read.*\(backend archive\)"
+            ):
+                call(fm, operation, "archive")
 
 
 def test_copy_and_move_make_the_parent_once_the_source_is_known(fm: FileManager) -> None:
@@ -137,6 +209,25 @@ def test_copy_and_move_make_the_parent_once_the_source_is_known(fm: FileManager)
     assert fm.list_files("/", backend="memory", recursive=True) == ["/new/b", "/newer/c"]
 
 
+def test_a_copy_needs_no_directory_where_there_are_none(fm: FileManager) -> None:
+    fm.save(1, "a", backend="plain")
+    fm.copy("a", Path("d/e/b"), backend="plain")
+    assert fm.load_batch(["a", "d/e/b"], backend="plain") == [1, 1]
+
+
+def test_paths_may_be_path_objects(fm: FileManager) -> None:
+    fm.save(1, Path("/d/a"), backend="memory")
+    fm.copy(Path("/d/a"), Path("/new/b"), backend="memory")
+    fm.move(Path("/new"), Path("/newer/deep"), backend="memory")
+    assert fm.collect_dirs_and_files(Path("/newer"), "memory") == (
+        ["/newer", "/newer/deep"],
+        ["/newer/deep/b"],
+    )
+    assert fm.mirror_directory_with_symlinks(Path("/newer"), Path("/m"), "memory") == 1
+    with pytest.raises(PathNotFoundError, match=r"'/none' \(backend memory\)"):
+        fm.copy(Path("/none"), Path("/x"), backend="memory")
+
+
 def test_pickles_wherever_its_registry_does(tmp_path: Path) -> None:
     fm = pickle.loads(pickle.dumps(FileManager({"disk": DiskBackend(tmp_path)})))
     fm.save(np.arange(3), "a.npy", backend="disk")
@@ -145,32 +236,16 @@ def test_pickles_wherever_its_registry_does(tmp_path: Path) -> None:
         pickle.dumps(FileManager(BackendRegistry()))
 
 
-def test_a_five_method_backend_gets_the_rest_right() -> None:
-    backend = Plain()
-    with backend:
-        backend.save("x", "/a")
-        assert backend.exists("/a")
-        assert not backend.is_symlink("/a")
-        assert backend.stat("/b") == {"type": "missing", "path": "/b", "exists": False}
-        with pytest.raises(PathExistsError, match="twice"):
-            backend.save_batch([1, 2], ["/b", "/b"])
-        with pytest.raises(PathExistsError):
-            backend.save_batch([1, 2], ["/b", "/a"])
-        assert not backend.exists("/b")
-        for unsupported in (backend.delete, backend.ensure_directory):
-            with pytest.raises(UnsupportedOperationError):
-                unsupported("/a")
-        backend.copy("/a", "/c")
-        assert backend.load("/c") == "x"
-
-
-def test_a_batch_that_fails_midway_names_what_was_written(tmp_path: Path) -> None:
-    disk = DiskBackend(tmp_path)
+@pytest.mark.parametrize("cls", [DiskBackend, ZarrBackend])
+def test_a_batch_that_fails_midway_names_what_was_written(tmp_path: Path, cls: Any) -> None:
+    fm = FileManager({"files": cls(tmp_path)})
+    values = [np.arange(2), object(), np.arange(3)]
     with pytest.raises(StorageError) as caught:
-        disk.save_batch([np.arange(2), object(), np.arange(3)], ["a.npy", "b.npy", "c.npy"])
-    assert caught.value.written == ("a.npy",)
+        fm.save_batch(values, ["d/a.npy", "new/b.npy", "d/c.npy"], backend="files")
+    assert caught.value.written == ("d/a.npy",)
     assert "1 of 3" in caught.value.__notes__[0]
-    assert disk.list_dir("/") == ["a.npy"]
+    assert fm.list_files("/", backend="files", recursive=True) == ["/d/a.npy"]
+    assert fm.list_dir("/", backend="files") == ["d"]
 
 
 # Line 31
@@ -257,6 +332,18 @@ def test_a_link_to_a_directory_cannot_go_into_another_backend(tmp_path: Path) ->
     with pytest.raises(UnsupportedOperationError, match="/d/a/up"):
         fm.copy("/d", "/new", "memory", to_backend="disk")
     assert not fm.exists("/new", "disk")
+
+
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_nothing_is_dropped_on_the_way_into_another_backend(tmp_path: Path, operation: str) -> None:
+    fm = FileManager({"memory": MemoryBackend(), "disk": DiskBackend(tmp_path)})
+    fm.save_batch([1, 2], ["/d/a.json", "/d/b.json"], backend="disk")
+    fm.create_symlink("/d/a.json", "/d/dangling.json", backend="disk")
+    fm.delete("/d/a.json", backend="disk")
+    with pytest.raises(UnsupportedOperationError, match=r"/d/dangling\.json"):
+        getattr(fm, operation)("/d", "/new", "disk", to_backend="memory")
+    assert not fm.exists("/new", "memory")
+    assert fm.list_dir("/d", "disk") == ["b.json", "dangling.json"]
 
 
 # Progress

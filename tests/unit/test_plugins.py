@@ -51,8 +51,13 @@ ENTRY_POINTS = """
 Shelf = shelf_plugin:Shelf
 gone = shelf_plugin_that_is_gone:Gone
 mislabelled = shelf_plugin:Shelf
+broken = shelf_plugin_broken:Shelf
+lacking = shelf_plugin:Missing
 
 [polystore.formats]
+.gone = shelf_plugin_that_is_gone:GONE
+.broken = shelf_plugin_broken:BROKEN
+.none = shelf_plugin:Shelf
 .rev = shelf_plugin:REVERSED
 .rev.txt = shelf_plugin:REVERSED
 .txt = shelf_plugin:REVERSED
@@ -63,6 +68,7 @@ mislabelled = shelf_plugin:Shelf
 def run(tmp_path: Path) -> Run:
     """Return what runs code in a new interpreter, in which the plug-in is installed."""
     (tmp_path / "shelf_plugin.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "shelf_plugin_broken.py").write_text("raise RuntimeError('it broke')")
     info = tmp_path / "shelf_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf-plugin\nVersion: 1.0\n")
@@ -93,7 +99,7 @@ fm.save(7, "a", backend="SHELF")
 print(fm.load("a", backend="shelf"), type(registry["shelf"]).__name__)
 """
     assert run(code).splitlines() == [
-        "['memory', 'disk', 'zarr', 'shelf', 'gone', 'mislabelled'] False",
+        "['memory', 'disk', 'zarr', 'shelf', 'gone', 'mislabelled', 'broken', 'lacking'] False",
         "7 Shelf",
     ]
 
@@ -103,6 +109,8 @@ print(fm.load("a", backend="shelf"), type(registry["shelf"]).__name__)
     [
         ("gone", "MissingDependencyError", "shelf_plugin_that_is_gone"),
         ("mislabelled", "BackendNotFoundError", "shelf_plugin:Shelf"),
+        ("broken", "StorageResolutionError", "RuntimeError: it broke"),
+        ("lacking", "StorageResolutionError", "AttributeError"),
     ],
 )
 def test_an_entry_point_that_does_not_hold_says_why(
@@ -118,6 +126,31 @@ except StorageError as error:
     said = run(code)
     assert said.startswith(error)
     assert words in said
+    assert said.endswith(f"(backend {key})")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("a.gone", "MissingDependencyError", "shelf_plugin_that_is_gone"),
+        ("a.broken", "UnsupportedFormatError", "RuntimeError: it broke"),
+        ("a.none", "UnsupportedFormatError", "shelf_plugin:Shelf is no polystore.formats.Format"),
+    ],
+)
+def test_a_format_of_an_entry_point_that_does_not_hold_says_why(
+    run: Run, name: str, error: str, words: str
+) -> None:
+    code = f"""
+from polystore import BackendRegistry, StorageError
+try:
+    BackendRegistry()["disk"].save(1, {name!r})
+except StorageError as error:
+    print(type(error).__name__, error)
+"""
+    said = run(code)
+    assert said.startswith(error)
+    assert words in said
+    assert said.endswith(f"'{name}' (backend disk)")
 
 
 def test_a_format_of_an_entry_point_serves_its_suffixes_and_takes_none_over(run: Run) -> None:

@@ -17,7 +17,7 @@ from polystore import DiskBackend, InvalidPathError, StorageError, ZarrBackend
 from polystore.atomic import exchange
 
 SECRET = np.full(50, 42, dtype=np.uint8)
-SECONDS = 1.5
+SECONDS, ENOUGH = 1.5, 20
 
 
 @pytest.fixture(params=[DiskBackend, ZarrBackend])
@@ -79,7 +79,7 @@ def test_no_operation_leaves_the_root(cls: Any, root: Path, outside: Path) -> No
 
     end = time.monotonic() + SECONDS
     number = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or min(counts.values()) <= ENOUGH:
         number += 1
         for path in ("d/a.npy", "d/deep/a.npy"):
             loaded = attempt(backend.load, path)
@@ -103,8 +103,6 @@ def test_no_operation_leaves_the_root(cls: Any, root: Path, outside: Path) -> No
             if copied.startswith("/copied"):
                 assert not backend.load(copied).any()
                 backend.delete(copied)
-    assert counts["inside"] > 20
-    assert counts["refused"] > 20
     assert everything(outside) == before
 
 
