@@ -29,9 +29,11 @@ docs: $(VENV)/.all  ## Build the documentation and run its examples
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python -m sphinx -q -W -b doctest docs docs/_build/doctest
 
-bench: $(VENV)/.all  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
+bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
+	$(BIN)/python tests/bench/nodes.py
+	$(BIN)/python tests/bench/picture.py
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests --ignore tests/docs
@@ -47,6 +49,10 @@ $(VENV)/.all: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 		-e '.[demo,docs,tests]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.all
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
 
 $(OLDEST)/.all: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from polystore.base import StorageBackend, check_batch
+from polystore.base import StorageBackend, check_batch, check_collection
 from polystore.exceptions import VersionConflictError
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
-from polystore.region import Region, as_index, take_region
+from polystore.region import Region, put_region, take_region
 from polystore.seal import seal
 from polystore_ray.errors import DataLostError
 from polystore_ray.messages import WHOLE, Found, InlineFullError, Items, NotPinnedError
@@ -79,7 +79,7 @@ class ClusterMemoryBackend(StorageBackend):
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment, in one call."""
-        texts = [as_text(path, backend="memory") for path in paths]
+        texts = _texts(paths)
         transport = self._connect()
         with transport.measured("memory", "load"):
             values, _ = self._load(transport, texts)
@@ -160,7 +160,7 @@ class ClusterMemoryBackend(StorageBackend):
             self._save_region(data, text, region)
             return
         items = Items([text], [], [], overwrite, parents, if_version)
-        self._publish(Sealing([data]), items)
+        self._publish(Sealing([data], [text]), items)
 
     def save_batch(
         self,
@@ -174,7 +174,7 @@ class ClusterMemoryBackend(StorageBackend):
         """Store `values` at `paths`, visible all at once or not at all."""
         texts = check_batch(values, paths, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
-            sealing = Sealing(values, step if progress else None)
+            sealing = Sealing(values, texts, step if progress else None)
         self._publish(sealing, Items(texts, [], [], overwrite, parents))
 
     def _publish(self, sealing: Sealing, items: Items) -> None:
@@ -194,7 +194,7 @@ class ClusterMemoryBackend(StorageBackend):
             [array], [version] = self._load(self._connect(), [path])
             take_region(array, region, path=path, backend="memory")
             changed = array.copy(order="K")
-            changed[as_index(region)] = data
+            put_region(changed, region, data, path=path, backend="memory")
             try:
                 self.save(changed, path, if_version=version)
             except VersionConflictError:
@@ -221,7 +221,7 @@ class ClusterMemoryBackend(StorageBackend):
         UnsupportedOperationError
             In local mode, which has no references.
         """
-        texts = [as_text(path, backend="memory") for path in paths]
+        texts = _texts(paths)
         transport = self._connect()
         deadline = time.monotonic() + transport.timeout
         while True:
@@ -286,7 +286,7 @@ class ClusterMemoryBackend(StorageBackend):
         A small value that travels inside calls is held by none. Copies that Ray made for readers
         on other nodes are not counted, since it drops them when it needs the room.
         """
-        texts = [as_text(path, backend="memory") for path in paths]
+        texts = _texts(paths)
         found: Found = self._connect().ask("read", texts, path=texts[0] if texts else None)
         return [
             () if isinstance(stored, bytes) else found.pins[stored[0]].nodes
@@ -321,7 +321,7 @@ class ClusterMemoryBackend(StorageBackend):
         >>> memory.map(sum, ["/a", "/b"])
         [3, 3]
         """
-        texts = [as_text(path, backend="memory") for path in paths]
+        texts = _texts(paths)
         connect = self._connect
 
         def apply(path: str) -> Any:
@@ -400,3 +400,8 @@ def _objects(found: Found) -> Iterable[tuple[int, int]]:
 
 def _not_found_again(error: NotPinnedError, path: str | None) -> DataLostError:
     return DataLostError(f"the saved bytes are not to be had: {error}", path=path, backend="memory")
+
+
+def _texts(paths: Sequence[P]) -> list[str]:
+    check_collection(paths, "paths", backend="memory")
+    return [as_text(path, backend="memory") for path in paths]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from polystore.os_errors import located
 from polystore.seal import Sealed, is_raw, seal, shape_and_dtype
 from polystore_ray.envelope import SMALL, array_message, open_message, sealed_message
 from polystore_ray.messages import WHOLE, Facts, Found, Items, Pin, Stored
@@ -29,8 +30,8 @@ class Sealing:
 
     Parameters
     ----------
-    values : sequence of object
-        What is to be stored.
+    values, paths : sequence
+        What is to be stored, and where.
     step : callable, optional
         Called after each value.
 
@@ -40,7 +41,12 @@ class Sealing:
         If one does not pickle, or contains an object of Ray.
     """
 
-    def __init__(self, values: Sequence[Any], step: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[str],
+        step: Callable[[], None] | None = None,
+    ) -> None:
         self.facts: list[Facts] = []
         self._large: list[tuple[int, Sealed]] = []
         self._small: list[tuple[int, Member]] = []
@@ -52,7 +58,8 @@ class Sealing:
                 self._small.append((i, value))
                 self._small_bytes += facts[0]
             else:
-                sealed = seal(value)
+                with located(paths[i], "memory"):
+                    sealed = seal(value)
                 facts = facts or (sealed.nbytes, *shape_and_dtype(value))
                 self._add(i, sealed)
             self.facts.append(facts)

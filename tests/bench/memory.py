@@ -150,8 +150,12 @@ def load_work(
         import redis as client
 
         connection = client.Redis(unix_socket_path=redis)
-        work["Redis"] = lambda _: np.frombuffer(connection.get("/large"), np.uint8)
+        work["Redis"] = lambda _: _as_array(connection.get("/large"))
     return work
+
+
+def _as_array(data: Any) -> Any:
+    return np.frombuffer(data, np.uint8)
 
 
 def large(registry: RayBackendRegistry, noop: Any, plain: Any, redis: str | None) -> None:

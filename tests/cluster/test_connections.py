@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
-from polystore_ray import HostLostError, RayBackendRegistry, StoreUnavailableError
+from polystore_ray import (
+    CallTimeoutError,
+    HostLostError,
+    RayBackendRegistry,
+    StoreUnavailableError,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -26,6 +34,10 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         timeout=180,
         check=False,
     )
+
+
+def process_id(_: object) -> int:
+    return os.getpid()
 
 
 def named_namespaces() -> set[str]:
@@ -122,6 +134,9 @@ def test_a_lost_host_fails_its_call_and_the_next_has_a_new_one(tmp_path: Path) -
         if actor["name"].startswith("disk@") and "/hosts" in actor["namespace"]
     ]
     ray.kill(ray.get_actor(host["name"], host["namespace"]))
+    deadline = time.monotonic() + 30
+    while host in ray.util.list_named_actors(all_namespaces=True) and time.monotonic() < deadline:
+        time.sleep(0.05)
     with pytest.raises(HostLostError, match=r"a\.npy' \(backend disk\)"):
         disk.load(tmp_path / "a.npy")
     assert disk.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
@@ -144,3 +159,47 @@ def test_a_lost_controller_is_never_not_found() -> None:
     memory.save(2, "/a")
     assert memory.load("/a") == 2
     registry.shutdown()
+
+
+def test_a_controller_that_does_not_answer_is_a_timeout_by_the_deadline() -> None:
+    registry = RayBackendRegistry("paused", timeout=3)
+    memory = registry["memory"]
+    memory.save(1, "/a")
+    controller = registry._connect()._controller
+    pid: int = ray.get(controller.__ray_call__.remote(process_id))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        calls: list[Callable[[], Any]] = [
+            lambda: memory.load("/a"),
+            lambda: memory.save(np.zeros(50_000), "/b"),
+        ]
+        for call in calls:
+            start = time.monotonic()
+            with pytest.raises(CallTimeoutError, match="3 s"):
+                call()
+            assert time.monotonic() - start < 8
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    deadline = time.monotonic() + 30
+    while registry.status().calls > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert memory.load("/a") == 1
+    registry.shutdown()
+
+
+def test_a_controller_that_cannot_start_makes_the_store_unavailable_by_the_deadline() -> None:
+    done = run(
+        "import os, signal, time, ray\n"
+        "from polystore_ray import RayBackendRegistry, StoreUnavailableError\n"
+        "ray.init('local', num_cpus=1, object_store_memory=10**8, include_dashboard=False)\n"
+        "raylet = ray._private.worker._global_node.all_processes['raylet'][0].process\n"
+        "raylet.send_signal(signal.SIGSTOP)\n"
+        "start = time.monotonic()\n"
+        "try:\n"
+        "    RayBackendRegistry(timeout=3)['memory'].exists('/a')\n"
+        "except StoreUnavailableError as error:\n"
+        "    print(error, time.monotonic() - start < 10)\n"
+        "raylet.send_signal(signal.SIGCONT)\n"
+    )
+    assert "did not start within 3 s" in done.stdout, done.stderr
+    assert done.stdout.strip().endswith("True")
