@@ -21,7 +21,7 @@ from polystore_ray.envelope import Message, as_message, keep_closed, open_messag
 from polystore_ray.host import BackendHost
 from polystore_ray.hosts import HostTable
 from polystore_ray.ledger import Ledger
-from polystore_ray.messages import Pin, Request, StaleVolumeError, new_operation_id
+from polystore_ray.messages import Found, Pin, Request, StaleVolumeError, new_operation_id
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, actor_options, host_name, object_store_bytes
 from polystore_ray.ray_errors import translated
@@ -58,9 +58,12 @@ class _Controller:
         if job is not None:
             _in_background(lambda: self._end_with(job))
 
-    def call(self, request: bytes) -> Any:
-        """Carry out a small request, which is one bytes object."""
-        return self._controller.handle(pickle.loads(request))
+    def call(self, request: bytes) -> bytes | Found:
+        """Carry out a small request, which is one bytes object, as is an answer without pins."""
+        answer = self._controller.handle(pickle.loads(request))
+        if isinstance(answer, Found) and answer.pins:
+            return answer
+        return pickle.dumps(answer, protocol=5)
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""

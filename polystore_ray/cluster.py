@@ -78,7 +78,8 @@ class RayTransport(Transport):
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = pickle.dumps(request, protocol=5)
-        return self._of_store(lambda: self._controller.call.remote(message), path)
+        answer = self._of_store(lambda: self._controller.call.remote(message), path)
+        return pickle.loads(answer) if isinstance(answer, bytes) else answer
 
     def _of_store(self, call: Callable[[], Any], path: str | None = None) -> Any:
         """Return the controller's answer; without a controller the store is unavailable."""

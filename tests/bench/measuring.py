@@ -55,7 +55,7 @@ class Table:
 
     def add(self, work: str, took: float, beside: str, of: float, reach: str = "") -> None:
         """Add how long something took, in seconds, beside something else."""
-        self._add(Row(work, _seconds(took), f"{took / of:.3f}", beside, reach))
+        self._add(Row(work, _seconds(took), f"{took / of:.3g}", beside, reach))
 
     def add_amount(self, work: str, amount: str, reach: str = "") -> None:
         """Add an amount that is compared with nothing."""
