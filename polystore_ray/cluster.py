@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
-from ray.util.client import ray as ray_client
+from ray.util import client as ray_client
 
 from polystore.backend_registry import backend_class
 from polystore.exceptions import StorageError
@@ -60,7 +60,7 @@ class RayTransport(Transport):
         self._controller = controller
         self._hosts: dict[tuple[str, str], Any] = {}
         # Over a Ray client connection there is no object store here, only in the cluster.
-        self._is_remote = ray_client.is_connected()
+        self._is_remote = ray_client.ray.is_connected()
 
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
         return measured(self._store, backend, operation)
