@@ -204,9 +204,13 @@ class LocalBackend(StorageBackend):
     def _existing_value(self, path: P) -> Iterator[str]:
         """Give the place of the value at `path`."""
         with self._reading(path) as place:
-            if not self._is_value(place):
-                os.stat(place)
-                raise PathIsDirectoryError("the path is a directory")
+            seen = None
+            while not self._is_value(place):
+                status = os.stat(place)
+                # Looked at again, since a save may have put a value there in between.
+                if seen is not None and os.path.samestat(seen, status):
+                    raise PathIsDirectoryError("the path is a directory")
+                seen = status
             yield place
 
     # Writing
@@ -312,8 +316,13 @@ class LocalBackend(StorageBackend):
 
     def delete(self, path: P) -> None:
         with self._present(path) as place:
-            if os.path.islink(place) or self._is_value(place):
-                remove(place)
+            if os.path.islink(place) or not os.path.isdir(place):
+                os.unlink(place)
+            elif self._is_value(place):
+                # At once, so that one deleter wins and no reader sees a part of it.
+                aside = temporary_name(place)
+                os.rename(place, aside)
+                remove(aside)
             else:
                 self._remove_directory(place)
 
