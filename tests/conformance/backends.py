@@ -13,6 +13,7 @@ import zarr
 
 from polystore import (
     CorruptDataError,
+    MemoryBackend,
     PathExistsError,
     PathIsDirectoryError,
     PathNotDirectoryError,
@@ -75,6 +76,36 @@ class Shelf(StorageBackend):
         if path != "/":
             raise PathNotFoundError("no such shelf", path=path, backend="kit_shelf")
         return sorted(path[1:] for path in list(self._values))
+
+
+class Defaults(StorageBackend):
+    """What has no default, of a memory; every other method is left at its default."""
+
+    _backend_type = "kit_defaults"
+
+    def __init__(self) -> None:
+        self._memory = MemoryBackend()
+
+    def load(self, path: Any, **options: Any) -> Any:
+        return self._memory.load(path, **options)
+
+    def save(self, data: Any, path: Any, *, overwrite: bool = False, parents: bool = False) -> None:
+        self._memory.save(data, path, overwrite=overwrite, parents=parents)
+
+    def is_file(self, path: Any) -> bool:
+        return self._memory.is_file(path)
+
+    def is_dir(self, path: Any) -> bool:
+        return self._memory.is_dir(path)
+
+    def list_dir(self, path: Any) -> list[str]:
+        return self._memory.list_dir(path)
+
+    def delete(self, path: Any) -> None:
+        self._memory.delete(path)
+
+    def ensure_directory(self, path: Any) -> str:
+        return self._memory.ensure_directory(path)
 
 
 class Archive(ReadOnlyBackend):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from backends import Archive, ArchiveAccess, Shelf, ZarrAccess
+from backends import Archive, ArchiveAccess, Defaults, Shelf, ZarrAccess
 
 from polystore import DiskBackend, MemoryBackend, ZarrBackend
 from polystore.testing import (
@@ -103,6 +103,19 @@ class TestFiveMethods(Readable, WriteOnce, Batches, VirtualPaths, Concurrency):
     @pytest.fixture
     def backend(self) -> Shelf:
         return Shelf()
+
+
+class TestDefaults(Readable, Writable, Directories, Batches, Transfers):
+    """A custom backend that writes what has no default, and leaves the rest."""
+
+    deviations: ClassVar[dict[str, str]] = {
+        "test_a_path_in_two_spellings_occurs_twice": "the default compares paths as they are spelt",
+    }
+    suffix: ClassVar[str] = ""
+
+    @pytest.fixture
+    def backend(self) -> Defaults:
+        return Defaults()
 
 
 class TestReadOnly(Readable, Directories, ReadOnly, Damage):
