@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import cycle, islice
 from typing import Any, ClassVar
 
 import pytest
@@ -87,14 +86,13 @@ class Concurrency(_Racing):
 
         def look() -> list[str]:
             listed: list[str] = backend.list_files(root or "/")
-            for path in listed[-1:]:
-                self.same(backend.load(path), value)
+            backend.load_batch(listed[-1:])
             return listed
 
-        with looking_on(look) as seen:
-            for path in paths:
-                backend.save(value, path)
-        for listed in seen:
+        with looking_on(look) as onlookers:
+            for number in onlookers.rounds(self.rounds):
+                backend.save(value, paths[number])
+        for listed in onlookers.seen:
             assert listed == paths[: len(listed)]
 
     @needs(Writable)
@@ -106,10 +104,10 @@ class Concurrency(_Racing):
         def look() -> bool:
             return backend.exists(path) is True and self.is_one_of(backend.load(path), values)
 
-        with looking_on(look) as seen:
-            for value in islice(cycle(values), 1, self.rounds):
-                backend.save(value, path, overwrite=True)
-        assert all(seen)
+        with looking_on(look) as onlookers:
+            for number in onlookers.rounds(self.rounds):
+                backend.save(values[number % 2], path, overwrite=True)
+        assert all(onlookers.seen)
         assert backend.list_dir(root or "/") == [f"a{self.suffix}"]
 
     @needs(Writable)
@@ -136,11 +134,12 @@ class Concurrency(_Racing):
 
     @needs(AtomicBatches)
     def test_a_batch_appears_all_at_once(self, backend: Any, root: str) -> None:
-        with looking_on(lambda: backend.list_dir(root or "/")) as seen:
-            for number in range(self.rounds):
-                batch = self.each(root, f"a{number:03}")
-                backend.save_batch([self.value()] * self.threads, batch)
-        assert {len(names) % self.threads for names in seen} == {0}
+        size = 40
+        with looking_on(lambda: backend.list_dir(root or "/")) as onlookers:
+            for number in onlookers.rounds(self.rounds):
+                batch = self.paths(root, *(f"a{number:03}-{i:03}" for i in range(size)))
+                backend.save_batch([self.value()] * size, batch)
+        assert {len(names) % size for names in onlookers.seen} == {0}
 
     # Deletes and moves
 
@@ -164,11 +163,11 @@ class Concurrency(_Racing):
             except PathNotFoundError:
                 return True
 
-        with looking_on(look) as seen:
-            for _ in range(self.rounds):
+        with looking_on(look) as onlookers:
+            for _ in onlookers.rounds(self.rounds):
                 backend.save(value, path)
                 backend.delete(path)
-        assert all(seen)
+        assert all(onlookers.seen)
 
     @needs(Saving, Deleting)
     def test_of_many_movers_of_one_file_one_wins(self, backend: Any, root: str) -> None:
@@ -254,10 +253,10 @@ class Concurrency(_Racing):
         def look() -> bool:
             return backend.is_symlink(path) and self.is_one_of(backend.load(path), values)
 
-        with looking_on(look) as seen:
-            for source in islice(cycle(sources), 1, 2 * self.rounds):
-                backend.create_symlink(source, path, overwrite=True)
-        assert all(seen)
+        with looking_on(look) as onlookers:
+            for number in onlookers.rounds(self.rounds):
+                backend.create_symlink(sources[number % 2], path, overwrite=True)
+        assert all(onlookers.seen)
         listed = [name.rpartition("/")[2] for name in (*sources, path)]
         assert backend.list_dir(root or "/") == listed
 
@@ -270,8 +269,8 @@ class AtomicMoves(_Racing):
         trees = [self.paths(root, f"{top}/a", f"{top}/e/b") for top in ("one", "two")]
         for path in trees[0]:
             backend.save(self.value(), path, parents=True)
-        with looking_on(lambda: backend.list_files(root or "/", recursive=True)) as seen:
-            for _ in range(self.rounds):
+        with looking_on(lambda: backend.list_files(root or "/", recursive=True)) as onlookers:
+            for _ in onlookers.rounds(self.rounds):
                 backend.move(f"{root}/one", f"{root}/two")
                 backend.move(f"{root}/two", f"{root}/one")
-        assert all(listed in trees for listed in seen)
+        assert all(listed in trees for listed in onlookers.seen)

@@ -11,9 +11,9 @@ from typing import Any
 
 from polystore.exceptions import StorageError
 
-__all__ = ["looking_on", "quick_switching", "race"]
+__all__ = ["Onlookers", "looking_on", "quick_switching", "race"]
 
-_STARTED_WITHIN = 30.0  # seconds
+_WITHIN = 30.0  # seconds
 
 
 def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -24,7 +24,7 @@ def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     start = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
-        start.wait(_STARTED_WITHIN)
+        start.wait(_WITHIN)
         try:
             return call()
         except StorageError as error:
@@ -34,33 +34,57 @@ def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
         return list(threads.map(run, calls))
 
 
-@contextmanager
-def looking_on(look: Callable[[], Any], threads: int = 2) -> Iterator[list[Any]]:
-    """Call `look` again and again in threads while the block runs; what it returned is given.
+class Onlookers:
+    """Threads that look at something again and again while it is changed.
 
-    At least one look of each thread comes before the block, and one after it. Any exception of
-    `look` passes when the block has ended.
+    Attributes
+    ----------
+    seen : list
+        What each look returned.
     """
-    seen: list[Any] = []
-    looked = threading.Barrier(threads + 1)
-    ended = threading.Event()
 
-    def run() -> None:
+    def __init__(self, look: Callable[[], Any]) -> None:
+        self.seen: list[Any] = []
+        self._look = look
+        self._looked = threading.Event()
+        self._ended = threading.Event()
+
+    def rounds(self, number: int) -> Iterator[int]:
+        """Count changes, each to be made just when another look begins."""
+        for i in range(number):
+            self._looked.clear()
+            if not self._ended.is_set():
+                self._looked.wait(_WITHIN)
+            if self._ended.is_set():
+                return
+            yield i
+
+    def run(self) -> None:
+        """Look until it ends, and once more; an exception ends it."""
         try:
-            seen.append(look())
+            while not self._ended.is_set():
+                self.seen.append(self._look())
+                self._looked.set()
+            self.seen.append(self._look())
         finally:
-            looked.wait(_STARTED_WITHIN)
-        while not ended.is_set():
-            seen.append(look())
-        seen.append(look())
+            self.end()
 
+    def end(self) -> None:
+        """Let the last looks be taken."""
+        self._ended.set()
+        self._looked.set()
+
+
+@contextmanager
+def looking_on(look: Callable[[], Any], threads: int = 2) -> Iterator[Onlookers]:
+    """Call `look` in threads while the block runs; its exception passes when the block ends."""
+    onlookers = Onlookers(look)
     with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(run) for _ in range(threads)]
-        looked.wait(_STARTED_WITHIN)
+        running = [pool.submit(onlookers.run) for _ in range(threads)]
         try:
-            yield seen
+            yield onlookers
         finally:
-            ended.set()
+            onlookers.end()
         for one in running:
             one.result()
 

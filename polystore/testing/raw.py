@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from polystore.paths import P
+
 __all__ = ["FileAccess", "RawAccess"]
 
 
@@ -50,7 +52,7 @@ class FileAccess(RawAccess):
 
     Parameters
     ----------
-    top : pathlib.Path
+    top : str or os.PathLike
         The directory that holds all files of the backend.
     shown_as : str, default ""
         How the backend's paths name this directory: ``""`` for a virtual tree, ``str(top)`` for
@@ -60,14 +62,14 @@ class FileAccess(RawAccess):
     --------
     >>> import tempfile
     >>> from polystore import DiskBackend
-    >>> top = Path(tempfile.mkdtemp())
+    >>> top = tempfile.mkdtemp()
     >>> FileAccess(top).write(np.arange(3), "/plate1/A01.npy")
     >>> DiskBackend(top).load("/plate1/A01.npy")
     array([0, 1, 2])
     """
 
-    def __init__(self, top: Path, shown_as: str = "") -> None:
-        self.top = top
+    def __init__(self, top: P, shown_as: str = "") -> None:
+        self.top = Path(top)
         self.shown_as = shown_as
 
     def place(self, path: str) -> Path:
