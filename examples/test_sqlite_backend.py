@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +34,45 @@ class Plates(SqliteBackend):
 
     _backend_type = "plates"
     database: ClassVar[str] = ":memory:"
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file in which the tests' backend keeps its rows."""
+    monkeypatch.setattr(Plates, "database", str(tmp_path / "plates.sqlite"))
+    return tmp_path / "plates.sqlite"
+
+
+class Kit(
+    Readable,
+    Writable,
+    Directories,
+    Transfers,
+    Batches,
+    AtomicBatches,
+    VirtualPaths,
+    Concurrency,
+):
+    """What the backend can do: everything but links, regions and telling what an array is."""
+
+
+class TestSqlite(Kit, Damage, Traces):
+    @pytest.fixture
+    def backend(self, database: Path) -> Iterator[Plates]:
+        with Plates() as backend:
+            yield backend
+
+    @pytest.fixture
+    def raw(self, backend: Plates, database: Path) -> SqliteAccess:
+        return SqliteAccess(database)
+
+
+class TestSqliteOfAStore(Kit):
+    """The same, in a host, as the registry of a cluster would run it."""
+
+    @pytest.fixture
+    def backend(self, database: Path, polystore_local: FileManager) -> Any:
+        return polystore_local.registry["plates"]
 
 
 class SqliteAccess(FileAccess):
@@ -71,36 +112,6 @@ class SqliteAccess(FileAccess):
         return {row[0]: row for row in self.run("SELECT * FROM nodes")}
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file in which the tests' backend keeps its rows."""
-    monkeypatch.setattr(Plates, "database", str(tmp_path / "plates.sqlite"))
-    return tmp_path / "plates.sqlite"
-
-
-class Kit(Readable, Writable, Directories, Transfers, Batches, AtomicBatches, VirtualPaths):
-    """What the backend can do: everything but links, regions and describing its arrays."""
-
-
-class TestSqlite(Kit, Concurrency, Damage, Traces):
-    @pytest.fixture
-    def backend(self, database: Path) -> Iterator[Plates]:
-        with Plates() as backend:
-            yield backend
-
-    @pytest.fixture
-    def raw(self, backend: Plates, database: Path) -> SqliteAccess:
-        return SqliteAccess(database)
-
-
-class TestSqliteOfAStore(Kit, Concurrency):
-    """The same, in a host, as the registry of a cluster would run it."""
-
-    @pytest.fixture
-    def backend(self, database: Path, polystore_local: FileManager) -> Any:
-        return polystore_local.registry["plates"]
-
-
 def test_tasks_on_a_cluster_share_one_database(database: Path, polystore_ray: FileManager) -> None:
     import cloudpickle
     import ray
@@ -123,6 +134,40 @@ def test_tasks_on_a_cluster_share_one_database(database: Path, polystore_ray: Fi
     listed = polystore_ray.list_files("/plate1", backend="wells")
     assert listed == ["/plate1/A1", "/plate1/A2", "/plate1/A10"]
     assert SqliteAccess(database).read("/plate1/A2").tolist() == [0, 1, 2]
+
+
+def test_of_several_processes_one_saves_each_path(database: Path) -> None:
+    code = """
+import sys
+from polystore import PathExistsError
+from sqlite_backend import SqliteBackend
+class Shared(SqliteBackend):
+    database = sys.argv[1]
+with Shared() as backend:
+    for i in range(20):
+        try:
+            backend.save_batch([sys.argv[2].encode()] * 2, [f"/{i}/a", f"/{i}/b"], parents=True)
+        except PathExistsError:
+            continue
+        print(i)
+"""
+    savers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(database), str(number)],
+            cwd=Path(__file__).parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    won = [saver.communicate(timeout=100)[0].split() for saver in savers]
+    assert [saver.returncode for saver in savers] == [0] * 3
+    assert sorted(int(i) for paths in won for i in paths) == [*range(20)]
+    with Plates() as backend:
+        for number, paths in enumerate(won):
+            for i in paths:
+                loaded = backend.load_batch([f"/{i}/a", f"/{i}/b"])
+                assert loaded == [str(number).encode()] * 2
 
 
 @pytest.mark.usefixtures("database")

@@ -26,7 +26,7 @@ __all__ = ["AtomicMoves", "Concurrency"]
 
 
 class _Racing(BackendKit):
-    rounds: ClassVar[int] = 15
+    rounds: ClassVar[int] = 10
     threads: ClassVar[int] = 4
 
     @pytest.fixture(autouse=True)

@@ -140,7 +140,7 @@ class BackendKit:
 
     def large(self, seed: int = 0) -> Any:
         """Return a value that takes its time to be stored, 2 MiB by default."""
-        return np.full((512, 1024), seed, dtype=np.int32)
+        return np.full((256, 1024), seed, dtype=np.float64)
 
     def unstorable(self) -> Any:
         """Return a value that the backend cannot hold."""

@@ -46,7 +46,7 @@ class Local:
 
 @pytest.mark.usefixtures("ray_cluster")
 class OnRay:
-    rounds: ClassVar[int] = 6
+    rounds: ClassVar[int] = 5
 
     @pytest.fixture
     def registry(self) -> RayBackendRegistry:

@@ -47,7 +47,6 @@ from polystore.testing import *
 
 class TestIt({suites}):
     suffix: ClassVar[str] = ".npy"
-    rounds: ClassVar[int] = 10
     deviations: ClassVar[dict[str, str]] = {deviations}
 
     @pytest.fixture
