@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from backends import Archive, ArchiveAccess, Defaults, Shelf, ZarrAccess
 
-from polystore import DiskBackend, MemoryBackend, ZarrBackend
+from polystore import DiskBackend, MemoryBackend, UnsupportedOperationError, ZarrBackend
 from polystore.testing import (
     AtomicBatches,
     AtomicMoves,
@@ -103,6 +103,21 @@ class TestFiveMethods(Readable, WriteOnce, Batches, VirtualPaths, Concurrency):
     @pytest.fixture
     def backend(self) -> Shelf:
         return Shelf()
+
+    def test_what_it_does_not_offer_is_told_and_changes_nothing(self, backend: Shelf) -> None:
+        backend.save(1, "/a")
+        for operation, arguments in {
+            "delete": ("/a",),
+            "delete_all": ("/a",),
+            "ensure_directory": ("/d",),
+            "create_symlink": ("/a", "/b"),
+            "move": ("/a", "/b"),
+        }.items():
+            with pytest.raises(UnsupportedOperationError) as caught:
+                getattr(backend, operation)(*arguments)
+            assert caught.value.path in arguments
+            assert caught.value.backend == "kit_shelf"
+            assert backend.list_dir("/") == ["a"]
 
 
 class TestDefaults(Readable, Writable, Directories, Batches, Transfers):

@@ -11,6 +11,7 @@ import cloudpickle
 import pytest
 from backends import ArchiveAccess, ZarrAccess
 
+from polystore import FileManager
 from polystore.testing import (
     AtomicBatches,
     AtomicMoves,
@@ -27,7 +28,9 @@ from polystore.testing import (
     Regions,
     Traces,
     Transfers,
+    VirtualPaths,
     Writable,
+    WriteOnce,
 )
 from polystore_ray import RayBackendRegistry
 
@@ -126,6 +129,14 @@ class TestLocalZarr(Local, Zarr, All, Damage, Traces):
 
 class TestLocalReadOnly(Local, Archive, Readable, Directories, ReadOnly, Damage):
     pass
+
+
+class TestLocalFiveMethods(Readable, WriteOnce, Batches, VirtualPaths, Concurrency):
+    suffix: ClassVar[str] = ""
+
+    @pytest.fixture
+    def backend(self, polystore_local: FileManager) -> Any:
+        return polystore_local.registry["kit_shelf"]
 
 
 class TestRayMemory(OnRay, Memory, All, AtomicBatches, AtomicMoves):
