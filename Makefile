@@ -15,9 +15,9 @@ demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see 
 	$(BIN)/python -m polystore_ray.demo --out demo-out
 
 test: check docs  ## All checks, the documentation's examples, and the tests
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray --ignore=polystore_ray/demo \
-		--ignore=polystore/torch_format.py
+	$(BIN)/python -m pytest tests examples
+	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
+		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
 
 check: $(VENV)/.all  ## Lint, format, types, import layers
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/picture.py
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
-	$(OLDEST)/bin/python -m pytest tests --ignore tests/docs
+	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

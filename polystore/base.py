@@ -422,10 +422,23 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         for path in paths:
             self._check_save(path, **options)
 
-    def _check_save(self, path: str, *, overwrite: bool = False, **_options: Any) -> None:
+    def _check_save(
+        self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
+    ) -> None:
         """Raise what a save to `path` would raise whatever the value."""
         if not overwrite and self.exists(path):
             raise path_exists(path, self._backend_type)
+        if not parents and accepts(type(self), "save", "parents"):
+            self._check_parent(path)
+
+    def _check_parent(self, path: str) -> None:
+        if type(self).ensure_directory is DataSink.ensure_directory:
+            return  # what makes no directories has none that could be missing
+        parent = path.rstrip("/").rpartition("/")[0]
+        if parent and not self.exists(parent):
+            raise PathNotFoundError(
+                "the parent directory is missing", path=path, backend=self._backend_type
+            )
 
     def delete_all(self, path: P, /) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
@@ -457,7 +470,15 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         self._copy_tree(src, dst)
 
     def move(self, source: P, destination: P, /) -> None:
-        """Move as `copy` copies, and delete the source; by default in these two steps."""
+        """Move as `copy` copies, and delete the source; by default in these two steps.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            Before anything is copied, if the backend does not support `delete`.
+        """
+        if type(self).delete is DataSink.delete:
+            raise self._unsupported("delete, without which there is no move", source)
         self.copy(source, destination)
         self.delete_all(source)
 
@@ -468,6 +489,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             )
         if self.exists(dst) or self.is_symlink(dst):
             raise path_exists(dst, self._backend_type)
+        self._check_parent(dst)
         if dst.startswith(src.rstrip("/") + "/") and not self.is_symlink(src):
             raise InvalidPathError(
                 f"a directory cannot go into itself ({src!r})", path=dst, backend=self._backend_type

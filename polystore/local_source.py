@@ -184,10 +184,15 @@ class LocalSource(BackendBase, DataSource):
     def _existing_value(self, path: P) -> Iterator[str]:
         """Give the place of the value at `path`."""
         with self._reading(path) as place:
-            if not self._is_value(place):
-                if stat.S_ISDIR(os.stat(place).st_mode):
+            seen = None
+            while not self._is_value(place):
+                status = os.stat(place)
+                if not stat.S_ISDIR(status.st_mode):
+                    raise UnsupportedFormatError("the path is a pipe, a socket or a device")
+                # Looked at again, since a save may have put a value there in between.
+                if seen is not None and os.path.samestat(seen, status):
                     raise PathIsDirectoryError("the path is a directory")
-                raise UnsupportedFormatError("the path is a pipe, a socket or a device")
+                seen = status
             yield place
 
     def _text(self, path: P) -> str:

@@ -166,7 +166,8 @@ class RootedPlaces(Places):
     @contextmanager
     def itself(self, path: P) -> Iterator[str]:
         with self._walk(path, follow=False) as way:
-            yield self._place(way)
+            # The name of the root's own descriptor would be a link to it.
+            yield f"{way.here()}/." if way.last is None else self._place(way)
 
     @contextmanager
     def slot(self, path: P, *, make: Make | None = None) -> Iterator[str]:

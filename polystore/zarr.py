@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from polystore.atomic import (
     hidden_directory,
     remove,
     rename_new,
+    sweep_now,
     sync_tree,
     temporary_name,
 )
@@ -27,11 +28,10 @@ from polystore.disk import DiskBackend
 from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
-    StorageError,
+    PathIsDirectoryError,
     UnsupportedFormatError,
 )
 from polystore.formats import MOST_DECODED, check_claim
-from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region, check_region, forward
 from polystore.zarr_store import RootedStore
@@ -41,6 +41,7 @@ __all__ = ["ZarrBackend"]
 _CHUNK = 2**20  # bytes, about
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
 _METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+_HOLD = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
 _GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
 
 
@@ -179,17 +180,16 @@ class ZarrBackend(DiskBackend):
             If the array's metadata or a chunk is damaged.
         """
         while True:
-            generation = self._generation(path)
-            try:
-                value = self._load(path, region)
-            except StorageError as error:
-                passing = generation is None and isinstance(error, CorruptDataError)
-                if self._generation(path) == generation and not passing:
-                    raise
-                continue
-            # Replaced or deleted while it was read, missing chunks would have come as fill values.
-            if generation is not None and self._generation(path) == generation:
-                return value
+            with self._held(path) as is_still_there:
+                try:
+                    value = self._load(path, region)
+                except (CorruptDataError, PathIsDirectoryError):
+                    if is_still_there():
+                        raise
+                    continue
+                # Replaced while it was read, its missing chunks would have come as fill values.
+                if is_still_there():
+                    return value
 
     def _load(self, path: P, region: Region | None) -> Any:
         with self._existing_value(path) as place:
@@ -206,12 +206,24 @@ class ZarrBackend(DiskBackend):
             except Exception as error:
                 raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
 
-    def _generation(self, path: P) -> tuple[int, int] | None:
-        """Return what tells one value at a path from the next, None where there is none."""
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
-            status = os.stat(place)
-            return status.st_ino, status.st_ctime_ns
-        return None
+    @contextmanager
+    def _held(self, path: P) -> Iterator[Callable[[], bool]]:
+        """Hold what is at a path, so that nothing else is taken for it; give what asks for it."""
+        try:
+            with self._places.existing(path) as place:
+                held = os.open(place, _HOLD)
+        except OSError:
+            yield lambda: False
+            return
+        try:
+            yield lambda: self._is_at(path, os.fstat(held))
+        finally:
+            os.close(held)
+
+    def _is_at(self, path: P, status: os.stat_result) -> bool:
+        with suppress(OSError), self._places.existing(path) as place:
+            return os.path.samestat(os.stat(place), status)
+        return False
 
     def save(
         self,
@@ -337,7 +349,13 @@ class ZarrBackend(DiskBackend):
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
         directories = os.path.isdir(target) or os.path.isdir(temporary)
         if not (overwrite and directories and os.path.lexists(target)):
-            super()._publish(temporary, target, overwrite=overwrite and not directories)
+            try:
+                super()._publish(temporary, target, overwrite=overwrite and not directories)
+            except FileExistsError:
+                if not overwrite:
+                    raise
+                # Another save came first, and is replaced.
+                self._publish(temporary, target, overwrite=overwrite)
             return
         if not exchange(temporary, target):
             # Where paths cannot be exchanged, a reader may for a moment find nothing.
@@ -365,19 +383,20 @@ class ZarrBackend(DiskBackend):
             rename_new(temporary, place)
 
     def _remove_directory(self, place: str) -> None:
-        # Its metadata is in the way of rmdir, and somebody may save into it meanwhile.
-        self._check_empty(place)
-        with self._temporary(place) as aside:
-            os.rename(place, aside)
-            try:
-                self._check_empty(aside)
-            except OSError:
-                rename_new(aside, place)
-                raise
-
-    def _check_empty(self, place: str) -> None:
-        if any(not self._is_hidden(name) for name in os.listdir(place)):
+        sweep_now(place)
+        found = os.listdir(place)
+        # A temporary is a save that is going on.
+        if any(name not in _METADATA for name in found):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
+        metadata = {Path(place, name): Path(place, name).read_bytes() for name in found}
+        for file in metadata:
+            file.unlink(missing_ok=True)
+        try:
+            os.rmdir(place)
+        except OSError:  # somebody saves into it since
+            for file, content in metadata.items():
+                file.write_bytes(content)
+            raise
 
 
 def _is_array(place: str) -> bool:

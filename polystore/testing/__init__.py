@@ -1,36 +1,54 @@
 """The conformance kit: what every backend promises, as tests that its author subclasses.
 
-Each suite is one capability and each test one promise. A backend's tests subclass the suites of
-what the backend can do, and give it as the fixture ``backend``::
+Each suite is one capability and each test one promise. The tests of a backend subclass the suites
+of what it can do, in any order, and give it as the fixture ``backend``::
 
-    class TestMine(Readable, Writable, Directories, Batches):
+    class TestMine(Readable, Writable, Directories, Batches, Concurrency):
         @pytest.fixture
         def backend(self):
             return MyBackend()
+
+A promise that takes two capabilities is tested where a class claims both. What a backend is known
+to do otherwise is declared, with the reason, in ``deviations``; nothing else is tolerated.
 
 This package needs pytest.
 """
 
 from polystore.testing.batches import AtomicBatches, Batches
+from polystore.testing.concurrency import AtomicMoves, Concurrency
 from polystore.testing.directories import Directories
 from polystore.testing.kit import BackendKit
 from polystore.testing.links import Links
 from polystore.testing.objects import Objects
-from polystore.testing.reading import Readable, VirtualPaths
+from polystore.testing.raw import FileAccess, RawAccess
+from polystore.testing.read_only import ReadOnly
+from polystore.testing.reading import Described, Readable
 from polystore.testing.regions import Regions
+from polystore.testing.stored import Damage, Traces
 from polystore.testing.transfers import Transfers
-from polystore.testing.writing import Writable
+from polystore.testing.virtual import VirtualPaths
+from polystore.testing.writing import Deletable, Writable, WriteOnce
 
 __all__ = [
     "AtomicBatches",
+    "AtomicMoves",
     "BackendKit",
     "Batches",
+    "Concurrency",
+    "Damage",
+    "Deletable",
+    "Described",
     "Directories",
+    "FileAccess",
     "Links",
     "Objects",
+    "RawAccess",
+    "ReadOnly",
     "Readable",
     "Regions",
+    "Traces",
     "Transfers",
     "VirtualPaths",
     "Writable",
+    "WriteOnce",
 ]

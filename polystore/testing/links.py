@@ -28,6 +28,16 @@ class Links(BackendKit):
         self.same(backend.load(self.path(root, "a")), self.value(1))
         assert backend.is_symlink(linked)
 
+    def test_directories_are_reached_through_links(self, backend: Any, root: str) -> None:
+        backend.ensure_directory(f"{root}/d")
+        backend.create_symlink(f"{root}/d", f"{root}/link")
+        backend.save(self.value(), self.path(root, "link/a"))
+        self.same(backend.load(self.path(root, "d/a")), self.value())
+        assert backend.is_dir(f"{root}/link")
+        assert backend.is_symlink(f"{root}/link")
+        assert not backend.is_symlink(self.path(root, "link/a"))
+        assert backend.list_files(f"{root}/link") == [self.path(root, "link/a")]
+
     def test_questions_follow_a_link(self, backend: Any, root: str, linked: str) -> None:
         assert backend.exists(linked)
         assert backend.is_file(linked)
@@ -40,6 +50,8 @@ class Links(BackendKit):
         backend.delete(self.path(root, "a"))
         assert not backend.exists(linked)
         assert backend.is_symlink(linked)
+        facts = backend.stat(linked)
+        assert (facts["type"], facts["exists"]) == ("symlink", False)
         with pytest.raises(PathNotFoundError):
             backend.load(linked)
         backend.delete(linked)
@@ -52,8 +64,11 @@ class Links(BackendKit):
     def test_delete_all_never_follows(self, backend: Any, root: str) -> None:
         backend.save(self.value(), self.path(root, "kept/a"), parents=True)
         backend.ensure_directory(f"{root}/d")
-        backend.create_symlink(f"{root}/kept", f"{root}/d/link")
+        for link in ("d/link", "link"):
+            backend.create_symlink(f"{root}/kept", f"{root}/{link}")
         backend.delete_all(f"{root}/d")
+        backend.delete_all(f"{root}/link")
+        assert backend.list_dir(root or "/") == ["kept"]
         self.same(backend.load(self.path(root, "kept/a")), self.value())
 
     def test_listings_show_links_but_do_not_descend(self, backend: Any, root: str) -> None:
@@ -87,5 +102,7 @@ class Links(BackendKit):
         backend.delete(self.path(root, "a"))
         backend.move(second, self.path(root, "a"))
         assert not backend.exists(linked)
+        facts = backend.stat(linked)
+        assert (facts["type"], facts["exists"]) == ("symlink", False)
         with pytest.raises(StorageResolutionError):
             backend.load(linked)

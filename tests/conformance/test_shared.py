@@ -6,23 +6,38 @@ import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
+import backends
+import cloudpickle
 import pytest
+from backends import ArchiveAccess, ZarrAccess
 
+from polystore import FileManager
 from polystore.testing import (
     AtomicBatches,
+    AtomicMoves,
     Batches,
+    Concurrency,
+    Damage,
+    Described,
     Directories,
+    FileAccess,
     Links,
     Objects,
     Readable,
+    ReadOnly,
     Regions,
+    Traces,
     Transfers,
+    VirtualPaths,
     Writable,
+    WriteOnce,
 )
 from polystore_ray import RayBackendRegistry
 
 
-class All(Readable, Writable, Directories, Links, Batches, Regions, Transfers):
+class All(
+    Readable, Described, Writable, Directories, Links, Batches, Regions, Transfers, Concurrency
+):
     """What every built-in backend can do."""
 
 
@@ -34,8 +49,12 @@ class Local:
 
 @pytest.mark.usefixtures("ray_cluster")
 class OnRay:
+    rounds: ClassVar[int] = 5
+
     @pytest.fixture
     def registry(self) -> RayBackendRegistry:
+        # No worker can import the tests' own backends.
+        cloudpickle.register_pickle_by_value(backends)
         return RayBackendRegistry("conformance", local=False)
 
 
@@ -67,12 +86,32 @@ class Hosted:
 class Disk(Hosted):
     key = "disk"
 
+    @pytest.fixture
+    def raw(self, tmp_path: Path) -> FileAccess:
+        return FileAccess(tmp_path, str(tmp_path))
+
 
 class Zarr(Hosted):
     key = "zarr"
 
+    @pytest.fixture
+    def raw(self, tmp_path: Path) -> FileAccess:
+        return ZarrAccess(tmp_path, str(tmp_path))
 
-class TestLocalMemory(Local, Memory, All, AtomicBatches):
+
+class Archive(Hosted):
+    key = "kit_archive"
+
+    @pytest.fixture
+    def root(self, backend: Any, tmp_path: Path) -> str:
+        return str(tmp_path / "archive.zip")
+
+    @pytest.fixture
+    def raw(self, tmp_path: Path) -> ArchiveAccess:
+        return ArchiveAccess(tmp_path / "archive.zip")
+
+
+class TestLocalMemory(Local, Memory, All, AtomicBatches, AtomicMoves):
     pass
 
 
@@ -80,15 +119,27 @@ class TestLocalObjects(Local, Memory, Objects):
     pass
 
 
-class TestLocalDisk(Local, Disk, All):
+class TestLocalDisk(Local, Disk, All, Damage, Traces):
     pass
 
 
-class TestLocalZarr(Local, Zarr, All):
+class TestLocalZarr(Local, Zarr, All, Damage, Traces):
     pass
 
 
-class TestRayMemory(OnRay, Memory, All, AtomicBatches):
+class TestLocalReadOnly(Local, Archive, Readable, Directories, ReadOnly, Damage):
+    pass
+
+
+class TestLocalFiveMethods(Readable, WriteOnce, Batches, VirtualPaths, Concurrency):
+    suffix: ClassVar[str] = ""
+
+    @pytest.fixture
+    def backend(self, polystore_local: FileManager) -> Any:
+        return polystore_local.registry["kit_shelf"]
+
+
+class TestRayMemory(OnRay, Memory, All, AtomicBatches, AtomicMoves):
     pass
 
 
@@ -96,9 +147,13 @@ class TestRayObjects(OnRay, Memory, Objects):
     pass
 
 
-class TestRayDisk(OnRay, Disk, All):
+class TestRayDisk(OnRay, Disk, All, Damage, Traces):
     pass
 
 
-class TestRayZarr(OnRay, Zarr, All):
+class TestRayZarr(OnRay, Zarr, All, Damage, Traces):
+    pass
+
+
+class TestRayReadOnly(OnRay, Archive, Readable, Directories, ReadOnly, Damage):
     pass
