@@ -97,6 +97,33 @@ class PathTree(Generic[E]):
         self._backend = backend
         self._root = _Directory()
 
+    # Pickles hold no nested directories, so that the deepest tree can be pickled
+
+    def __getstate__(self) -> tuple[str, list[tuple[int, str]], list[tuple[int, str, Any]]]:
+        directories = [self._root]
+        below: list[tuple[int, str]] = []
+        others: list[tuple[int, str, Any]] = []
+        for number, directory in enumerate(directories):
+            for name, node in directory.items():
+                if isinstance(node, _Directory):
+                    directories.append(node)
+                    below.append((number, name))
+                else:
+                    others.append((number, name, node))
+        return self._backend, below, others
+
+    def __setstate__(
+        self, state: tuple[str, list[tuple[int, str]], list[tuple[int, str, Any]]]
+    ) -> None:
+        self._backend, below, others = state
+        self._root = _Directory()
+        directories = [self._root]
+        for number, name in below:
+            directory = directories[number][name] = _Directory()
+            directories.append(directory)
+        for number, name, node in others:
+            directories[number][name] = node
+
     # Reading
 
     def get(self, path: P) -> E:

@@ -7,6 +7,7 @@ from polystore_ray.errors import (
     DataLostError,
     HostLostError,
     StoreUnavailableError,
+    TooFewNodesError,
 )
 from polystore_ray.registry import RayBackendRegistry
 
@@ -16,4 +17,5 @@ __all__ = [
     "HostLostError",
     "RayBackendRegistry",
     "StoreUnavailableError",
+    "TooFewNodesError",
 ]

@@ -7,7 +7,7 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray
@@ -16,20 +16,36 @@ from ray import exceptions as ray_exceptions
 from polystore.exceptions import StorageError, portable
 from polystore.seal import Sealed
 from polystore_ray.calls import answer_of, wait_for
-from polystore_ray.controller import StoreController
 from polystore_ray.envelope import Message, as_message, keep_closed, open_message
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.follower import Follower
 from polystore_ray.host import BackendHost
 from polystore_ray.hosts import HostTable
-from polystore_ray.ledger import Ledger
-from polystore_ray.messages import Found, Pin, Request, StaleVolumeError, new_operation_id
+from polystore_ray.journal import Record
+from polystore_ray.leadership import Leadership, Rallied, has_ended
+from polystore_ray.messages import (
+    Found,
+    Pin,
+    Request,
+    StaleVolumeError,
+    new_operation_id,
+)
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import MEMORY, actor_options, host_name, object_store_bytes
+from polystore_ray.placement import (
+    CONTROLLER,
+    MEMORY,
+    actor_options,
+    head_node,
+    host_name,
+    nodes,
+    object_store_bytes,
+)
 from polystore_ray.ray_errors import translated
-from polystore_ray.ray_internals import job_is_dead
+from polystore_ray.ray_internals import draining_nodes, job_is_dead
 from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import BUDGET, MemoryVolume
 
-__all__ = ["ControllerActor", "HostActor", "VolumeActor"]
+__all__ = ["StoreOf", "controller_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,47 +56,73 @@ _RARELY = (100_000, 50, 100)
 _ANSWER_WITHIN = 60.0
 # What is pinned is published at once, or never.
 _PUBLISHED_AFTER = 300.0
+_TAKEN_OVER_WITHIN = 60.0  # seconds that a host waits for the next controller
+
+
+class StoreOf:
+    """Which store an actor belongs to: its Ray namespace, its job if it has one, its options."""
+
+    def __init__(self, namespace: str, job: str | None, options: StoreOptions) -> None:
+        self.namespace = namespace
+        self.job = job
+        self.options = options
+
+
+def controller_of(store: StoreOf, *, start: bool = True) -> Any:
+    """Return the handle of a store's controller, which is started where there is none.
+
+    Worker nodes come and go, so that it is bound to the head node. Without `start`, one that is
+    started ends again if the store has been shut down.
+    """
+    node = head_node() or ray.get_runtime_context().get_node_id()
+    wanted = actor_options(store.namespace, CONTROLLER, node)
+    return ControllerActor.options(get_if_exists=True, **wanted).remote(store, start)
 
 
 class _Controller:
     """The controller of one store: its tree, its hosts, and its end."""
 
-    def __init__(self, namespace: str, job: str | None, options: StoreOptions) -> None:
+    def __init__(self, store: StoreOf, start: bool) -> None:
         gc.set_threshold(*_RARELY)
-        self._namespace = namespace
-        self._options = options
-        self._controller = StoreController(self._release, Ledger(options.max_bytes))
-        self._hosts = HostTable(self._make, self._joined, self._lost)
-        self._ended = threading.Event()
+        if not start and has_ended(store.namespace):
+            ray.actor.exit_actor()
+        self._store = store
         self._self = ray.get_runtime_context().current_actor
-        _in_background(self._hosts.watch)
-        _in_background(self._look_after)
-        if job is not None:
-            _in_background(lambda: self._end_with(job))
+        self._hosts = HostTable(self._make, self._joined, self._lost)
+        self._leadership = Leadership(store.namespace, store.options, self._hosts, self._release)
+        self._controller = self._leadership.controller
+        self._ended = threading.Event()
+        self._drained: set[str] = set()
+        for work in (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster):
+            _in_background(work)
 
     def call(self, request: bytes) -> bytes | Found:
         """Carry out a small request, which is one bytes object, as is an answer without pins."""
-        answer = self._controller.handle(pickle.loads(request))
+        answer = self.handle(pickle.loads(request))
         if isinstance(answer, Found) and answer.pins:
             return answer
         return pickle.dumps(answer, protocol=5)
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
+        self._leadership.is_used = True
+        if self._leadership.lost:
+            raise StoreUnavailableError(self._leadership.lost, backend=MEMORY)
         return self._controller.handle(request)
 
-    def publish(self, pins: list[Pin], items: bytes, operation_id: str, volume: str) -> None:
-        """Publish values whose objects are pinned; see `StoreController`.
+    def publish(
+        self, pins: list[Pin], items: bytes, operation_id: str, *volumes: tuple[str, str]
+    ) -> None:
+        """Publish values whose objects these volumes have pinned; see `StoreController`.
 
-        The references come from whoever owns them, not through the volume: measured in Ray 2.60,
+        The references come from whoever owns them, not through a volume: measured in Ray 2.60,
         one in fifty that came through another borrower was lost when that one died.
         """
-        arguments = (pins, pickle.loads(items), volume)
-        self._controller.handle(Request("publish", arguments, operation_id))
+        self.handle(Request("publish", (pins, pickle.loads(items), volumes), operation_id))
 
-    def options(self) -> StoreOptions:
-        """Return what the store was made with."""
-        return self._options
+    def about(self) -> tuple[StoreOptions, str]:
+        """Return what the store was made with, and what tells it from others of its name."""
+        return self._store.options, self._leadership.birth
 
     def host(self, key: str, node: str, shipped: bytes, lost: str | None) -> Any:
         """Return the host of a backend on a node; see `HostTable.host`."""
@@ -89,6 +131,12 @@ class _Controller:
     def hosts(self) -> dict[tuple[str, str], Any]:
         """Return all hosts, by backend and node."""
         return self._hosts.everywhere()
+
+    def drain(self, node: str) -> int:
+        """Have others hold what a node holds; return how many objects it holds alone still."""
+        self._drained.add(node)
+        self._tell_of_nodes()
+        return self._controller.held_alone_by(node)
 
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
@@ -101,6 +149,7 @@ class _Controller:
 
     def shutdown(self) -> None:
         """End every host, then this actor."""
+        self._leadership.end()
         self._hosts.kill_all()
         _in_background(self._leave)
 
@@ -108,16 +157,44 @@ class _Controller:
         time.sleep(0.1)  # lets the answer to `shutdown` out
         ray.kill(self._self)
 
-    def _end_with(self, job: str) -> None:
-        while not job_is_dead(job):
+    # In the background
+
+    def _watch_cluster(self) -> None:
+        while self._store.job is None or not job_is_dead(self._store.job):
+            self._tell_of_nodes()
             time.sleep(_LOOKED_AFTER_EVERY)
         self.shutdown()
 
+    def _tell_of_nodes(self) -> None:
+        leaving = self._drained | draining_nodes()
+        self._hosts.leaving = leaving
+        self._controller.nodes_changed({node["NodeID"] for node in nodes()}, leaving)
+
+    def _lead(self) -> None:
+        self._leadership.keep_follower()
+        logger.warning("another controller has taken over; this one ends")
+        ray.kill(self._self)
+
+    def _keep_up(self) -> None:
+        replicas = self._store.options.replicas or 1
+        while True:
+            chore = self._controller.chore(_LOOKED_AFTER_EVERY)
+            if chore is None:
+                continue
+            try:
+                carry_out(chore, self._controller, self._hosts, replicas)
+            except Exception:
+                # Whatever it is, nobody waits for it, and it is tried again.
+                logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
+                time.sleep(_LOOKED_AFTER_EVERY)
+
+    # For the table of hosts and the tree
+
     def _make(self, key: str, node: str, shipped: bytes) -> Any:
-        options = actor_options(self._namespace, host_name(key, node), node)
+        options = actor_options(self._store.namespace, host_name(key, node), node)
         if key == MEMORY:
-            return VolumeActor.options(**options).remote(self._self, self._options)
-        return HostActor.options(**options).remote(self._self, key, shipped)
+            return VolumeActor.options(**options).remote(self._self, self._store)
+        return HostActor.options(**options).remote(self._self, self._store, key, shipped)
 
     def _joined(self, node: str, incarnation: str) -> None:
         self._change("volume_joined", node, incarnation)
@@ -126,46 +203,77 @@ class _Controller:
         self._change("volume_lost", node)
 
     def _change(self, operation: str, *arguments: Any) -> None:
-        self._controller.handle(Request(operation, arguments, new_operation_id()))
+        self._controller.note(Request(operation, arguments, new_operation_id()))
 
     def _release(self, node: str, pins: list[str]) -> None:
         volume = self._hosts.found(MEMORY, node)
         if volume is not None:
             volume.release.remote(pins)
 
-    def _look_after(self) -> None:
+
+class _Hosting:
+    """What volumes and other hosts share: they stay with their store's controller."""
+
+    def __init__(self, controller: Any, store: StoreOf) -> None:
+        self._controller = controller
+        self._store = store
+        self._self = ray.get_runtime_context().current_actor
+        _in_background(self._stay_with_the_controller)
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Wait for ever: whoever calls learns of this actor's death."""
+        threading.Event().wait()
+
+    def _stay_with_the_controller(self) -> None:
+        """Follow from one controller to the next, and end this actor when the store has ended."""
         while True:
-            chore = self._controller.chore(_LOOKED_AFTER_EVERY)
-            if chore is None:
-                continue
             try:
-                carry_out(chore, self._controller, self._hosts)
-            except Exception:
-                # Whatever it is, nobody waits for it, and it is tried again.
-                logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
+                ray.get(self._controller.watch.remote())
+            except ray_exceptions.ActorUnavailableError:
                 time.sleep(_LOOKED_AFTER_EVERY)
+            except ray_exceptions.RayActorError:
+                successor = self._next_controller()
+                if successor is None:
+                    logger.info("the store has ended; this host ends")
+                    ray.kill(self._self)
+                    return
+                self._controller = successor
+
+    def _next_controller(self) -> Any:
+        """Return the controller that comes after one that died, None if the store has ended."""
+        deadline = time.monotonic() + _TAKEN_OVER_WITHIN
+        while time.monotonic() < deadline and not has_ended(self._store.namespace):
+            try:
+                successor = controller_of(self._store, start=False)
+                ray.get(successor.about.remote(), timeout=_TAKEN_OVER_WITHIN)
+            except (ValueError, ray_exceptions.RayError):
+                time.sleep(0.1)  # the dead one still has the name
+            else:
+                return successor
+        return None
 
 
-class _Volume:
+class _Volume(_Hosting):
     """The memory host of one node."""
 
-    def __init__(self, controller: Any, options: StoreOptions) -> None:
+    def __init__(self, controller: Any, store: StoreOf) -> None:
         keep_closed()
         context = ray.get_runtime_context()
-        self._self = context.current_actor
-        self._controller = controller
+        self._incarnation = context.get_actor_id() or ""
+        self._follower = Follower()
         self._volume = MemoryVolume(
             node=context.get_node_id(),
-            incarnation=context.get_actor_id() or "",
+            incarnation=self._incarnation,
             get=_get,
             put=_put,
             ask=self._ask,
             capacity=object_store_bytes(context.get_node_id()),
-            budget=options.pin_budget or BUDGET,
+            budget=store.options.pin_budget or BUDGET,
         )
+        super().__init__(controller, store)
         _in_background(self._volume.make_room)
         _in_background(self._look_after)
-        _end_with(controller)
 
     def _ask(self, request: Request) -> Any:
         return answer_of(
@@ -186,7 +294,7 @@ class _Volume:
             except StorageError:
                 logger.warning("the controller does not answer; asking again", exc_info=True)
 
-    def pin(self, pins: list[Pin], timeout: float) -> str:
+    def pin(self, pins: list[Pin], timeout: float) -> tuple[str, str]:
         """Pin objects; see `MemoryVolume.pin`."""
         return self._volume.pin(pins, timeout)
 
@@ -195,7 +303,7 @@ class _Volume:
         return self._volume.put(Sealed(head, tuple(buffers)))
 
     @ray.method(concurrency_group="release")
-    def release(self, pins: list[str]) -> None:
+    def release(self, pins: Iterable[str]) -> None:
         """Let go of pins; see `MemoryVolume.release`."""
         self._volume.release(pins)
 
@@ -205,13 +313,13 @@ class _Volume:
         return self._volume.adopt(pin, dropped)
 
     @ray.method(concurrency_group="adopt")
-    def pack(self, messages: list[bytes]) -> Pin:
+    def pack(self, messages: list[bytes]) -> tuple[Pin, str]:
         """Put small values as one pack; see `MemoryVolume.pack`."""
         return self._volume.pack(messages)
 
     @ray.method(concurrency_group="adopt")
-    def pin_again(self, pins: list[Pin]) -> tuple[list[str], str]:
-        """Pin what another volume pinned; see `MemoryVolume.pin_again`."""
+    def pin_again(self, pins: list[Pin]) -> tuple[str, list[str], str]:
+        """Pin what another volume pins or pinned; see `MemoryVolume.pin_again`."""
         return self._volume.pin_again(pins)
 
     @ray.method(concurrency_group="release")
@@ -219,18 +327,42 @@ class _Volume:
         """Return what is held here; see `MemoryVolume.status`."""
         return self._volume.status()
 
-    @ray.method(concurrency_group="watch")
-    def watch(self) -> None:
-        """Wait for ever: whoever calls learns of this actor's death."""
-        threading.Event().wait()
+    # As a follower; one thread, so that changes come in order
+
+    @ray.method(concurrency_group="follow")
+    def rally(self, epoch: int, controller: Any) -> Rallied:
+        """Turn to a new controller, and tell it what is here."""
+        number = self._follower.promise(epoch)
+        self._controller = controller
+        return self._incarnation, number, self._volume.holdings()
+
+    @ray.method(concurrency_group="follow")
+    def install(self, epoch: int, number: int, state: bytes) -> None:
+        """Take over a state; see `Follower.install`."""
+        self._follower.install(epoch, number, state)
+
+    @ray.method(concurrency_group="follow")
+    def append(self, epoch: int, first: int, records: list[Record]) -> None:
+        """Make changes; see `Follower.append`."""
+        self._follower.append(epoch, first, records)
+
+    @ray.method(concurrency_group="follow")
+    def state(self, epoch: int) -> tuple[int, bytes]:
+        """Return the state; see `Follower.state`."""
+        return self._follower.state(epoch)
+
+    @ray.method(concurrency_group="follow")
+    def forget(self, epoch: int) -> None:
+        """Let go of the state; see `Follower.forget`."""
+        self._follower.forget(epoch)
 
 
-class _Host:
+class _Host(_Hosting):
     """The host of one backend on one node."""
 
-    def __init__(self, controller: Any, key: str, shipped: bytes) -> None:
+    def __init__(self, controller: Any, store: StoreOf, key: str, shipped: bytes) -> None:
         self._host = BackendHost(key, shipped)
-        _end_with(controller)
+        super().__init__(controller, store)
 
     def call(self, message: Message) -> Message:
         """Run a method of the backend; see `BackendHost.call`."""
@@ -239,11 +371,6 @@ class _Host:
         except Exception as error:  # noqa: BLE001 - see below
             # A backend's own error may be one that no other process could read.
             raise portable(error) from error.__cause__
-
-    @ray.method(concurrency_group="watch")
-    def watch(self) -> None:
-        """Wait for ever: whoever calls learns of this actor's death."""
-        threading.Event().wait()
 
 
 def _get(references: list[Any]) -> list[Any]:
@@ -258,24 +385,6 @@ def _put(envelope: Any) -> Any:
         raise translated(error, backend=MEMORY) from error
 
 
-def _end_with(controller: Any) -> None:
-    """End this actor when its controller is gone for good."""
-    this = ray.get_runtime_context().current_actor
-
-    def watch() -> None:
-        while True:
-            try:
-                ray.get(controller.watch.remote())
-            except ray_exceptions.ActorUnavailableError:
-                time.sleep(1)
-            except ray_exceptions.RayActorError:
-                logger.info("the controller is gone; this host ends")
-                ray.kill(this)
-                return
-
-    _in_background(watch)
-
-
 def _in_background(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
@@ -284,6 +393,6 @@ def _in_background(work: Callable[[], None]) -> None:
 _remote: Any = ray.remote  # whose types know neither concurrency groups nor options of actors
 ControllerActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=16)(_Controller)
 VolumeActor = _remote(
-    concurrency_groups={"adopt": 2, "release": 1, "watch": 1}, max_concurrency=16
+    concurrency_groups={"adopt": 2, "release": 1, "watch": 1, "follow": 1}, max_concurrency=16
 )(_Volume)
 HostActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=8)(_Host)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -15,11 +18,17 @@ from ray import exceptions as ray_exceptions
 from ray.util import client as ray_client
 
 from polystore.backend_registry import backend_class
+from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Envelope, as_message, open_message
-from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
+from polystore_ray.errors import (
+    CallTimeoutError,
+    HostLostError,
+    StoreUnavailableError,
+    TooFewNodesError,
+)
 from polystore_ray.host import class_to_bytes
 from polystore_ray.messages import (
     Items,
@@ -40,6 +49,9 @@ from polystore_ray.transport import Task, Transport
 __all__ = ["RayTransport"]
 
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
+_TRIED_AGAIN_AFTER = 0.1  # seconds
+_NODES_KNOWN_FOR = 5.0  # seconds
+_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_"))
 _NO_VOLUME = {
     "capacity": None,
     "pinned": 0,
@@ -52,13 +64,25 @@ _NO_VOLUME = {
 class RayTransport(Transport):
     """One process's connection to one store: the controller's handle and those of its hosts."""
 
-    def __init__(self, store: str, node: str, controller: Any, options: StoreOptions) -> None:
+    def __init__(
+        self,
+        store: str,
+        node: str,
+        controller: Any,
+        options: StoreOptions,
+        next_controller: Callable[[float], Any],
+    ) -> None:
         self.timeout = 60.0
+        self._next_controller = next_controller
+        self._turning = threading.Lock()
         self.options = options
         self._store = store
         self._node = node
         self._controller = controller
         self._hosts: dict[tuple[str, str], Any] = {}
+        self._others: list[str] = []
+        self._nodes_known_until = 0.0
+        self._turns = itertools.count()
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = ray_client.ray.is_connected()
 
@@ -78,22 +102,52 @@ class RayTransport(Transport):
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = pickle.dumps(request, protocol=5)
-        answer = self._of_store(lambda: self._controller.call.remote(message), path)
+        answer = self._of_store(lambda controller: controller.call.remote(message), path)
         return pickle.loads(answer) if isinstance(answer, bytes) else answer
 
-    def _of_store(self, call: Callable[[], Any], path: str | None = None) -> Any:
-        """Return the controller's answer; without a controller the store is unavailable."""
-        try:
-            return answer_of(call, backend=MEMORY, timeout=self.timeout, path=path, repeatable=True)
-        except HostLostError as error:
-            raise StoreUnavailableError(
-                f"the store {self._store!r} was shut down, or its controller was lost and with "
-                f"it what the memory held; shutdown() lets a new one start",
-                path=path,
-                backend=MEMORY,
-            ) from error
+    def _of_store(self, call: Callable[[Any], Any], path: str | None = None) -> Any:
+        """Return the controller's answer, or that of the next one if it dies.
+
+        All that is asked of a controller may be asked again: changes have ids.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            controller = self._controller
+            try:
+                return answer_of(
+                    partial(call, controller),
+                    backend=MEMORY,
+                    timeout=deadline - time.monotonic(),
+                    path=path,
+                    repeatable=True,
+                )
+            except HostLostError:
+                self._turn_from(controller, deadline, path)
+
+    def _turn_from(self, controller: Any, deadline: float, path: str | None) -> None:
+        """Turn to the controller that comes after one that died.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store has ended, or no other one takes over by the deadline.
+        """
+        with self._turning:
+            while self._controller is controller:
+                try:
+                    self._controller = self._next_controller(deadline - time.monotonic())
+                except StoreUnavailableError as error:
+                    # The dead one may have the name for a moment still.
+                    if time.monotonic() > deadline or not _is_dying(error):
+                        error.located(path=path, backend=MEMORY)
+                        raise
+                    time.sleep(_TRIED_AGAIN_AFTER)
 
     # Objects
+
+    @property
+    def node(self) -> str:
+        return self._node
 
     def put(self, sealed: Sealed) -> Pin:
         if self._is_remote:
@@ -119,28 +173,67 @@ class RayTransport(Transport):
         operation_id = new_operation_id()
         deadline = time.monotonic() + self.timeout
         while True:
-            volume = self._host(MEMORY, self._node)
-            # Ray makes the second call as soon as the first one is answered.
-            pinned = volume.pin.remote(pins, 0.9 * (deadline - time.monotonic()))
-            publish = partial(self._controller.publish.remote, pins, packed, operation_id, pinned)
+            # Ray makes the last call as soon as those before it are answered.
+            patience = 0.9 * (deadline - time.monotonic())
+            volumes = [(n, self._host(MEMORY, n)) for n in self._nodes_for(items.replicas)]
+            pinned = [volume.pin.remote(pins, patience) for _, volume in volumes]
             try:
-                self._of_store(publish, path)
+                self._of_store(partial(_publish, pins, packed, operation_id, pinned), path)
             except (StoreUnavailableError, StaleVolumeError):
-                if time.monotonic() > deadline or not self._is_lost(volume, pinned):
+                if time.monotonic() > deadline or not self._are_new(volumes, pinned):
                     raise
             except CallTimeoutError:
                 raise  # it may have been published
             except StorageError:
-                volume.release.remote([pin.id for pin in pins])
+                for _, volume in volumes:
+                    volume.release.remote([pin.id for pin in pins])
                 raise
             else:
                 return
 
-    def _is_lost(self, volume: Any, pinned: Any) -> bool:
-        """Tell whether a publication failed because of its volume; then there is a new one."""
-        with suppress(HostLostError):
-            wait_for(pinned, backend=MEMORY, timeout=self.timeout)
-        return self._host(MEMORY, self._node, lost=actor_id(volume)) is not volume
+    def _nodes_for(self, replicas: int) -> list[str]:
+        """Return the nodes that are to hold a value: ours first, others in turn.
+
+        Raises
+        ------
+        TooFewNodesError
+            If there are not so many.
+        """
+        if replicas == 1:
+            return [self._node]
+        if time.monotonic() > self._nodes_known_until:
+            self._others = [n["NodeID"] for n in nodes() if n["NodeID"] != self._node]
+            self._nodes_known_until = time.monotonic() + _NODES_KNOWN_FOR
+        if len(self._others) < replicas - 1:
+            self._too_few_nodes(replicas)
+        if not self._others:
+            return [self._node]
+        start = next(self._turns) % len(self._others)
+        turned = self._others[start:] + self._others[:start]
+        return [self._node, *turned[: replicas - 1]]
+
+    def _too_few_nodes(self, replicas: int) -> None:
+        self._nodes_known_until = 0.0
+        few = f"{replicas} replicas need as many nodes, and the cluster has {1 + len(self._others)}"
+        if self.options.too_few_nodes != "warn":
+            raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
+        warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
+
+    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any]) -> bool:
+        """Tell whether a publication failed because of its volumes; then there are new ones."""
+        found = False
+        self._nodes_known_until = 0.0
+        for (node, volume), task in zip(volumes, pinned, strict=True):
+            with suppress(HostLostError):
+                wait_for(task, backend=MEMORY, timeout=self.timeout)
+                continue
+            try:
+                found |= self._host(MEMORY, node, lost=actor_id(volume)) is not volume
+            except StoreUnavailableError:
+                if node == self._node:
+                    raise
+                found = True  # its node is gone, and another will do
+        return found
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
         if not pins:
@@ -165,15 +258,11 @@ class RayTransport(Transport):
         return wait_for(reference, backend=MEMORY, timeout=self.timeout, path=path)
 
     def owned(self, pin: Pin) -> Pin:
-        if not pin.nodes:
-            raise NotPinnedError(f"{pin.id} is pinned nowhere for the moment")
-        try:
-            owned: Pin = self._of_host(
-                MEMORY, pin.nodes[0], lambda volume: volume.adopt.remote(pin, [])
-            )
-        except (HostLostError, StoreUnavailableError) as error:
-            raise NotPinnedError(f"the volume that pins {pin.id} is gone") from error
-        return owned
+        for node in pin.nodes:
+            with suppress(HostLostError, StoreUnavailableError, NotPinnedError):
+                owned: Pin = self._of_host(MEMORY, node, partial(_adopt, pin))
+                return owned
+        raise NotPinnedError(f"no volume that was known to hold {pin.id} has it")
 
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         # Ray runs a task where most of the bytes of its arguments are.
@@ -203,11 +292,19 @@ class RayTransport(Transport):
         message = as_message((method, arguments, options))
         path = next((argument for argument in arguments if isinstance(argument, str)), None)
         return open_message(
-            self._of_host(key, self._node, lambda host: host.call.remote(message), path=path)
+            self._of_host(
+                key,
+                self._node,
+                lambda host: host.call.remote(message),
+                path=path,
+                repeatable=method in _READING,
+            )
         )
 
     def shipped_classes(self) -> dict[str, bytes]:
-        shipped: dict[str, bytes] = self._of_store(self._controller.shipped_classes.remote)
+        shipped: dict[str, bytes] = self._of_store(
+            lambda controller: controller.shipped_classes.remote()
+        )
         return shipped
 
     def _of_host(
@@ -240,7 +337,7 @@ class RayTransport(Transport):
         host = self._hosts.get((key, node))
         if host is None or lost is not None:
             shipped = b"" if key == MEMORY else class_to_bytes(backend_class(key))
-            host = self._of_store(lambda: self._controller.host.remote(key, node, shipped, lost))
+            host = self._of_store(lambda leader: leader.host.remote(key, node, shipped, lost))
             self._hosts[key, node] = host
         return host
 
@@ -250,7 +347,7 @@ class RayTransport(Transport):
         start = time.monotonic()
         facts = self.ask("status")
         answered_in = time.monotonic() - start
-        hosts: dict[tuple[str, str], Any] = self._of_store(self._controller.hosts.remote)
+        hosts: dict[tuple[str, str], Any] = self._of_store(lambda leader: leader.hosts.remote())
         asked = {node: host.status.remote() for (key, node), host in hosts.items() if key == MEMORY}
         known = {node["NodeID"]: node for node in nodes()}
         parts = []
@@ -278,19 +375,43 @@ class RayTransport(Transport):
             **facts,
         )
 
+    def drain(self, node: str, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        if node not in {known["NodeID"] for known in nodes()}:
+            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=MEMORY)
+        while True:
+            remaining: int = self._of_store(lambda leader: leader.drain.remote(node))
+            if not remaining or time.monotonic() > deadline:
+                return remaining
+            time.sleep(_TRIED_AGAIN_AFTER)
+
     def shutdown(self) -> None:
         try:
-            self._of_store(self._controller.shutdown.remote)
+            self._of_store(lambda controller: controller.shutdown.remote())
         except StoreUnavailableError:
             return  # it had ended already
         # Only when the controller is gone can the name be used for a new store.
         ended = time.monotonic() + self.timeout
         while time.monotonic() < ended:
             try:
-                ray.get(self._controller.options.remote(), timeout=self.timeout)
+                ray.get(self._controller.about.remote(), timeout=self.timeout)
             except ray_exceptions.RayActorError:
                 return
             time.sleep(0.05)
+
+
+def _is_dying(error: BaseException) -> bool:
+    return isinstance(error.__cause__, ray_exceptions.RayActorError)
+
+
+def _publish(
+    pins: list[Pin], items: bytes, operation_id: str, pinned: list[Any], controller: Any
+) -> Any:
+    return controller.publish.remote(pins, items, operation_id, *pinned)
+
+
+def _adopt(pin: Pin, volume: Any) -> Any:
+    return volume.adopt.remote(pin, [])
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:

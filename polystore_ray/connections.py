@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore_ray.actors import ControllerActor
+from polystore_ray.actors import StoreOf, controller_of
 from polystore_ray.addresses import require_listener
 from polystore_ray.cluster import RayTransport
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.leadership import has_ended
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import (
-    CONTROLLER,
-    actor_options,
-    head_node,
-    store_namespace,
-    this_process,
-)
+from polystore_ray.placement import CONTROLLER, MEMORY, store_namespace, this_process
 
 __all__ = ["connect", "disconnect"]
 
@@ -71,11 +67,12 @@ def connect(
             connection = _connections.get(key)
             if connection is None:
                 scope = None if lifetime == "detached" else job
-                found = _controller(store, scope, node, timeout, options, create=create)
+                found = _controller(store, scope, timeout, options, create=create)
                 if found is None:
                     return None
-                controller, made_with = found
-                connection = RayTransport(store, node, controller, made_with)
+                controller, made_with, birth = found
+                again = partial(_next_controller, store, scope, made_with, birth)
+                connection = RayTransport(store, node, controller, made_with, again)
                 _connections[key] = connection
     options.check_against(connection.options, store)
     connection.timeout = timeout
@@ -99,20 +96,16 @@ def _start_ray() -> None:
 
 
 def _controller(
-    store: str, job: str | None, node: str, timeout: float, options: StoreOptions, *, create: bool
-) -> tuple[Any, StoreOptions] | None:
-    """Return the handle of a store's controller, which answers, and the store's options."""
+    store: str, job: str | None, timeout: float, options: StoreOptions, *, create: bool
+) -> tuple[Any, StoreOptions, str] | None:
+    """Return the handle of a store's controller, which answers; its options, and its birth."""
     namespace = store_namespace(store, job)
     try:
         if create:
-            # Worker nodes come and go; what loses its controller loses its tree.
-            wanted = actor_options(namespace, CONTROLLER, head_node() or node)
-            controller = ControllerActor.options(get_if_exists=True, **wanted).remote(
-                namespace, job, options
-            )
+            controller = controller_of(StoreOf(namespace, job, options))
         else:
             controller = ray.get_actor(CONTROLLER, namespace)
-        made_with: StoreOptions = ray.get(controller.options.remote(), timeout=timeout)
+        made_with, birth = ray.get(controller.about.remote(), timeout=timeout)
     except ValueError:  # what Ray raises for a name that no actor has
         if create:
             raise
@@ -122,7 +115,27 @@ def _controller(
             f"the controller of the store {store!r} did not start within {timeout:g} s "
             f"({type(error).__name__}: {str(error).strip()})"
         ) from error
-    return controller, made_with
+    return controller, made_with, birth
+
+
+def _next_controller(
+    store: str, job: str | None, options: StoreOptions, birth: str, timeout: float
+) -> Any:
+    """Return the controller that comes after one that died.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store has ended.
+    """
+    if not has_ended(store_namespace(store, job)):
+        found = _controller(store, job, timeout, options, create=True)
+        if found is not None and found[2] == birth:
+            return found[0]
+    raise StoreUnavailableError(
+        f"the store {store!r} was shut down; shutdown() here lets this process use a new one",
+        backend=MEMORY,
+    )
 
 
 def _mark_forked() -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import errno
 
-from polystore.exceptions import StorageError
+from polystore.exceptions import StorageError, StorageWriteError
 
-__all__ = ["CallTimeoutError", "DataLostError", "HostLostError", "StoreUnavailableError"]
+__all__ = [
+    "CallTimeoutError",
+    "DataLostError",
+    "HostLostError",
+    "StoreUnavailableError",
+    "TooFewNodesError",
+]
 
 
 class StoreUnavailableError(StorageError, ConnectionError):
@@ -20,10 +26,25 @@ class HostLostError(StorageError):
 
 
 class DataLostError(StorageError):
-    """Signal that a saved value existed and its bytes are gone, with the node that held them."""
+    """Signal that a saved value existed and its bytes are gone, with the node that held them.
+
+    Attributes
+    ----------
+    fallback : tuple of str or None
+        The backend and the path where the value was persisted too, if it was.
+    version : int
+        The version of the value that is lost.
+    """
+
+    fallback: tuple[str, str] | None = None
+    version: int = 0
 
 
 class CallTimeoutError(StorageError, TimeoutError):
     """Signal that no answer came by the deadline; the call may have been executed."""
 
     _errno = errno.ETIMEDOUT
+
+
+class TooFewNodesError(StorageWriteError):
+    """Signal that a cluster has fewer nodes than a value is to have replicas; nothing is saved."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
 
+from polystore_ray.calls import wait_for
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import Pin
-from polystore_ray.placement import MEMORY, is_alive
+from polystore_ray.placement import MEMORY, is_alive, nodes
 from polystore_ray.ray_internals import actor_id
 
 __all__ = ["HostTable"]
@@ -49,6 +51,7 @@ class HostTable:
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self.leaving: set[str] = set()  # nodes that get nothing any more
 
     def host(self, key: str, node: str, shipped: bytes, lost: str | None = None) -> Any:
         """Return the host of a backend on a node.
@@ -82,6 +85,13 @@ class HostTable:
                     self._classes[key] = shipped
                 self._watches[host.watch.remote()] = (key, node, host)
             return host
+
+    def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
+        """Take over hosts that another controller made."""
+        with self._lock:
+            for (key, node), host in hosts.items():
+                self._hosts[key, node] = host
+                self._watches[host.watch.remote()] = (key, node, host)
 
     def classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
@@ -148,20 +158,28 @@ class HostTable:
 
     # What upkeep asks of volumes
 
-    def pack(self, messages: Sequence[bytes]) -> Pin:
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
         node = ray.get_runtime_context().get_node_id()
-        pin: Pin = _answer(self.host(MEMORY, node, b"").pack.remote(messages))
-        return pin
+        made: tuple[Pin, str] = _answer(self.host(MEMORY, node, b"").pack.remote(messages))
+        return made
 
-    def adopt(self, pin: Pin, dropped: Sequence[int]) -> Pin:
-        adopted: Pin = _answer(self.host(MEMORY, pin.nodes[0], b"").adopt.remote(pin, dropped))
+    def adopt(self, node: str, pin: Pin, dropped: Sequence[int]) -> Pin:
+        adopted: Pin = _answer(self.host(MEMORY, node, b"").adopt.remote(pin, dropped))
         return adopted
 
+    def place(self, pin: Pin, preferred: str) -> str | None:
+        free = sorted({node["NodeID"] for node in nodes()} - set(pin.nodes) - self.leaving)
+        if preferred in free:
+            return preferred
+        # Spread by the object, so that no node gets all of what another held.
+        return free[zlib.crc32(pin.id.encode()) % len(free)] if free else None
+
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
-        chosen = node if is_alive(node) else ray.get_runtime_context().get_node_id()
-        pinned, reason = _answer(self.host(MEMORY, chosen, b"").pin_again.remote(pins))
-        return chosen, pinned, reason
+        found: tuple[str, list[str], str] = _answer(
+            self.host(MEMORY, node, b"").pin_again.remote(pins)
+        )
+        return found
 
 
 def _answer(reference: Any) -> Any:
-    return ray.get(reference, timeout=_ANSWER_WITHIN)
+    return wait_for(reference, backend=MEMORY, timeout=_ANSWER_WITHIN)

@@ -73,6 +73,10 @@ class LocalTransport(Transport):
         self._look_after()
         return answer
 
+    @property
+    def node(self) -> str:
+        return _NODE
+
     def put(self, sealed: Sealed) -> Pin:
         envelope = Envelope(sealed.copied())
         return Pin(f"{next(self._ids)}", (_NODE,), envelope, sealed.nbytes)
@@ -81,7 +85,7 @@ class LocalTransport(Transport):
         if pins:
             volume = self._volume.pin(pins, self.timeout)
             try:
-                self.change("publish", pins, items, volume)
+                self.change("publish", pins, items, [volume])
             except StorageError:
                 self._volume.release([pin.id for pin in pins])
                 raise
@@ -90,16 +94,19 @@ class LocalTransport(Transport):
 
     def _look_after(self) -> None:
         while (chore := self._controller.chore(timeout=0)) is not None:
-            carry_out(chore, self._controller, self)
+            carry_out(chore, self._controller, self, replicas=1)
 
-    def pack(self, messages: Sequence[bytes]) -> Pin:
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
         return self._volume.pack(messages)
 
-    def adopt(self, pin: Pin, dropped: Sequence[int]) -> Pin:
+    def adopt(self, node: str, pin: Pin, dropped: Sequence[int]) -> Pin:
         return self._volume.adopt(pin, dropped)
 
+    def place(self, pin: Pin, preferred: str) -> str | None:
+        return None
+
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
-        return node, *self._volume.pin_again(pins)
+        return self._volume.pin_again(pins)
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
         return [pin.ref.sealed.open() for pin in pins]
@@ -147,6 +154,11 @@ class LocalTransport(Transport):
             answered_in=time.monotonic() - start,
             nodes=(node,),
             **facts,
+        )
+
+    def drain(self, node: str, timeout: float) -> int:
+        raise UnsupportedOperationError(
+            "a local store (local=True) has one node only, which cannot be drained"
         )
 
     def shutdown(self) -> None:

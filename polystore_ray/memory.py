@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from polystore.base import StorageBackend, check_batch, check_collection
-from polystore.exceptions import VersionConflictError
+from polystore.base import StorageBackend, backend_key, check_batch
+from polystore.exceptions import PathNotFoundError, StorageError, VersionConflictError
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
-from polystore.seal import seal
 from polystore_ray.errors import DataLostError
-from polystore_ray.messages import WHOLE, Found, InlineFullError, Items, NotPinnedError
+from polystore_ray.lookup import look_up, texts_of
+from polystore_ray.messages import Found, InlineFullError, Items, Pin
+from polystore_ray.nearby import Nearby
 from polystore_ray.transport import Transport
 from polystore_ray.values import Sealing, array_bytes, opened
 
 __all__ = ["ClusterMemoryBackend"]
 
-_LOOKED_UP_EVERY = 0.1  # seconds, while an object moves to another volume
+logger = logging.getLogger(__name__)
 
 
-class ClusterMemoryBackend(StorageBackend):
+class ClusterMemoryBackend(Nearby, StorageBackend):
     """The cluster memory: one tree rooted at ``/``, the same in every process of the store.
 
     A save puts the bytes into the object store of the caller's node, has them pinned by that
@@ -44,8 +47,9 @@ class ClusterMemoryBackend(StorageBackend):
     False
     """
 
-    def __init__(self, connect: Callable[[], Transport]) -> None:
+    def __init__(self, connect: Callable[[], Transport], registry: Mapping[str, Any]) -> None:
         self._connect = connect
+        self._registry = registry
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
@@ -79,7 +83,7 @@ class ClusterMemoryBackend(StorageBackend):
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment, in one call."""
-        texts = _texts(paths)
+        texts = texts_of(paths)
         transport = self._connect()
         with transport.measured("memory", "load"):
             values, _ = self._load(transport, texts)
@@ -94,20 +98,34 @@ class ClusterMemoryBackend(StorageBackend):
         return values
 
     def _load(self, transport: Transport, paths: list[str]) -> tuple[list[Any], list[int]]:
-        """Return values and their versions; looked up again while objects change their places."""
-        path = paths[0] if paths else None
-        deadline = time.monotonic() + transport.timeout
+        """Return values and their versions, taking from their fallbacks what was lost."""
+
+        def taken(found: Found) -> tuple[list[Any], list[int]]:
+            objects = transport.get(found.pins, paths[0] if paths else None)
+            again = partial(_get_one, transport)
+            return opened(found, objects, again), found.versions
+
         while True:
-            found: Found = transport.ask("read", paths, path=path)
             try:
-                objects = transport.get(found.pins, path)
-                values = opened(found, objects, lambda pin: transport.get([pin], path)[0])
-            except NotPinnedError as error:
-                if time.monotonic() > deadline:
-                    raise _not_found_again(error, path) from error
-                time.sleep(_LOOKED_UP_EVERY)
-            else:
-                return values, found.versions
+                return look_up(transport, paths, taken)
+            except DataLostError as error:
+                if error.fallback is None or error.path is None:
+                    raise
+                self._restore(error, error.path, *error.fallback)
+
+    def _restore(self, error: DataLostError, path: str, key: str, source: str) -> None:
+        """Save a lost value anew from its fallback, unless somebody else has done so."""
+        try:
+            value = self._backend(key).load(source)
+        except StorageError as second:
+            second.add_note(f"it was to replace a value that was lost: {error}")
+            raise error from second
+        logger.warning("the lost value %s is restored from %s in %s", path, source, key)
+        with suppress(VersionConflictError, PathNotFoundError):
+            self.save(value, path, if_version=error.version, fallback=(key, source))
+
+    def _backend(self, key: str) -> Any:
+        return self._registry[key]
 
     def save(
         self,
@@ -118,6 +136,8 @@ class ClusterMemoryBackend(StorageBackend):
         parents: bool = False,
         if_version: int | None = None,
         region: Region | None = None,
+        replicas: int | None = None,
+        fallback: tuple[str, P] | None = None,
     ) -> None:
         """Store a snapshot of `data` at `path`, visible to every process of the store.
 
@@ -136,6 +156,12 @@ class ClusterMemoryBackend(StorageBackend):
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array. The whole array is replaced by a changed
             copy, so that readers keep what they loaded; saves of other regions are not lost.
+        replicas : int, optional
+            On how many nodes the value is held before this returns; by default, as the store was
+            made.
+        fallback : tuple of str and path, optional
+            A backend and a path in it where the value can be had too. If the memory loses it, the
+            next load takes it from there.
 
         Raises
         ------
@@ -152,6 +178,8 @@ class ClusterMemoryBackend(StorageBackend):
         StorageFullError
             If the store would hold more than its `max_bytes`; before any byte has moved, unless
             another save took the room meanwhile.
+        TooFewNodesError
+            If the cluster has not so many nodes, unless the store was made to go on with a warning.
         StorageWriteError
             If the node has no room for the value.
         """
@@ -160,7 +188,10 @@ class ClusterMemoryBackend(StorageBackend):
             self._save_region(data, text, region)
             return
         items = Items([text], [], [], overwrite, parents, if_version)
-        self._publish(Sealing([data], [text]), items)
+        if fallback is not None:
+            key, source = backend_key(fallback[0]), as_text(fallback[1])
+            items = items._replace(fallback=(key, self._backend(key).portable(source)))
+        self._publish(Sealing([data], [text]), items, replicas)
 
     def save_batch(
         self,
@@ -169,17 +200,19 @@ class ClusterMemoryBackend(StorageBackend):
         *,
         overwrite: bool = False,
         parents: bool = False,
+        replicas: int | None = None,
         progress: Progress = None,
     ) -> None:
         """Store `values` at `paths`, visible all at once or not at all."""
         texts = check_batch(values, paths, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
             sealing = Sealing(values, texts, step if progress else None)
-        self._publish(sealing, Items(texts, [], [], overwrite, parents))
+        self._publish(sealing, Items(texts, [], [], overwrite, parents), replicas)
 
-    def _publish(self, sealing: Sealing, items: Items) -> None:
+    def _publish(self, sealing: Sealing, items: Items, replicas: int | None) -> None:
         transport = self._connect()
-        items = items._replace(facts=sealing.facts)
+        wanted = replicas or transport.options.replicas or 1
+        items = items._replace(facts=sealing.facts, replicas=wanted)
         with transport.measured("memory", "save"):
             if transport.options.max_bytes is not None and sealing.has_objects:
                 transport.ask("check", items, path=items.paths[0])
@@ -200,135 +233,6 @@ class ClusterMemoryBackend(StorageBackend):
             except VersionConflictError:
                 continue  # another save came first: apply this one to its result
             return
-
-    # References, and work where the bytes are
-
-    def ref(self, path: P) -> Any:
-        """Return an object reference to the value at `path`; see `refs`."""
-        return self.refs([path])[0]
-
-    def refs(self, paths: Sequence[P]) -> list[Any]:
-        """Return object references to values, for `ray.get`, task arguments and ``ray.data``.
-
-        They stay valid while the store holds the values or somebody holds the references,
-        whatever becomes of the processes that saved them. Nothing is transferred; a value whose
-        saver owns it still is copied once within its node. For a small value an object is made.
-
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        UnsupportedOperationError
-            In local mode, which has no references.
-        """
-        texts = _texts(paths)
-        transport = self._connect()
-        deadline = time.monotonic() + transport.timeout
-        while True:
-            found: Found = transport.ask("read", texts, path=texts[0] if texts else None)
-            try:
-                return self._references(transport, found)
-            except NotPinnedError as error:
-                if time.monotonic() > deadline:
-                    raise _not_found_again(error, texts[0]) from error
-                time.sleep(_LOOKED_UP_EVERY)
-
-    def _references(self, transport: Transport, found: Found) -> list[Any]:
-        large = {which for which, number in _objects(found) if number == WHOLE}
-        owned = {which: transport.owned(found.pins[which]).ref for which in sorted(large)}
-        packs = [i for i in range(len(found.pins)) if i not in owned]
-        objects: list[Any] = [None] * len(found.pins)
-        for which, pack in zip(packs, transport.get([found.pins[i] for i in packs]), strict=True):
-            objects[which] = pack
-        values = opened(found, objects, lambda _: None)
-        return [
-            owned[stored[0]]
-            if isinstance(stored, tuple) and stored[1] == WHOLE
-            else transport.reference(seal(value))
-            for stored, value in zip(found.stored, values, strict=True)
-        ]
-
-    def save_ref(
-        self, reference: Any, path: P, *, overwrite: bool = False, parents: bool = False
-    ) -> None:
-        """Store the value of an object reference, as a task returned it.
-
-        Its bytes do not pass through the caller: they are copied once, in the object store of the
-        node that has them. Waits for the task that makes the value.
-
-        Parameters
-        ----------
-        reference : ray.ObjectRef
-            The value. One that contains references itself is refused.
-        path, overwrite, parents
-            As for `save`.
-
-        Raises
-        ------
-        CallTimeoutError
-            If the value is not there by the store's deadline.
-        StorageError
-            As `save`.
-        UnsupportedOperationError
-            In local mode, which has no references.
-        """
-        text = as_text(path, backend="memory")
-        connect = self._connect
-
-        def save(value: Any) -> None:
-            ClusterMemoryBackend(connect).save(value, text, overwrite=overwrite, parents=parents)
-
-        connect().save_ref(reference, save, text)
-
-    def locations(self, paths: Sequence[P]) -> list[tuple[str, ...]]:
-        """Return, for each path, the ids of the nodes that hold its bytes.
-
-        A small value that travels inside calls is held by none. Copies that Ray made for readers
-        on other nodes are not counted, since it drops them when it needs the room.
-        """
-        texts = _texts(paths)
-        found: Found = self._connect().ask("read", texts, path=texts[0] if texts else None)
-        return [
-            () if isinstance(stored, bytes) else found.pins[stored[0]].nodes
-            for stored in found.stored
-        ]
-
-    def map(self, function: Callable[[Any], Any], paths: Sequence[P], **options: Any) -> list[Any]:
-        """Return ``function(value)`` for the values at `paths`, in tasks where the bytes are.
-
-        As many tasks run at a time as keep the cluster busy. A node that is gone, or has not what
-        a task needs, is no hindrance: Ray then chooses another.
-
-        Parameters
-        ----------
-        function : callable
-            Called with the value of one path, in a Ray task; in local mode, here.
-        paths : sequence of str or os.PathLike
-            Files.
-        **options
-            For the tasks, as of `ray.remote`, such as ``num_cpus=2``.
-
-        Raises
-        ------
-        Exception
-            What the function raises.
-
-        Examples
-        --------
-        >>> from polystore_ray import RayBackendRegistry
-        >>> memory = RayBackendRegistry("mapped", local=True)["memory"]
-        >>> memory.save_batch([[1, 2], [3]], ["/a", "/b"])
-        >>> memory.map(sum, ["/a", "/b"])
-        [3, 3]
-        """
-        texts = _texts(paths)
-        connect = self._connect
-
-        def apply(path: str) -> Any:
-            return function(ClusterMemoryBackend(connect).load(path))
-
-        tasks = zip(self.locations(texts), texts, strict=True)
-        return list(connect().run(((nodes, apply, (text,)) for nodes, text in tasks), options))
 
     # The tree
 
@@ -394,14 +298,5 @@ class ClusterMemoryBackend(StorageBackend):
             return transport.change(operation, text, *arguments, path=text)
 
 
-def _objects(found: Found) -> Iterable[tuple[int, int]]:
-    return (stored for stored in found.stored if isinstance(stored, tuple))
-
-
-def _not_found_again(error: NotPinnedError, path: str | None) -> DataLostError:
-    return DataLostError(f"the saved bytes are not to be had: {error}", path=path, backend="memory")
-
-
-def _texts(paths: Sequence[P]) -> list[str]:
-    check_collection(paths, "paths", backend="memory")
-    return [as_text(path, backend="memory") for path in paths]
+def _get_one(transport: Transport, pin: Pin) -> Any:
+    return transport.get([pin])[0]

@@ -13,8 +13,10 @@ __all__ = [
     "InlineFullError",
     "Items",
     "NotPinnedError",
+    "OutOfStepError",
     "Pin",
     "Request",
+    "StaleEpochError",
     "StaleVolumeError",
     "Stored",
     "new_operation_id",
@@ -50,6 +52,8 @@ class Items(NamedTuple):
     overwrite: bool = False
     parents: bool = False
     if_version: int | None = None
+    replicas: int = 1
+    fallback: tuple[str, str] | None = None
 
 
 class Found(NamedTuple):
@@ -74,6 +78,14 @@ class InlineFullError(Exception):
 
 class StaleVolumeError(Exception):
     """Signal that the controller has given a volume up for dead: what it pins counts no more."""
+
+
+class StaleEpochError(Exception):
+    """Signal that a controller has been followed by another one, and speaks for nobody."""
+
+
+class OutOfStepError(Exception):
+    """Signal that a follower does not have what comes before: it needs the whole state."""
 
 
 class NotPinnedError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from polystore.exceptions import StorageResolutionError, VFSTypeError
 
@@ -20,16 +21,29 @@ class StoreOptions:
     pin_budget : float, optional
         The part of a node's object store that is pinned before the oldest values are adopted, so
         that Ray can spill them; half of it by default.
+    replicas : int, optional
+        On how many nodes each value is held; 1 by default. From 2 on, no change is acknowledged
+        before a process on another node has it too.
+    too_few_nodes : {"error", "warn"}, optional
+        Whether a save that finds fewer nodes fails, which is the default, or warns and goes on with
+        as many as there are; others get their copies when they join.
     """
 
     max_bytes: int | None = None
     pin_budget: float | None = None
+    replicas: int | None = None
+    too_few_nodes: Literal["error", "warn"] | None = None
 
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes <= 0:
             raise VFSTypeError(f"max_bytes is a number of bytes above 0, not {self.max_bytes!r}")
         if self.pin_budget is not None and not 0 < self.pin_budget <= 1:
             raise VFSTypeError(f"pin_budget is above 0 and at most 1, not {self.pin_budget!r}")
+
+        if self.replicas is not None and self.replicas < 1:
+            raise VFSTypeError(f"replicas is a number of nodes above 0, not {self.replicas!r}")
+        if self.too_few_nodes not in (None, "error", "warn"):
+            raise VFSTypeError(f"too_few_nodes is 'error' or 'warn', not {self.too_few_nodes!r}")
 
     def check_against(self, made_with: StoreOptions, store: str) -> None:
         """Raise if a store was made with other options than these.

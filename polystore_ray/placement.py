@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ __all__ = [
     "head_node",
     "host_name",
     "is_alive",
+    "named_hosts",
     "near_node",
     "nodes",
     "object_store_bytes",
@@ -65,6 +67,17 @@ def store_namespace(store: str, job: str | None) -> str:
 def host_name(key: str, node: str) -> str:
     """Return the name of the actor that hosts a backend on a node."""
     return f"{key}@{node}"
+
+
+def named_hosts(namespace: str) -> dict[tuple[str, str], Any]:
+    """Return the hosts of a store that Ray knows, by backend and node; some may be dying."""
+    found: dict[tuple[str, str], Any] = {}
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        key, at, node = actor["name"].rpartition("@")
+        if actor["namespace"] == namespace and at:
+            with suppress(ValueError):  # it has ended since
+                found[key, node] = ray.get_actor(actor["name"], namespace)
+    return found
 
 
 def near_node(node: str) -> NodeAffinitySchedulingStrategy:

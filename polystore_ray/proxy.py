@@ -48,13 +48,13 @@ class HostedBackend(StorageBackend):
         self, paths: Sequence[P], *, progress: Progress = None, **options: Any
     ) -> list[Any]:
         with reporting(progress, len(paths), "loading") as step:
-            texts = [self._path(path) for path in paths]
+            texts = [self.portable(path) for path in paths]
             values: list[Any] = self._run("load_batch", texts, **options)
             step(len(texts))
         return values
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
-        self._run("save", data, self._path(path), **self._parents(parents), **options)
+        self._run("save", data, self.portable(path), **self._parents(parents), **options)
 
     def save_batch(
         self,
@@ -66,7 +66,7 @@ class HostedBackend(StorageBackend):
         **options: Any,
     ) -> None:
         with reporting(progress, len(paths), "saving") as step:
-            texts = [self._path(path) for path in paths]
+            texts = [self.portable(path) for path in paths]
             self._run("save_batch", list(values), texts, **self._parents(parents), **options)
             step(len(texts))
 
@@ -113,16 +113,16 @@ class HostedBackend(StorageBackend):
         self._call("delete_all", path)
 
     def copy(self, source: P, destination: P) -> None:
-        self._call("copy", source, self._path(destination))
+        self._call("copy", source, self.portable(destination))
 
     def move(self, source: P, destination: P) -> None:
-        self._call("move", source, self._path(destination))
+        self._call("move", source, self.portable(destination))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        self._call("create_symlink", source, self._path(link), overwrite=overwrite)
+        self._call("create_symlink", source, self.portable(link), overwrite=overwrite)
 
     def _call(self, method: str, path: P, *arguments: Any, **options: Any) -> Any:
-        return self._run(method, self._path(path), *arguments, **options)
+        return self._run(method, self.portable(path), *arguments, **options)
 
     def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
         transport = self._connect()
@@ -133,12 +133,13 @@ class HostedBackend(StorageBackend):
             transport.moved(self._key, method, array_bytes(values))
         return result
 
-    def _path(self, path: P) -> str:
+    def portable(self, path: P) -> str:
+        """Return a path as it means the same in every process of the node."""
         return self.hosted_class.portable_path(path)
 
     def _as_given(self, path: P, result: str) -> str:
         """Return a path from the host as the caller would have seen it: relative to relative."""
-        given, sent = str(path), self._path(path)
+        given, sent = str(path), self.portable(path)
         if given != sent and result.startswith(sent):
             return given + result[len(sent) :]
         return result

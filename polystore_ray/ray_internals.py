@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+from ray.experimental import internal_kv
 
-__all__ = ["actor_id", "job_is_dead", "spilled_bytes"]
+__all__ = [
+    "actor_id",
+    "draining_nodes",
+    "forget",
+    "job_is_dead",
+    "recall",
+    "remember",
+    "spilled_bytes",
+]
 
 
 def actor_id(actor: Any) -> str:
@@ -55,3 +64,27 @@ def spilled_bytes(node: dict[str, Any], timeout: float) -> int | None:
     except grpc.RpcError:
         return None
     return spilled
+
+
+def draining_nodes() -> set[str]:
+    """Return the ids of the nodes that Ray has announced as leaving."""
+    return set(ray._private.state.state.get_draining_nodes())  # noqa: SLF001 - as above
+
+
+_KEPT = b"polystore"  # the namespace in Ray's own key-value store, which lives as its cluster does
+
+
+def remember(key: str, value: bytes) -> None:
+    """Keep a small value as long as the cluster lives."""
+    internal_kv._internal_kv_put(key.encode(), value, overwrite=True, namespace=_KEPT)  # noqa: SLF001 - as above
+
+
+def recall(key: str) -> bytes | None:
+    """Return what was kept, None for nothing."""
+    kept: bytes | None = internal_kv._internal_kv_get(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+    return kept
+
+
+def forget(key: str) -> None:
+    """Keep a value no longer."""
+    internal_kv._internal_kv_del(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above

@@ -66,8 +66,14 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         The oldest beyond it become ordinary objects of Ray, which spills them when it needs room;
         at 80 %, saves wait until that has been done.
 
-    ``max_bytes`` and ``pin_budget`` are a store's own: whoever uses it first decides, others leave
-    them out or give the same.
+    replicas : int, default 1
+        On how many nodes each value of the memory is held before its save returns. From 2 on, the
+        loss of any one process or node loses and undoes nothing that was acknowledged.
+    too_few_nodes : {"error", "warn"}, default "error"
+        What happens to a save when there are fewer nodes.
+
+    From ``max_bytes`` on these are a store's own: whoever uses it first decides, others leave them
+    out or give the same.
 
     Raises
     ------
@@ -94,6 +100,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         timeout: float = 60.0,
         max_bytes: int | None = None,
         pin_budget: float | None = None,
+        replicas: int | None = None,
+        too_few_nodes: Literal["error", "warn"] | None = None,
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
@@ -106,7 +114,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         self._store = store
         self._lifetime = lifetime
         self._timeout = timeout
-        self._options = StoreOptions(max_bytes, pin_budget)
+        self._options = StoreOptions(max_bytes, pin_budget, replicas, too_few_nodes)
         self._local = _local_by_default() if local is None else local
         self._shipped: dict[str, bytes] = {}
         self._proxies: dict[str, StorageBackend] = {}
@@ -119,7 +127,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         name = backend_key(key)
         if name == "memory":
             return self._proxies.get(name) or self._proxies.setdefault(
-                name, ClusterMemoryBackend(self._connect)
+                name, ClusterMemoryBackend(self._connect, self)
             )
         cls = self._class(name)
         proxy = self._proxies.get(name)
@@ -163,6 +171,31 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         """
         status: StoreStatus = self._connect().status()
         return status
+
+    def drain(self, node: str, timeout: float = 60.0) -> int:
+        """Have a node's values held by others too, before it goes.
+
+        Nodes that Ray announces as leaving are drained without being asked.
+
+        Parameters
+        ----------
+        node : str
+            The node's id.
+        timeout : float, default 60.0
+            Seconds to wait.
+
+        Returns
+        -------
+        int
+            How many objects are held by that node alone still: 0 if it may go.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the node is not in the cluster.
+        """
+        remaining: int = self._connect().drain(node, timeout)
+        return remaining
 
     def shutdown(self) -> None:
         """End the store, in every process, with everything its memory holds.

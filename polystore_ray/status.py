@@ -57,8 +57,13 @@ class StoreStatus:
         Objects that hold values: large ones, and packs of small ones.
     inline_values, inline_bytes : int
         Small values that the controller holds itself, and their bytes.
+    too_few_replicas : int
+        Objects that are on fewer nodes than was asked for, since there are too few nodes, or no
+        time was yet.
     lost : int
         Objects that were lost with their node or volume; loading from them raises `DataLostError`.
+    epoch : int
+        How many controllers the store has had.
     answered_in : float
         Seconds that the controller took to answer this question.
     calls : int
@@ -74,7 +79,9 @@ class StoreStatus:
     objects: int
     inline_values: int
     inline_bytes: int
+    too_few_replicas: int
     lost: int
+    epoch: int
     answered_in: float
     calls: int
     nodes: tuple[NodeStatus, ...]

@@ -48,6 +48,11 @@ class Transport(ABC):
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         """Let the controller change the tree, once, and return its answer."""
 
+    @property
+    @abstractmethod
+    def node(self) -> str:
+        """The node that this process runs on."""
+
     @abstractmethod
     def put(self, sealed: Sealed) -> Pin:
         """Store the bytes of a sealed value on this node; they are pinned by `publish`."""
@@ -107,6 +112,10 @@ class Transport(ABC):
     @abstractmethod
     def status(self) -> StoreStatus:
         """Describe the store."""
+
+    @abstractmethod
+    def drain(self, node: str, timeout: float) -> int:
+        """Have others hold what a node holds; return how much it still holds alone."""
 
     @abstractmethod
     def shutdown(self) -> None:

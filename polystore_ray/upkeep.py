@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
+from polystore.exceptions import StorageError
 from polystore_ray.controller import StoreController
-from polystore_ray.ledger import Adopt, Chore, PackInline, PinAgain
-from polystore_ray.messages import Pin, Request, new_operation_id
+from polystore_ray.ledger import Adopt, Chore, PackInline, Replicate
+from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
 
 __all__ = ["Volumes", "carry_out"]
 
@@ -16,20 +18,24 @@ __all__ = ["Volumes", "carry_out"]
 class Volumes(Protocol):
     """The volumes of a store, as its upkeep calls them."""
 
-    def pack(self, messages: Sequence[bytes]) -> Pin:
-        """Have some volume put these small values as one pack."""
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
+        """Have some volume, of which the incarnation is told, put small values as one pack."""
 
-    def adopt(self, pin: Pin, dropped: Sequence[int]) -> Pin:
-        """Have the volume of an object put it again without some values."""
+    def adopt(self, node: str, pin: Pin, dropped: Sequence[int]) -> Pin:
+        """Have a volume put an object again, without some values of a pack."""
+
+    def place(self, pin: Pin, preferred: str) -> str | None:
+        """Return a node that could have a copy of an object and has none; None if there is none."""
 
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
-        """Have objects pinned on this node, or another if it is gone.
+        """Have objects pinned on a node as well, as far as they can be had.
 
-        Return the node, the ids of what is pinned now, and why the others are not.
+        Return the incarnation of its volume, the ids of what is pinned there now, and why the
+        last one of the others is not.
         """
 
 
-def carry_out(chore: Chore, controller: StoreController, volumes: Volumes) -> None:
+def carry_out(chore: Chore, controller: StoreController, volumes: Volumes, replicas: int) -> None:
     """Do one chore and tell the controller; if it fails, it is still due.
 
     Raises
@@ -40,23 +46,68 @@ def carry_out(chore: Chore, controller: StoreController, volumes: Volumes) -> No
         If a volume does not answer.
     """
     if isinstance(chore, PackInline):
-        pin = volumes.pack(chore.messages)
-        _change(controller, "packed", pin, chore.serials)
+        _pack(chore, controller, volumes, replicas)
     elif isinstance(chore, Adopt):
-        volumes.adopt(chore.pin, chore.dropped)
-    elif isinstance(chore, PinAgain):
-        node, pinned, reason = volumes.pin_again(chore.node, chore.pins)
-        _change(controller, "pinned_again", node, pinned)
-        lost = [pin.id for pin in chore.pins if pin.id not in pinned]
-        _change(
-            controller,
-            "lost",
-            lost,
-            f"the saved bytes were on node {chore.node}, whose memory host was lost by "
-            f"{time.strftime('%Y-%m-%d %H:%M:%S')}, and the process that saved them had ended "
-            f"({reason})",
-        )
+        for node in chore.pin.nodes:
+            volumes.adopt(node, chore.pin, chore.dropped)
+    else:
+        _replicate(chore, controller, volumes)
+
+
+def _pack(chore: PackInline, controller: StoreController, volumes: Volumes, replicas: int) -> None:
+    """Have inline values packed, and held on as many nodes as they should be, before they go."""
+    pin, incarnation = volumes.pack(chore.messages)
+    held_by = [(pin.nodes[0], incarnation)]
+    while len(held_by) < replicas:
+        there = pin._replace(nodes=tuple(node for node, _ in held_by))
+        node = volumes.place(there, "")
+        if node is None:
+            break
+        incarnation, pinned, reason = volumes.pin_again(node, [pin])
+        if not pinned:
+            raise NotPinnedError(reason)
+        held_by.append((node, incarnation))
+    _change(controller, "packed", pin, chore.serials, replicas, held_by)
+
+
+def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) -> None:
+    placed: dict[str, list[Pin]] = defaultdict(list)
+    for pin in chore.pins:
+        node = volumes.place(pin, chore.lost)
+        if node is not None:
+            placed[node].append(pin)
+    for node, pins in placed.items():
+        incarnation, pinned, reason = volumes.pin_again(node, pins)
+        _change(controller, "pinned", node, incarnation, pinned)
+        for pin in pins:
+            if pin.id in pinned:
+                continue
+            if pin.nodes:
+                # Its saver is gone, so that it cannot be had by the saver's reference.
+                owned = _put_again(pin, volumes)
+                incarnation, pinned_now, reason = volumes.pin_again(node, [owned])
+                _change(controller, "pinned", node, incarnation, pinned_now)
+            else:
+                _change(controller, "lost", [pin.id], _obituary(chore.lost, reason))
+
+
+def _put_again(pin: Pin, volumes: Volumes) -> Pin:
+    for node in pin.nodes:
+        try:
+            return volumes.adopt(node, pin, [])
+        except (NotPinnedError, StorageError):
+            continue
+    raise NotPinnedError(f"no volume holds {pin.id}")
+
+
+def _obituary(node: str, reason: str) -> str:
+    where = f"on node {node}, whose memory host was lost" if node else "on nodes that were lost"
+    when = time.strftime("%Y-%m-%d %H:%M:%S")
+    return (
+        f"the saved bytes were {where} by {when}, no other node had a copy, and the process that "
+        f"saved them had ended ({reason})"
+    )
 
 
 def _change(controller: StoreController, operation: str, *arguments: object) -> None:
-    controller.handle(Request(operation, arguments, new_operation_id()))
+    controller.note(Request(operation, arguments, new_operation_id()))

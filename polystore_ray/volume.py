@@ -73,7 +73,7 @@ class MemoryVolume:
         self._adopting: dict[str, threading.Lock] = {}
         self._unconfirmed: dict[str, float] = {}  # when they were pinned
 
-    def pin(self, pins: list[Pin], timeout: float) -> str:
+    def pin(self, pins: list[Pin], timeout: float) -> tuple[str, str]:
         """Pin objects, for a client that then has the controller publish what they hold.
 
         Parameters
@@ -85,8 +85,8 @@ class MemoryVolume:
 
         Returns
         -------
-        str
-            The incarnation of this volume, for the controller to know whose word it is.
+        node, incarnation : str
+            Which volume this is, for the controller to know whose word it is.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class MemoryVolume:
         self._pin(new)
         with self._lock:
             self._unconfirmed |= dict.fromkeys((pin.id for pin in pins), time.monotonic())
-        return self._incarnation
+        return self._node, self._incarnation
 
     def reconcile(self, age: float) -> None:
         """Let go of what was pinned this long ago in seconds, and was never published.
@@ -124,9 +124,9 @@ class MemoryVolume:
             self._unconfirmed[pin.id] = time.monotonic()
         return pin
 
-    def pack(self, messages: Sequence[bytes]) -> Pin:
-        """Put small values as one pack, and hold it."""
-        return self._own(new_operation_id(), seal(Pack.of(messages)))
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
+        """Put small values as one pack, and hold it; return our incarnation too."""
+        return self._own(new_operation_id(), seal(Pack.of(messages))), self._incarnation
 
     def _own(self, id_: str, sealed: Sealed) -> Pin:
         pin = Pin(id_, (self._node,), self._put(Envelope(sealed)), sealed.nbytes)
@@ -192,11 +192,19 @@ class MemoryVolume:
         [envelope] = self._get([adopted.ref])
         return envelope
 
-    def pin_again(self, pins: list[Pin]) -> tuple[list[str], str]:
-        """Pin what another volume pinned, as far as its owners live.
+    def holdings(self) -> list[Pin]:
+        """Return what is held here: what is owned with this node, what is pinned without any."""
+        with self._lock:
+            pinned = [pin._replace(nodes=()) for pin, _ in self._pinned.values()]
+            return [*pinned, *self._adopted.values()]
+
+    def pin_again(self, pins: list[Pin]) -> tuple[str, list[str], str]:
+        """Pin what other volumes pin or pinned, as far as it can be had.
 
         Returns
         -------
+        incarnation : str
+            That of this volume.
         ids : list of str
             What is pinned here now.
         reason : str
@@ -205,13 +213,19 @@ class MemoryVolume:
         found: list[str] = []
         reason = ""
         for pin in pins:
+            if pin.id in self._adopted:
+                found.append(pin.id)
+                continue
+            if pin.ref is None:
+                reason = "nobody has a reference to the object any more"
+                continue
             try:
                 self._pin([pin])
             except StorageError as error:
                 reason = str(error)
             else:
                 found.append(pin.id)
-        return found, reason
+        return self._incarnation, found, reason
 
     def _pin(self, pins: list[Pin]) -> None:
         envelopes = self._get([pin.ref for pin in pins])

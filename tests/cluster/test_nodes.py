@@ -3,56 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore_ray import DataLostError, RayBackendRegistry
-
-MIB = 2**20
-WITHIN = 30.0  # seconds
-
-
-class Nodes:
-    """A cluster with a head and two nodes, on each of which code can be run."""
-
-    def __init__(self) -> None:
-        arguments: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 256 * MIB}
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={**arguments, "include_dashboard": False}
-        )
-        ray.init(address=self.cluster.address, log_to_driver=False)
-        self.arguments = arguments
-        self.head = ray.get_runtime_context().get_node_id()
-        self.added: dict[str, Any] = {}
-        self.one, self.two = self.add(), self.add()
-
-    def add(self) -> str:
-        node = self.cluster.add_node(**self.arguments)
-        self.cluster.wait_for_nodes()
-        self.added[node.node_id] = node
-        return str(node.node_id)
-
-    def remove(self, node: str) -> None:
-        """Take a node away without grace."""
-        self.cluster.remove_node(self.added.pop(node), allow_graceful=False)
-
-    def run(self, node: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        return ray.get(self.start(node, function, *arguments), timeout=120)
-
-    def start(self, node: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        # A process of its own, which can be lost alone.
-        task: Any = ray.remote(num_cpus=0, max_calls=1)(function)
-        where = NodeAffinitySchedulingStrategy(node, soft=False)
-        return task.options(scheduling_strategy=where).remote(*arguments)
+from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 
 
 @pytest.fixture(scope="module")
@@ -69,31 +29,6 @@ def registry(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[RayBacken
     registry = RayBackendRegistry(request.node.name[:60])
     yield registry
     registry.shutdown()
-
-
-def save(registry: RayBackendRegistry, path: str, number: int) -> int:
-    registry["memory"].save(np.full(MIB, number), path)
-    return os.getpid()
-
-
-def first(registry: RayBackendRegistry, path: str) -> tuple[int, bool]:
-    array = registry["memory"].load(path)
-    return int(array[0]), array.flags.writeable or array.flags.owndata
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def kill(pid: int) -> None:
-    """Kill a process and wait for its end; one that owns objects does not end by itself."""
-    os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_bytes_are_where_they_were_saved_and_read_everywhere(

@@ -13,7 +13,7 @@ from polystore.exceptions import (
 )
 from polystore_ray.controller import StoreController
 from polystore_ray.errors import DataLostError
-from polystore_ray.ledger import Adopt, Ledger, PackInline, PinAgain
+from polystore_ray.ledger import Adopt, Ledger, PackInline, Replicate
 from polystore_ray.messages import (
     WHOLE,
     Facts,
@@ -55,12 +55,12 @@ class Store:
         pins = [stored] if isinstance(stored, Pin) else []
         place: Stored = (0, WHOLE) if isinstance(stored, Pin) else stored
         items = Items([path], [(size, None, None)], [place], **options)
-        self.change("publish", pins, items, VOLUME)
+        self.change("publish", pins, items, [(NODE, VOLUME)] if pins else [])
 
     def publish_pack(self, id_: str, paths: list[str]) -> None:
         facts: list[Facts] = [(3, None, None)] * len(paths)
         items = Items(paths, facts, [(0, number) for number in range(len(paths))])
-        self.change("publish", [pin(id_)], items, VOLUME)
+        self.change("publish", [pin(id_)], items, [(NODE, VOLUME)])
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_the_oldest_inline_values_are_packed_when_there_are_too_many() -> None:
     assert [message[:1] for message in chore.messages] == [b"\0", b"\1", b"\2", b"\3", b"4"]
     store.change("delete", "/1")
     store.publish("/2", b"new", overwrite=True)
-    store.change("packed", pin("pack"), chore.serials)
+    store.change("packed", pin("pack"), chore.serials, 1, [(NODE, VOLUME)])
     found = store.ask("read", ["/0", "/2", "/3", "/4"])
     assert found.stored == [(0, 0), b"new", (0, 3), (0, 4)]
     assert store.controller.chore(0) is None
@@ -215,7 +215,7 @@ def test_a_pack_that_came_too_late_is_released() -> None:
     chore = store.controller.chore(0)
     assert isinstance(chore, PackInline)
     store.change("delete", "/a")
-    store.change("packed", pin("pack"), chore.serials)
+    store.change("packed", pin("pack"), chore.serials, 1, [(NODE, VOLUME)])
     assert store.released == [(NODE, ["pack"])]
 
 
@@ -228,7 +228,7 @@ def test_saves_need_objects_when_packing_cannot_keep_up() -> None:
     store.publish("/2", pin("p"))
     chore = store.controller.chore(0)
     assert isinstance(chore, PackInline)
-    store.change("packed", pin("pack"), chore.serials)
+    store.change("packed", pin("pack"), chore.serials, 1, [(NODE, VOLUME)])
     store.publish("/3", b"1")
 
 
@@ -249,16 +249,18 @@ def test_what_a_lost_volume_pinned_is_pinned_again_or_lost(store: Store) -> None
     store.change("volume_lost", NODE)
     assert store.ask("read", ["/kept"]).pins == [Pin("k", (), "ref", 1000)]
     chore = store.controller.chore(0)
-    assert isinstance(chore, PinAgain)
-    assert chore.node == NODE
+    assert isinstance(chore, Replicate)
+    assert chore.lost == NODE
     assert [pin.id for pin in chore.pins] == ["k", "g"]
-    store.change("pinned_again", "other", ["k"])
+    store.change("volume_joined", "other", "v2")
+    store.change("pinned", "other", "v2", ["k"])
     store.change("lost", ["g"], "gone with its node")
     assert store.controller.chore(0) is None
     assert store.ask("read", ["/kept", "/small"]).pins == [pin("k", node="other")]
     with pytest.raises(DataLostError, match="gone with its node: '/gone'"):
         store.ask("read", ["/kept", "/gone"])
     assert store.ask("status")["lost"] == 1
+    store.publish("/kept", b"new", overwrite=True)
     store.publish("/gone", b"new", overwrite=True)
     assert store.ask("status")["lost"] == 0
 
@@ -268,9 +270,135 @@ def test_what_was_deleted_meanwhile_is_not_pinned_again(store: Store) -> None:
     store.change("volume_lost", NODE)
     store.change("delete", "/a")
     assert store.controller.chore(0) is None
-    store.change("pinned_again", "other", ["p"])
+    store.change("volume_joined", "other", "v2")
+    store.change("pinned", "other", "v2", ["p"])
     assert store.released == [("other", ["p"])]
     store.change("lost", ["p"], "why")
+
+
+def test_a_lost_value_tells_where_else_it_is(store: Store) -> None:
+    store.publish("/a", pin("p"), fallback=("zarr", "/z"))
+    assert store.ask("why", "/a")["fallback"] == ("zarr", "/z")
+    store.change("volume_lost", NODE)
+    store.change("lost", ["p"], "gone")
+    with pytest.raises(DataLostError) as caught:
+        store.ask("read", ["/a"])
+    assert (caught.value.fallback, caught.value.version) == (("zarr", "/z"), 1)
+    facts = store.ask("why", "/a")
+    assert (facts["lost"], facts["nodes"], facts["wanted"]) == ("gone", (), 1)
+
+
+def test_a_fallback_is_set_for_the_version_it_is_of(store: Store) -> None:
+    store.publish("/a", b"1")
+    store.change("set_fallback", "/a", 1, ("disk", "/d"))
+    store.publish("/a", b"2", overwrite=True)
+    store.change("set_fallback", "/a", 1, ("disk", "/e"))
+    assert store.ask("why", "/a")["fallback"] is None
+
+
+# Replicas
+
+
+@pytest.fixture
+def three() -> Store:
+    """Return a store on three nodes, with a value on two of them."""
+    store = Store()
+    for node in ("b", "c"):
+        store.change("volume_joined", node, f"of {node}")
+    store.controller.nodes_changed({NODE, "b", "c"}, set())
+    items = Items(["/a"], [(3, None, None)], [(0, WHOLE)], replicas=2)
+    store.change("publish", [pin("p")], items, [(NODE, VOLUME), ("b", "of b")])
+    return store
+
+
+def test_a_reader_is_told_its_own_node_first(three: Store) -> None:
+    assert three.ask("stat", "/a")["replicas"] == 2
+    [found] = three.ask("read", ["/a"], "b").pins
+    assert found.nodes == ("b", NODE)
+    three.change("adopted", Pin("p", ("b",), "owned by b", 1000))
+    assert three.ask("read", ["/a"], "b").pins == [Pin("p", ("b", NODE), "owned by b", 1000)]
+    three.change("adopted", Pin("p", (NODE,), "owned by node", 1000))
+    assert three.ask("read", ["/a"], "b").pins[0].ref == "owned by b"
+    assert three.ask("read", ["/a"], "c").pins[0].ref == "owned by node"
+
+
+def test_a_lost_replica_is_made_anew_elsewhere(three: Store) -> None:
+    assert three.controller.chore(0) is None
+    three.change("volume_lost", NODE)
+    assert three.ask("status")["too_few_replicas"] == 1
+    chore = three.controller.chore(0)
+    assert isinstance(chore, Replicate)
+    assert [pin.nodes for pin in chore.pins] == [("b",)]
+    three.change("pinned", "c", "of c", ["p"])
+    assert three.controller.chore(0) is None
+    assert three.ask("stat", "/a")["replicas"] == 2
+    three.change("delete", "/a")
+    assert sorted(three.released) == [("b", ["p"]), ("c", ["p"])]
+
+
+def test_without_enough_nodes_nothing_is_tried_until_one_joins(three: Store) -> None:
+    three.controller.nodes_changed({"b"}, set())
+    three.change("volume_lost", NODE)
+    assert three.controller.chore(0) is None
+    assert three.ask("status")["too_few_replicas"] == 1
+    three.controller.nodes_changed({"b", "d"}, set())
+    assert isinstance(three.controller.chore(0), Replicate)
+
+
+def test_a_node_that_will_leave_does_not_count(three: Store) -> None:
+    three.controller.nodes_changed({NODE, "b", "c"}, {"b"})
+    assert three.controller.held_alone_by("b") == 0
+    assert isinstance(three.controller.chore(0), Replicate)
+    three.change("pinned", "c", "of c", ["p"])
+    assert three.controller.chore(0) is None
+
+
+def test_a_volume_that_was_given_up_holds_no_replica(three: Store) -> None:
+    three.change("volume_lost", NODE)
+    with pytest.raises(StaleVolumeError):
+        three.change("pinned", "c", "an older one", ["p"])
+    assert three.ask("stat", "/a")["replicas"] == 1
+
+
+# The state
+
+
+def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
+    three.publish("/small", b"1")
+    three.publish_pack("pack", ["/0", "/1", "/2"])
+    three.change("copy", "/small", "/same")
+    three.change("create_symlink", "/small", "/link")
+    three.change("ensure_directory", "/deep/" + "d/" * 2000)
+    three.change("delete", "/2", operation_id="deleted")
+    state = three.controller.state()
+    other = StoreController.from_state(state)
+    holdings = {"b": [Pin("p", (), "of the saver", 1000)], NODE: [pin("pack", "owned")]}
+    other.recover({"b": "of b", NODE: VOLUME}, holdings)
+
+    def ask(operation: str, *arguments: object) -> Any:
+        return other.handle(Request(operation, arguments))
+
+    assert ask("list_files", "/", None, None, True) == three.ask(
+        "list_files", "/", None, None, True
+    )
+    assert ask("read", ["/a"]).pins == [Pin("p", ("b",), "of the saver", 1000)]
+    assert ask("read", ["/1"]) == Found([pin("pack", "owned")], [(0, 1)], [3])
+    assert ask("read", ["/same", "/link"]).stored == [b"1", b"1"]
+    assert other.handle(Request("delete", ("/2",), "deleted")) is None
+    assert ask("status") == three.ask("status") | {"too_few_replicas": 1}
+    assert (
+        other.handle(Request("publish", ([], Items(["/n"], [(1, None, None)], [b"n"])), "n"))
+        is None
+    )
+    assert ask("stat", "/n")["version"] == 4
+
+
+def test_what_nobody_holds_any_more_is_due_to_be_lost(three: Store) -> None:
+    other = StoreController.from_state(three.controller.state())
+    other.recover({"c": "of c"}, {"c": [pin("unknown", node="c")]})
+    chore = other.chore(0)
+    assert isinstance(chore, Replicate)
+    assert chore.pins == [Pin("p", (), None, 1000)]
 
 
 def test_tells_which_pins_it_does_not_know(store: Store) -> None:

@@ -46,7 +46,7 @@ class Around:
             raise self.error
         return self.unknown if request.operation == "unknown" else None
 
-    def pin(self, *pins: Pin, timeout: float = 5) -> str:
+    def pin(self, *pins: Pin, timeout: float = 5) -> tuple[str, str]:
         return self.volume.pin(list(pins), timeout)
 
     def operations(self) -> list[str]:
@@ -59,7 +59,7 @@ def pin(id_: str = "p", value: Any = "value", nbytes: int = 100) -> Pin:
 
 def test_pins_and_says_who_it_is() -> None:
     around, one = Around(), pin()
-    assert around.pin(one, one) == "v1"
+    assert around.pin(one, one) == ("node", "v1")
     around.pin(one)
     status = around.volume.status()
     assert (status["pinned"], status["pinned_bytes"]) == (1, 100)
@@ -125,7 +125,7 @@ def test_a_pack_is_put_again_without_what_was_dropped() -> None:
 
 def test_small_values_are_put_as_a_pack_that_is_held() -> None:
     around = Around()
-    made = around.volume.pack([sealed_message(seal(value)) for value in ("a", "b")])
+    made, _ = around.volume.pack([sealed_message(seal(value)) for value in ("a", "b")])
     assert made.ref.sealed.open().values([1, 0]) == ["b", "a"]
     assert around.volume.adopt(made) is made
     around.volume.release([made.id])
@@ -144,10 +144,22 @@ def test_pins_again_what_still_has_an_owner() -> None:
     around = Around()
     pins = [pin("a"), pin("b"), pin("c")]
     around.lost = {pins[1].ref}
-    found, reason = around.volume.pin_again(pins)
-    assert found == ["a", "c"]
+    incarnation, found, reason = around.volume.pin_again(pins)
+    assert (incarnation, found) == ("v1", ["a", "c"])
     assert "its owner died" in reason
     assert around.volume.status()["pinned"] == 2
+    assert around.volume.pin_again([pin("d")._replace(ref=None)])[1] == []
+
+
+def test_tells_what_it_holds_and_what_it_owns() -> None:
+    around = Around()
+    around.pin(pin("a"), pin("b"))
+    around.volume.adopt(pin("b"))
+    pinned, owned = around.volume.holdings()
+    assert (pinned.id, pinned.nodes) == ("a", ())
+    assert (owned.id, owned.nodes) == ("b", ("node",))
+    assert around.volume.pin_again([pin("b")])[1] == ["b"]
+    assert around.volume.status()["adopted"] == 1
 
 
 # Room

@@ -1,0 +1,185 @@
+"""The journal: a controller's changes on their way to the process that holds a second copy of them.
+
+The *leader* is the controller; the *follower*, in a volume, on another node where there is one,
+applies the same changes in the same order to a controller's book-keeping of its own. In a store
+that promises it, nothing is answered before the follower has what the answer depends on.
+
+Each incarnation of the controller has a higher epoch. Whoever has seen one refuses those below it,
+and a leader whose follower has not answered for a while answers nothing, so that one that is cut
+off cannot speak for the store while another has taken over.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Protocol
+
+from polystore.exceptions import StorageError
+from polystore_ray.errors import HostLostError, StoreUnavailableError
+from polystore_ray.messages import OutOfStepError, StaleEpochError
+
+__all__ = ["LEASE", "Following", "Journal", "Record"]
+
+LEASE = 2.0
+"""Seconds that a leader may speak for its store after its follower answered last."""
+
+_BEAT = 0.5  # seconds between signs of life
+_AT_ONCE = 1000  # records in one message
+_TRIED_AGAIN_AFTER = 0.1  # seconds
+
+Record = bytes
+"""A change as the follower applies it, pickled."""
+
+
+class Following(Protocol):
+    """A follower, as the journal calls it. Errors are those of remote calls."""
+
+    def install(self, epoch: int, number: int, state: bytes) -> None:
+        """Take over a whole state, in which this many changes are."""
+
+    def append(self, epoch: int, first: int, records: list[Record]) -> None:
+        """Apply changes, of which the first has this number; those it has already are left out."""
+
+
+class Journal:
+    """Number the changes of a leader and ship them to its follower.
+
+    Parameters
+    ----------
+    epoch : int
+        The leader's.
+    number : int, default 0
+        How many changes its state holds already.
+    synchronous : bool, default False
+        Whether `wait` waits until the follower has the changes.
+    """
+
+    def __init__(self, epoch: int, number: int = 0, *, synchronous: bool = False) -> None:
+        self.epoch = epoch
+        self.last = number
+        self._synchronous = synchronous
+        self._changed = threading.Condition()
+        self._waiting: deque[Record] = deque()  # those after `_shipped`
+        self._shipped = number
+        self._follower: Following | None = None
+        self._needed = False
+        self._heard = 0.0
+        self._fenced = False
+
+    def add(self, record: Record) -> None:
+        """Add a change; the controller calls it under its lock, in order."""
+        with self._changed:
+            self.last += 1
+            if self._needed:
+                self._waiting.append(record)
+                self._changed.notify_all()
+            else:
+                self._shipped = self.last
+
+    def wait(self, number: int, timeout: float) -> None:
+        """Return when an answer may be given that depends on so many changes.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If another controller has taken over, or the follower does not answer in time.
+        """
+        with self._changed:
+            if self._may_answer(number):
+                return
+            if not self._changed.wait_for(lambda: self._may_answer(number), timeout):
+                raise StoreUnavailableError(
+                    f"the copy of the tree did not follow within {timeout:g} s; the change may "
+                    f"have been made",
+                    backend="memory",
+                )
+
+    def _may_answer(self, number: int) -> bool:
+        if self._fenced:
+            raise StoreUnavailableError("another controller has taken over", backend="memory")
+        if not self._needed:
+            return True
+        if time.monotonic() - self._heard > LEASE:
+            return False
+        return not self._synchronous or self._shipped >= number
+
+    # The follower
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether another controller has taken over."""
+        return self._fenced
+
+    def need_follower(self) -> None:
+        """Answer nothing from now on that a follower should have and has not."""
+        with self._changed:
+            self._needed = True
+            self._heard = time.monotonic()
+
+    def go_alone(self) -> None:
+        """Answer without a follower, since the cluster has none to offer."""
+        with self._changed:
+            self._needed = False
+            self._follower = None
+            self._waiting.clear()
+            self._shipped = self.last
+            self._changed.notify_all()
+
+    def follow(self, follower: Following, number: int, state: bytes) -> None:
+        """Have a follower take over a state and, from then on, every change.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached; then there is none.
+        """
+        with self._changed:
+            self._follower = None
+        follower.install(self.epoch, number, state)
+        with self._changed:
+            for _ in range(number - self._shipped):
+                self._waiting.popleft()
+            self._shipped = number
+            self._follower = follower
+            self._heard = time.monotonic()
+            self._changed.notify_all()
+
+    def ship(self) -> None:
+        """Send what there is to send, or a sign of life, and wait for the answer.
+
+        Raises
+        ------
+        HostLostError
+            If the follower is dead; then there is none any more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting and self._follower, _BEAT)
+            follower = self._follower
+            first = self._shipped + 1
+            records = [self._waiting[i] for i in range(min(len(self._waiting), _AT_ONCE))]
+        if follower is None:
+            return
+        sent = time.monotonic()
+        try:
+            follower.append(self.epoch, first, records)
+        except StaleEpochError:
+            with self._changed:
+                self._fenced = True
+                self._changed.notify_all()
+            return
+        except (HostLostError, OutOfStepError):
+            with self._changed:
+                self._follower = None
+            raise
+        except StorageError:
+            time.sleep(_TRIED_AGAIN_AFTER)  # cut off, it is tried again, and nothing is answered
+            return
+        with self._changed:
+            if self._follower is follower:
+                for _ in records:
+                    self._waiting.popleft()
+                self._shipped += len(records)
+                self._heard = sent
+                self._changed.notify_all()

@@ -1,0 +1,58 @@
+"""Looking values up: again, while the objects that hold them change their places."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from polystore.base import check_collection
+from polystore.paths import P, as_text
+from polystore_ray.errors import DataLostError
+from polystore_ray.messages import Found, NotPinnedError
+from polystore_ray.transport import Transport
+
+__all__ = ["look_up", "texts_of"]
+
+_TRIED_AGAIN_AFTER = 0.1  # seconds
+
+T = TypeVar("T")
+
+
+def texts_of(paths: Sequence[P]) -> list[str]:
+    """Return the paths of a batch as text."""
+    check_collection(paths, "paths", backend="memory")
+    return [as_text(path, backend="memory") for path in paths]
+
+
+def look_up(transport: Transport, paths: list[str], use: Callable[[Found], T]) -> T:
+    """Return what `use` makes of what is stored at some paths.
+
+    Parameters
+    ----------
+    transport : Transport
+        Where to ask.
+    paths : list of str
+        The paths.
+    use : callable
+        Called with a `Found`, and again with a new one whenever it raises `NotPinnedError`.
+
+    Raises
+    ------
+    PathNotFoundError, PathIsDirectoryError
+        As of a load.
+    DataLostError
+        If an object is gone for good, or is not to be had by the deadline.
+    """
+    path = paths[0] if paths else None
+    deadline = time.monotonic() + transport.timeout
+    while True:
+        found: Found = transport.ask("read", paths, transport.node, path=path)
+        try:
+            return use(found)
+        except NotPinnedError as error:
+            if time.monotonic() > deadline:
+                raise DataLostError(
+                    f"the saved bytes are not to be had: {error}", path=path, backend="memory"
+                ) from error
+            time.sleep(_TRIED_AGAIN_AFTER)

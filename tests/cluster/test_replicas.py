@@ -1,0 +1,202 @@
+"""Nothing acknowledged is lost: replicas, takeovers, drains and fallbacks, on three nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from polystore import PathNotFoundError
+from polystore_ray import DataLostError, RayBackendRegistry, TooFewNodesError
+from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    ray.shutdown()
+    nodes = Nodes()
+    yield nodes
+    ray.shutdown()
+    nodes.cluster.shutdown()
+
+
+@pytest.fixture
+def registry(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[RayBackendRegistry]:
+    registry = RayBackendRegistry(request.node.name[:60], replicas=2)
+    yield registry
+    registry.shutdown()
+
+
+def pid_of(actor: Any) -> int:
+    pid: int = ray.get(actor.__ray_call__.remote(process_id))
+    return pid
+
+
+def process_id(_: object) -> int:
+    return os.getpid()
+
+
+def controller_pid(registry: RayBackendRegistry) -> int:
+    registry.status()
+    return pid_of(registry._connect()._controller)
+
+
+def test_a_value_is_on_two_nodes_when_its_save_returns(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    memory.save(np.full(MIB, 1), "/a")
+    memory.save_batch([np.full(1000, i) for i in range(100)], [f"/b{i}" for i in range(100)])
+    for path in ("/a", "/b7"):
+        assert memory.stat(path)["replicas"] == 2
+        [where] = memory.locations([path])
+        assert where[0] == nodes.head
+        assert len(set(where)) == 2
+    assert registry.status().too_few_replicas == 0
+    with pytest.raises(TooFewNodesError, match="the cluster has 3"):
+        memory.save(np.zeros(MIB), "/many", replicas=4)
+    assert not memory.exists("/many")
+    memory.save(np.zeros(MIB), "/once", replicas=1)
+    assert memory.stat("/once")["replicas"] == 1
+
+
+def test_too_few_nodes_can_be_a_warning(nodes: Nodes) -> None:
+    registry = RayBackendRegistry("warned", replicas=4, too_few_nodes="warn")
+    with pytest.warns(UserWarning, match="the cluster has 3"):
+        registry["memory"].save(np.zeros(MIB), "/a")
+    assert registry["memory"].stat("/a")["replicas"] == 3
+    late = nodes.add()
+    assert eventually(lambda: registry["memory"].stat("/a")["replicas"] == 4)
+    registry.shutdown()
+    nodes.remove(late)
+
+
+def test_the_loss_of_a_node_loses_nothing_and_replicas_are_made_anew(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    late = nodes.add()
+    for number in range(6):
+        kill(nodes.run(late, save, registry, f"/{number}", number))
+    small = "small, and in the controller alone"
+    registry["memory"].save(small, "/small")
+    start = time.monotonic()
+    nodes.remove(late)
+    for number in range(6):
+        assert first(registry, f"/{number}") == (number, False)
+    assert registry["memory"].load("/small") == small
+    assert time.monotonic() - start < 60
+    paths = [f"/{number}" for number in range(6)]
+
+    def is_made_anew() -> bool:
+        where = registry["memory"].locations(paths)
+        return all(late not in nodes and len(nodes) == 2 for nodes in where)
+
+    assert eventually(is_made_anew)
+    assert registry.status().lost == 0
+
+
+def test_a_controller_that_is_killed_is_followed_by_one_that_knows_everything(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    for number in range(20):
+        memory.save(number, f"/small/{number}", parents=True)
+    kill(nodes.run(nodes.one, save, registry, "/large", 7))
+    memory.move("/small", "/moved")
+    versions = memory.stat("/moved/3")["version"]
+    for round_ in range(2):
+        pid = controller_pid(registry)
+        os.kill(pid, signal.SIGKILL)
+        assert memory.list_dir("/") == ["large", "moved"]
+        assert memory.load_batch([f"/moved/{n}" for n in range(20)]) == list(range(20))
+        assert first(registry, "/large") == (7, False)
+        assert nodes.run(nodes.two, first, registry, "/large") == (7, False)
+        assert memory.stat("/moved/3")["version"] == versions
+        memory.save(round_, f"/after{round_}")
+        memory.delete(f"/after{round_}")
+        with pytest.raises(PathNotFoundError):
+            memory.load("/small/1")
+    status = registry.status()
+    assert (status.epoch, status.lost, status.too_few_replicas) == (3, 0, 0)
+
+
+def test_saves_go_on_while_controllers_die(nodes: Nodes, registry: RayBackendRegistry) -> None:
+    """Every save that returned is there once, whichever call was under way at each death."""
+    memory = registry["memory"]
+    memory.save(-1, "/start")
+
+    def save_many(registry: RayBackendRegistry, name: str) -> int:
+        for number in range(150):
+            registry["memory"].save((name, number), f"/{name}/{number}", parents=True)
+        return os.getpid()
+
+    savers = [
+        nodes.start(node, save_many, registry, name)
+        for node, name in ((nodes.one, "one"), (nodes.two, "two"), (nodes.head, "head"))
+    ]
+    for _ in range(3):
+        time.sleep(1.5)
+        os.kill(controller_pid(registry), signal.SIGKILL)
+    ray.get(savers, timeout=180)
+    for name in ("one", "two", "head"):
+        paths = [f"/{name}/{number}" for number in range(150)]
+        assert memory.load_batch(paths) == [(name, number) for number in range(150)]
+        assert len(memory.list_dir(f"/{name}")) == 150
+
+
+def test_a_node_that_drains_hands_over_what_it_alone_has(nodes: Nodes) -> None:
+    registry = RayBackendRegistry("drained")
+    late = nodes.add()
+    for number in range(4):
+        kill(nodes.run(late, save, registry, f"/{number}", number))
+    assert set(registry["memory"].locations([f"/{n}" for n in range(4)])) == {(late,)}
+    assert registry.drain(late) == 0
+    nodes.remove(late)
+    for number in range(4):
+        assert first(registry, f"/{number}") == (number, False)
+    assert registry.status().lost == 0
+    registry.shutdown()
+
+
+def test_a_node_that_ray_announces_as_leaving_is_drained(nodes: Nodes) -> None:
+    registry = RayBackendRegistry("announced")
+    late = nodes.add()
+    kill(nodes.run(late, save, registry, "/a", 5))
+    command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address"]
+    command += [nodes.cluster.address, "--node-id", late, "--deadline-remaining-seconds", "600"]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert eventually(lambda: len(registry["memory"].locations(["/a"])[0]) == 2)
+    nodes.remove(late)
+    assert first(registry, "/a") == (5, False)
+    registry.shutdown()
+
+
+def test_a_lost_value_comes_back_from_its_fallback(nodes: Nodes, tmp_path: Path) -> None:
+    registry = RayBackendRegistry("fallback")
+    late = nodes.add()
+    for number in range(3):
+        kill(nodes.run(late, save, registry, f"/{number}", number))
+    memory = registry["memory"]
+    memory.persist("/0", "disk", tmp_path / "zero.npy")
+    memory.persist("/1", "zarr", tmp_path / "one")
+    assert memory.why("/0")["fallback"] == ("disk", str(tmp_path / "zero.npy"))
+    assert np.load(tmp_path / "zero.npy")[0] == 0
+    nodes.remove(late)
+    assert eventually(lambda: registry.status().lost == 3)
+    assert "no other node had a copy" in memory.why("/0")["lost"]
+    assert [int(array[0]) for array in memory.load_batch(["/1", "/0"])] == [1, 0]
+    assert not memory.load("/0").flags.writeable
+    assert registry.status().lost == 1
+    with pytest.raises(DataLostError, match=f"node {late}"):
+        memory.load("/2")
+    registry.shutdown()

@@ -1,0 +1,218 @@
+"""The second copy of a tree: shipped, waited for, taken over, and fenced off."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from polystore_ray import journal as journal_module
+from polystore_ray.controller import StoreController
+from polystore_ray.errors import (
+    CallTimeoutError,
+    HostLostError,
+    StoreUnavailableError,
+)
+from polystore_ray.follower import Follower
+from polystore_ray.journal import Journal, Record
+from polystore_ray.messages import (
+    Items,
+    OutOfStepError,
+    Request,
+    StaleEpochError,
+    new_operation_id,
+)
+
+
+class Line:
+    """The line between a leader and its follower, which can be cut, or lose answers."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+        self.error: Exception | None = None
+        self.loses_answers = False
+        self.sent = 0
+
+    def install(self, epoch: int, number: int, state: bytes) -> None:
+        self._pass(lambda: self.follower.install(epoch, number, state))
+
+    def append(self, epoch: int, first: int, records: list[Record]) -> None:
+        self.sent += len(records)
+        self._pass(lambda: self.follower.append(epoch, first, records))
+
+    def _pass(self, call: Callable[[], None]) -> None:
+        if self.error is not None:
+            raise self.error
+        call()
+        if self.loses_answers:
+            raise CallTimeoutError("no answer")
+
+
+class Leader:
+    """A controller with a journal, and its follower at the other end of a line."""
+
+    def __init__(self, epoch: int = 1, follower: Follower | None = None, **options: Any) -> None:
+        self.journal = Journal(epoch, **options)
+        self.controller = StoreController(lambda *_: None, journal=self.journal)
+        self.follower = follower or Follower()
+        self.line = Line(self.follower)
+        self._ends = threading.Event()
+
+    def start(self) -> None:
+        self.journal.need_follower()
+        self.journal.follow(self.line, *self.controller.numbered_state())
+        threading.Thread(target=self._ship, daemon=True).start()
+
+    def _ship(self) -> None:
+        while not self._ends.is_set():
+            try:
+                self.journal.ship()
+            except (HostLostError, OutOfStepError):
+                time.sleep(0.01)
+
+    def end(self) -> None:
+        self._ends.set()
+
+    def save(self, path: str, **options: Any) -> None:
+        items = Items([path], [(1, None, None)], [b"1"], **options)
+        self.controller.handle(Request("publish", ([], items), new_operation_id()))
+
+    def list(self) -> Any:
+        return self.controller.handle(Request("list_dir", ("/",)))
+
+    def followed(self) -> Any:
+        """Return what the next controller would find."""
+        _, state = self.follower.state(self.journal.epoch)
+        return StoreController.from_state(state).handle(Request("list_dir", ("/",)))
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LEASE", 0.3)
+    monkeypatch.setattr(journal_module, "_BEAT", 0.05)
+    monkeypatch.setattr("polystore_ray.controller._ANSWER_WITHIN", 1.0)
+
+
+@pytest.fixture
+def leader() -> Iterator[Leader]:
+    leader = Leader(synchronous=True)
+    yield leader
+    leader.end()
+
+
+def test_a_change_is_answered_when_the_follower_has_it(leader: Leader) -> None:
+    leader.save("/before")
+    leader.start()
+    for i in range(50):
+        leader.save(f"/{i}")
+        assert leader.followed() == leader.list()
+    assert len(leader.list()) == 51
+
+
+def test_a_failed_change_is_not_followed(leader: Leader) -> None:
+    leader.start()
+    leader.save("/a")
+    with pytest.raises(FileExistsError):
+        leader.save("/a")
+    leader.save("/b")
+    assert leader.followed() == ["a", "b"]
+    assert leader.line.sent == 2
+
+
+def test_nothing_is_answered_while_the_follower_is_cut_off(leader: Leader) -> None:
+    leader.start()
+    leader.save("/a")
+    leader.line.error = CallTimeoutError("cut off")
+    with pytest.raises(StoreUnavailableError, match="did not follow"):
+        leader.save("/b")
+    with pytest.raises(StoreUnavailableError):
+        leader.list()
+    leader.line.error = None
+    assert leader.list() == ["a", "b"]
+    assert leader.followed() == ["a", "b"]
+
+
+def test_a_lost_answer_makes_no_change_twice(leader: Leader) -> None:
+    leader.start()
+    leader.line.loses_answers = True
+    saving = threading.Thread(target=leader.save, args=("/a",))
+    saving.start()
+    time.sleep(0.15)
+    leader.line.loses_answers = False
+    saving.join()
+    assert leader.followed() == ["a"]
+    assert leader.line.sent > 1
+
+
+def test_an_asynchronous_leader_waits_for_no_change_but_for_signs_of_life() -> None:
+    leader = Leader()
+    leader.start()
+    leader.line.error = CallTimeoutError("cut off")
+    leader.save("/a")
+    time.sleep(0.4)
+    with pytest.raises(StoreUnavailableError):
+        leader.list()
+    leader.line.error = None
+    assert leader.list() == ["a"]
+    leader.end()
+
+
+def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: Leader) -> None:
+    leader.start()
+    leader.save("/a")
+    leader.line.error = HostLostError("it died")
+    saving = threading.Thread(target=leader.save, args=("/b",))
+    saving.start()
+    time.sleep(0.1)
+    assert saving.is_alive()
+    leader.follower = Follower()
+    leader.line = Line(leader.follower)
+    leader.journal.follow(leader.line, *leader.controller.numbered_state())
+    saving.join(2)
+    assert not saving.is_alive()
+    leader.save("/c")
+    assert leader.followed() == ["a", "b", "c"]
+
+
+def test_without_any_follower_to_be_had_the_leader_goes_alone(leader: Leader) -> None:
+    leader.start()
+    leader.line.error = HostLostError("it died")
+    saving = threading.Thread(target=leader.save, args=("/a",))
+    saving.start()
+    time.sleep(0.1)
+    leader.journal.go_alone()
+    saving.join(2)
+    assert leader.list() == ["a"]
+
+
+def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
+    leader.start()
+    leader.save("/a")
+    assert leader.follower.promise(2) == 1
+    with pytest.raises(StoreUnavailableError, match="taken over"):
+        leader.save("/b")
+    with pytest.raises(StoreUnavailableError, match="taken over"):
+        leader.list()
+    assert leader.journal.is_fenced
+    _, state = leader.follower.state(2)
+    assert StoreController.from_state(state).handle(Request("list_dir", ("/",))) == ["a"]
+    for late in (leader.follower.promise, leader.follower.state, leader.follower.forget):
+        with pytest.raises(StaleEpochError):
+            late(1)
+
+
+def test_a_follower_says_when_something_is_missing() -> None:
+    follower = Follower()
+    assert follower.promise(1) == -1
+    with pytest.raises(OutOfStepError):
+        follower.append(1, 1, [])
+    follower.install(1, 5, StoreController(lambda *_: None).state())
+    with pytest.raises(OutOfStepError):
+        follower.append(1, 7, [])
+    follower.append(1, 6, [])
+    follower.forget(1)
+    with pytest.raises(OutOfStepError):
+        follower.state(1)
