@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "atomic_write_json",
     "exchange",
     "file_lock",
+    "is_left",
     "is_temporary",
     "keep_mode",
     "publish_file",
@@ -77,8 +78,12 @@ def sweep(directory: str, name: str | None = None) -> None:
     _swept[name] = now
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if is_temporary(entry.name) and _is_left(entry):
+            if is_temporary(entry.name) and is_left(entry.name, partial(_modified, entry)):
                 remove(entry.path)
+
+
+def _modified(entry: os.DirEntry[str]) -> float:
+    return entry.stat(follow_symlinks=False).st_mtime
 
 
 def remove(path: str) -> None:
@@ -90,10 +95,14 @@ def remove(path: str) -> None:
             Path(path).unlink()
 
 
-def _is_left(entry: os.DirEntry[str]) -> bool:
-    _, host, pid, *_ = (*entry.name.split("~"), "", "")
+def is_left(name: str, modified: Callable[[], float]) -> bool:
+    """Tell whether the process is gone that made a temporary of this name.
+
+    Another machine's cannot be asked for: `modified` gives the time by which it is judged.
+    """
+    _, host, pid, *_ = (*name.split("~"), "", "")
     if host != _HOST or not pid.isdecimal():
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN_AGE
+        return time.time() - modified() > _FOREIGN_AGE
     if int(pid) == os.getpid():
         return False
     try:
