@@ -1,18 +1,15 @@
-"""The zarr backend: arrays as zarr arrays, directories as groups, other values as files."""
+"""The zarr backend's tree on a local file system: arrays, groups and files in directories."""
 
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import zarr
 from zarr.abc.store import Store
 
@@ -24,53 +21,47 @@ from polystore.exceptions import (
     StorageError,
     UnsupportedFormatError,
 )
-from polystore.formats import MOST_DECODED, check_claim
 from polystore.paths import P
-from polystore.region import Region, as_index, check_region
+from polystore.region import Region
+from polystore.zarr_arrays import (
+    DEFAULTS,
+    GROUP,
+    METADATA,
+    ArrayOptions,
+    Mode,
+    as_numbers,
+    node_type,
+    open_array,
+    open_node,
+    read_array,
+    write_region,
+)
 from polystore.zarr_store import RootedStore
 
-__all__ = ["ZarrBackend"]
-
-_CHUNK = 2**20  # bytes, about
-_KINDS = "biufc"  # numbers, which every reader of zarr knows
-_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
-_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
+__all__ = ["LocalZarr"]
 
 
-class ZarrBackend(DiskBackend):
-    """Store each array of numbers as a zarr array (format 3), and any other value as a file.
+class LocalZarr(DiskBackend):
+    """Store arrays of numbers as directories that zarr reads, and any other value as a file.
 
-    Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
-    every other reader of zarr opens. Other values lie beside the arrays, in the formats of
-    `DiskBackend`. Arrays of formats 2 and 3 are read. Asking never creates anything.
-
-    A save is atomic: the array is written beside its place and takes it in one step.
+    A save is atomic: the array is written beside its place and takes it in one step. What the
+    methods promise is said by `polystore.zarr.ZarrBackend`.
 
     Parameters
     ----------
     root : str or os.PathLike, optional
-        Without it, paths are those of the operating system. With it, paths form one tree rooted
-        at ``/`` that lies in this directory, and nothing outside it can be reached.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> store = ZarrBackend(tempfile.mkdtemp())
-    >>> store.save(np.arange(12).reshape(3, 4), "/plate/labels", parents=True)
-    >>> store.load("/plate/labels", region=(slice(1, 2), slice(0, 2)))
-    array([[4, 5]])
-    >>> store.save({"cells": 3}, "/plate/counts.json")
-    >>> store.list_dir("/plate")
-    ['counts.json', 'labels']
+        As of `DiskBackend`.
     """
-
-    _backend_type = "zarr"
 
     def __init__(self, root: P | None = None) -> None:
         super().__init__(root)
         with self._os_errors("/"):
             if self._top and not os.listdir(self._top):
-                Path(self._top, "zarr.json").write_text(_GROUP, encoding="utf-8")
+                Path(self._top, "zarr.json").write_bytes(GROUP)
+
+    def check_batch(self, paths: list[str], **options: Any) -> None:
+        """Raise what a batch to `paths` would raise whatever the values."""
+        self._check_batch(paths, **options)
 
     # What a value is
 
@@ -78,10 +69,10 @@ class ZarrBackend(DiskBackend):
         return super()._is_value(place) or _is_array(place)
 
     def _is_hidden(self, name: str) -> bool:
-        return name in _METADATA or super()._is_hidden(name)
+        return name in METADATA or super()._is_hidden(name)
 
     def _check_name(self, path: P) -> None:
-        if os.path.basename(str(path).rstrip("/")) in _METADATA:
+        if os.path.basename(str(path).rstrip("/")) in METADATA:
             raise InvalidPathError("zarr keeps its own metadata under this name")
 
     def _describe(self, place: str, path: P) -> dict[str, Any]:
@@ -89,38 +80,13 @@ class ZarrBackend(DiskBackend):
             return super()._describe(place, path)
         facts: dict[str, Any] = {"size": _size(place)}
         with suppress(CorruptDataError):  # a question is no place to complain
-            array = self._open_array(place)
+            array = open_array(self._store(place, read_only=True))
             facts |= {"shape": array.shape, "dtype": str(array.dtype)}
         return facts
 
     # Arrays
 
-    def open(self, path: P, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any] | zarr.Group:
-        """Return the zarr array at `path`, for lazy work; of a directory, the zarr group.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            An array or a directory.
-        mode : {"r", "r+"}, default "r"
-            Whether it can be read only, or changed too.
-
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there. Nothing is made.
-        UnsupportedFormatError
-            If it is a file, or a directory that is no zarr group.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> store = ZarrBackend(tempfile.mkdtemp())
-        >>> store.save(np.zeros((100, 100)), "/image", attributes={"unit": "um"})
-        >>> array = store.open("/image")
-        >>> array.chunks, dict(array.attrs)
-        ((100, 100), {'unit': 'um'})
-        """
+    def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
         with self._os_errors(path), self._places.existing(path) as place:
             os.stat(place)
             if os.path.isfile(place):
@@ -129,48 +95,13 @@ class ZarrBackend(DiskBackend):
             if self._top:
                 text = self._places.text(path)
                 store = RootedStore(self._top, text, read_only=mode == "r")
-            try:
-                opened: Any = zarr.open(store=store, mode=mode)
-            except FileNotFoundError as error:
-                raise UnsupportedFormatError("the directory is not a zarr group") from error
-            except Exception as error:
-                raise CorruptDataError(f"it cannot be opened ({error})") from error
-            return opened  # type: ignore[no-any-return]
+            return open_node(store, mode)
 
     def _store(self, place: str, *, read_only: bool) -> Store | str:
         """Return what zarr opens a place with, out of which no link of a chunk leads."""
         return RootedStore(place, read_only=read_only) if self._top else place
 
-    def _open_array(self, place: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-        try:
-            return zarr.open_array(store=self._store(place, read_only=mode == "r"), mode=mode)
-        except Exception as error:
-            raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
-
     def load(self, path: P, *, region: Region | None = None) -> Any:
-        """Return the value at `path`, or the part of an array that `region` selects.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            An array, or a file in the format of its suffix.
-        region : int, slice, ... or tuple of them, optional
-            The part to return, as in basic indexing; no more chunks than it touches are read.
-
-        Returns
-        -------
-        object
-            A value of the caller's own.
-
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        PathIsDirectoryError
-            If it is a directory.
-        CorruptDataError
-            If the array's metadata or a chunk is damaged.
-        """
         while True:
             generation = self._generation(path)
             try:
@@ -187,15 +118,7 @@ class ZarrBackend(DiskBackend):
         with self._existing_value(path) as place:
             if not _is_array(place):
                 return super().load(path, region=region)
-            index = (...,) if region is None else as_index(region)
-            array = self._open_array(place)
-            check_region(array.shape, index)
-            if region is None and array.nbytes > MOST_DECODED:
-                check_claim(array.nbytes, _size(place))
-            try:
-                return np.asarray(array[index])
-            except Exception as error:
-                raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
+            return read_array(self._store(place, read_only=True), region, lambda: _size(place))
 
     def _generation(self, path: P) -> tuple[int, int] | None:
         """Return what tells one value at a path from the next."""
@@ -213,76 +136,21 @@ class ZarrBackend(DiskBackend):
         parents: bool = False,
         region: Region | None = None,
         durable: bool = False,
-        chunks: tuple[int, ...] | None = None,
-        shards: tuple[int, ...] | None = None,
-        compressors: Any = "auto",
-        filters: Any = "auto",
-        fill_value: Any = None,
-        attributes: Mapping[str, Any] | None = None,
+        options: ArrayOptions = DEFAULTS,
     ) -> None:
-        """Store a value at `path`: an array of numbers as a zarr array, any other as a file.
-
-        Parameters
-        ----------
-        data : object
-            An array of booleans, integers, floats or complex numbers, of any shape; or a value
-            that the format of the path's suffix can hold.
-        path : str or os.PathLike
-            Where. An array's name may have any suffix.
-        overwrite : bool, default False
-            Whether an existing value may be replaced.
-        parents : bool, default False
-            Whether to make missing directories, as groups.
-        region : int, slice, ... or tuple of them, optional
-            Write into this part of the stored array, in place: readers may see a part of it.
-        durable : bool, default False
-            Whether to wait until the value would survive the loss of power.
-        chunks, shards : tuple of int, optional
-            Shapes; by default chunks of about 1 MiB, and no shards.
-        compressors, filters : optional
-            Codecs, as `zarr.create_array` takes them; by default Zstandard.
-        fill_value : scalar, optional
-            The value of chunks that were never written.
-        attributes : mapping, optional
-            The array's attributes; by default those of the array that is replaced.
-
-        Raises
-        ------
-        PathExistsError
-            If the path exists, unless `overwrite` or `region` is given.
-        PathNotFoundError
-            If the parent is missing, unless `parents` is given.
-        UnsupportedFormatError
-            If the value is no array of numbers, and the suffix names no format that holds it; or
-            if the options do not fit the array.
-        """
         if region is not None:
             self._save_region(data, path, region, durable=durable)
             return
-        array = np.asarray(data) if isinstance(data, np.ndarray | np.generic) else None
-        if array is None or array.dtype.kind not in _KINDS or np.ma.isMaskedArray(data):
+        array = as_numbers(data)
+        if array is None:
             super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
             return
         with self._replacing(
             path, overwrite=overwrite, parents=parents, durable=durable
         ) as temporary:
             os.mkdir(temporary)
-            try:
-                created = zarr.create_array(
-                    store=self._store(temporary, read_only=False),
-                    shape=array.shape,
-                    dtype=array.dtype,
-                    chunks=chunks or _chunks(array.shape, array.dtype.itemsize, shards),
-                    shards=shards,
-                    compressors=compressors,
-                    filters=filters,
-                    fill_value=fill_value,
-                    attributes=dict(self._attributes(path) if attributes is None else attributes),
-                )
-            except (TypeError, ValueError) as error:
-                raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
-            if array.size:
-                created[...] = array
+            store = self._store(temporary, read_only=False)
+            options.write(store, array, replaced=self._attributes(path))
             if durable:
                 sync_tree(temporary)
 
@@ -290,7 +158,7 @@ class ZarrBackend(DiskBackend):
         """Return the attributes of the array that is replaced."""
         with suppress(OSError, CorruptDataError), self._places.existing(path) as place:
             if _is_array(place):
-                return dict(self._open_array(place).attrs)
+                return dict(open_array(self._store(place, read_only=True)).attrs)
         return {}
 
     def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
@@ -298,15 +166,7 @@ class ZarrBackend(DiskBackend):
             if not _is_array(place):
                 super().save(data, path, region=region, durable=durable)
                 return
-            stored = self._open_array(place, "r+")
-            check_region(stored.shape, region)
-            try:
-                stored[as_index(region)] = data
-            except (IndexError, ValueError) as error:
-                raise UnsupportedFormatError(
-                    f"the value does not fit the region of an array of shape {stored.shape} "
-                    f"({error})"
-                ) from error
+            write_region(self._store(place, read_only=False), region, data)
             if durable:
                 sync_tree(place)
 
@@ -341,7 +201,7 @@ class ZarrBackend(DiskBackend):
         temporary = temporary_name(place)
         os.mkdir(temporary)
         try:
-            Path(temporary, "zarr.json").write_text(_GROUP, encoding="utf-8")
+            Path(temporary, "zarr.json").write_bytes(GROUP)
             rename_new(temporary, place)
         except BaseException:
             remove(temporary)
@@ -368,31 +228,15 @@ def _is_array(place: str) -> bool:
     if os.path.isfile(f"{place}/.zarray"):
         return True
     try:
-        metadata = json.loads(Path(place, "zarr.json").read_bytes())
-    except (OSError, ValueError):
+        # A group has a zarr.json too.
+        return node_type(Path(place, "zarr.json").read_bytes()) == "array"
+    except OSError:
         return False  # a question never fails: what cannot be looked at is not there
-    # A group has a zarr.json too.
-    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
 
 
 def _size(place: str) -> int:
     return sum(file.lstat().st_size for file in Path(place).rglob("*") if file.is_file())
 
 
-def _chunks(
-    shape: tuple[int, ...], itemsize: int, shards: tuple[int, ...] | None = None
-) -> tuple[int, ...]:
-    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
-
-    The sides of a shard are divided by whole numbers, as zarr requires.
-    """
-    chunks = [max(1, side) for side in shards or shape]
-    while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
-        longest = chunks.index(max(chunks))
-        chunks[longest] = -(-chunks[longest] // 2)
-    if shards is not None:
-        chunks = [
-            next(side for side in range(wanted, 0, -1) if whole % side == 0)
-            for wanted, whole in zip(chunks, shards, strict=True)
-        ]
-    return tuple(chunks)
+# Not in the body, which would register the class under the key.
+LocalZarr._backend_type = "zarr"  # noqa: SLF001 - its own

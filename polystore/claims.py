@@ -1,0 +1,158 @@
+"""Claims: one writer at a time of a path in a store that has no locks, only conditional puts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from polystore.atomic import PREFIX, is_left, is_temporary, temporary_name
+from polystore.exceptions import FileLockTimeoutError, StorageError
+from polystore.remote_objects import RemoteObjects
+
+__all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name", "settle"]
+
+PATIENCE = 60.0
+"""Seconds that a writer waits for another one."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds
+
+_log = logging.getLogger(__name__)
+
+_LEFT = "left~"
+_held: set[str] = set()  # by this process
+
+
+@dataclass(slots=True)
+class Claim:
+    """A claim that is held.
+
+    Attributes
+    ----------
+    left : bool
+        Whether it stays when the block ends, to be taken over by the next writer, since something
+        lies there that nobody may see.
+    """
+
+    left: bool = False
+
+
+def claim_of(key: str) -> str:
+    """Return the key of the claim on a key: beside it, with a name that listings hide."""
+    parent, slash, name = key.rpartition("/")
+    return f"{parent}{slash}{PREFIX}~{name}"
+
+
+def claimed_name(name: str) -> str:
+    """Return the name that a claim of this name is on."""
+    return name[len(PREFIX) + 1 :]
+
+
+@contextmanager
+def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Iterator[Claim]:
+    """Hold the claim on a key for a block; that of a dead process is taken over.
+
+    Parameters
+    ----------
+    objects : RemoteObjects
+        The store.
+    key : str
+        What is claimed.
+    patience : float, optional
+        Seconds to wait for another writer.
+
+    Raises
+    ------
+    FileLockTimeoutError
+        If it did not end in time.
+    """
+    claim, token = claim_of(key), os.path.basename(temporary_name(""))
+    deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
+    _held.add(token)
+    try:
+        while not _take(objects, claim, token):
+            if time.monotonic() + pause > deadline:
+                raise FileLockTimeoutError(
+                    f"another writer did not end within {patience:g} s; if there is none, delete "
+                    f"the object {objects.url}/{claim}"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        held = Claim()
+        try:
+            yield held
+        finally:
+            _end(objects, claim, token, left=held.left)
+    finally:
+        _held.discard(token)
+
+
+def settle(objects: RemoteObjects, key: str) -> bool:
+    """Wait until there is no claim below a key; tell whether there was one.
+
+    Raises
+    ------
+    FileLockTimeoutError
+        If a writer did not end in time.
+    """
+    found = False
+    while True:
+        keys = [f"{key}/{name}" for name in objects.wait(objects.below(key))]
+        claims = [claim for claim in keys if is_temporary(claim.rpartition("/")[2])]
+        if not claims:
+            return found
+        found = True
+        for claim in claims:
+            directory, _, name = claim.rpartition("/")
+            with claimed(objects, f"{directory}/{claimed_name(name)}"):
+                pass
+
+
+def _end(objects: RemoteObjects, claim: str, token: str, *, left: bool = False) -> None:
+    try:
+        if left:
+            objects.wait(objects.put(claim, f"{_LEFT}{token}".encode()))
+        else:
+            objects.wait(objects.delete([claim]))
+    except StorageError as error:
+        # What was claimed is done; the next writer finds that nobody holds the claim any more.
+        _log.warning("the claim %s/%s stays: %s", objects.url, claim, error)
+
+
+def _take(objects: RemoteObjects, claim: str, token: str) -> bool:
+    if objects.wait(objects.create(claim, token.encode())):
+        return True
+    holder = _holder(objects, claim)
+    if holder == token:  # the answer to a first try was lost
+        return True
+    if holder is None or not _is_left(objects, claim, holder):
+        return False
+    # Of those that found it left one may replace it: who holds the claim on this very holder.
+    takeover = f"{claim}~{holder.rpartition('~')[2]}"
+    if not _take(objects, takeover, token):
+        return False
+    try:
+        if _holder(objects, claim) != holder:
+            return False
+        objects.wait(objects.put(claim, token.encode()))
+        return True
+    finally:
+        _end(objects, takeover, token)
+
+
+def _holder(objects: RemoteObjects, claim: str) -> str | None:
+    data = objects.wait(objects.get(claim))
+    return None if data is None else data.decode(errors="replace")
+
+
+def _is_left(objects: RemoteObjects, claim: str, holder: str) -> bool:
+    """Tell whether the holder of a claim is gone, and cannot end it any more."""
+    if holder.startswith(_LEFT):
+        return True
+    here = temporary_name("").rpartition("~")[0]
+    if holder.rpartition("~")[0] == here:
+        return holder not in _held
+    return is_left(holder, lambda: objects.modified(claim) or time.time())

@@ -1,0 +1,285 @@
+"""How values come into a store that has no rename, and go: an array's metadata last, or first.
+
+The caller holds the claim on the key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from polystore.claims import Claim
+from polystore.exceptions import (
+    PathExistsError,
+    PathNotFoundError,
+    StorageError,
+    StorageWriteError,
+    UnsupportedOperationError,
+)
+from polystore.remote_nodes import Node, below
+from polystore.remote_objects import RemoteObjects
+from polystore.remote_store import UnpublishedArray
+from polystore.zarr_arrays import GROUP, METADATA, ArrayOptions, Encoding
+
+__all__ = [
+    "copy_array",
+    "copy_group",
+    "put_array",
+    "put_file",
+    "remove_tree",
+    "remove_value",
+]
+
+_log = logging.getLogger(__name__)
+
+# Two ways to name chunks that share no name. An array takes the one that the array it replaces
+# has not, so that the chunks of both are there while readers still have the old metadata.
+_SLASHED: Encoding = {"name": "default", "separator": "/"}
+_DOTTED: Encoding = {"name": "v2", "separator": "."}
+_DOTTED_NAME = re.compile(r"\d+(\.\d+)*")
+
+
+def put_array(
+    objects: RemoteObjects,
+    key: str,
+    array: np.ndarray[Any, Any],
+    options: ArrayOptions,
+    replaced: Node,
+    claim: Claim,
+) -> None:
+    """Write an array: its chunks, then its metadata, which publish it in one put.
+
+    Raises
+    ------
+    PathExistsError
+        If something took the path that was free.
+    UnsupportedFormatError
+        If zarr refuses the options.
+    UnsupportedOperationError
+        If a file is to be replaced in a store with true directories.
+    """
+    encoding = _SLASHED
+    present: dict[str, int] = {}
+    if replaced.kind != "missing" or replaced.occupied:
+        present = objects.wait(objects.below(key))
+    if replaced.kind == "array":
+        encoding = _DOTTED if _is_slashed(replaced) else _SLASHED
+    ours = {name for name in present if _is_chunk(name, encoding)}
+    # What a killed save left, of which not all would be written again.
+    _delete(objects, key, ours if replaced.kind == "array" else present)
+    store = UnpublishedArray(objects, key)
+    try:
+        attributes = _attributes(objects, key, replaced)
+        options.write(store, array, replaced=attributes, encoding=encoding)
+    except BaseException as error:
+        _take_back(objects, key, store.written, claim)
+        if isinstance(error.__cause__, FileExistsError | NotADirectoryError):
+            raise UnsupportedOperationError(
+                "in this store no array can take the place of a file; delete the file first"
+            ) from error
+        raise
+    metadata = store.metadata["zarr.json"] + _generation()
+    new = replaced.kind != "array"
+    _publish(objects, key, "zarr.json", metadata, store.written, claim, new=new)
+    if not new:
+        _tidy(objects, key, set(present) - ours - {"zarr.json"})
+    elif replaced.kind == "file":
+        _tidy(objects, "", {key})
+
+
+def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node) -> None:
+    """Write a file, in one put.
+
+    Raises
+    ------
+    PathExistsError
+        If something took the path that was free.
+    """
+    if replaced.kind == "missing":
+        if not objects.wait(_created(objects, key, data)):
+            raise PathExistsError("the path exists already; overwrite=True lets a save replace it")
+    else:
+        objects.wait(objects.put(key, data))
+    if replaced.kind == "array":
+        # Only now is it seen: an array hides a file of its name.
+        names = objects.wait(objects.below(key))
+        _delete(objects, key, (name for name in names if name in METADATA))
+        _tidy(objects, key, set(names) - METADATA)
+
+
+def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, claim: Claim) -> bool:
+    """Copy an array to a free key, its chunks in the store itself; False if it changed meanwhile.
+
+    Raises
+    ------
+    PathExistsError
+        If something took the free key.
+    """
+    names = objects.wait(objects.below(source))
+    first = [name for name in names if name != node.metadata_name]
+    try:
+        try:
+            objects.wait(objects.copy((below(source, n), below(target, n)) for n in first))
+        finally:
+            unchanged = objects.wait(objects.get(below(source, node.metadata_name)))
+    except BaseException as error:
+        _take_back(objects, target, first, claim)
+        if isinstance(error, PathNotFoundError) and unchanged != node.metadata:
+            return False  # chunks of an array that has been replaced
+        raise
+    if unchanged != node.metadata:
+        _take_back(objects, target, first, claim)
+        return False
+    metadata = node.metadata or b""
+    _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
+    return True
+
+
+def remove_value(objects: RemoteObjects, key: str, node: Node) -> None:
+    """Delete an array or a file, with what a killed save left; an array goes in one step."""
+    names = objects.wait(objects.below(key))
+    if node.kind == "array":
+        # First a file that it may hide, and metadata that may lie under its own.
+        hidden = METADATA - {node.metadata_name}
+        _delete(objects, key, hidden & set(names))
+        objects.wait(objects.delete([key]))
+        _delete(objects, key, [node.metadata_name])
+        _delete(objects, key, set(names) - METADATA)
+    else:
+        _delete(objects, key, names)
+        objects.wait(objects.delete([key]))
+
+
+def copy_group(objects: RemoteObjects, source: str, target: str) -> bool:
+    """Make a group of the same metadata at a free key; False if something took the key."""
+    names, _ = objects.wait(objects.entries(source))
+    marks = names & METADATA
+    first = "zarr.json" if "zarr.json" in marks or ".zgroup" not in marks else ".zgroup"
+    metadata = objects.wait(objects.get(below(source, first)))
+    if not objects.wait(objects.create(below(target, first), metadata or GROUP)):
+        return False
+    rest = marks - {first}
+    objects.wait(objects.copy((below(source, n), below(target, n)) for n in rest))
+    return True
+
+
+def remove_tree(objects: RemoteObjects, key: str) -> bool:
+    """Delete everything below a key, metadata first, so that no array lacks chunks.
+
+    It tells whether the key itself was a group, and is none any more.
+    """
+    names = objects.wait(objects.below(key))
+    metadata = {name for name in names if name.rpartition("/")[2] in METADATA}
+    _delete(objects, key, metadata)
+    _delete(objects, key, set(names) - metadata)
+    return "zarr.json" in names
+
+
+def _publish(
+    objects: RemoteObjects,
+    key: str,
+    name: str,
+    metadata: bytes,
+    written: Iterable[str],
+    claim: Claim,
+    *,
+    new: bool,
+) -> None:
+    """Put the metadata of chunks that were written, or take these back."""
+    place = below(key, name)
+    try:
+        if new:
+            done = objects.wait(_created(objects, place, metadata))
+        else:
+            objects.wait(objects.put(place, metadata))
+            done = True
+    except StorageWriteError:
+        claim.left = True  # until it is known whether the put, whose answer is lost, was done
+        if objects.wait(objects.get(place)) != metadata:
+            _take_back(objects, key, written, claim)
+            raise
+        claim.left, done = False, True
+    if not done:
+        _take_back(objects, key, written, claim)
+        raise PathExistsError("another one has just taken the path")
+
+
+async def _created(objects: RemoteObjects, key: str, data: bytes) -> bool:
+    # A put whose answer was lost, and that is tried again, finds itself.
+    return await objects.create(key, data) or await objects.get(key) == data
+
+
+def _attributes(objects: RemoteObjects, key: str, replaced: Node) -> Mapping[str, Any]:
+    if replaced.kind != "array":
+        return {}
+    if replaced.old:
+        return _parsed(objects.wait(objects.get(below(key, ".zattrs"))))
+    attributes = _parsed(replaced.metadata).get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _is_slashed(node: Node) -> bool:
+    encoding = _parsed(node.metadata).get("chunk_key_encoding")
+    return isinstance(encoding, dict) and encoding.get("name") == _SLASHED["name"]
+
+
+def _parsed(metadata: bytes | None) -> dict[str, Any]:
+    try:
+        read = json.loads(metadata or b"")
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _is_chunk(name: str, encoding: Encoding) -> bool:
+    if encoding is _DOTTED:
+        return _DOTTED_NAME.fullmatch(name) is not None
+    return name == "c" or name.startswith("c/")
+
+
+def _generation() -> bytes:
+    """Return white space that no other array's metadata end with.
+
+    By it a reader tells an array from the next one at its path, also if both have the same
+    metadata. A field of its own would keep older versions of zarr from opening the array.
+    """
+    bits = int.from_bytes(os.urandom(8), "big")
+    return b"\n" + bytes(b" \t"[bits >> place & 1] for place in range(64))
+
+
+def _delete(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:
+    keys = [below(key, name) for name in names]
+    if keys:
+        objects.wait(objects.delete(keys))
+
+
+def _take_back(objects: RemoteObjects, key: str, names: Iterable[str], claim: Claim) -> None:
+    """Delete what was written, while an error is on its way to the caller."""
+    claim.left = (
+        True  # until it is done: chunks with neither metadata nor a claim look like a group
+    )
+    try:
+        _delete(objects, key, names)
+    except StorageError as error:
+        _log.warning(
+            "%s/%s: what was written stays, until the next save (%s)", objects.url, key, error
+        )
+    else:
+        claim.left = False
+
+
+def _tidy(objects: RemoteObjects, key: str, names: set[str]) -> None:
+    """Delete what no reader sees any more. The save is done, whether this works or not."""
+    try:
+        _delete(objects, key, names & METADATA)
+        _delete(objects, key, names - METADATA)
+    except StorageError as error:
+        _log.warning(
+            "%s/%s: what was replaced stays, until the next save (%s)", objects.url, key, error
+        )

@@ -1,0 +1,168 @@
+"""What lies at the keys of a zarr tree in a store: arrays, groups, files, or nothing yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from polystore.atomic import is_temporary
+from polystore.claims import claim_of, claimed_name
+from polystore.paths import NameFilter
+from polystore.remote_objects import Found, RemoteObjects
+from polystore.zarr_arrays import METADATA, node_type
+
+__all__ = ["Names", "Node", "Nodes", "below", "is_hidden", "parent_of"]
+
+Kind = Literal["array", "file", "directory", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What lies at a key.
+
+    Parameters
+    ----------
+    kind : str
+        "array", "file", "directory" or "missing".
+    metadata : bytes, optional
+        Of an array or a group: what says so.
+    old : bool
+        Whether the metadata are those of format 2.
+    occupied : bool
+        Of a missing one: whether a save that has not ended, or was killed, left objects below.
+    """
+
+    kind: Kind
+    metadata: bytes | None = None
+    old: bool = False
+    occupied: bool = False
+
+    @property
+    def metadata_name(self) -> str:
+        """The name of the object that the metadata are in."""
+        return ".zarray" if self.old else "zarr.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names in a directory: of objects that are values, and of arrays and directories."""
+
+    files: frozenset[str]
+    inner: frozenset[str]
+
+
+def parent_of(key: str) -> str:
+    """Return the key of the directory that a key lies in."""
+    return key.rpartition("/")[0]
+
+
+def below(key: str, name: str) -> str:
+    """Return the key of a name in a directory."""
+    return f"{key}/{name}" if key else name
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a name is zarr's own, or a claim."""
+    return name in METADATA or is_temporary(name)
+
+
+class Nodes:
+    """Look at keys. Each look is a few requests, whatever the size of the tree.
+
+    An array has nothing below it. One without metadata, on which there is a claim, is being
+    saved and not there yet.
+
+    Parameters
+    ----------
+    objects : RemoteObjects
+        The store.
+    """
+
+    def __init__(self, objects: RemoteObjects) -> None:
+        self._objects = objects
+
+    async def at(self, key: str) -> Node:
+        """Return what lies at a key; the root is always a directory, if it is no array."""
+        if any(is_hidden(name) for name in key.split("/")):
+            return Node("missing")
+        metadata = await self._objects.get(below(key, "zarr.json"))
+        if metadata is not None:
+            return _node(metadata)
+        found = await self._objects.find(key) if key else Found("directory", 0)
+        node = await self._old(key, found)
+        if node is not None:
+            return node
+        if found is None:
+            return Node("missing")
+        if not await self._is_reached(key if found.kind == "directory" else parent_of(key)):
+            return Node("missing", occupied=found.kind == "directory")
+        return Node(found.kind)
+
+    async def _old(self, key: str, found: Found | None) -> Node | None:
+        """Return the node that has metadata of format 2, None where there are none."""
+        if self._objects.lists and (found is None or found.kind == "file"):
+            return None  # they would lie below the key
+        metadata = await self._objects.get(below(key, ".zarray"))
+        if metadata is not None:
+            return Node("array", metadata, old=True)
+        if not self._objects.lists and await self._objects.get(below(key, ".zgroup")) is not None:
+            return Node("directory")
+        return None
+
+    async def names(self, key: str) -> Names:
+        """Return the names in a directory."""
+        objects, inner = await self._objects.entries(key)
+        claimed = list({claimed_name(name) for name in objects if is_temporary(name)} & inner)
+        nodes = await self._objects.together(self._explicit(below(key, name)) for name in claimed)
+        inner -= {name for name, node in zip(claimed, nodes, strict=True) if node is None}
+        files = (name for name in objects - inner if not is_hidden(name))
+        return Names(frozenset(files), frozenset(inner))
+
+    async def files(
+        self, directories: Iterable[str], selected: NameFilter, *, recursive: bool
+    ) -> tuple[list[str], list[str]]:
+        """Return the keys of the files in some directories, and of the directories in these."""
+        directories = list(directories)
+        listed = await self._objects.together(map(self.names, directories))
+        files: list[str] = []
+        inner: list[str] = []
+        for directory, names in zip(directories, listed, strict=True):
+            files += (below(directory, name) for name in names.files if selected(name))
+            # What is not wanted as an array need not be looked at, unless it may be a directory.
+            wanted = (name for name in names.inner if recursive or selected(name))
+            inner += (below(directory, name) for name in wanted)
+        nodes = await self._objects.together(map(self._explicit, inner))
+        deeper: list[str] = []
+        for key, node in zip(inner, nodes, strict=True):
+            if node is None or node.kind == "directory":
+                deeper.append(key)
+            elif selected(key.rpartition("/")[2]):
+                files.append(key)
+        return files, deeper
+
+    async def _explicit(self, key: str) -> Node | None:
+        """Return the node that has metadata, None where there are none."""
+        metadata = await self._objects.get(below(key, "zarr.json"))
+        if metadata is not None:
+            return _node(metadata)
+        metadata = await self._objects.get(below(key, ".zarray"))
+        return None if metadata is None else Node("array", metadata, old=True)
+
+    async def _is_reached(self, key: str) -> bool:
+        """Tell whether the way to a directory leads through no array."""
+        while key:
+            node, claim = await asyncio.gather(
+                self._explicit(key), self._objects.get(claim_of(key))
+            )
+            if node is not None:
+                return node.kind == "directory"
+            if claim is not None:
+                return False
+            key = parent_of(key)
+        return True
+
+
+def _node(metadata: bytes) -> Node:
+    return Node("array" if node_type(metadata) == "array" else "directory", metadata)

@@ -1,0 +1,430 @@
+"""The zarr backend: arrays as zarr arrays, in directories and in stores that URLs name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from polystore.base import StorageBackend, check_batch
+from polystore.exceptions import (
+    MissingDependencyError,
+    PathMismatchError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
+from polystore.paths import P, as_text
+from polystore.progress import Progress
+from polystore.region import Region
+from polystore.remote_batches import save_together
+from polystore.urls import Url, as_url
+from polystore.zarr_arrays import ArrayOptions, Mode
+from polystore.zarr_crossing import copy_across
+from polystore.zarr_local import LocalZarr
+
+if TYPE_CHECKING:
+    from polystore.zarr_remote import RemoteZarr
+
+__all__ = ["ZarrBackend"]
+
+
+class ZarrBackend(StorageBackend):
+    """Store each array of numbers as a zarr array (format 3), and any other value as a file.
+
+    Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
+    every other reader of zarr opens. Other values lie beside the arrays, in the formats of
+    `DiskBackend`. Arrays of formats 2 and 3 are read. Asking never creates anything.
+
+    A save is atomic. In a directory the array is written beside its place and takes it in one
+    step. In a store that a URL names, its chunks are written first, under names that the array it
+    replaces does not use, and its metadata last, in one put.
+
+    Parameters
+    ----------
+    root : str or os.PathLike, optional
+        A directory, or the URL of a place in a store, such as ``"s3://bucket/plates"``. With it,
+        paths form one tree rooted at ``/`` that lies there, and nothing outside it can be
+        reached. Without it, paths are those of the operating system, and URLs.
+    storage_options : mapping, optional
+        For stores that URLs name: what fsspec's file system takes, such as ``key``, ``secret``
+        and ``client_kwargs`` for S3.
+
+    Raises
+    ------
+    PathMismatchError
+        If nothing is known that serves the URL's scheme. By every operation, if a path is a URL
+        and there is a root.
+    MissingDependencyError
+        If the package that serves it is missing: the extra ``remote`` brings fsspec, which serves
+        ``memory://``, and the extra ``s3`` what serves ``s3://`` too.
+
+    Notes
+    -----
+    In a store:
+
+    - URLs are given as `str`: a `pathlib.Path` takes a slash away from ``://``. Results show them
+      as URLs. A ``file://`` URL means the path that it names, and a chained URL of fsspec, such as
+      ``zip://::s3://bucket/plates.zip``, can be a root only.
+    - A bucket is never made. A directory is a group, or implied by what lies below it.
+    - Several processes may save one path. Each writer of a path first *claims* it, by an object
+      beside it that no listing shows; others wait for it, up to a minute
+      (`FileLockTimeoutError`). The claim of a process that has died is taken over, on its own
+      machine at once and on another one after a day. This rests on conditional puts, which
+      ``memory://`` and S3 (through s3fs) have. Where a file system of fsspec ignores
+      ``mode="create"``, as that of obstore does, no two processes may save one path at a time.
+    - A save into a region works in place, and does not claim: saves into parts that share no
+      chunk may run at the same time, and none beside one that overwrites the array.
+    - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a
+      failure midway leaves a part of it.
+    - An array that was opened before it was overwritten loses its chunks, which then read as fill
+      values. `load` notices, and reads again.
+    - In stores with true directories (``memory://``, ``sftp://``) an array cannot take the place
+      of a file (`UnsupportedOperationError`).
+    - There are no links.
+
+    A store that cannot be reached, or refuses, raises `StorageError` on reading and
+    `StorageWriteError` on writing, with the URL and the cause, never that nothing is there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> store = ZarrBackend(tempfile.mkdtemp())
+    >>> store.save(np.arange(12).reshape(3, 4), "/plate/labels", parents=True)
+    >>> store.load("/plate/labels", region=(slice(1, 2), slice(0, 2)))
+    array([[4, 5]])
+    >>> store.save({"cells": 3}, "/plate/counts.json")
+    >>> store.list_dir("/plate")
+    ['counts.json', 'labels']
+
+    In a store, here that of this process:
+
+    >>> anywhere = ZarrBackend()
+    >>> anywhere.save(np.arange(3), "memory://plates/1/labels", parents=True)
+    >>> anywhere.list_files("memory://plates/1")
+    ['memory://plates/1/labels']
+    >>> ZarrBackend("memory://plates").load("/1/labels")
+    array([0, 1, 2])
+    """
+
+    _backend_type = "zarr"
+
+    def __init__(
+        self, root: P | None = None, *, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._options = dict(storage_options or {})
+        self._local = LocalZarr()
+        self._sites: dict[str, RemoteZarr] = {}
+        self._root: LocalZarr | RemoteZarr | None = None
+        if root is None:
+            return
+        url = as_url(root, backend=self._backend_type)
+        if url is not None and url.local is None:
+            self._root = self._remote(url, rooted=True)
+            return
+        if storage_options:
+            raise VFSTypeError(
+                "storage_options are for a store that a URL names, and the root is a directory",
+                path=str(root),
+                backend=self._backend_type,
+            )
+        self._root = LocalZarr(root if url is None else url.local)
+
+    @classmethod
+    def portable_path(cls, path: P) -> str:
+        if as_url(path, backend=cls._backend_type) is not None:
+            return as_text(path)
+        return LocalZarr.portable_path(path)
+
+    # The tree of a path
+
+    def _tree(self, path: P) -> tuple[LocalZarr | RemoteZarr, str]:
+        """Return the tree that a path lies in, and the path as that takes it."""
+        text = as_text(path, backend=self._backend_type)
+        url = as_url(text, backend=self._backend_type)
+        if self._root is not None:
+            if url is not None:
+                raise PathMismatchError(
+                    "the paths of a backend with a root lie below it; ZarrBackend() takes URLs",
+                    path=text,
+                    backend=self._backend_type,
+                )
+            return self._root, text
+        if url is None:
+            return self._local, text
+        if url.local is not None:
+            return self._local, url.local
+        if url.chained:
+            raise PathMismatchError(
+                f"a chained URL names a store, and no path in it; ZarrBackend({text!r}) takes it",
+                path=text,
+                backend=self._backend_type,
+            )
+        if url.site not in self._sites:
+            self._sites[url.site] = self._remote(Url(url.site, ""), rooted=False)
+        return self._sites[url.site], text
+
+    def _remote(self, url: Url, *, rooted: bool) -> RemoteZarr:
+        try:
+            from polystore.zarr_remote import RemoteZarr
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"URLs need the package {error.name!r}: pip install 'polystore-ray[remote]'",
+                path=url.site + url.path,
+                backend=self._backend_type,
+            ) from error
+        return RemoteZarr(url, self._options, rooted=rooted)
+
+    # Reading
+
+    def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
+        """Return the zarr array at `path`, for lazy work; of a directory, the zarr group.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            An array or a directory.
+        mode : {"r", "r+"}, default "r"
+            Whether it can be read only, or changed too.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there. Nothing is made.
+        UnsupportedFormatError
+            If it is a file, or a directory that is no zarr group.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> store = ZarrBackend(tempfile.mkdtemp())
+        >>> store.save(np.zeros((100, 100)), "/image", attributes={"unit": "um"})
+        >>> array = store.open("/image")
+        >>> array.chunks, dict(array.attrs)
+        ((100, 100), {'unit': 'um'})
+        """
+        tree, text = self._tree(path)
+        return tree.open(text, mode)
+
+    def load(self, path: P, *, region: Region | None = None) -> Any:
+        """Return the value at `path`, or the part of an array that `region` selects.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            An array, or a file in the format of its suffix.
+        region : int, slice, ... or tuple of them, optional
+            The part to return, as in basic indexing; no more chunks than it touches are read.
+
+        Returns
+        -------
+        object
+            A value of the caller's own.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        PathIsDirectoryError
+            If it is a directory.
+        CorruptDataError
+            If the array's metadata or a chunk is damaged.
+        """
+        tree, text = self._tree(path)
+        return tree.load(text, region=region)
+
+    def load_batch(
+        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+    ) -> list[Any]:
+        """Return the values at `paths`, in their order; from a store several at a time."""
+        trees = [self._tree(path) for path in paths]
+        if len({id(tree) for tree, _ in trees}) != 1:
+            return super().load_batch(paths, region=region, progress=progress)
+        texts = [text for _, text in trees]
+        return trees[0][0].load_batch(texts, region=region, progress=progress)
+
+    def exists(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.exists(text)
+
+    def is_file(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.is_file(text)
+
+    def is_dir(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.is_dir(text)
+
+    def is_symlink(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.is_symlink(text)
+
+    def stat(self, path: P) -> dict[str, Any]:
+        tree, text = self._tree(path)
+        return tree.stat(text)
+
+    def list_dir(self, path: P) -> list[str]:
+        tree, text = self._tree(path)
+        return tree.list_dir(text)
+
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        tree, text = self._tree(path)
+        return tree.list_files(text, pattern, extensions, recursive)
+
+    # Writing
+
+    def save(
+        self,
+        data: Any,
+        path: P,
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        region: Region | None = None,
+        durable: bool = False,
+        chunks: tuple[int, ...] | None = None,
+        shards: tuple[int, ...] | None = None,
+        compressors: Any = "auto",
+        filters: Any = "auto",
+        fill_value: Any = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a value at `path`: an array of numbers as a zarr array, any other as a file.
+
+        Parameters
+        ----------
+        data : object
+            An array of booleans, integers, floats or complex numbers, of any shape; or a value
+            that the format of the path's suffix can hold.
+        path : str or os.PathLike
+            Where. An array's name may have any suffix.
+        overwrite : bool, default False
+            Whether an existing value may be replaced.
+        parents : bool, default False
+            Whether to make missing directories, as groups.
+        region : int, slice, ... or tuple of them, optional
+            Write into this part of the stored array, in place: readers may see a part of it.
+        durable : bool, default False
+            Whether to wait until the value would survive the loss of power; a store always does.
+        chunks, shards : tuple of int, optional
+            Shapes; by default chunks of about 1 MiB, and no shards.
+        compressors, filters : optional
+            Codecs, as `zarr.create_array` takes them; by default Zstandard.
+        fill_value : scalar, optional
+            The value of chunks that were never written.
+        attributes : mapping, optional
+            The array's attributes; by default those of the array that is replaced.
+
+        Raises
+        ------
+        PathExistsError
+            If the path exists, unless `overwrite` or `region` is given.
+        PathNotFoundError
+            If the parent is missing, unless `parents` is given; or the bucket.
+        UnsupportedFormatError
+            If the value is no array of numbers, and the suffix names no format that holds it; or
+            if the options do not fit the array.
+        FileLockTimeoutError
+            If another writer of the path did not end in time, in a store.
+        """
+        tree, text = self._tree(path)
+        tree.save(
+            data,
+            text,
+            overwrite=overwrite,
+            parents=parents,
+            region=region,
+            durable=durable,
+            options=ArrayOptions(chunks, shards, compressors, filters, fill_value, attributes),
+        )
+
+    def save_batch(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        /,
+        *args: Any,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        """Store `values` at `paths`, as `StorageBackend.save_batch`; in stores several at once."""
+        if all(isinstance(self._tree(path)[0], LocalZarr) for path in paths):
+            super().save_batch(values, paths, *args, progress=progress, **options)
+            return
+        self._check_batch(check_batch(values, paths, backend=self._backend_type), **options)
+        save_together(partial(self.save, **options), values, paths, progress)
+
+    def _check_batch(self, paths: list[str], **options: Any) -> None:
+        batches: dict[int, tuple[LocalZarr | RemoteZarr, list[str]]] = {}
+        for path in paths:
+            tree, text = self._tree(path)
+            batches.setdefault(id(tree), (tree, []))[1].append(text)
+        for tree, texts in batches.values():
+            tree.check_batch(texts, **options)
+
+    def ensure_directory(self, path: P) -> str:
+        tree, text = self._tree(path)
+        return tree.ensure_directory(text)
+
+    def delete(self, path: P) -> None:
+        tree, text = self._tree(path)
+        tree.delete(text)
+
+    def delete_all(self, path: P) -> None:
+        tree, text = self._tree(path)
+        tree.delete_all(text)
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        tree, text = self._tree(link)
+        origin, target = self._tree(source)
+        if origin is not tree:
+            raise UnsupportedOperationError(
+                "a link cannot lead into another store",
+                path=str(link),
+                backend=self._backend_type,
+            )
+        tree.create_symlink(target, text, overwrite=overwrite)
+
+    def copy(self, source: P, destination: P) -> None:
+        """Copy a file, a tree or a link as a link; never overwrite, never make parents.
+
+        From one store into another, and between a store and a directory, each value is loaded and
+        saved. An array keeps its attributes, chunks and fill value, and gets the default codecs; a
+        link to a file arrives as the file.
+
+        Raises
+        ------
+        PathNotFoundError
+            If the source or the destination's parent is missing.
+        PathExistsError
+            If the destination exists.
+        InvalidPathError
+            If the destination is the source or lies in it.
+        UnsupportedOperationError
+            If a link to a directory would go into another store.
+        """
+        tree, text = self._tree(source)
+        other, target = self._tree(destination)
+        if other is tree:
+            tree.copy(text, target)
+        else:
+            copy_across(tree, text, other, target)
+
+    def move(self, source: P, destination: P) -> None:
+        """Move as `copy` copies; a tree within one directory in one step."""
+        tree, text = self._tree(source)
+        other, target = self._tree(destination)
+        if other is tree:
+            tree.move(text, target)
+        else:
+            copy_across(tree, text, other, target)
+            tree.delete_all(text)

@@ -1,0 +1,319 @@
+"""The zarr backend's tree in a store that a URL names, such as ``s3://bucket/plates``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from polystore.base import StorageBackend, check_distinct
+from polystore.claims import Claim, claimed, settle
+from polystore.exceptions import (
+    DirectoryNotEmptyError,
+    InvalidPathError,
+    PathExistsError,
+    PathIsDirectoryError,
+    PathNotDirectoryError,
+    PathNotFoundError,
+    StorageWriteError,
+)
+from polystore.formats import format_of
+from polystore.paths import P
+from polystore.region import Region, as_index, take_region
+from polystore.remote_arrays import (
+    copy_array,
+    copy_group,
+    put_array,
+    put_file,
+    remove_tree,
+    remove_value,
+)
+from polystore.remote_batches import each
+from polystore.remote_nodes import Node, below, is_hidden, parent_of
+from polystore.remote_reading import RemoteReading
+from polystore.urls import Url
+from polystore.zarr_arrays import DEFAULTS, GROUP, ArrayOptions, as_numbers, write_region
+
+__all__ = ["RemoteZarr"]
+
+
+class RemoteZarr(RemoteReading, StorageBackend):
+    """Store arrays of numbers as zarr arrays below a URL, and any other value as an object.
+
+    A save is atomic, also where several processes save one path; a copy, a move or a deletion of
+    a tree is not. What the methods promise is said by `polystore.zarr.ZarrBackend`.
+
+    Parameters
+    ----------
+    url : Url
+        Where the tree lies.
+    options : mapping
+        fsspec's ``storage_options``.
+    rooted : bool
+        Whether paths are those of one tree rooted at ``/``; or URLs, of which `url` is the site.
+    """
+
+    def __init__(self, url: Url, options: Mapping[str, Any], *, rooted: bool) -> None:
+        super().__init__(url, options, rooted=rooted)
+        self._is_marked = not rooted  # a bucket is made no group
+
+    def _new_key(self, path: P) -> str:
+        """Return the key of a path that something is to be made at."""
+        key = self._key(path)
+        if any(is_hidden(name) for name in key.split("/")):
+            raise InvalidPathError("zarr, or a save, keeps something of its own under this name")
+        return key
+
+    def save(
+        self,
+        data: Any,
+        path: P,
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        region: Region | None = None,
+        durable: bool = False,  # a store has answered only then
+        options: ArrayOptions = DEFAULTS,
+    ) -> None:
+        if region is not None:
+            self._save_region(data, path, region)
+            return
+        with self._located(path):
+            key = self._new_key(path)
+            array = as_numbers(data)
+            encoded = self._encoded(key, data) if array is None else b""
+            missing = self._missing_parents(key, make=parents)
+            if not key:
+                self._check_replaced(self._at(key), overwrite=overwrite)
+            self._make_groups(missing)
+            with self._changing(key) as (node, claim):
+                self._check_replaced(node, overwrite=overwrite)
+                if array is None:
+                    put_file(self._objects, key, encoded, node)
+                else:
+                    put_array(self._objects, key, array, options, node, claim)
+
+    def _encoded(self, key: str, data: Any) -> bytes:
+        file = io.BytesIO()
+        format_of(key).save(file, data)
+        return file.getvalue()
+
+    def _save_region(self, data: Any, path: P, region: Region) -> None:
+        with self._located(path):
+            key = self._key(path)
+            while True:
+                node = self._value_at(key)
+                if node.kind == "file":
+                    break
+                write_region(self._store(key, node, read_only=False), region, data)
+                if self._is_still(key, node):
+                    return
+        array = self.load(path)
+        take_region(array, region, path=str(path), backend=self._backend_type)
+        array[as_index(region)] = data
+        self.save(array, path, overwrite=True)
+
+    @contextmanager
+    def _changing(self, key: str) -> Iterator[tuple[Node, Claim]]:
+        """Hold the claim on a key, and give what is there under it."""
+        with claimed(self._objects, key) as claim:
+            yield self._at(key), claim
+
+    def check_batch(self, paths: list[str], **options: Any) -> None:
+        """Raise what a batch to `paths` would raise whatever the values."""
+        self._check_batch(paths, **options)
+
+    def _check_batch(self, paths: list[str], **options: Any) -> None:
+        each(partial(self._check_save, **options), paths)
+        keys = [self._key(path) for path in paths]
+        check_distinct(keys, paths, backend=self._backend_type)
+        taken = dict(zip(keys, paths, strict=True))
+        parents = {parent_of(key) for key in keys}
+        while parents:
+            for parent in parents & set(keys):
+                raise PathNotDirectoryError(
+                    "another path of the batch lies in this one",
+                    path=taken[parent],
+                    backend=self._backend_type,
+                )
+            parents = {parent_of(parent) for parent in parents if parent}
+
+    def _check_save(
+        self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
+    ) -> None:
+        with self._located(path):
+            key = self._new_key(path)
+            self._check_replaced(self._at(key), overwrite=overwrite)
+            self._missing_parents(key, make=parents)
+
+    def _check_replaced(self, node: Node, *, overwrite: bool) -> None:
+        if node.kind == "directory":
+            kind = PathIsDirectoryError if overwrite else PathExistsError
+            raise kind("the path is a directory")
+        if node.kind != "missing" and not overwrite:
+            raise PathExistsError("the path exists already; overwrite=True lets a save replace it")
+
+    def _missing_parents(self, key: str, *, make: bool) -> list[tuple[str, Node]]:
+        """Return the directories that have to be made above a key, from the top."""
+        missing: list[tuple[str, Node]] = []
+        parent = parent_of(key)
+        while parent:
+            node = self._at(parent)
+            if node.kind == "directory":
+                break
+            if node.kind != "missing":
+                raise PathNotDirectoryError("a part of the path is a file")
+            missing.append((parent, node))
+            parent = parent_of(parent)
+        if missing and not make:
+            raise PathNotFoundError("the parent directory is missing; parents=True makes it")
+        return missing[::-1]
+
+    # Groups
+
+    def ensure_directory(self, path: P) -> str:
+        with self._located(path):
+            key = self._new_key(path)
+            try:
+                missing = self._missing_parents(below(key, "x"), make=True)
+            except PathNotDirectoryError as error:
+                raise PathExistsError("the path, or a part of it, is a file") from error
+            self._make_groups(missing)
+            return self._text(key)
+
+    def _make_groups(self, missing: Iterable[tuple[str, Node]]) -> None:
+        self._mark_root()
+        for key, node in missing:
+            self._clear(key, node)
+            created = self._objects.create(below(key, "zarr.json"), GROUP)
+            if not self._objects.wait(created) and self._at(key).kind != "directory":
+                raise PathExistsError("another one has just saved here")
+
+    def _clear(self, key: str, node: Node) -> None:
+        """Delete what a killed save left where nothing is."""
+        if node.occupied:
+            with self._changing(key) as (node, _):
+                if node.kind == "missing":
+                    remove_value(self._objects, key, node)
+
+    def _mark_root(self) -> None:
+        """Make the root a group, once there is something in it."""
+        if self._is_marked:
+            return
+        objects, directories = self._objects.wait(self._objects.entries(""))
+        if not objects | directories:
+            self._objects.wait(self._objects.create("zarr.json", GROUP))
+        self._is_marked = True
+
+    def delete(self, path: P) -> None:
+        with self._located(path):
+            key, node = self._present(path)
+            if node.kind == "directory":
+                self._delete_group(key)
+                return
+            with self._changing(key) as (node, _):
+                if node.kind not in ("array", "file"):
+                    raise PathNotFoundError("no such file or directory")
+                remove_value(self._objects, key, node)
+
+    def _delete_group(self, key: str) -> None:
+        self._check_empty(key)
+        if settle(self._objects, key):
+            self._check_empty(key)
+        self._remove_tree(key)
+
+    def _remove_tree(self, key: str) -> None:
+        settle(self._objects, key)
+        if not remove_tree(self._objects, key) and self.is_dir(self._text(key)):
+            raise StorageWriteError(
+                "another tool made this folder, by a mark that fsspec cannot delete"
+            )
+
+    def _check_empty(self, key: str) -> None:
+        names = self._objects.wait(self._nodes.names(key))
+        if names.files or names.inner:
+            raise DirectoryNotEmptyError("the directory is not empty; delete_all takes a tree")
+
+    def delete_all(self, path: P) -> None:
+        with self._located(path):
+            key, node = self._present(path)
+            if node.kind == "directory":
+                self._remove_tree(key)
+            else:
+                self.delete(path)
+
+    def _present(self, path: P) -> tuple[str, Node]:
+        key = self._key(path)
+        if not key:
+            raise InvalidPathError("the root always exists and stays")
+        node = self._at(key)
+        if node.kind == "missing":
+            raise PathNotFoundError("no such file or directory")
+        return key, node
+
+    # Copies
+
+    def copy(self, source: P, destination: P) -> None:
+        origin, target, node = self._transfer(source, destination)
+        with self._located(destination):
+            self._copy(origin, target, node)
+
+    def move(self, source: P, destination: P) -> None:
+        origin, target, node = self._transfer(source, destination)
+        with self._located(destination):
+            if node.kind == "directory":
+                self._copy(origin, target, node)
+                self._remove_tree(origin)
+                return
+            with self._changing(origin):
+                node = self._value_at(origin)
+                self._copy(origin, target, node)
+                remove_value(self._objects, origin, node)
+
+    def _transfer(self, source: P, destination: P) -> tuple[str, str, Node]:
+        with self._located(source):
+            origin, node = self._present(source)
+        with self._located(destination):
+            target = self._new_key(destination)
+            if self._at(target).kind != "missing":
+                raise PathExistsError("the path exists already")
+            self._missing_parents(target, make=False)
+            if f"{target}/".startswith(f"{origin}/"):
+                raise InvalidPathError(f"a directory cannot go into itself ({source!s})")
+        return origin, target, node
+
+    def _copy(self, source: str, target: str, node: Node) -> None:
+        if node.kind == "directory":
+            self._copy_group(source, target)
+            return
+        done = False
+        while not done:
+            with self._changing(target) as (there, claim):
+                self._check_replaced(there, overwrite=False)
+                if there.occupied:
+                    remove_value(self._objects, target, there)
+                if node.kind == "array":
+                    done = copy_array(self._objects, source, target, node, claim)
+                else:
+                    self._objects.wait(self._objects.copy([(source, target)]))
+                    done = True
+            if not done:  # it was replaced meanwhile
+                with self._located(self._text(source)):
+                    node = self._value_at(source)
+
+    def _copy_group(self, source: str, target: str) -> None:
+        names = self._objects.wait(self._nodes.names(source))
+        self._clear(target, self._at(target))
+        if not copy_group(self._objects, source, target):
+            raise PathExistsError("another one has just taken the path")
+        for name in sorted(names.files | names.inner):
+            child = below(source, name)
+            node = self._at(child)
+            if node.kind != "missing":
+                self._copy(child, below(target, name), node)
+
+
+# Not in the body, which would register the class under the key.
+RemoteZarr._backend_type = "zarr"  # noqa: SLF001 - its own

@@ -1,0 +1,65 @@
+"""The contract, for zarr trees in stores that URLs name: links apart, which these have not."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+import pytest
+from s3_server import s3_server
+
+from polystore import ZarrBackend
+from polystore.testing import (
+    Batches,
+    Directories,
+    Readable,
+    Regions,
+    Transfers,
+    VirtualPaths,
+    Writable,
+)
+
+UNROOTED = {"test_paths_may_be_path_objects": "a Path takes a slash away from ://"}
+
+
+class All(Readable, Writable, Directories, Batches, Regions, Transfers):
+    """What a tree in a store can do."""
+
+    deviations: ClassVar[dict[str, str]] = {"test_a_link_stays_a_link": "stores have no links"}
+
+
+class TestRootedInMemory(All, VirtualPaths):
+    @pytest.fixture
+    def backend(self) -> ZarrBackend:
+        return ZarrBackend(f"memory://{uuid.uuid4().hex}/tree")
+
+
+class TestUnrootedInMemory(All):
+    deviations: ClassVar[dict[str, str]] = All.deviations | UNROOTED
+
+    @pytest.fixture
+    def backend(self) -> ZarrBackend:
+        return ZarrBackend()
+
+    @pytest.fixture
+    def root(self, backend: Any) -> str:
+        return str(backend.ensure_directory(f"memory://{uuid.uuid4().hex}/tree"))
+
+
+class TestRootedOnS3(All, VirtualPaths):
+    @pytest.fixture
+    def backend(self) -> ZarrBackend:
+        server = s3_server()
+        return ZarrBackend(server.place(), storage_options=server.options)
+
+
+class TestUnrootedOnS3(Readable, Writable):
+    deviations: ClassVar[dict[str, str]] = UNROOTED
+
+    @pytest.fixture
+    def backend(self) -> ZarrBackend:
+        return ZarrBackend(storage_options=s3_server().options)
+
+    @pytest.fixture
+    def root(self, backend: Any) -> str:
+        return str(backend.ensure_directory(s3_server().place()))
