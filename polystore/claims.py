@@ -13,7 +13,7 @@ from polystore.atomic import PREFIX, is_left, is_temporary, temporary_name
 from polystore.exceptions import FileLockTimeoutError, StorageError
 from polystore.remote_objects import RemoteObjects
 
-__all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name", "settle"]
+__all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name", "claims_below"]
 
 PATIENCE = 60.0
 """Seconds that a writer waits for another one."""
@@ -90,25 +90,11 @@ def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Ite
         _held.discard(token)
 
 
-def settle(objects: RemoteObjects, key: str) -> bool:
-    """Wait until there is no claim below a key; tell whether there was one.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If a writer did not end in time.
-    """
-    found = False
-    while True:
-        keys = [f"{key}/{name}" for name in objects.wait(objects.below(key))]
-        claims = [claim for claim in keys if is_temporary(claim.rpartition("/")[2])]
-        if not claims:
-            return found
-        found = True
-        for claim in claims:
-            directory, _, name = claim.rpartition("/")
-            with claimed(objects, f"{directory}/{claimed_name(name)}"):
-                pass
+def claims_below(objects: RemoteObjects, key: str) -> list[str]:
+    """Return the keys, below a key, that there are claims on."""
+    keys = [f"{key}/{name}" for name in objects.wait(objects.below(key))]
+    places = [claim.rpartition("/") for claim in keys]
+    return [f"{place}/{claimed_name(name)}" for place, _, name in places if is_temporary(name)]
 
 
 def _end(objects: RemoteObjects, claim: str, token: str, *, left: bool = False) -> None:

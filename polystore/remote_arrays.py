@@ -78,6 +78,7 @@ def put_array(
         attributes = _attributes(objects, key, replaced)
         options.write(store, array, replaced=attributes, encoding=encoding)
     except BaseException as error:
+        store.stop()
         _take_back(objects, key, store.written, claim)
         if isinstance(error.__cause__, FileExistsError | NotADirectoryError):
             raise UnsupportedOperationError(
@@ -104,13 +105,12 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node) -> N
     if replaced.kind == "missing":
         if not objects.wait(_created(objects, key, data)):
             raise PathExistsError("the path exists already; overwrite=True lets a save replace it")
-    else:
-        objects.wait(objects.put(key, data))
-    if replaced.kind == "array":
-        # Only now is it seen: an array hides a file of its name.
-        names = objects.wait(objects.below(key))
-        _delete(objects, key, (name for name in names if name in METADATA))
-        _tidy(objects, key, set(names) - METADATA)
+        return
+    names = set(objects.wait(objects.below(key))) if replaced.kind == "array" else set()
+    objects.wait(objects.put(key, data))
+    # Only now is it seen: an array hides a file of its name.
+    _delete(objects, key, names & METADATA)
+    _tidy(objects, key, names - METADATA)
 
 
 def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, claim: Claim) -> bool:

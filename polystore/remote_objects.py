@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeVar
@@ -52,7 +53,8 @@ class Found:
 class RemoteObjects:
     """Bytes under keys such as ``"plate/0/zarr.json"``, below a URL.
 
-    Its operations are coroutines: `wait` runs one, and `elsewhere` awaits one in any event loop.
+    Its operations are coroutines: `wait` runs one, `begin` begins one, and `elsewhere` awaits one
+    in any event loop.
     A put is whole or nothing. Asking creates nothing.
 
     Parameters
@@ -118,13 +120,17 @@ class RemoteObjects:
 
     # Running
 
+    def begin(self, operation: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin an operation in the event loop of the file system."""
+        return asyncio.run_coroutine_threadsafe(operation, self._loop())
+
     def wait(self, operation: Coroutine[Any, Any, T]) -> T:
         """Return the result of an operation, once it is there."""
-        return asyncio.run_coroutine_threadsafe(operation, self._loop()).result()
+        return self.begin(operation).result()
 
     async def elsewhere(self, operation: Coroutine[Any, Any, T]) -> T:
         """Await an operation in an event loop that is not the file system's."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(operation, self._loop()))
+        return await asyncio.wrap_future(self.begin(operation))
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         if self._process != os.getpid():  # connections do not survive a fork

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import Future, wait
 
 from zarr.abc.store import (
     ByteRequest,
@@ -14,6 +17,7 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from polystore.atomic import is_temporary
+from polystore.exceptions import StorageWriteError
 from polystore.remote_objects import RemoteObjects
 from polystore.zarr_arrays import METADATA
 
@@ -139,6 +143,9 @@ class UnpublishedArray(RemoteStore):
     def __init__(self, objects: RemoteObjects, prefix: str) -> None:
         self.metadata: dict[str, bytes] = {}
         self.written: set[str] = set()
+        self._puts: set[Future[None]] = set()
+        self._is_stopped = False
+        self._beginning = threading.Lock()
         super().__init__(objects, prefix, read_only=False, metadata=self.metadata)
 
     async def get(
@@ -159,13 +166,26 @@ class UnpublishedArray(RemoteStore):
         if key in METADATA:
             self.metadata[key] = value.to_bytes()
             return
-        self.written.add(key)
-        await super().set(key, value)
+        data = value.to_bytes()
+        with self._beginning:
+            if self._is_stopped:
+                raise StorageWriteError("another chunk could not be written")
+            self.written.add(key)
+            put = self._objects.begin(self._objects.put(self._path(key), data))
+            self._puts.add(put)
+        put.add_done_callback(self._puts.discard)
+        await asyncio.wrap_future(put)
 
     async def delete(self, key: str) -> None:
         if key in self.written:
             await super().delete(key)
             self.written.discard(key)
+
+    def stop(self) -> None:
+        """Let no chunk arrive any more: when one fails, zarr leaves the others on their way."""
+        with self._beginning:
+            self._is_stopped = True
+        wait(list(self._puts))
 
 
 def _limits(wanted: ByteRequest | None) -> tuple[int, int | None]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from polystore.base import StorageBackend, check_distinct
-from polystore.claims import Claim, claimed, settle
+from polystore.claims import Claim, claimed, claims_below
 from polystore.exceptions import (
     DirectoryNotEmptyError,
     InvalidPathError,
@@ -195,7 +195,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         """Delete what a killed save left where nothing is."""
         if node.occupied:
             with self._changing(key) as (node, _):
-                if node.kind == "missing":
+                if node.occupied:
                     remove_value(self._objects, key, node)
 
     def _mark_root(self) -> None:
@@ -220,12 +220,23 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     def _delete_group(self, key: str) -> None:
         self._check_empty(key)
-        if settle(self._objects, key):
+        if self._settle(key):
             self._check_empty(key)
         self._remove_tree(key)
 
+    def _settle(self, key: str) -> bool:
+        """Wait for those that save below a key, and clear up after the dead; tell if any were."""
+        found = False
+        while claims := claims_below(self._objects, key):
+            found = True
+            for place in claims:
+                with self._changing(place) as (node, _):
+                    if node.occupied:
+                        remove_value(self._objects, place, node)
+        return found
+
     def _remove_tree(self, key: str) -> None:
-        settle(self._objects, key)
+        self._settle(key)
         if not remove_tree(self._objects, key) and self.is_dir(self._text(key)):
             raise StorageWriteError(
                 "another tool made this folder, by a mark that fsspec cannot delete"
