@@ -338,6 +338,16 @@ def _uncached(fs: Any) -> Any:
     return own
 
 
+def _forget() -> None:
+    """Leave to its parent what a forked process cannot use: connections, and held locks."""
+    _file_systems.clear()
+    _turns.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def _in_turn(fs: Any, operation: str, arguments: Any, options: Any) -> Any:
     """Call a file system that is not asynchronous, and mostly not meant for several threads."""
     with _turns.setdefault(type(fs), threading.Lock()):

@@ -155,9 +155,9 @@ class RemoteZarr(RemoteReading, StorageBackend):
         if node.kind != "missing" and not overwrite:
             raise PathExistsError("the path exists already; overwrite=True lets a save replace it")
 
-    def _missing_parents(self, key: str, *, make: bool) -> list[tuple[str, Node]]:
+    def _missing_parents(self, key: str, *, make: bool) -> list[str]:
         """Return the directories that have to be made above a key, from the top."""
-        missing: list[tuple[str, Node]] = []
+        missing: list[str] = []
         parent = parent_of(key)
         while parent:
             node = self._at(parent)
@@ -165,7 +165,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 break
             if node.kind != "missing":
                 raise PathNotDirectoryError("a part of the path is a file")
-            missing.append((parent, node))
+            missing.append(parent)
             parent = parent_of(parent)
         if missing and not make:
             raise PathNotFoundError("the parent directory is missing; parents=True makes it")
@@ -177,26 +177,27 @@ class RemoteZarr(RemoteReading, StorageBackend):
         with self._located(path):
             key = self._new_key(path)
             try:
-                missing = self._missing_parents(below(key, "x"), make=True)
+                self._make_groups(self._missing_parents(below(key, "x"), make=True))
             except PathNotDirectoryError as error:
                 raise PathExistsError("the path, or a part of it, is a file") from error
-            self._make_groups(missing)
+            if not key:
+                self._at(key)  # raises where there is no bucket
             return self._text(key)
 
-    def _make_groups(self, missing: Iterable[tuple[str, Node]]) -> None:
+    def _make_groups(self, missing: Iterable[str]) -> None:
         self._mark_root()
-        for key, node in missing:
-            self._clear(key, node)
-            created = self._objects.create(below(key, "zarr.json"), GROUP)
-            if not self._objects.wait(created) and self._at(key).kind != "directory":
-                raise PathExistsError("another one has just saved here")
+        for key in missing:
+            with self._changing(key) as (node, _):
+                self._clear(key, node)
+                if node.kind == "missing":
+                    self._objects.wait(self._objects.create(below(key, "zarr.json"), GROUP))
+                elif node.kind != "directory":
+                    raise PathNotDirectoryError("another one has just saved a file here")
 
     def _clear(self, key: str, node: Node) -> None:
-        """Delete what a killed save left where nothing is."""
+        """Delete what a killed save left where nothing is, and the claim is held."""
         if node.occupied:
-            with self._changing(key) as (node, _):
-                if node.occupied:
-                    remove_value(self._objects, key, node)
+            remove_value(self._objects, key, node)
 
     def _mark_root(self) -> None:
         """Make the root a group, once there is something in it."""
@@ -231,8 +232,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
             found = True
             for place in claims:
                 with self._changing(place) as (node, _):
-                    if node.occupied:
-                        remove_value(self._objects, place, node)
+                    self._clear(place, node)
         return found
 
     def _remove_tree(self, key: str) -> None:
@@ -303,8 +303,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         while not done:
             with self._changing(target) as (there, claim):
                 self._check_replaced(there, overwrite=False)
-                if there.occupied:
-                    remove_value(self._objects, target, there)
+                self._clear(target, there)
                 if node.kind == "array":
                     done = copy_array(self._objects, source, target, node, claim)
                 else:
@@ -316,9 +315,11 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     def _copy_group(self, source: str, target: str) -> None:
         names = self._objects.wait(self._nodes.names(source))
-        self._clear(target, self._at(target))
-        if not copy_group(self._objects, source, target):
-            raise PathExistsError("another one has just taken the path")
+        with self._changing(target) as (there, _):
+            self._check_replaced(there, overwrite=False)
+            self._clear(target, there)
+            if not copy_group(self._objects, source, target):
+                raise PathExistsError("another one has just taken the path")
         for name in sorted(names.files | names.inner):
             child = below(source, name)
             node = self._at(child)

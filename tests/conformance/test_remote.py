@@ -53,7 +53,7 @@ class TestRootedOnS3(All, VirtualPaths):
         return ZarrBackend(server.place(), storage_options=server.options)
 
 
-class TestUnrootedOnS3(Readable, Writable):
+class TestUnrootedOnS3(Readable):
     deviations: ClassVar[dict[str, str]] = UNROOTED
 
     @pytest.fixture

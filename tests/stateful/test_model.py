@@ -244,8 +244,8 @@ def test_every_sequence_does_what_the_model_does(
     monkeypatch.setattr(tempfile, "tempdir", folder)
     # A sequence is worth many single examples of other tests.
     examples = max(60, settings().max_examples // 10)
-    if kind == "zarr on S3":
-        examples //= 30  # its server takes milliseconds for a request
+    # The server takes milliseconds for a request, and memory:// a thread.
+    examples //= {"zarr on S3": 30, "zarr in memory://": 2}.get(kind, 1)
     links = kind not in LINKLESS
     machine: Any = lambda: Machine(*BACKENDS[kind](), links=links)  # noqa: E731 - it wants a class
     run_state_machine_as_test(machine, settings=settings(max_examples=examples))
