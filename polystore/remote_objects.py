@@ -35,6 +35,8 @@ T = TypeVar("T")
 _AT_ONCE = 32  # requests of one operation
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# Whose `pipe_file(..., mode="create")` is one step.
+_CONDITIONAL = ("adlfs", "fsspec.implementations.memory", "gcsfs", "s3fs")
 # What S3, or a store that speaks its language, answers to a conditional put that lost.
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
@@ -159,19 +161,21 @@ class RemoteObjects:
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes | None:
         """Return the bytes at a key, or a part of them; None where there is no object."""
         try:
-            # A range also of the whole, of which s3fs would ask the size first.
-            data = await self._request("cat_file", self._path(key), start=start, end=end)
+            return await self._read(self._path(key), start, end)
         except PathNotFoundError as error:
             self._raise_missing_bucket(error)
             return None
-        except UnsupportedOperationError:  # ranges that are open at an end
-            whole = await self._request("cat_file", self._path(key))
-            return bytes(whole[start:end])
+
+    async def _read(self, path: str, start: int, end: int | None) -> bytes:
+        try:
+            # A range also of the whole, of which s3fs would ask the size first.
+            return bytes(await self._request("cat_file", path, start=start, end=end))
+        except UnsupportedOperationError:  # a range that is open at one end, in obstore
+            return bytes(await self._request("cat_file", path))[start:end]
         except StorageError as error:
             if "not satisfiable" in str(error.__cause__):  # an empty object has no range
                 return b""
             raise
-        return bytes(data)
 
     async def put(self, key: str, data: bytes) -> None:
         """Set the object at a key."""
@@ -180,25 +184,26 @@ class RemoteObjects:
     async def create(self, key: str, data: bytes) -> bool:
         """Set the object at a key where there is none; tell whether it was set.
 
-        Of several that create one key, one succeeds, if the file system knows conditional puts.
+        Of several that create one key, one succeeds, if the file system knows conditional puts. Of
+        another one, the last of those that meet.
         """
+        if not type(self._fs).__module__.startswith(_CONDITIONAL):
+            return await self._create_in_steps(key, data)
         try:
             await self._request("pipe_file", self._path(key), data, mode="create", writing=True)
-        except UnsupportedOperationError:
-            return await self._create_in_two_steps(key, data)
         except StorageWriteError as error:
             if isinstance(error.__cause__, FileExistsError) or _code(error.__cause__) in _TAKEN:
                 return False
-            if _code(error.__cause__) == "NotImplemented":
-                return await self._create_in_two_steps(key, data)
+            if _code(error.__cause__) == "NotImplemented":  # by a server like S3
+                return await self._create_in_steps(key, data)
             raise
         return True
 
-    async def _create_in_two_steps(self, key: str, data: bytes) -> bool:
+    async def _create_in_steps(self, key: str, data: bytes) -> bool:
         if await self.get(key) is not None:
             return False
         await self.put(key, data)
-        return True
+        return await self.get(key) == data
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, which may be gone already."""

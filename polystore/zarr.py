@@ -72,8 +72,8 @@ class ZarrBackend(StorageBackend):
       beside it that no listing shows; others wait for it, up to a minute
       (`FileLockTimeoutError`). The claim of a process that has died is taken over, on its own
       machine at once and on another one after a day. This rests on conditional puts, which
-      ``memory://`` and S3 (through s3fs) have. Where a file system of fsspec ignores
-      ``mode="create"``, as that of obstore does, no two processes may save one path at a time.
+      ``memory://``, s3fs, gcsfs and adlfs have. Through another file system, as through that of
+      obstore, two that begin in the same moment may both go on, and mix what they write.
     - A save into a region works in place, and does not claim: saves into parts that share no
       chunk may run at the same time, and none beside one that overwrites the array.
     - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a

@@ -13,17 +13,20 @@ import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
+from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import S3Server, s3_server
 from zarr.codecs import GzipCodec
 
 from polystore import (
     CorruptDataError,
     DirectoryNotEmptyError,
+    FileLockTimeoutError,
     InvalidPathError,
     PathExistsError,
     PathIsDirectoryError,
@@ -35,6 +38,7 @@ from polystore import (
     UnsupportedOperationError,
     ZarrBackend,
 )
+from polystore.claims import claimed
 from polystore.remote_objects import RemoteObjects
 
 IMAGE = np.arange(300 * 200, dtype=np.uint16).reshape(300, 200)
@@ -346,6 +350,42 @@ def test_a_web_server_is_read_and_cannot_be_written(web: str, tmp_path: Path) ->
         assert not store.exists(f"{web}/v{version}/none")
         with pytest.raises((UnsupportedOperationError, StorageWriteError)):
             store.save(IMAGE, f"{web}/v{version}/b")
+
+
+class Careless(MemoryFileSystem):  # type: ignore[misc]
+    """A file system that takes no notice of conditions."""
+
+    protocol = "careless"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("careless://", "memory://")))
+
+    def pipe_file(self, path: str, value: bytes, **_options: Any) -> None:
+        super().pipe_file(path, value)
+
+
+def test_without_conditional_puts_writers_one_after_another_are_safe() -> None:
+    fsspec.register_implementation("careless", Careless, clobber=True)
+    store = ZarrBackend("careless://a/b")
+    store.save(IMAGE, "d/a", parents=True, **CHUNKS)
+    store.ensure_directory("d")
+    for refused in (partial(store.save, IMAGE, "d/a"), partial(store.copy, "d", "d/a")):
+        with pytest.raises(PathExistsError):
+            refused()
+    store.save(IMAGE + 1, "d/a", overwrite=True, **CHUNKS)
+    assert np.array_equal(store.load("d/a"), IMAGE + 1)
+    objects = store._root._objects  # type: ignore[union-attr]
+    with claimed(objects, "d/a"), pytest.raises(FileLockTimeoutError), claimed(objects, "d/a", 0.1):
+        pass
+    assert sorted(Careless.store) == [
+        *(f"/a/b/d/a/{i}.{j}" for i in range(3) for j in range(2)),
+        "/a/b/d/a/zarr.json",
+        "/a/b/d/zarr.json",
+        "/a/b/zarr.json",
+    ]
 
 
 # What goes wrong
