@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from polystore.atomic import PREFIX, is_left, is_temporary, temporary_name
+from polystore.atomic import PREFIX, is_left, temporary_name
 from polystore.exceptions import FileLockTimeoutError, StorageError
 from polystore.remote_objects import RemoteObjects
 
-__all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name", "claims_below"]
+__all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name"]
 
 PATIENCE = 60.0
 """Seconds that a writer waits for another one."""
@@ -32,11 +32,13 @@ class Claim:
 
     Attributes
     ----------
+    inherited : bool
+        Whether it was taken over, so that something may lie there that nobody may see.
     left : bool
-        Whether it stays when the block ends, to be taken over by the next writer, since something
-        lies there that nobody may see.
+        Whether it stays when the block ends, for the next writer to take over.
     """
 
+    inherited: bool = False
     left: bool = False
 
 
@@ -73,7 +75,7 @@ def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Ite
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
     _held.add(token)
     try:
-        while not _take(objects, claim, token):
+        while (held := _take(objects, claim, token)) is None:
             if time.monotonic() + pause > deadline:
                 raise FileLockTimeoutError(
                     f"another writer did not end within {patience:g} s; if there is none, delete "
@@ -81,20 +83,12 @@ def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Ite
                 )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        held = Claim()
         try:
             yield held
         finally:
             _end(objects, claim, token, left=held.left)
     finally:
         _held.discard(token)
-
-
-def claims_below(objects: RemoteObjects, key: str) -> list[str]:
-    """Return the keys, below a key, that there are claims on."""
-    keys = [f"{key}/{name}" for name in objects.wait(objects.below(key))]
-    places = [claim.rpartition("/") for claim in keys]
-    return [f"{place}/{claimed_name(name)}" for place, _, name in places if is_temporary(name)]
 
 
 def _end(objects: RemoteObjects, claim: str, token: str, *, left: bool = False) -> None:
@@ -108,23 +102,23 @@ def _end(objects: RemoteObjects, claim: str, token: str, *, left: bool = False) 
         _log.warning("the claim %s/%s stays: %s", objects.url, claim, error)
 
 
-def _take(objects: RemoteObjects, claim: str, token: str) -> bool:
+def _take(objects: RemoteObjects, claim: str, token: str) -> Claim | None:
     if objects.wait(objects.create(claim, token.encode())):
-        return True
+        return Claim()
     holder = _holder(objects, claim)
     if holder == token:  # the answer to a first try was lost
-        return True
+        return Claim()
     if holder is None or not _is_left(objects, claim, holder):
-        return False
+        return None
     # Of those that found it left one may replace it: who holds the claim on this very holder.
     takeover = f"{claim}~{holder.rpartition('~')[2]}"
-    if not _take(objects, takeover, token):
-        return False
+    if _take(objects, takeover, token) is None:
+        return None
     try:
         if _holder(objects, claim) != holder:
-            return False
+            return None
         objects.wait(objects.put(claim, token.encode()))
-        return True
+        return Claim(inherited=True)
     finally:
         _end(objects, takeover, token)
 

@@ -28,6 +28,7 @@ from polystore.remote_store import UnpublishedArray
 from polystore.zarr_arrays import GROUP, METADATA, ArrayOptions, Encoding
 
 __all__ = [
+    "clear",
     "copy_array",
     "copy_group",
     "put_array",
@@ -64,15 +65,16 @@ def put_array(
     UnsupportedOperationError
         If a file is to be replaced in a store with true directories.
     """
-    encoding = _SLASHED
-    present: dict[str, int] = {}
-    if replaced.kind != "missing" or replaced.occupied:
-        present = objects.wait(objects.below(key))
+    encoding = _DOTTED if replaced.kind == "array" and _is_slashed(replaced) else _SLASHED
+    old: set[str] = set()
     if replaced.kind == "array":
-        encoding = _DOTTED if _is_slashed(replaced) else _SLASHED
-    ours = {name for name in present if _is_chunk(name, encoding)}
-    # What a killed save left, of which not all would be written again.
-    _delete(objects, key, ours if replaced.kind == "array" else present)
+        old = set(objects.wait(objects.below(key)))
+        # What a killed save left, of which not all would be written again.
+        left = {name for name in old if _is_chunk(name, encoding)}
+        _delete(objects, key, left)
+        old -= left
+    else:
+        clear(objects, key, replaced, claim)
     store = UnpublishedArray(objects, key)
     try:
         attributes = _attributes(objects, key, replaced)
@@ -88,13 +90,12 @@ def put_array(
     metadata = store.metadata["zarr.json"] + _generation()
     new = replaced.kind != "array"
     _publish(objects, key, "zarr.json", metadata, store.written, claim, new=new)
-    if not new:
-        _tidy(objects, key, set(present) - ours - {"zarr.json"})
-    elif replaced.kind == "file":
+    _tidy(objects, key, old - {"zarr.json"})
+    if replaced.kind == "file":
         _tidy(objects, "", {key})
 
 
-def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node) -> None:
+def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, claim: Claim) -> None:
     """Write a file, in one put.
 
     Raises
@@ -102,15 +103,24 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node) -> N
     PathExistsError
         If something took the path that was free.
     """
-    if replaced.kind == "missing":
-        if not objects.wait(_created(objects, key, data)):
-            raise PathExistsError("the path exists already; overwrite=True lets a save replace it")
-        return
-    names = set(objects.wait(objects.below(key))) if replaced.kind == "array" else set()
-    objects.wait(objects.put(key, data))
+    old: set[str] = set()
+    if replaced.kind == "array":
+        old = set(objects.wait(objects.below(key)))
+    else:
+        clear(objects, key, replaced, claim)
+    if replaced.kind != "missing":
+        objects.wait(objects.put(key, data))
+    elif not objects.wait(_created(objects, key, data)):
+        raise PathExistsError("another one has just taken the path")
     # Only now is it seen: an array hides a file of its name.
-    _delete(objects, key, names & METADATA)
-    _tidy(objects, key, names - METADATA)
+    _delete(objects, key, old & METADATA)
+    _tidy(objects, key, old - METADATA)
+
+
+def clear(objects: RemoteObjects, key: str, node: Node, claim: Claim) -> None:
+    """Delete what a save that was killed left below a key at which there is no array or group."""
+    if claim.inherited or node.occupied:
+        _delete(objects, key, objects.wait(objects.below(key)))
 
 
 def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, claim: Claim) -> bool:
@@ -124,20 +134,27 @@ def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, cla
     names = objects.wait(objects.below(source))
     first = [name for name in names if name != node.metadata_name]
     try:
-        try:
-            objects.wait(objects.copy((below(source, n), below(target, n)) for n in first))
-        finally:
-            unchanged = objects.wait(objects.get(below(source, node.metadata_name)))
-    except BaseException as error:
+        copied = _copied(objects, source, target, first)
+        unchanged = objects.wait(objects.get(below(source, node.metadata_name))) == node.metadata
+    except BaseException:
         _take_back(objects, target, first, claim)
-        if isinstance(error, PathNotFoundError) and unchanged != node.metadata:
-            return False  # chunks of an array that has been replaced
         raise
-    if unchanged != node.metadata:
+    if not (copied and unchanged):
         _take_back(objects, target, first, claim)
+        if unchanged:
+            raise StorageWriteError("a chunk was deleted while it was copied")
         return False
     metadata = node.metadata or b""
     _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
+    return True
+
+
+def _copied(objects: RemoteObjects, source: str, target: str, names: Iterable[str]) -> bool:
+    """Copy objects; tell whether all of them were there."""
+    try:
+        objects.wait(objects.copy((below(source, n), below(target, n)) for n in names))
+    except PathNotFoundError:
+        return False
     return True
 
 
@@ -169,16 +186,11 @@ def copy_group(objects: RemoteObjects, source: str, target: str) -> bool:
     return True
 
 
-def remove_tree(objects: RemoteObjects, key: str) -> bool:
-    """Delete everything below a key, metadata first, so that no array lacks chunks.
-
-    It tells whether the key itself was a group, and is none any more.
-    """
-    names = objects.wait(objects.below(key))
+def remove_tree(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:
+    """Delete what lies below a key, metadata first, so that no array lacks chunks."""
     metadata = {name for name in names if name.rpartition("/")[2] in METADATA}
     _delete(objects, key, metadata)
     _delete(objects, key, set(names) - metadata)
-    return "zarr.json" in names
 
 
 def _publish(
@@ -261,9 +273,8 @@ def _delete(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:
 
 def _take_back(objects: RemoteObjects, key: str, names: Iterable[str], claim: Claim) -> None:
     """Delete what was written, while an error is on its way to the caller."""
-    claim.left = (
-        True  # until it is done: chunks with neither metadata nor a claim look like a group
-    )
+    # Until it is done: chunks with neither metadata nor a claim would look like a group.
+    claim.left = True
     try:
         _delete(objects, key, names)
     except StorageError as error:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
+from fsspec import available_protocols
 from fsspec.asyn import get_loop
 from fsspec.core import url_to_fs
 from fsspec.dircache import DirCache
@@ -106,11 +107,11 @@ class RemoteObjects:
             raise MissingDependencyError(
                 f"{scheme}:// needs a package that is not installed: {cure}", path=self.url
             ) from error
-        except ValueError as error:
-            raise PathMismatchError(
-                f"no store is known for {scheme}:// ({error})", path=self.url
-            ) from error
         except Exception as error:
+            if scheme not in available_protocols():
+                raise PathMismatchError(
+                    f"nothing is known of {scheme}://", path=self.url
+                ) from error
             raise StorageResolutionError(
                 f"the store cannot be opened with these storage_options "
                 f"({type(error).__name__}: {error})",
@@ -192,10 +193,14 @@ class RemoteObjects:
         try:
             await self._request("pipe_file", self._path(key), data, mode="create", writing=True)
         except StorageWriteError as error:
-            if isinstance(error.__cause__, FileExistsError) or _code(error.__cause__) in _TAKEN:
-                return False
-            if _code(error.__cause__) == "NotImplemented":  # by a server like S3
+            code = _code(error.__cause__)
+            if code == "NotImplemented":  # by a server like S3
                 return await self._create_in_steps(key, data)
+            if isinstance(error.__cause__, FileExistsError) or code in _TAKEN:
+                return False
+            # Other file systems have errors of their own for a key that is taken.
+            if await self.get(key) is not None:
+                return False
             raise
         return True
 

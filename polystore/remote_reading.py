@@ -173,7 +173,7 @@ class RemoteReading(BackendBase, DataSource):
                 try:
                     value = self._load(key, node, region)
                 except StorageError:
-                    if self._is_still(key, node):
+                    if self._at(key) == node:
                         raise
                     continue
                 # Replaced while it was read, its missing chunks would have come as fill values.

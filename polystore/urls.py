@@ -14,7 +14,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)(.*)", re.DOTALL)
 _CHAINED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://.*)?::[A-Za-z][A-Za-z0-9+.-]+://", re.DOTALL)
 _SCHEMES = "abfss?|adl|az|file|ftp|gcs|gs|hdfs|https?|memory|s3a?|sftp|ssh"
 # What `Path("s3://bucket/a")` makes of it.
-_COLLAPSED = re.compile(rf"({_SCHEMES}):/([^/].*)", re.DOTALL)
+_COLLAPSED = re.compile(rf"({_SCHEMES}):/([^/].*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Url:
     def local(self) -> str | None:
         """The path of the operating system that a ``file://`` URL names, None of another."""
         scheme, _, authority = self.site.partition("://")
-        return authority + self.path if scheme in ("file", "local") else None
+        return authority + self.path or "/" if scheme in ("file", "local") else None
 
 
 def as_url(path: P, *, backend: str | None = None) -> Url | None:
@@ -65,6 +65,8 @@ def as_url(path: P, *, backend: str | None = None) -> Url | None:
         scheme, authority, rest = found.groups()
         return Url(f"{scheme}://{authority}", rest)
     collapsed = _COLLAPSED.fullmatch(text)
+    if collapsed is not None and not collapsed[2]:
+        return Url(f"{collapsed[1]}://", "")  # what lies above "memory://x", for who cuts texts
     if collapsed is not None:
         raise PathMismatchError(
             f"a pathlib.Path turned '://' into ':/'; give the URL as a str, "

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from polystore.atomic import is_temporary
 from polystore.base import StorageBackend, check_distinct
-from polystore.claims import Claim, claimed, claims_below
+from polystore.claims import Claim, claimed, claimed_name
 from polystore.exceptions import (
     DirectoryNotEmptyError,
     InvalidPathError,
@@ -23,6 +24,7 @@ from polystore.formats import format_of
 from polystore.paths import P
 from polystore.region import Region, as_index, take_region
 from polystore.remote_arrays import (
+    clear,
     copy_array,
     copy_group,
     put_array,
@@ -91,7 +93,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
             with self._changing(key) as (node, claim):
                 self._check_replaced(node, overwrite=overwrite)
                 if array is None:
-                    put_file(self._objects, key, encoded, node)
+                    put_file(self._objects, key, encoded, node, claim)
                 else:
                     put_array(self._objects, key, array, options, node, claim)
 
@@ -187,17 +189,12 @@ class RemoteZarr(RemoteReading, StorageBackend):
     def _make_groups(self, missing: Iterable[str]) -> None:
         self._mark_root()
         for key in missing:
-            with self._changing(key) as (node, _):
-                self._clear(key, node)
+            with self._changing(key) as (node, claim):
                 if node.kind == "missing":
+                    clear(self._objects, key, node, claim)
                     self._objects.wait(self._objects.create(below(key, "zarr.json"), GROUP))
                 elif node.kind != "directory":
                     raise PathNotDirectoryError("another one has just saved a file here")
-
-    def _clear(self, key: str, node: Node) -> None:
-        """Delete what a killed save left where nothing is, and the claim is held."""
-        if node.occupied:
-            remove_value(self._objects, key, node)
 
     def _mark_root(self) -> None:
         """Make the root a group, once there is something in it."""
@@ -221,26 +218,27 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     def _delete_group(self, key: str) -> None:
         self._check_empty(key)
-        if self._settle(key):
-            self._check_empty(key)
-        self._remove_tree(key)
+        names = self._settled(key)
+        self._check_empty(key)
+        self._remove_tree(key, names)
 
-    def _settle(self, key: str) -> bool:
-        """Wait for those that save below a key, and clear up after the dead; tell if any were."""
-        found = False
-        while claims := claims_below(self._objects, key):
-            found = True
+    def _settled(self, key: str) -> list[str]:
+        """Wait for those that save below a key, and clear up after the dead; return the names."""
+        while True:
+            names = list(self._objects.wait(self._objects.below(key)))
+            places = [name.rpartition("/") for name in names]
+            claims = [f"{d}{s}{claimed_name(n)}" for d, s, n in places if is_temporary(n)]
+            if not claims:
+                return names
             for place in claims:
-                with self._changing(place) as (node, _):
-                    self._clear(place, node)
-        return found
+                with self._changing(below(key, place)) as (node, claim):
+                    if node.kind in ("missing", "file"):
+                        clear(self._objects, below(key, place), node, claim)
 
-    def _remove_tree(self, key: str) -> None:
-        self._settle(key)
-        if not remove_tree(self._objects, key) and self.is_dir(self._text(key)):
-            raise StorageWriteError(
-                "another tool made this folder, by a mark that fsspec cannot delete"
-            )
+    def _remove_tree(self, key: str, names: list[str]) -> None:
+        remove_tree(self._objects, key, names)
+        if "zarr.json" not in names and self._at(key).kind == "directory":
+            raise StorageWriteError("another tool made this folder, by a mark that stays")
 
     def _check_empty(self, key: str) -> None:
         names = self._objects.wait(self._nodes.names(key))
@@ -251,7 +249,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         with self._located(path):
             key, node = self._present(path)
             if node.kind == "directory":
-                self._remove_tree(key)
+                self._remove_tree(key, self._settled(key))
             else:
                 self.delete(path)
 
@@ -276,7 +274,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         with self._located(destination):
             if node.kind == "directory":
                 self._copy(origin, target, node)
-                self._remove_tree(origin)
+                self._remove_tree(origin, self._settled(origin))
                 return
             with self._changing(origin):
                 node = self._value_at(origin)
@@ -303,7 +301,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         while not done:
             with self._changing(target) as (there, claim):
                 self._check_replaced(there, overwrite=False)
-                self._clear(target, there)
+                clear(self._objects, target, there, claim)
                 if node.kind == "array":
                     done = copy_array(self._objects, source, target, node, claim)
                 else:
@@ -315,9 +313,9 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     def _copy_group(self, source: str, target: str) -> None:
         names = self._objects.wait(self._nodes.names(source))
-        with self._changing(target) as (there, _):
+        with self._changing(target) as (there, claim):
             self._check_replaced(there, overwrite=False)
-            self._clear(target, there)
+            clear(self._objects, target, there, claim)
             if not copy_group(self._objects, source, target):
                 raise PathExistsError("another one has just taken the path")
         for name in sorted(names.files | names.inner):

@@ -540,6 +540,23 @@ def test_what_cannot_be_taken_back_is_taken_over_by_the_next_save(
     assert place.keys() == ["a/c/0/0", "a/c/0/1", "a/zarr.json", "zarr.json"]
 
 
+def test_what_a_save_left_is_hidden_by_no_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save that was cut off left chunks, and then a file is saved at the path."""
+    token = b"left~.polystore-tmp~host~1~abc"
+    for path, exists in (("new.npy", False), ("old.npy", True)):
+        if exists:
+            place.store.save(np.array(["a"]), path)
+        place.put(f".polystore-tmp~{path}", token)
+        place.put(f"{path}/c/0/0", b"chunk")
+        assert place.store.exists(path) == exists
+        place.store.save(np.array(["b"]), path, overwrite=True)
+        assert place.store.load(path).tolist() == ["b"]
+    assert place.store.list_files("/") == ["/new.npy", "/old.npy"]
+    assert place.keys() == ["new.npy", "old.npy"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("arrives", [False, True])
 def test_a_publication_whose_answer_is_lost_is_looked_for(

@@ -220,7 +220,10 @@ def test_links_stay_in_their_file_system(places: dict[str, str], tmp_path: Path)
     assert store.list_dir(url) == ["new"]
 
 
-def test_the_file_manager_takes_urls(url: str) -> None:
+def test_the_file_manager_takes_urls(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     fm = FileManager(BackendRegistry.isolated())
     fm.save(IMAGE, f"{url}/d/img10", backend="zarr")
     fm.save_batch([IMAGE] * 2, [f"{url}/d/img2", f"{url}/d/sub/x"], backend="zarr")
@@ -230,6 +233,9 @@ def test_the_file_manager_takes_urls(url: str) -> None:
         f"{url}/d/sub/x",
     ]
     fm.copy(f"{url}/d/img2", f"{url}/new/img2", backend="zarr")
+    with pytest.raises(PathExistsError):
+        fm.copy(f"{url}/new", f"{url}top", backend="zarr")  # the top of a store always exists
     fm.move(f"{url}/new", "/moved", backend="zarr", to_backend="memory")
     assert np.array_equal(fm.load("/moved/img2", backend="memory"), IMAGE)
     assert not fm.exists(f"{url}/new", backend="zarr")
+    assert list(tmp_path.iterdir()) == []
