@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ from polystore.exceptions import (
 from polystore.remote_nodes import Node, below
 from polystore.remote_objects import RemoteObjects
 from polystore.remote_store import UnpublishedArray
-from polystore.zarr_arrays import GROUP, METADATA, ArrayOptions, Encoding
+from polystore.zarr_arrays import DOTTED, GROUP, METADATA, SLASHED, ArrayOptions, is_chunk
 
 __all__ = [
     "clear",
@@ -33,17 +32,11 @@ __all__ = [
     "copy_group",
     "put_array",
     "put_file",
-    "remove_tree",
+    "remove_group",
     "remove_value",
 ]
 
 _log = logging.getLogger(__name__)
-
-# Two ways to name chunks that share no name. An array takes the one that the array it replaces
-# has not, so that the chunks of both are there while readers still have the old metadata.
-_SLASHED: Encoding = {"name": "default", "separator": "/"}
-_DOTTED: Encoding = {"name": "v2", "separator": "."}
-_DOTTED_NAME = re.compile(r"\d+(\.\d+)*")
 
 
 def put_array(
@@ -65,12 +58,15 @@ def put_array(
     UnsupportedOperationError
         If a file is to be replaced in a store with true directories.
     """
-    encoding = _DOTTED if replaced.kind == "array" and _is_slashed(replaced) else _SLASHED
+    _check_kind(objects, replaced, "file", "array")
+    # The way that the array which is replaced has not, so that the chunks of both are there while
+    # readers still have the old metadata.
+    encoding = DOTTED if replaced.kind == "array" and _is_slashed(replaced) else SLASHED
     old: set[str] = set()
     if replaced.kind == "array":
         old = set(objects.wait(objects.below(key)))
         # What a killed save left, of which not all would be written again.
-        left = {name for name in old if _is_chunk(name, encoding)}
+        left = {name for name in old if is_chunk(name, encoding)}
         _delete(objects, key, left)
         old -= left
     else:
@@ -79,15 +75,11 @@ def put_array(
     try:
         attributes = _attributes(objects, key, replaced)
         options.write(store, array, replaced=attributes, encoding=encoding)
-    except BaseException as error:
+    except BaseException:
         store.stop()
         _take_back(objects, key, store.written, claim)
-        if isinstance(error.__cause__, FileExistsError | NotADirectoryError):
-            raise UnsupportedOperationError(
-                "in this store no array can take the place of a file; delete the file first"
-            ) from error
         raise
-    metadata = store.metadata["zarr.json"] + _generation()
+    metadata = _as_new(store.metadata["zarr.json"])
     new = replaced.kind != "array"
     _publish(objects, key, "zarr.json", metadata, store.written, claim, new=new)
     _tidy(objects, key, old - {"zarr.json"})
@@ -102,7 +94,10 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, clai
     ------
     PathExistsError
         If something took the path that was free.
+    UnsupportedOperationError
+        If an array is to be replaced in a store with true directories.
     """
+    _check_kind(objects, replaced, "array", "file")
     old: set[str] = set()
     if replaced.kind == "array":
         old = set(objects.wait(objects.below(key)))
@@ -117,10 +112,17 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, clai
     _tidy(objects, key, old - METADATA)
 
 
+def _check_kind(objects: RemoteObjects, replaced: Node, old: str, new: str) -> None:
+    if replaced.kind == old and not objects.is_flat:
+        raise UnsupportedOperationError(
+            f"in this store no {new} can take the place of an existing {old}; delete that first"
+        )
+
+
 def clear(objects: RemoteObjects, key: str, node: Node, claim: Claim) -> None:
-    """Delete what a save that was killed left below a key at which there is no array or group."""
+    """Delete the chunks that a save left which was killed, where there is no array."""
     if claim.inherited or node.occupied:
-        _delete(objects, key, objects.wait(objects.below(key)))
+        _delete(objects, key, filter(is_chunk, objects.wait(objects.below(key))))
 
 
 def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, claim: Claim) -> bool:
@@ -144,7 +146,7 @@ def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, cla
         if unchanged:
             raise StorageWriteError("a chunk was deleted while it was copied")
         return False
-    metadata = node.metadata or b""
+    metadata = _as_new(node.metadata or b"")
     _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
     return True
 
@@ -169,28 +171,28 @@ def remove_value(objects: RemoteObjects, key: str, node: Node) -> None:
         _delete(objects, key, [node.metadata_name])
         _delete(objects, key, set(names) - METADATA)
     else:
-        _delete(objects, key, names)
+        _delete(objects, key, filter(is_chunk, names))
         objects.wait(objects.delete([key]))
 
 
-def copy_group(objects: RemoteObjects, source: str, target: str) -> bool:
+def copy_group(objects: RemoteObjects, source: str, target: str, node: Node) -> bool:
     """Make a group of the same metadata at a free key; False if something took the key."""
-    names, _ = objects.wait(objects.entries(source))
-    marks = names & METADATA
-    first = "zarr.json" if "zarr.json" in marks or ".zgroup" not in marks else ".zgroup"
-    metadata = objects.wait(objects.get(below(source, first)))
-    if not objects.wait(objects.create(below(target, first), metadata or GROUP)):
-        return False
-    rest = marks - {first}
-    objects.wait(objects.copy((below(source, n), below(target, n)) for n in rest))
-    return True
+    if node.metadata is not None:
+        return objects.wait(objects.create(below(target, "zarr.json"), node.metadata))
+    old = objects.wait(objects.get(below(source, ".zgroup")))
+    if old is None:  # implied
+        return objects.wait(objects.create(below(target, "zarr.json"), GROUP))
+    attributes = objects.wait(objects.get(below(source, ".zattrs")))
+    if attributes is not None:
+        objects.wait(objects.put(below(target, ".zattrs"), attributes))
+    return objects.wait(objects.create(below(target, ".zgroup"), old))
 
 
-def remove_tree(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:
-    """Delete what lies below a key, metadata first, so that no array lacks chunks."""
-    metadata = {name for name in names if name.rpartition("/")[2] in METADATA}
-    _delete(objects, key, metadata)
-    _delete(objects, key, set(names) - metadata)
+def remove_group(objects: RemoteObjects, key: str) -> bool:
+    """Delete the metadata of a group; False if it is implied, and by a mark that stays."""
+    names, _ = objects.wait(objects.entries(key))
+    _delete(objects, key, names & METADATA)
+    return bool(names & METADATA) or not objects.wait(objects.is_marked(key))
 
 
 def _publish(
@@ -238,7 +240,7 @@ def _attributes(objects: RemoteObjects, key: str, replaced: Node) -> Mapping[str
 
 def _is_slashed(node: Node) -> bool:
     encoding = _parsed(node.metadata).get("chunk_key_encoding")
-    return isinstance(encoding, dict) and encoding.get("name") == _SLASHED["name"]
+    return isinstance(encoding, dict) and encoding.get("name") == SLASHED["name"]
 
 
 def _parsed(metadata: bytes | None) -> dict[str, Any]:
@@ -249,20 +251,15 @@ def _parsed(metadata: bytes | None) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _is_chunk(name: str, encoding: Encoding) -> bool:
-    if encoding is _DOTTED:
-        return _DOTTED_NAME.fullmatch(name) is not None
-    return name == "c" or name.startswith("c/")
+def _as_new(metadata: bytes) -> bytes:
+    """Return metadata with white space at the end that those of no other array have.
 
-
-def _generation() -> bytes:
-    """Return white space that no other array's metadata end with.
-
-    By it a reader tells an array from the next one at its path, also if both have the same
-    metadata. A field of its own would keep older versions of zarr from opening the array.
+    By it a reader tells an array from the next one at its path, also if all else is the same. A
+    field of its own would keep older versions of zarr from opening the array.
     """
     bits = int.from_bytes(os.urandom(8), "big")
-    return b"\n" + bytes(b" \t"[bits >> place & 1] for place in range(64))
+    mark = bytes(b" \t"[bits >> place & 1] for place in range(64))
+    return metadata.rstrip() + b"\n" + mark
 
 
 def _delete(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:

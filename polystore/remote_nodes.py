@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +10,7 @@ from polystore.atomic import is_temporary
 from polystore.claims import claim_of, claimed_name
 from polystore.paths import NameFilter
 from polystore.remote_objects import Found, RemoteObjects
-from polystore.zarr_arrays import METADATA, node_type
+from polystore.zarr_arrays import METADATA, is_chunk, node_type
 
 __all__ = ["Names", "Node", "Nodes", "below", "is_hidden", "parent_of"]
 
@@ -71,8 +70,8 @@ def is_hidden(name: str) -> bool:
 class Nodes:
     """Look at keys. Each look is a few requests, whatever the size of the tree.
 
-    An array has nothing below it. One without metadata, on which there is a claim, is being
-    saved and not there yet.
+    An array has nothing below it. Chunks without metadata, on which there is a claim, are of one
+    that is being saved and is not there yet.
 
     Parameters
     ----------
@@ -115,8 +114,8 @@ class Nodes:
         """Return the names in a directory."""
         objects, inner = await self._objects.entries(key)
         claimed = list({claimed_name(name) for name in objects if is_temporary(name)} & inner)
-        nodes = await self._objects.together(self._explicit(below(key, name)) for name in claimed)
-        inner -= {name for name, node in zip(claimed, nodes, strict=True) if node is None}
+        only = await self._objects.together(self._is_chunks(below(key, name)) for name in claimed)
+        inner -= {name for name, is_chunks in zip(claimed, only, strict=True) if is_chunks}
         files = (name for name in objects - inner if not is_hidden(name))
         return Names(frozenset(files), frozenset(inner))
 
@@ -133,14 +132,21 @@ class Nodes:
             # What is not wanted as an array need not be looked at, unless it may be a directory.
             wanted = (name for name in names.inner if recursive or selected(name))
             inner += (below(directory, name) for name in wanted)
-        nodes = await self._objects.together(map(self._explicit, inner))
-        deeper: list[str] = []
-        for key, node in zip(inner, nodes, strict=True):
-            if node is None or node.kind == "directory":
-                deeper.append(key)
-            elif selected(key.rpartition("/")[2]):
-                files.append(key)
-        return files, deeper
+        kinds = await self._objects.together(map(self._kind, inner))
+        files += (
+            key
+            for key, kind in zip(inner, kinds, strict=True)
+            if kind == "array" and selected(key.rpartition("/")[2])
+        )
+        deeper = (key for key, kind in zip(inner, kinds, strict=True) if kind == "directory")
+        return files, list(deeper)
+
+    async def _kind(self, key: str) -> Kind:
+        """Tell what is at a key that others lie below."""
+        node = await self._explicit(key)
+        if node is not None:
+            return node.kind
+        return "missing" if await self._is_unpublished(key) else "directory"
 
     async def _explicit(self, key: str) -> Node | None:
         """Return the node that has metadata, None where there are none."""
@@ -153,15 +159,24 @@ class Nodes:
     async def _is_reached(self, key: str) -> bool:
         """Tell whether the way to a directory leads through no array."""
         while key:
-            node, claim = await asyncio.gather(
-                self._explicit(key), self._objects.get(claim_of(key))
-            )
+            node = await self._explicit(key)
             if node is not None:
                 return node.kind == "directory"
-            if claim is not None:
+            if await self._is_unpublished(key):
                 return False
             key = parent_of(key)
         return True
+
+    async def _is_unpublished(self, key: str) -> bool:
+        """Tell whether what lies below a key without metadata is of an array that comes or goes."""
+        claim = await self._objects.get(claim_of(key))
+        return claim is not None and await self._is_chunks(key)
+
+    async def _is_chunks(self, key: str) -> bool:
+        """Tell whether there are but chunks below a key, or nothing any more."""
+        names = await self._objects.below(key)
+        chunks = all(is_chunk(n) or is_temporary(n.rpartition("/")[2]) for n in names)
+        return chunks and not await self._objects.is_marked(key)
 
 
 def _node(metadata: bytes) -> Node:

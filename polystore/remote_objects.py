@@ -36,6 +36,8 @@ T = TypeVar("T")
 _AT_ONCE = 32  # requests of one operation
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# Which hold an object at a key that others lie below.
+_FLAT = ("adlfs", "gcsfs", "obstore", "s3fs")
 # Whose `pipe_file(..., mode="create")` is one step.
 _CONDITIONAL = ("adlfs", "fsspec.implementations.memory", "gcsfs", "s3fs")
 # What S3, or a store that speaks its language, answers to a conditional put that lost.
@@ -95,6 +97,11 @@ class RemoteObjects:
     def lists(self) -> bool:
         """Whether a key is found by what lies below it; a web server tells nothing of that."""
         return not self._url.site.startswith(("http://", "https://"))
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether an object and others below its key can be there at once, as in no directory."""
+        return type(self._fs).__module__.startswith(_FLAT)
 
     def _open(self) -> None:
         scheme = self._url.site.partition("://")[0].rpartition("::")[2]
@@ -262,16 +269,23 @@ class RemoteObjects:
 
     async def below(self, key: str) -> dict[str, int]:
         """Return the size of every object below a key, by its name from there."""
-        try:
-            listed = await self._request("find", self._path(key), detail=True)
-        except PathNotFoundError as error:
-            self._raise_missing_bucket(error)
-            return {}
         found: dict[str, int] = {}
-        for path, info in listed.items():
+        for path, info in (await self._found(key)).items():
             name = self._below(key, path)
             if name:
                 found[name] = int(info.get("size") or 0)
+        return found
+
+    async def is_marked(self, key: str) -> bool:
+        """Tell whether a console has marked a folder at or below a key, which fsspec keeps."""
+        return any(path.endswith("/") for path in await self._found(key))
+
+    async def _found(self, key: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = await self._request("find", self._path(key), detail=True)
+        except PathNotFoundError as error:
+            self._raise_missing_bucket(error)
+            return {}
         return found
 
     def modified(self, key: str) -> float | None:

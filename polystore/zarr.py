@@ -81,7 +81,7 @@ class ZarrBackend(StorageBackend):
     - An array that was opened before it was overwritten loses its chunks, which then read as fill
       values. `load` notices, and reads again.
     - In stores with true directories (``memory://``, ``sftp://``) an array cannot take the place
-      of a file (`UnsupportedOperationError`).
+      of a file, nor a file that of an array (`UnsupportedOperationError`).
     - There are no links.
 
     A store that cannot be reached, or refuses, raises `StorageError` on reading and

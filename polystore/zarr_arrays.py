@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,12 +19,15 @@ from polystore.region import Region, as_index, check_region
 
 __all__ = [
     "DEFAULTS",
+    "DOTTED",
     "GROUP",
     "METADATA",
+    "SLASHED",
     "ArrayOptions",
     "Encoding",
     "Mode",
     "as_numbers",
+    "is_chunk",
     "node_type",
     "open_array",
     "open_node",
@@ -38,7 +42,13 @@ Encoding = Mapping[str, str]
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
+# Two ways to name chunks that share no name.
+SLASHED: Encoding = {"name": "default", "separator": "/"}
+DOTTED: Encoding = {"name": "v2", "separator": "."}
+
 _CHUNK = 2**20  # bytes, about
+_SLASHED_NAME = re.compile(r"c(/[0-9]+)*")
+_DOTTED_NAME = re.compile(r"[0-9]+(\.[0-9]+)*")
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
 
 
@@ -48,6 +58,15 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
         return None
     array = np.asarray(data)
     return array if array.dtype.kind in _KINDS else None
+
+
+def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
+    """Tell whether a key, from that of its array on, is one of a chunk; by default of either way.
+
+    Nothing else of a hierarchy has such a key: arrays and groups have metadata, and files a suffix.
+    """
+    slashed = _SLASHED_NAME.fullmatch(name) is not None and encoding is not DOTTED
+    return slashed or (_DOTTED_NAME.fullmatch(name) is not None and encoding is not SLASHED)
 
 
 def node_type(metadata: bytes) -> str | None:

@@ -21,7 +21,7 @@ from polystore.exceptions import (
     StorageWriteError,
 )
 from polystore.formats import format_of
-from polystore.paths import P
+from polystore.paths import NameFilter, P
 from polystore.region import Region, as_index, take_region
 from polystore.remote_arrays import (
     clear,
@@ -29,14 +29,21 @@ from polystore.remote_arrays import (
     copy_group,
     put_array,
     put_file,
-    remove_tree,
+    remove_group,
     remove_value,
 )
 from polystore.remote_batches import each
 from polystore.remote_nodes import Node, below, is_hidden, parent_of
 from polystore.remote_reading import RemoteReading
 from polystore.urls import Url
-from polystore.zarr_arrays import DEFAULTS, GROUP, ArrayOptions, as_numbers, write_region
+from polystore.zarr_arrays import (
+    DEFAULTS,
+    GROUP,
+    ArrayOptions,
+    as_numbers,
+    is_chunk,
+    write_region,
+)
 
 __all__ = ["RemoteZarr"]
 
@@ -210,35 +217,37 @@ class RemoteZarr(RemoteReading, StorageBackend):
             key, node = self._present(path)
             if node.kind == "directory":
                 self._delete_group(key)
-                return
-            with self._changing(key) as (node, _):
-                if node.kind not in ("array", "file"):
-                    raise PathNotFoundError("no such file or directory")
-                remove_value(self._objects, key, node)
+            elif not self._delete_value(key):
+                raise PathNotFoundError("no such file or directory")
+
+    def _delete_value(self, key: str) -> bool:
+        """Delete an array or a file; tell whether there was one."""
+        if is_chunk(key.rpartition("/")[2]) and self._at(key).kind == "missing":
+            return False  # listed while its array came or went: no claim may lie among chunks
+        with self._changing(key) as (node, _):
+            if node.kind not in ("array", "file"):
+                return False
+            remove_value(self._objects, key, node)
+            return True
 
     def _delete_group(self, key: str) -> None:
+        """Delete a directory in which nothing is, once those that save in it have ended."""
         self._check_empty(key)
-        names = self._settled(key)
-        self._check_empty(key)
-        self._remove_tree(key, names)
+        for place in self._claimed(key):
+            with self._changing(place) as (node, claim):
+                if node.kind in ("missing", "file"):
+                    clear(self._objects, place, node, claim)
+        with self._changing(key) as (node, _):
+            self._check_empty(key)
+            if self._claimed(key):
+                raise DirectoryNotEmptyError("somebody is saving into the directory")
+            if node.kind == "directory" and not remove_group(self._objects, key):
+                raise StorageWriteError("another tool made this folder, by a mark that stays")
 
-    def _settled(self, key: str) -> list[str]:
-        """Wait for those that save below a key, and clear up after the dead; return the names."""
-        while True:
-            names = list(self._objects.wait(self._objects.below(key)))
-            places = [name.rpartition("/") for name in names]
-            claims = [f"{d}{s}{claimed_name(n)}" for d, s, n in places if is_temporary(n)]
-            if not claims:
-                return names
-            for place in claims:
-                with self._changing(below(key, place)) as (node, claim):
-                    if node.kind in ("missing", "file"):
-                        clear(self._objects, below(key, place), node, claim)
-
-    def _remove_tree(self, key: str, names: list[str]) -> None:
-        remove_tree(self._objects, key, names)
-        if "zarr.json" not in names and self._at(key).kind == "directory":
-            raise StorageWriteError("another tool made this folder, by a mark that stays")
+    def _claimed(self, key: str) -> list[str]:
+        """Return the keys in a directory that there are claims on."""
+        names, _ = self._objects.wait(self._objects.entries(key))
+        return [below(key, claimed_name(name)) for name in names if is_temporary(name)]
 
     def _check_empty(self, key: str) -> None:
         names = self._objects.wait(self._nodes.names(key))
@@ -249,9 +258,27 @@ class RemoteZarr(RemoteReading, StorageBackend):
         with self._located(path):
             key, node = self._present(path)
             if node.kind == "directory":
-                self._remove_tree(key, self._settled(key))
-            else:
-                self.delete(path)
+                self._delete_tree(key)
+            elif not self._delete_value(key):
+                raise PathNotFoundError("no such file or directory")
+
+    def _delete_tree(self, key: str) -> None:
+        """Delete each value under its claim, or chunks of one saved meanwhile could go with it."""
+        while self._at(key).kind == "directory":
+            directories, values, waiting = [key], [], [key]
+            while waiting:
+                listing = self._nodes.files(waiting, NameFilter(), recursive=True)
+                files, waiting = self._objects.wait(listing)
+                values += files
+                directories += waiting
+            each(self._delete_value, values)
+            try:
+                for directory in reversed(directories):
+                    self._delete_group(directory)
+            except DirectoryNotEmptyError:  # by what was saved meanwhile
+                continue
+            return
+        self._delete_value(key)  # if that is what has taken its place
 
     def _present(self, path: P) -> tuple[str, Node]:
         key = self._key(path)
@@ -274,7 +301,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         with self._located(destination):
             if node.kind == "directory":
                 self._copy(origin, target, node)
-                self._remove_tree(origin, self._settled(origin))
+                self._delete_tree(origin)
                 return
             with self._changing(origin):
                 node = self._value_at(origin)
@@ -295,7 +322,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     def _copy(self, source: str, target: str, node: Node) -> None:
         if node.kind == "directory":
-            self._copy_group(source, target)
+            self._copy_group(source, target, node)
             return
         done = False
         while not done:
@@ -311,18 +338,18 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 with self._located(self._text(source)):
                     node = self._value_at(source)
 
-    def _copy_group(self, source: str, target: str) -> None:
+    def _copy_group(self, source: str, target: str, node: Node) -> None:
         names = self._objects.wait(self._nodes.names(source))
         with self._changing(target) as (there, claim):
             self._check_replaced(there, overwrite=False)
             clear(self._objects, target, there, claim)
-            if not copy_group(self._objects, source, target):
+            if not copy_group(self._objects, source, target, node):
                 raise PathExistsError("another one has just taken the path")
         for name in sorted(names.files | names.inner):
             child = below(source, name)
-            node = self._at(child)
-            if node.kind != "missing":
-                self._copy(child, below(target, name), node)
+            inner = self._at(child)
+            if inner.kind != "missing":
+                self._copy(child, below(target, name), inner)
 
 
 # Not in the body, which would register the class under the key.

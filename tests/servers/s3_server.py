@@ -15,6 +15,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 OPTIONS: dict[str, Any] = {"key": "test", "secret": "test"}
 
 
+_NAMING = ("PATH_INFO", "QUERY_STRING", "RAW_URI", "REQUEST_URI", "HTTP_X_AMZ_COPY_SOURCE")
+
+
 class Quiet(WSGIRequestHandler):
     def log_request(self, *arguments: Any) -> None:
         """Say nothing of each request."""
@@ -23,7 +26,7 @@ class Quiet(WSGIRequestHandler):
 class Mended:
     """Moto as S3 is: a conditional put is one step, and a key may hold a line feed.
 
-    Moto's routes match none, so that it keeps another character in its place.
+    Moto's routes match none, so that it keeps "^" in its place.
     """
 
     def __init__(self, application: Any) -> None:
@@ -31,13 +34,16 @@ class Mended:
         self.turn = threading.Lock()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        for name in ("PATH_INFO", "QUERY_STRING", "HTTP_X_AMZ_COPY_SOURCE"):
-            if name in environ:
-                environ[name] = environ[name].replace("\n", "\v").replace("%0A", "%0B")
+        for name in {*_NAMING} & {*environ}:
+            environ[name] = environ[name].replace("\n", "^").replace("%0A", "%5E")
         with self.turn:
-            return [
-                part.replace(b"%0B", b"%0A") for part in self.application(environ, start_response)
-            ]
+            return [_restored(part) for part in self.application(environ, start_response)]
+
+
+def _restored(part: bytes) -> bytes:
+    if not part.startswith(b"<?xml"):
+        return part
+    return part.replace(b"%5E", b"%0A").replace(b"^", b"\n")
 
 
 class S3Server:

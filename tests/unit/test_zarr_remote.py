@@ -208,18 +208,16 @@ def test_a_value_of_another_kind_takes_the_place(place: Place) -> None:
     assert place.keys() == ["zarr.json"]
 
 
-def test_where_a_file_bars_the_way_of_an_array_it_stays() -> None:
+def test_in_a_store_with_true_directories_it_does_not() -> None:
     store = ZarrBackend("memory://kinds")
-    words = np.array(["a", "b"])
-    store.save(words, "a.npy", overwrite=True)
-    with pytest.raises(UnsupportedOperationError, match="delete the file first"):
-        store.save(IMAGE, "a.npy", overwrite=True)
-    assert np.array_equal(store.load("a.npy"), words)
-    assert store.list_dir("/") == ["a.npy"]
-    store.delete("a.npy")
-    store.save(IMAGE, "a.npy")
-    store.save(words, "a.npy", overwrite=True)
-    assert np.array_equal(store.load("a.npy"), words)
+    words, numbers = np.array(["a", "b"]), np.arange(3)
+    for old, new in ((words, numbers), (numbers, words)):
+        store.save(old, "a.npy")
+        with pytest.raises(UnsupportedOperationError, match="delete that first"):
+            store.save(new, "a.npy", overwrite=True)
+        assert np.array_equal(store.load("a.npy"), old)
+        assert store.list_dir("/") == ["a.npy"]
+        store.delete("a.npy")
 
 
 def test_names_of_zarr_and_of_claims_cannot_be_taken(place: Place) -> None:
@@ -308,6 +306,28 @@ def test_arrays_of_format_2_and_implied_groups_are_read(place: Place) -> None:
     assert np.array_equal(store.load("deep/old/a"), IMAGE + 1)
     assert dict(store.open("deep/old/a").attrs) == {"unit": "um"}
     assert [key for key in place.keys("deep/old/a") if not key.startswith("c/")] == ["zarr.json"]
+
+
+def test_an_implied_group_is_no_free_path(place: Place) -> None:
+    """Not even for who holds the claim on it, whose own claim it is that lies there."""
+    place.put("deep/0/notes.json", b"[1]")
+    group = place.group(mode="w", path="wide/c")
+    group.create_array("0", shape=IMAGE.shape, dtype=IMAGE.dtype)[...] = IMAGE
+    place.files.rm_file(f"{place.path}/wide/zarr.json")
+    before = place.keys()
+    for path in ("deep", "deep/0", "wide"):
+        with pytest.raises(PathExistsError):
+            place.store.save(IMAGE, path)
+        with pytest.raises(PathIsDirectoryError):
+            place.store.save(IMAGE, path, overwrite=True)
+        assert place.store.ensure_directory(path) == f"/{path}"
+    assert place.keys() == before
+    place.put(".polystore-tmp~deep", b"left~.polystore-tmp~host~1~abc")
+    assert place.store.list_dir("/") == ["deep", "wide"]
+    assert place.store.load("deep/0/notes.json") == [1]
+    with pytest.raises(PathExistsError):
+        place.store.save(IMAGE, "deep")
+    assert place.keys() == before
 
 
 def test_a_folder_marked_by_a_console_is_a_directory(place: Place) -> None:
