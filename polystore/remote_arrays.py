@@ -64,7 +64,7 @@ def put_array(
     encoding = DOTTED if replaced.kind == "array" and _is_slashed(replaced) else SLASHED
     old: set[str] = set()
     if replaced.kind == "array":
-        old = set(objects.wait(objects.below(key)))
+        old = _parts(objects, key)
         # What a killed save left, of which not all would be written again.
         left = {name for name in old if is_chunk(name, encoding)}
         _delete(objects, key, left)
@@ -100,7 +100,7 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, clai
     _check_kind(objects, replaced, "array", "file")
     old: set[str] = set()
     if replaced.kind == "array":
-        old = set(objects.wait(objects.below(key)))
+        old = _parts(objects, key)
     else:
         clear(objects, key, replaced, claim)
     if replaced.kind != "missing":
@@ -133,8 +133,7 @@ def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, cla
     PathExistsError
         If something took the free key.
     """
-    names = objects.wait(objects.below(source))
-    first = [name for name in names if name != node.metadata_name]
+    first = _parts(objects, source) - {node.metadata_name}
     try:
         copied = _copied(objects, source, target, first)
         unchanged = objects.wait(objects.get(below(source, node.metadata_name))) == node.metadata
@@ -162,17 +161,22 @@ def _copied(objects: RemoteObjects, source: str, target: str, names: Iterable[st
 
 def remove_value(objects: RemoteObjects, key: str, node: Node) -> None:
     """Delete an array or a file, with what a killed save left; an array goes in one step."""
-    names = objects.wait(objects.below(key))
+    names = _parts(objects, key)
     if node.kind == "array":
         # First a file that it may hide, and metadata that may lie under its own.
-        hidden = METADATA - {node.metadata_name}
-        _delete(objects, key, hidden & set(names))
+        _delete(objects, key, names & METADATA - {node.metadata_name})
         objects.wait(objects.delete([key]))
         _delete(objects, key, [node.metadata_name])
-        _delete(objects, key, set(names) - METADATA)
+        _delete(objects, key, names - METADATA)
     else:
-        _delete(objects, key, filter(is_chunk, names))
+        _delete(objects, key, names - METADATA)
         objects.wait(objects.delete([key]))
+
+
+def _parts(objects: RemoteObjects, key: str) -> set[str]:
+    """Return the names that an array has, and none of what was saved below it by mischance."""
+    names = objects.wait(objects.below(key))
+    return {name for name in names if name in METADATA or is_chunk(name)}
 
 
 def copy_group(objects: RemoteObjects, source: str, target: str, node: Node) -> bool:

@@ -84,6 +84,16 @@ class Nodes:
 
     async def at(self, key: str) -> Node:
         """Return what lies at a key; the root is always a directory, if it is no array."""
+        node = await self._look(key)
+        # What is only implied may be an array that comes or goes between two requests.
+        while key and node.kind == "directory" and node.metadata is None:
+            again = await self._look(key)
+            if again == node:
+                break
+            node = again
+        return node
+
+    async def _look(self, key: str) -> Node:
         if any(is_hidden(name) for name in key.split("/")):
             return Node("missing")
         metadata = await self._objects.get(below(key, "zarr.json"))
@@ -93,7 +103,7 @@ class Nodes:
         node = await self._old(key, found)
         if node is not None:
             return node
-        if found is None:
+        if found is None or (found.kind == "file" and is_chunk(key.rpartition("/")[2])):
             return Node("missing")
         if not await self._is_reached(key if found.kind == "directory" else parent_of(key)):
             return Node("missing", occupied=found.kind == "directory")
@@ -116,7 +126,8 @@ class Nodes:
         claimed = list({claimed_name(name) for name in objects if is_temporary(name)} & inner)
         only = await self._objects.together(self._is_chunks(below(key, name)) for name in claimed)
         inner -= {name for name, is_chunks in zip(claimed, only, strict=True) if is_chunks}
-        files = (name for name in objects - inner if not is_hidden(name))
+        # No file has a name without a suffix, as chunks have of an array that comes or goes.
+        files = (name for name in objects - inner if not is_hidden(name) and not is_chunk(name))
         return Names(frozenset(files), frozenset(inner))
 
     async def files(

@@ -49,6 +49,7 @@ DOTTED: Encoding = {"name": "v2", "separator": "."}
 _CHUNK = 2**20  # bytes, about
 _SLASHED_NAME = re.compile(r"c(/[0-9]+)*")
 _DOTTED_NAME = re.compile(r"[0-9]+(\.[0-9]+)*")
+_CHUNK_NAME = re.compile(r"(c|[0-9]+)([./][0-9]+)*")  # of any way that zarr knows
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
 
 
@@ -61,12 +62,14 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
 
 
 def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
-    """Tell whether a key, from that of its array on, is one of a chunk; by default of either way.
+    """Tell whether a key, from that of its array on, is one of a chunk; by default in any way.
 
     Nothing else of a hierarchy has such a key: arrays and groups have metadata, and files a suffix.
     """
-    slashed = _SLASHED_NAME.fullmatch(name) is not None and encoding is not DOTTED
-    return slashed or (_DOTTED_NAME.fullmatch(name) is not None and encoding is not SLASHED)
+    if encoding is None:
+        return _CHUNK_NAME.fullmatch(name) is not None
+    pattern = _DOTTED_NAME if encoding is DOTTED else _SLASHED_NAME
+    return pattern.fullmatch(name) is not None
 
 
 def node_type(metadata: bytes) -> str | None:
