@@ -51,15 +51,3 @@ class TestRootedOnS3(All, VirtualPaths):
     def backend(self) -> ZarrBackend:
         server = s3_server()
         return ZarrBackend(server.place(), storage_options=server.options)
-
-
-class TestUnrootedOnS3(Readable):
-    deviations: ClassVar[dict[str, str]] = UNROOTED
-
-    @pytest.fixture
-    def backend(self) -> ZarrBackend:
-        return ZarrBackend(storage_options=s3_server().options)
-
-    @pytest.fixture
-    def root(self, backend: Any) -> str:
-        return str(backend.ensure_directory(s3_server().place()))

@@ -244,9 +244,11 @@ def test_every_sequence_does_what_the_model_does(
     monkeypatch.setattr(tempfile, "tempdir", folder)
     # A sequence is worth many single examples of other tests.
     examples = max(60, settings().max_examples // 10)
-    # The server takes milliseconds for a request, and memory:// a thread.
-    examples //= {"zarr on S3": 30, "zarr in memory://": 2}.get(kind, 1)
+    examples //= {"zarr on S3": 30, "zarr in memory://": 3}.get(kind, 1)  # a request takes time
+    steps = settings().stateful_step_count // (3 if kind == "zarr on S3" else 1)
     links = kind not in LINKLESS
     machine: Any = lambda: Machine(*BACKENDS[kind](), links=links)  # noqa: E731 - it wants a class
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=steps)
+    )
     shutil.rmtree(folder)
