@@ -278,6 +278,34 @@ def test_a_copy_is_made_in_the_store(place: Place, monkeypatch: pytest.MonkeyPat
     assert not [key for key in written if "/c/" in key or key.endswith("counts.json")][1:]
 
 
+def test_a_copy_is_told_from_what_was_there_before(place: Place) -> None:
+    """Or a reader of an array that is deleted, and copied to its path again, would not notice."""
+    place.store.save(IMAGE, "a", **CHUNKS)
+    seen = set()
+    for _ in range(2):
+        place.store.copy("a", "b")
+        seen.add(place.get("b/zarr.json"))
+        place.store.delete("b")
+    seen.add(place.get("a/zarr.json"))
+    assert len(seen) == 3
+    assert len({json.dumps(json.loads(metadata)) for metadata in seen}) == 1
+
+
+def test_what_lies_below_an_array_by_mischance_stays_whole(place: Place) -> None:
+    """Somebody saved below a directory whose place an array was taking."""
+    place.store.save(IMAGE, "x/below", parents=True, **CHUNKS)
+    place.store.save(IMAGE, "d", **CHUNKS)
+    place.files.copy(f"{place.path}/x/below", f"{place.path}/d/below", recursive=True)
+    place.store.copy("d", "copied")
+    assert np.array_equal(place.store.load("copied"), IMAGE)
+    assert not place.files.exists(f"{place.path}/copied/below")
+    place.store.save(IMAGE + 1, "d", overwrite=True, **CHUNKS)
+    assert np.array_equal(place.store.load("d"), IMAGE + 1)
+    place.store.delete("d")
+    assert place.store.is_dir("d")
+    assert np.array_equal(place.store.load("d/below"), IMAGE)
+
+
 # What others wrote
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from s3_server import s3_server
 
-from polystore import FileLockTimeoutError, PathExistsError, PathNotFoundError, ZarrBackend
+from polystore import (
+    FileLockTimeoutError,
+    PathExistsError,
+    PathNotFoundError,
+    StorageError,
+    StorageResolutionError,
+    ZarrBackend,
+)
 from polystore.atomic import temporary_name
 from polystore.claims import claim_of, claimed
 from polystore.remote_objects import RemoteObjects
@@ -343,3 +353,49 @@ def test_savers_of_several_kinds_at_one_path_do_not_both_win(store: ZarrBackend)
             found = "array"
         assert won == [found]
         assert store.list_files("/", f"{turn}*") == [f"/{path}"] * (found != "directory")
+
+
+def test_whatever_many_do_at_once_no_array_is_a_mixture() -> None:
+    place = f"memory://{uuid.uuid4().hex}"
+    paths = ["a", "d", "d/b", "e"]
+    end = time.monotonic() + 3
+    wrong: list[Any] = []
+    loaded: list[int] = []
+
+    def work(seed: int) -> None:
+        choose = random.Random(seed)
+        store = ZarrBackend(place)
+        while time.monotonic() < end:
+            path, other = choose.choice(paths), choose.choice(paths)
+            value = image(choose.randrange(1, 200))
+            operations: list[Any] = [
+                partial(store.save, value, path, parents=True, **CHUNKS),
+                partial(store.save, value, path, overwrite=True, **CHUNKS),
+                partial(store.ensure_directory, path),
+                partial(store.delete, path),
+                partial(store.delete_all, path),
+                partial(store.copy, path, other),
+                partial(store.move, path, other),
+                partial(store.list_files, "/", recursive=True),
+                partial(store.load, path),
+                partial(store.load, path),
+            ]
+            try:
+                found = choose.choice(operations)()
+            except StorageResolutionError:
+                continue
+            except StorageError as error:
+                wrong.append(error)
+                continue
+            if isinstance(found, np.ndarray):
+                loaded.append(int(found[0, 0]))
+                if not found.all() or (found != found[0, 0]).any():
+                    wrong.append((path, found))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(loaded) > 10
