@@ -30,7 +30,8 @@ class Node:
     old : bool
         Whether the metadata are those of format 2.
     occupied : bool
-        Of a missing one: whether a save that has not ended, or was killed, left objects below.
+        Of a missing one on which there is a claim: whether there are chunks below it, of a save
+        that has not ended, or was killed.
     """
 
     kind: Kind
@@ -105,8 +106,10 @@ class Nodes:
             return node
         if found is None or (found.kind == "file" and is_chunk(key.rpartition("/")[2])):
             return Node("missing")
-        if not await self._is_reached(key if found.kind == "directory" else parent_of(key)):
-            return Node("missing", occupied=found.kind == "directory")
+        if not await self._is_reached(parent_of(key)):
+            return Node("missing")
+        if found.kind == "directory" and await self._is_unpublished(key):
+            return Node("missing", occupied=True)
         return Node(found.kind)
 
     async def _old(self, key: str, found: Found | None) -> Node | None:
@@ -168,7 +171,7 @@ class Nodes:
         return None if metadata is None else Node("array", metadata, old=True)
 
     async def _is_reached(self, key: str) -> bool:
-        """Tell whether the way to a directory leads through no array."""
+        """Tell whether neither a directory nor what it lies in is an array."""
         while key:
             node = await self._explicit(key)
             if node is not None:

@@ -98,6 +98,8 @@ class RemoteZarr(RemoteReading, StorageBackend):
             self._make_groups(missing)
             with self._changing(key) as (node, claim):
                 self._check_replaced(node, overwrite=overwrite)
+                if node.kind == "missing":
+                    self._missing_parents(key, make=True)  # an array may be there by now
                 if array is None:
                     put_file(self._objects, key, encoded, node, claim)
                 else:
@@ -234,11 +236,13 @@ class RemoteZarr(RemoteReading, StorageBackend):
             with self._changing(place) as (node, claim):
                 if node.kind in ("missing", "file"):
                     clear(self._objects, place, node, claim)
-        with self._changing(key) as (node, _):
+        with self._changing(key) as (node, claim):
             self._check_empty(key)
             if self._claimed(key):
                 raise DirectoryNotEmptyError("somebody is saving into the directory")
-            if node.kind == "directory" and not remove_group(self._objects, key):
+            if node.kind == "missing":
+                clear(self._objects, key, node, claim)
+            elif node.kind == "directory" and not remove_group(self._objects, key):
                 raise StorageWriteError("another tool made this folder, by a mark that stays")
 
     def _claimed(self, key: str) -> list[str]:
@@ -268,12 +272,14 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 files, waiting = self._objects.wait(listing)
                 values += files
                 directories += waiting
-            each(self._delete_value, values)
+            deleted = any(each(self._delete_value, values))
             try:
                 for directory in reversed(directories):
                     self._delete_group(directory)
             except DirectoryNotEmptyError:  # by what was saved meanwhile
-                continue
+                if deleted:
+                    continue
+                raise
             return
         self._delete_value(key)  # if that is what has taken its place
 

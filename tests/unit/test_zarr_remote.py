@@ -358,6 +358,16 @@ def test_an_implied_group_is_no_free_path(place: Place) -> None:
     assert place.keys() == before
 
 
+def test_chunks_of_no_array_go_with_their_directory(place: Place) -> None:
+    for key in ("d/c/0/0", "d/c/0/1", "e/x/0.0", "e/x/1.0", "f/0"):
+        place.put(key, b"chunk")
+    assert place.store.list_files("/", recursive=True) == []
+    for path in ("d", "e"):
+        place.store.delete_all(path)
+    place.store.delete("f")
+    assert place.keys() == []
+
+
 def test_a_folder_marked_by_a_console_is_a_directory(place: Place) -> None:
     # Through fsspec no key can end with a slash.
     client = place.files.call_s3
