@@ -63,6 +63,9 @@ def as_url(path: P, *, backend: str | None = None) -> Url | None:
     found = _URL.fullmatch(text)
     if found is not None:
         scheme, authority, rest = found.groups()
+        if scheme == "memory" and not authority:  # where "memory:///a" is "memory://a"
+            authority, slash, rest = rest.lstrip("/").partition("/")
+            rest = slash + rest
         return Url(f"{scheme}://{authority}", rest)
     collapsed = _COLLAPSED.fullmatch(text)
     if collapsed is not None and not collapsed[2]:

@@ -63,6 +63,11 @@ def test_results_show_urls_as_urls(url: str) -> None:
     assert store.stat(f"{url}/d/e/a")["path"] == f"{url}/d/e/a"
     with pytest.raises(PathNotFoundError, match=f"{url}/none"):
         store.load(f"{url}/none")
+    same = f"{url}/d/b".replace("memory://", "memory:///")
+    with pytest.raises(PathExistsError):
+        store.save_batch([IMAGE] * 2, [f"{url}/d/b", same])
+    store.save(IMAGE, same)
+    assert store.list_files(f"{url}/d") == [f"{url}/d/b"]
 
 
 def test_a_root_and_urls_below_it_are_the_same_tree(url: str) -> None:
