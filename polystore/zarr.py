@@ -1,68 +1,96 @@
-"""The zarr backend: arrays as zarr arrays, directories as groups, other values as files."""
+"""The zarr backend: arrays as zarr arrays, in directories and in stores that URLs name."""
 
 from __future__ import annotations
 
-import errno
-import json
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zarr
-from zarr.abc.store import Store
 
-from polystore.atomic import (
-    exchange,
-    hidden_directory,
-    remove,
-    rename_new,
-    sweep_now,
-    sync_tree,
-    temporary_name,
-)
-from polystore.disk import DiskBackend
+from polystore.base import StorageBackend, check_batch
 from polystore.exceptions import (
-    CorruptDataError,
-    InvalidPathError,
-    PathIsDirectoryError,
-    UnsupportedFormatError,
+    MissingDependencyError,
+    PathMismatchError,
+    UnsupportedOperationError,
+    VFSTypeError,
 )
-from polystore.formats import MOST_DECODED, check_claim
-from polystore.paths import P
-from polystore.region import Region, check_region, forward
-from polystore.zarr_store import RootedStore
+from polystore.paths import P, as_text
+from polystore.progress import Progress
+from polystore.region import Region
+from polystore.remote.batches import save_together
+from polystore.remote.urls import Url, as_url
+from polystore.zarr_arrays import ArrayOptions, Mode
+from polystore.zarr_crossing import copy_across
+from polystore.zarr_local import LocalZarr
+
+if TYPE_CHECKING:
+    from polystore.zarr_remote import RemoteZarr
 
 __all__ = ["ZarrBackend"]
 
-_CHUNK = 2**20  # bytes, about
-_KINDS = "biufc"  # numbers, which every reader of zarr knows
-_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
-_HOLD = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
-_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
 
-
-class ZarrBackend(DiskBackend):
+class ZarrBackend(StorageBackend):
     """Store each array of numbers as a zarr array (format 3), and any other value as a file.
 
     Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
     every other reader of zarr opens. Other values lie beside the arrays, in the formats of
     `DiskBackend`. Arrays of formats 2 and 3 are read. Asking never creates anything.
 
-    A save is atomic: the array is written beside its place and takes it in one step.
+    A save is atomic. In a directory the array is written beside its place and takes it in one
+    step. In a store that a URL names, its chunks are written first, under names that the array it
+    replaces does not use, and its metadata last, in one put.
 
     Parameters
     ----------
     root : str or os.PathLike, optional
-        Without it, paths are those of the operating system. With it, paths form one tree rooted
-        at ``/`` that lies in this directory, and nothing outside it can be reached.
+        A directory, or the URL of a place in a store, such as ``"s3://bucket/plates"``. With it,
+        paths form one tree rooted at ``/`` that lies there, and nothing outside it can be
+        reached. Without it, paths are those of the operating system, and URLs.
+    storage_options : mapping, optional
+        For stores that URLs name: what fsspec's file system takes, such as ``key``, ``secret``
+        and ``client_kwargs`` for S3.
+
+    Raises
+    ------
+    PathMismatchError
+        If nothing is known that serves the URL's scheme. By every operation, if a path is a URL
+        and there is a root.
+    MissingDependencyError
+        If the package that serves it is missing: the extra ``remote`` brings fsspec, which serves
+        ``memory://``, and the extra ``s3`` what serves ``s3://`` too.
+
+    Notes
+    -----
+    In a store:
+
+    - URLs are given as `str`: a `pathlib.Path` takes a slash away from ``://``. Results show them
+      as URLs. A ``file://`` URL means the path that it names, and a chained URL of fsspec, such as
+      ``zip://::s3://bucket/plates.zip``, can be a root only.
+    - A bucket is never made. A directory is a group, or implied by what lies below it.
+    - Several processes may save one path. Each writer of a path first *claims* it, by an object
+      beside it that no listing shows; others wait for it, up to a minute
+      (`FileLockTimeoutError`). The claim of a process that has died is taken over, on its own
+      machine at once and on another one after a day. This rests on conditional puts, which
+      ``memory://``, s3fs, gcsfs and adlfs have. Through another file system, as through that of
+      obstore, two that begin in the same moment may both go on, and mix what they write.
+    - A save into a region works in place, and does not claim: saves into parts that share no
+      chunk may run at the same time, and none beside one that overwrites the array.
+    - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a
+      failure midway leaves a part of it.
+    - An array that was opened before it was overwritten loses its chunks, which then read as fill
+      values. `load` notices, and reads again.
+    - In stores with true directories (``memory://``, ``sftp://``) an array cannot take the place
+      of a file, nor a file that of an array (`UnsupportedOperationError`).
+    - There are no links.
+
+    A store that cannot be reached, or refuses, raises `StorageError` on reading and
+    `StorageWriteError` on writing, with the URL and the cause, never that nothing is there.
 
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> store = ZarrBackend(tempfile.mkdtemp())
     >>> store.save(np.arange(12).reshape(3, 4), "/plate/labels", parents=True)
     >>> store.load("/plate/labels", region=(slice(1, 2), slice(0, 2)))
@@ -70,40 +98,88 @@ class ZarrBackend(DiskBackend):
     >>> store.save({"cells": 3}, "/plate/counts.json")
     >>> store.list_dir("/plate")
     ['counts.json', 'labels']
+
+    In a store, here that of this process:
+
+    >>> anywhere = ZarrBackend()
+    >>> anywhere.save(np.arange(3), "memory://plates/1/labels", parents=True)
+    >>> anywhere.list_files("memory://plates/1")
+    ['memory://plates/1/labels']
+    >>> ZarrBackend("memory://plates").load("/1/labels")
+    array([0, 1, 2])
     """
 
     _backend_type = "zarr"
 
-    def __init__(self, root: P | None = None) -> None:
-        super().__init__(root)
-        with self._os_errors("/"):
-            if self._top and not os.listdir(self._top):
-                Path(self._top, "zarr.json").write_text(_GROUP, encoding="utf-8")
+    def __init__(
+        self, root: P | None = None, *, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._options = dict(storage_options or {})
+        self._local = LocalZarr()
+        self._sites: dict[str, RemoteZarr] = {}
+        self._root: LocalZarr | RemoteZarr | None = None
+        if root is None:
+            return
+        url = as_url(root, backend=self._backend_type)
+        if url is not None and url.local is None:
+            self._root = self._remote(url, rooted=True)
+            return
+        if storage_options:
+            raise VFSTypeError(
+                "storage_options are for a store that a URL names, and the root is a directory",
+                path=str(root),
+                backend=self._backend_type,
+            )
+        self._root = LocalZarr(root if url is None else url.local)
 
-    # What a value is
+    @classmethod
+    def portable_path(cls, path: P) -> str:
+        if as_url(path, backend=cls._backend_type) is not None:
+            return as_text(path)
+        return LocalZarr.portable_path(path)
 
-    def _is_value(self, place: str) -> bool:
-        return super()._is_value(place) or _is_array(place)
+    # The tree of a path
 
-    def _is_hidden(self, name: str) -> bool:
-        return name in _METADATA or super()._is_hidden(name)
+    def _tree(self, path: P) -> tuple[LocalZarr | RemoteZarr, str]:
+        """Return the tree that a path lies in, and the path as that takes it."""
+        text = as_text(path, backend=self._backend_type)
+        url = as_url(text, backend=self._backend_type)
+        if self._root is not None:
+            if url is not None:
+                raise PathMismatchError(
+                    "the paths of a backend with a root lie below it; ZarrBackend() takes URLs",
+                    path=text,
+                    backend=self._backend_type,
+                )
+            return self._root, text
+        if url is None:
+            return self._local, text
+        if url.local is not None:
+            return self._local, url.local
+        if url.chained:
+            raise PathMismatchError(
+                f"a chained URL names a store, and no path in it; ZarrBackend({text!r}) takes it",
+                path=text,
+                backend=self._backend_type,
+            )
+        if url.site not in self._sites:
+            self._sites[url.site] = self._remote(Url(url.site, ""), rooted=False)
+        return self._sites[url.site], text
 
-    def _check_name(self, path: P) -> None:
-        if os.path.basename(str(path).rstrip("/")) in _METADATA:
-            raise InvalidPathError("zarr keeps its own metadata under this name")
+    def _remote(self, url: Url, *, rooted: bool) -> RemoteZarr:
+        try:
+            from polystore.zarr_remote import RemoteZarr
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"URLs need the package {error.name!r}: pip install 'polystore-ray[remote]'",
+                path=url.site + url.path,
+                backend=self._backend_type,
+            ) from error
+        return RemoteZarr(url, self._options, rooted=rooted)
 
-    def _describe(self, place: str, path: P) -> dict[str, Any]:
-        if not _is_array(place):
-            return super()._describe(place, path)
-        facts: dict[str, Any] = {"size": _size(place)}
-        with suppress(CorruptDataError):  # a question is no place to complain
-            array = self._open_array(place)
-            facts |= {"shape": array.shape, "dtype": str(array.dtype)}
-        return facts
+    # Reading
 
-    # Arrays
-
-    def open(self, path: P, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any] | zarr.Group:
+    def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
         """Return the zarr array at `path`, for lazy work; of a directory, the zarr group.
 
         Parameters
@@ -123,37 +199,15 @@ class ZarrBackend(DiskBackend):
         Examples
         --------
         >>> import tempfile
+        >>> import numpy as np
         >>> store = ZarrBackend(tempfile.mkdtemp())
         >>> store.save(np.zeros((100, 100)), "/image", attributes={"unit": "um"})
         >>> array = store.open("/image")
         >>> array.chunks, dict(array.attrs)
         ((100, 100), {'unit': 'um'})
         """
-        with self._os_errors(path), self._places.existing(path) as place:
-            os.stat(place)
-            if os.path.isfile(place):
-                raise UnsupportedFormatError("the path is a file, neither an array nor a group")
-            store: Store | str = place
-            if self._top:
-                text = self._places.text(path)
-                store = RootedStore(self._top, text, read_only=mode == "r")
-            try:
-                opened: Any = zarr.open(store=store, mode=mode)
-            except FileNotFoundError as error:
-                raise UnsupportedFormatError("the directory is not a zarr group") from error
-            except Exception as error:
-                raise CorruptDataError(f"it cannot be opened ({error})") from error
-            return opened  # type: ignore[no-any-return]
-
-    def _store(self, place: str, *, read_only: bool) -> Store | str:
-        """Return what zarr opens a place with, out of which no link of a chunk leads."""
-        return RootedStore(place, read_only=read_only) if self._top else place
-
-    def _open_array(self, place: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-        try:
-            return zarr.open_array(store=self._store(place, read_only=mode == "r"), mode=mode)
-        except Exception as error:
-            raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
+        tree, text = self._tree(path)
+        return tree.open(text, mode)
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
@@ -179,51 +233,54 @@ class ZarrBackend(DiskBackend):
         CorruptDataError
             If the array's metadata or a chunk is damaged.
         """
-        while True:
-            with self._held(path) as is_still_there:
-                try:
-                    value = self._load(path, region)
-                except (CorruptDataError, PathIsDirectoryError):
-                    if is_still_there():
-                        raise
-                    continue
-                # Replaced while it was read, its missing chunks would have come as fill values.
-                if is_still_there():
-                    return value
+        tree, text = self._tree(path)
+        return tree.load(text, region=region)
 
-    def _load(self, path: P, region: Region | None) -> Any:
-        with self._existing_value(path) as place:
-            if not _is_array(place):
-                return super().load(path, region=region)
-            array = self._open_array(place)
-            part = ... if region is None else region
-            check_region(array.shape, part)
-            index, turn = forward(array.shape, part)
-            if region is None and array.nbytes > MOST_DECODED:
-                check_claim(array.nbytes, _size(place))
-            try:
-                return np.asarray(array[index])[turn]
-            except Exception as error:
-                raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
+    def load_batch(
+        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+    ) -> list[Any]:
+        """Return the values at `paths`, in their order; from a store several at a time."""
+        trees = [self._tree(path) for path in paths]
+        if len({id(tree) for tree, _ in trees}) != 1:
+            return super().load_batch(paths, region=region, progress=progress)
+        texts = [text for _, text in trees]
+        return trees[0][0].load_batch(texts, region=region, progress=progress)
 
-    @contextmanager
-    def _held(self, path: P) -> Iterator[Callable[[], bool]]:
-        """Hold what is at a path, so that nothing else is taken for it; give what asks for it."""
-        try:
-            with self._places.existing(path) as place:
-                held = os.open(place, _HOLD)
-        except OSError:
-            yield lambda: False
-            return
-        try:
-            yield lambda: self._is_at(path, os.fstat(held))
-        finally:
-            os.close(held)
+    def exists(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.exists(text)
 
-    def _is_at(self, path: P, status: os.stat_result) -> bool:
-        with suppress(OSError), self._places.existing(path) as place:
-            return os.path.samestat(os.stat(place), status)
-        return False
+    def is_file(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.is_file(text)
+
+    def is_dir(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.is_dir(text)
+
+    def is_symlink(self, path: P) -> bool:
+        tree, text = self._tree(path)
+        return tree.is_symlink(text)
+
+    def stat(self, path: P) -> dict[str, Any]:
+        tree, text = self._tree(path)
+        return tree.stat(text)
+
+    def list_dir(self, path: P) -> list[str]:
+        tree, text = self._tree(path)
+        return tree.list_dir(text)
+
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        tree, text = self._tree(path)
+        return tree.list_files(text, pattern, extensions, recursive)
+
+    # Writing
 
     def save(
         self,
@@ -257,7 +314,7 @@ class ZarrBackend(DiskBackend):
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array, in place: readers may see a part of it.
         durable : bool, default False
-            Whether to wait until the value would survive the loss of power.
+            Whether to wait until the value would survive the loss of power; a store always does.
         chunks, shards : tuple of int, optional
             Shapes; by default chunks of about 1 MiB, and no shards.
         compressors, filters : optional
@@ -272,162 +329,102 @@ class ZarrBackend(DiskBackend):
         PathExistsError
             If the path exists, unless `overwrite` or `region` is given.
         PathNotFoundError
-            If the parent is missing, unless `parents` is given.
+            If the parent is missing, unless `parents` is given; or the bucket.
         UnsupportedFormatError
             If the value is no array of numbers, and the suffix names no format that holds it; or
             if the options do not fit the array.
+        FileLockTimeoutError
+            If another writer of the path did not end in time, in a store.
         """
-        if region is not None:
-            self._save_region(data, path, region, durable=durable)
+        tree, text = self._tree(path)
+        tree.save(
+            data,
+            text,
+            overwrite=overwrite,
+            parents=parents,
+            region=region,
+            durable=durable,
+            options=ArrayOptions(chunks, shards, compressors, filters, fill_value, attributes),
+        )
+
+    def save_batch(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        /,
+        *args: Any,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        """Store `values` at `paths`, as `StorageBackend.save_batch`; in stores several at once."""
+        if all(isinstance(self._tree(path)[0], LocalZarr) for path in paths):
+            super().save_batch(values, paths, *args, progress=progress, **options)
             return
-        array = np.asarray(data) if isinstance(data, np.ndarray | np.generic) else None
-        if array is None or array.dtype.kind not in _KINDS or np.ma.isMaskedArray(data):
-            super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
-            return
-        with self._replacing(
-            path, overwrite=overwrite, parents=parents, durable=durable
-        ) as temporary:
-            os.mkdir(temporary)
-            try:
-                created = zarr.create_array(
-                    store=self._store(temporary, read_only=False),
-                    shape=array.shape,
-                    dtype=array.dtype,
-                    chunks=chunks or _chunks(array.shape, array.dtype.itemsize, shards),
-                    shards=shards,
-                    compressors=compressors,
-                    filters=filters,
-                    fill_value=fill_value,
-                    attributes=dict(self._attributes(path) if attributes is None else attributes),
-                )
-            except (TypeError, ValueError) as error:
-                raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
-            if array.size:
-                created[...] = array
-            if durable:
-                sync_tree(temporary)
+        self._check_batch(check_batch(values, paths, backend=self._backend_type), **options)
+        save_together(partial(self.save, **options), values, paths, progress)
 
-    def _attributes(self, path: P) -> dict[str, Any]:
-        """Return the attributes of the array that is replaced."""
-        with suppress(OSError, CorruptDataError), self._places.existing(path) as place:
-            if _is_array(place):
-                return dict(self._open_array(place).attrs)
-        return {}
+    def _check_batch(self, paths: list[str], **options: Any) -> None:
+        batches: dict[int, tuple[LocalZarr | RemoteZarr, list[str]]] = {}
+        for path in paths:
+            tree, text = self._tree(path)
+            batches.setdefault(id(tree), (tree, []))[1].append(text)
+        for tree, texts in batches.values():
+            tree.check_batch(texts, **options)
 
-    def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
-        with self._existing_value(path) as place:
-            if not _is_array(place):
-                super().save(data, path, region=region, durable=durable)
-                return
-            stored = self._open_array(place, "r+")
-            # As NumPy takes them: zarr would leave out what does not fit.
-            values = np.empty(check_region(stored.shape, region), stored.dtype)
-            try:
-                values[...] = data
-            except (TypeError, ValueError, OverflowError) as error:
-                raise UnsupportedFormatError(
-                    f"the value does not fit the region {region!r} of an array of shape "
-                    f"{stored.shape} and dtype {stored.dtype} ({error})"
-                ) from error
-            index, turn = forward(stored.shape, region)
-            stored[index] = values[turn]
-            if durable:
-                sync_tree(place)
+    def ensure_directory(self, path: P) -> str:
+        tree, text = self._tree(path)
+        return tree.ensure_directory(text)
 
-    @contextmanager
-    def _replacing(
-        self, path: P, *, overwrite: bool, parents: bool, durable: bool
-    ) -> Iterator[str]:
-        with self._located(path):
-            self._check_name(path)
-            # Asked first, or parents would be made inside an array.
-            self._check_save(str(path), overwrite=overwrite, parents=parents)
-        replacing = super()._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
-        with replacing as temporary:
-            yield temporary
+    def delete(self, path: P) -> None:
+        tree, text = self._tree(path)
+        tree.delete(text)
 
-    def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
-        directories = os.path.isdir(target) or os.path.isdir(temporary)
-        if not (overwrite and directories and os.path.lexists(target)):
-            try:
-                super()._publish(temporary, target, overwrite=overwrite and not directories)
-            except FileExistsError:
-                if not overwrite:
-                    raise
-                # Another save came first, and is replaced.
-                self._publish(temporary, target, overwrite=overwrite)
-            return
-        if not exchange(temporary, target):
-            # Where paths cannot be exchanged, a reader may for a moment find nothing.
-            aside = temporary_name(target)
-            os.rename(target, aside)
-            os.rename(temporary, target)
-            os.rename(aside, temporary)
-        if self._is_directory(temporary):  # a group came there since it was looked at
-            exchange(temporary, target)
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), target)
-        remove(temporary)
+    def delete_all(self, path: P) -> None:
+        tree, text = self._tree(path)
+        tree.delete_all(text)
 
-    @contextmanager
-    def _temporary(self, place: str) -> Iterator[str]:
-        # Hidden in a directory that is no group, since zarr lists arrays of any name.
-        with hidden_directory(place) as hidden:
-            yield f"{hidden}/new"
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        tree, text = self._tree(link)
+        origin, target = self._tree(source)
+        if origin is not tree:
+            raise UnsupportedOperationError(
+                "a link cannot lead into another store",
+                path=str(link),
+                backend=self._backend_type,
+            )
+        tree.create_symlink(target, text, overwrite=overwrite)
 
-    # Groups
+    def copy(self, source: P, destination: P) -> None:
+        """Copy a file, a tree or a link as a link; never overwrite, never make parents.
 
-    def _make_directory(self, place: str) -> None:
-        with self._temporary(place) as temporary:
-            os.mkdir(temporary)
-            Path(temporary, "zarr.json").write_text(_GROUP, encoding="utf-8")
-            rename_new(temporary, place)
+        From one store into another, and between a store and a directory, each value is loaded and
+        saved. An array keeps its attributes, chunks and fill value, and gets the default codecs; a
+        link to a file arrives as the file.
 
-    def _remove_directory(self, place: str) -> None:
-        sweep_now(place)
-        found = os.listdir(place)
-        # A temporary is a save that is going on.
-        if any(name not in _METADATA for name in found):
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
-        metadata = {Path(place, name): Path(place, name).read_bytes() for name in found}
-        for file in metadata:
-            file.unlink(missing_ok=True)
-        try:
-            os.rmdir(place)
-        except OSError:  # somebody saves into it since
-            for file, content in metadata.items():
-                file.write_bytes(content)
-            raise
+        Raises
+        ------
+        PathNotFoundError
+            If the source or the destination's parent is missing.
+        PathExistsError
+            If the destination exists.
+        InvalidPathError
+            If the destination is the source or lies in it.
+        UnsupportedOperationError
+            If a link to a directory would go into another store.
+        """
+        tree, text = self._tree(source)
+        other, target = self._tree(destination)
+        if other is tree:
+            tree.copy(text, target)
+        else:
+            copy_across(tree, text, other, target)
 
-
-def _is_array(place: str) -> bool:
-    if os.path.isfile(f"{place}/.zarray"):
-        return True
-    try:
-        metadata = json.loads(Path(place, "zarr.json").read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ValueError):
-        return False  # a question never fails: what cannot be looked at is not there
-    # A group has a zarr.json too.
-    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
-
-
-def _size(place: str) -> int:
-    return sum(file.lstat().st_size for file in Path(place).rglob("*") if file.is_file())
-
-
-def _chunks(
-    shape: tuple[int, ...], itemsize: int, shards: tuple[int, ...] | None = None
-) -> tuple[int, ...]:
-    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
-
-    The sides of a shard are divided by whole numbers, as zarr requires.
-    """
-    chunks = [max(1, side) for side in shards or shape]
-    while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
-        longest = chunks.index(max(chunks))
-        chunks[longest] = -(-chunks[longest] // 2)
-    if shards is not None:
-        chunks = [
-            next(side for side in range(wanted, 0, -1) if whole % side == 0)
-            for wanted, whole in zip(chunks, shards, strict=True)
-        ]
-    return tuple(chunks)
+    def move(self, source: P, destination: P) -> None:
+        """Move as `copy` copies; a tree within one directory in one step."""
+        tree, text = self._tree(source)
+        other, target = self._tree(destination)
+        if other is tree:
+            tree.move(text, target)
+        else:
+            copy_across(tree, text, other, target)
+            tree.delete_all(text)

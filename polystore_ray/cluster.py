@@ -121,7 +121,9 @@ class RayTransport(Transport):
                     path=path,
                     repeatable=True,
                 )
-            except HostLostError:
+            except HostLostError as error:
+                if error.actor and error.actor != actor_id(controller):
+                    raise  # what was lost is something that the controller was to wait for
                 self._turn_from(controller, deadline, path)
 
     def _turn_from(self, controller: Any, deadline: float, path: str | None) -> None:
@@ -179,7 +181,7 @@ class RayTransport(Transport):
             pinned = [volume.pin.remote(pins, patience) for _, volume in volumes]
             try:
                 self._of_store(partial(_publish, pins, packed, operation_id, pinned), path)
-            except (StoreUnavailableError, StaleVolumeError):
+            except (HostLostError, StaleVolumeError):
                 if time.monotonic() > deadline or not self._are_new(volumes, pinned):
                     raise
             except CallTimeoutError:

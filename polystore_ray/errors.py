@@ -22,7 +22,15 @@ class StoreUnavailableError(StorageError, ConnectionError):
 
 
 class HostLostError(StorageError):
-    """Signal that the process that ran the backend died; the call may have been executed."""
+    """Signal that the process that ran the backend died; the call may have been executed.
+
+    Attributes
+    ----------
+    actor : str
+        The id of the actor that died, where Ray tells it.
+    """
+
+    actor: str = ""
 
 
 class DataLostError(StorageError):

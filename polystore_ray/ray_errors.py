@@ -99,5 +99,8 @@ def translated(
             ours = KNOWN[known]
             meaning = _MEANING[ours].format(timeout=timeout)
             reason = str(error).strip().partition("\n")[0]
-            return ours(f"{meaning} ({type(error).__name__}: {reason})", path=path, backend=backend)
+            made = ours(f"{meaning} ({type(error).__name__}: {reason})", path=path, backend=backend)
+            if isinstance(made, HostLostError) and isinstance(error, ray_exceptions.RayActorError):
+                made.actor = error.actor_id or ""
+            return made
     return error

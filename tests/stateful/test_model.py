@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 from model import Model, Names
+from s3_server import s3_server
 
 from polystore import DiskBackend, MemoryBackend, StorageError, ZarrBackend
 from polystore_ray import RayBackendRegistry
@@ -64,10 +66,11 @@ def outcome(call: Callable[[], Any]) -> tuple[Any, str]:
 class Machine(RuleBasedStateMachine):
     """Do the same to a backend and to the model, and compare what comes of it."""
 
-    def __init__(self, backend: Any, top: str) -> None:
+    def __init__(self, backend: Any, top: str, *, links: bool = True) -> None:
         super().__init__()
         self.backend = backend
         self.top = top
+        self.links = links
         self.model = Model()
 
     def path(self, names: Names, between: str = "/") -> str:
@@ -173,6 +176,7 @@ class Machine(RuleBasedStateMachine):
             lambda: getattr(self.model, operation)(source, destination),
         )
 
+    @precondition(lambda self: self.links)
     @rule(source=PATH, link=PATH, overwrite=FLAG)
     def create_symlink(self, source: Names, link: Names, overwrite: bool) -> None:
         self.same(
@@ -208,6 +212,10 @@ def _shared(key: str, *, local: bool) -> Callable[[], tuple[Any, str]]:
     return make
 
 
+def _url(place: Callable[[], str], options: Callable[[], Any]) -> Callable[[], tuple[Any, str]]:
+    return lambda: (ZarrBackend(place(), storage_options=options()), "")
+
+
 BACKENDS: dict[str, Callable[[], tuple[Any, str]]] = {
     "memory": lambda: (MemoryBackend(), ""),
     "disk": _in_place(DiskBackend),
@@ -220,7 +228,10 @@ BACKENDS: dict[str, Callable[[], tuple[Any, str]]] = {
     "memory on Ray": _shared("memory", local=False),
     "disk on Ray": _shared("disk", local=False),
     "zarr on Ray": _shared("zarr", local=False),
+    "zarr in memory://": _url(lambda: f"memory://{uuid.uuid4().hex}", dict),
+    "zarr on S3": _url(lambda: s3_server().place(), lambda: s3_server().options),
 }
+LINKLESS = ("zarr in memory://", "zarr on S3")
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
@@ -233,6 +244,11 @@ def test_every_sequence_does_what_the_model_does(
     monkeypatch.setattr(tempfile, "tempdir", folder)
     # A sequence is worth many single examples of other tests.
     examples = max(60, settings().max_examples // 10)
-    machine: Any = lambda: Machine(*BACKENDS[kind]())  # noqa: E731 - it wants a class
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples))
+    examples //= {"zarr on S3": 30, "zarr in memory://": 3}.get(kind, 1)  # a request takes time
+    steps = settings().stateful_step_count // (3 if kind == "zarr on S3" else 1)
+    links = kind not in LINKLESS
+    machine: Any = lambda: Machine(*BACKENDS[kind](), links=links)  # noqa: E731 - it wants a class
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=steps)
+    )
     shutil.rmtree(folder)

@@ -1,0 +1,297 @@
+"""How values come into a store that has no rename, and go: an array's metadata last, or first.
+
+The caller holds the claim on the key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from polystore.exceptions import (
+    PathExistsError,
+    PathNotFoundError,
+    StorageError,
+    StorageWriteError,
+    UnsupportedOperationError,
+)
+from polystore.remote.claims import Claim
+from polystore.remote.nodes import Node, below
+from polystore.remote.objects import RemoteObjects
+from polystore.remote.store import UnpublishedArray
+from polystore.zarr_arrays import DOTTED, GROUP, METADATA, SLASHED, ArrayOptions, is_chunk
+
+__all__ = [
+    "clear",
+    "copy_array",
+    "copy_group",
+    "put_array",
+    "put_file",
+    "remove_group",
+    "remove_value",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def put_array(
+    objects: RemoteObjects,
+    key: str,
+    array: np.ndarray[Any, Any],
+    options: ArrayOptions,
+    replaced: Node,
+    claim: Claim,
+) -> None:
+    """Write an array: its chunks, then its metadata, which publish it in one put.
+
+    Raises
+    ------
+    PathExistsError
+        If something took the path that was free.
+    UnsupportedFormatError
+        If zarr refuses the options.
+    UnsupportedOperationError
+        If a file is to be replaced in a store with true directories.
+    """
+    _check_kind(objects, replaced, "file", "array")
+    # The way that the array which is replaced has not, so that the chunks of both are there while
+    # readers still have the old metadata.
+    encoding = DOTTED if replaced.kind == "array" and _is_slashed(replaced) else SLASHED
+    old: set[str] = set()
+    if replaced.kind == "array":
+        old = _parts(objects, key)
+        # What a killed save left, of which not all would be written again.
+        left = {name for name in old if is_chunk(name, encoding)}
+        _delete(objects, key, left)
+        old -= left
+    else:
+        clear(objects, key, replaced, claim)
+    store = UnpublishedArray(objects, key)
+    try:
+        attributes = _attributes(objects, key, replaced)
+        options.write(store, array, replaced=attributes, encoding=encoding)
+    except BaseException:
+        store.stop()
+        _take_back(objects, key, store.written, claim)
+        raise
+    metadata = _as_new(store.metadata["zarr.json"])
+    new = replaced.kind != "array"
+    _publish(objects, key, "zarr.json", metadata, store.written, claim, new=new)
+    _tidy(objects, key, old - {"zarr.json"})
+    if replaced.kind == "file":
+        _tidy(objects, "", {key})
+
+
+def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, claim: Claim) -> None:
+    """Write a file, in one put.
+
+    Raises
+    ------
+    PathExistsError
+        If something took the path that was free.
+    UnsupportedOperationError
+        If an array is to be replaced in a store with true directories.
+    """
+    _check_kind(objects, replaced, "array", "file")
+    old: set[str] = set()
+    if replaced.kind == "array":
+        old = _parts(objects, key)
+    else:
+        clear(objects, key, replaced, claim)
+    if replaced.kind != "missing":
+        objects.wait(objects.put(key, data))
+    elif not objects.wait(_created(objects, key, data)):
+        raise PathExistsError("another one has just taken the path")
+    # Only now is it seen: an array hides a file of its name.
+    _delete(objects, key, old & METADATA)
+    _tidy(objects, key, old - METADATA)
+
+
+def _check_kind(objects: RemoteObjects, replaced: Node, old: str, new: str) -> None:
+    if replaced.kind == old and not objects.is_flat:
+        raise UnsupportedOperationError(
+            f"in this store no {new} can take the place of an existing {old}; delete that first"
+        )
+
+
+def clear(objects: RemoteObjects, key: str, node: Node, claim: Claim) -> None:
+    """Delete the chunks that a save left which was killed, where there is no array."""
+    if claim.inherited or node.occupied:
+        _delete(objects, key, filter(is_chunk, objects.wait(objects.below(key))))
+
+
+def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, claim: Claim) -> bool:
+    """Copy an array to a free key, its chunks in the store itself; False if it changed meanwhile.
+
+    Raises
+    ------
+    PathExistsError
+        If something took the free key.
+    """
+    first = _parts(objects, source) - {node.metadata_name}
+    try:
+        copied = _copied(objects, source, target, first)
+        unchanged = objects.wait(objects.get(below(source, node.metadata_name))) == node.metadata
+    except BaseException:
+        _take_back(objects, target, first, claim)
+        raise
+    if not (copied and unchanged):
+        _take_back(objects, target, first, claim)
+        if unchanged:
+            raise StorageWriteError("a chunk was deleted while it was copied")
+        return False
+    metadata = _as_new(node.metadata or b"")
+    _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
+    return True
+
+
+def _copied(objects: RemoteObjects, source: str, target: str, names: Iterable[str]) -> bool:
+    """Copy objects; tell whether all of them were there."""
+    try:
+        objects.wait(objects.copy((below(source, n), below(target, n)) for n in names))
+    except PathNotFoundError:
+        return False
+    return True
+
+
+def remove_value(objects: RemoteObjects, key: str, node: Node) -> None:
+    """Delete an array or a file, with what a killed save left; an array goes in one step."""
+    names = _parts(objects, key)
+    if node.kind == "array":
+        # First a file that it may hide, and metadata that may lie under its own.
+        _delete(objects, key, names & METADATA - {node.metadata_name})
+        objects.wait(objects.delete([key]))
+        _delete(objects, key, [node.metadata_name])
+        _delete(objects, key, names - METADATA)
+    else:
+        _delete(objects, key, names - METADATA)
+        objects.wait(objects.delete([key]))
+
+
+def _parts(objects: RemoteObjects, key: str) -> set[str]:
+    """Return the names that an array has, and none of what was saved below it by mischance."""
+    names = objects.wait(objects.below(key))
+    return {name for name in names if name in METADATA or is_chunk(name)}
+
+
+def copy_group(objects: RemoteObjects, source: str, target: str, node: Node) -> bool:
+    """Make a group of the same metadata at a free key; False if something took the key."""
+    if node.metadata is not None:
+        return objects.wait(objects.create(below(target, "zarr.json"), node.metadata))
+    old = objects.wait(objects.get(below(source, ".zgroup")))
+    if old is None:  # implied
+        return objects.wait(objects.create(below(target, "zarr.json"), GROUP))
+    attributes = objects.wait(objects.get(below(source, ".zattrs")))
+    if attributes is not None:
+        objects.wait(objects.put(below(target, ".zattrs"), attributes))
+    return objects.wait(objects.create(below(target, ".zgroup"), old))
+
+
+def remove_group(objects: RemoteObjects, key: str) -> bool:
+    """Delete the metadata of a group; False if it is implied, and by a mark that stays."""
+    names, _ = objects.wait(objects.entries(key))
+    _delete(objects, key, names & METADATA)
+    return bool(names & METADATA) or not objects.wait(objects.is_marked(key))
+
+
+def _publish(
+    objects: RemoteObjects,
+    key: str,
+    name: str,
+    metadata: bytes,
+    written: Iterable[str],
+    claim: Claim,
+    *,
+    new: bool,
+) -> None:
+    """Put the metadata of chunks that were written, or take these back."""
+    place = below(key, name)
+    try:
+        if new:
+            done = objects.wait(_created(objects, place, metadata))
+        else:
+            objects.wait(objects.put(place, metadata))
+            done = True
+    except StorageWriteError:
+        claim.left = True  # until it is known whether the put, whose answer is lost, was done
+        if objects.wait(objects.get(place)) != metadata:
+            _take_back(objects, key, written, claim)
+            raise
+        claim.left, done = False, True
+    if not done:
+        _take_back(objects, key, written, claim)
+        raise PathExistsError("another one has just taken the path")
+
+
+async def _created(objects: RemoteObjects, key: str, data: bytes) -> bool:
+    # A put whose answer was lost, and that is tried again, finds itself.
+    return await objects.create(key, data) or await objects.get(key) == data
+
+
+def _attributes(objects: RemoteObjects, key: str, replaced: Node) -> Mapping[str, Any]:
+    if replaced.kind != "array":
+        return {}
+    if replaced.old:
+        return _parsed(objects.wait(objects.get(below(key, ".zattrs"))))
+    attributes = _parsed(replaced.metadata).get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _is_slashed(node: Node) -> bool:
+    encoding = _parsed(node.metadata).get("chunk_key_encoding")
+    return isinstance(encoding, dict) and encoding.get("name") == SLASHED["name"]
+
+
+def _parsed(metadata: bytes | None) -> dict[str, Any]:
+    try:
+        read = json.loads(metadata or b"")
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _as_new(metadata: bytes) -> bytes:
+    """Return metadata with white space at the end that those of no other array have.
+
+    By it a reader tells an array from the next one at its path, also if all else is the same. A
+    field of its own would keep older versions of zarr from opening the array.
+    """
+    bits = int.from_bytes(os.urandom(8), "big")
+    mark = bytes(b" \t"[bits >> place & 1] for place in range(64))
+    return metadata.rstrip() + b"\n" + mark
+
+
+def _delete(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:
+    keys = [below(key, name) for name in names]
+    if keys:
+        objects.wait(objects.delete(keys))
+
+
+def _take_back(objects: RemoteObjects, key: str, names: Iterable[str], claim: Claim) -> None:
+    """Delete what was written, while an error is on its way to the caller."""
+    # Until it is done: chunks with neither metadata nor a claim would look like a group.
+    claim.left = True
+    try:
+        _delete(objects, key, names)
+    except StorageError as error:
+        _log.warning(
+            "%s/%s: what was written stays, until the next save (%s)", objects.url, key, error
+        )
+    else:
+        claim.left = False
+
+
+def _tidy(objects: RemoteObjects, key: str, names: set[str]) -> None:
+    """Delete what no reader sees any more. The save is done, whether this works or not."""
+    try:
+        _delete(objects, key, names & METADATA)
+        _delete(objects, key, names - METADATA)
+    except StorageError as error:
+        _log.warning(
+            "%s/%s: what was replaced stays, until the next save (%s)", objects.url, key, error
+        )

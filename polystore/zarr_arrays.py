@@ -1,0 +1,269 @@
+"""Zarr arrays, wherever they lie: what is one, how it is created, read and written into."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+
+from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
+from polystore.formats import MOST_DECODED, check_claim
+from polystore.region import Region, check_region, forward
+
+__all__ = [
+    "DEFAULTS",
+    "DOTTED",
+    "GROUP",
+    "METADATA",
+    "SLASHED",
+    "ArrayOptions",
+    "Encoding",
+    "Mode",
+    "as_numbers",
+    "is_chunk",
+    "node_type",
+    "open_array",
+    "open_node",
+    "read_array",
+    "write_region",
+]
+
+Mode = Literal["r", "r+"]
+Encoding = Mapping[str, str]
+"""How the key of a chunk is made, as `zarr.create_array` takes it."""
+
+METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
+
+# Two ways to name chunks that share no name.
+SLASHED: Encoding = {"name": "default", "separator": "/"}
+DOTTED: Encoding = {"name": "v2", "separator": "."}
+
+_CHUNK = 2**20  # bytes, about
+_SLASHED_NAME = re.compile(r"c(/[0-9]+)*")
+_DOTTED_NAME = re.compile(r"[0-9]+(\.[0-9]+)*")
+_CHUNK_NAME = re.compile(r"(c|[0-9]+)([./][0-9]+)*")  # of any way that zarr knows
+_KINDS = "biufc"  # numbers, which every reader of zarr knows
+
+
+def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
+    """Return `data` as the array that zarr stores, None for what is no array of numbers."""
+    if not isinstance(data, np.ndarray | np.generic) or np.ma.isMaskedArray(data):
+        return None
+    array = np.asarray(data)
+    return array if array.dtype.kind in _KINDS else None
+
+
+def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
+    """Tell whether a key, from that of its array on, is one of a chunk; by default in any way.
+
+    Nothing else of a hierarchy has such a key: arrays and groups have metadata, and files a suffix.
+    """
+    if encoding is None:
+        return _CHUNK_NAME.fullmatch(name) is not None
+    pattern = _DOTTED_NAME if encoding is DOTTED else _SLASHED_NAME
+    return pattern.fullmatch(name) is not None
+
+
+def node_type(metadata: bytes) -> str | None:
+    """Return what the bytes of a ``zarr.json`` say there is, None where they cannot be read."""
+    try:
+        read = json.loads(metadata)
+    except ValueError:
+        return None
+    found = read.get("node_type") if isinstance(read, dict) else None
+    return found if isinstance(found, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayOptions:
+    """How an array is stored; each option as `zarr.create_array` takes it.
+
+    Parameters
+    ----------
+    chunks, shards : tuple of int, optional
+        Shapes; by default chunks of about 1 MiB, and no shards.
+    compressors, filters : optional
+        Codecs.
+    fill_value : scalar, optional
+        The value of chunks that were never written.
+    attributes : mapping, optional
+        The array's attributes; by default those of the array that is replaced.
+    """
+
+    chunks: tuple[int, ...] | None = None
+    shards: tuple[int, ...] | None = None
+    compressors: Any = "auto"
+    filters: Any = "auto"
+    fill_value: Any = None
+    attributes: Mapping[str, Any] | None = None
+
+    def write(
+        self,
+        store: Store | str,
+        array: np.ndarray[Any, Any],
+        *,
+        replaced: Mapping[str, Any],
+        encoding: Encoding | None = None,
+    ) -> None:
+        """Write a new array into an empty store.
+
+        Parameters
+        ----------
+        store : zarr.abc.store.Store or str
+            Where; a directory, or a store of this array alone.
+        array : numpy.ndarray
+            What.
+        replaced : mapping
+            The attributes of the array whose place it takes.
+        encoding : mapping, optional
+            How the keys of its chunks are made.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If zarr refuses the options.
+        """
+        attributes = replaced if self.attributes is None else self.attributes
+        try:
+            created = zarr.create_array(
+                store=store,
+                shape=array.shape,
+                dtype=array.dtype,
+                chunks=self.chunks or _chunks(array.shape, array.dtype.itemsize, self.shards),
+                shards=self.shards,
+                compressors=self.compressors,
+                filters=self.filters,
+                fill_value=self.fill_value,
+                attributes=dict(attributes),
+                chunk_key_encoding=encoding,  # type: ignore[arg-type]
+            )
+            if array.size:
+                created[...] = array
+        except StorageError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
+
+
+DEFAULTS = ArrayOptions()
+
+
+def open_node(store: Store | str, mode: Mode) -> zarr.Array[Any] | zarr.Group:
+    """Return the array or the group in a store; nothing is made.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If there is neither.
+    CorruptDataError
+        If its metadata is damaged.
+    """
+    try:
+        opened: Any = zarr.open(store=store, mode=mode)
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise UnsupportedFormatError("the directory is not a zarr group") from error
+    except Exception as error:
+        raise CorruptDataError(f"it cannot be opened ({error})") from error
+    return opened  # type: ignore[no-any-return]
+
+
+def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
+    """Return the array in a store.
+
+    Raises
+    ------
+    CorruptDataError
+        If its metadata is damaged.
+    """
+    try:
+        return zarr.open_array(store=store, mode=mode)
+    except StorageError:
+        raise
+    except Exception as error:
+        raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
+
+
+def read_array(store: Store | str, region: Region | None, stored: Callable[[], int]) -> Any:
+    """Return the array in a store, or a part of it; no more chunks than that touches are read.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store or str
+        Where.
+    region : int, slice, ... or tuple of them, optional
+        The part.
+    stored : callable
+        Returns the bytes that are stored; called only if the array claims to be very large.
+
+    Raises
+    ------
+    VFSTypeError
+        If the array has no such part.
+    CorruptDataError
+        If its metadata or a chunk is damaged.
+    """
+    array = open_array(store)
+    part = ... if region is None else region
+    check_region(array.shape, part)
+    index, turn = forward(array.shape, part)
+    if region is None and array.nbytes > MOST_DECODED:
+        check_claim(array.nbytes, stored())
+    try:
+        return np.asarray(array[index])[turn]
+    except StorageError:
+        raise
+    except Exception as error:
+        raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
+
+
+def write_region(store: Store | str, region: Region, data: Any) -> None:
+    """Write into a part of the array in a store, in place.
+
+    Raises
+    ------
+    VFSTypeError
+        If the array has no such part.
+    UnsupportedFormatError
+        If the value does not fit it.
+    """
+    stored = open_array(store, "r+")
+    # As NumPy takes them: zarr would leave out what does not fit.
+    values = np.empty(check_region(stored.shape, region), stored.dtype)
+    try:
+        values[...] = data
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsupportedFormatError(
+            f"the value does not fit the region {region!r} of an array of shape "
+            f"{stored.shape} and dtype {stored.dtype} ({error})"
+        ) from error
+    index, turn = forward(stored.shape, region)
+    stored[index] = values[turn]
+
+
+def _chunks(
+    shape: tuple[int, ...], itemsize: int, shards: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
+
+    The sides of a shard are divided by whole numbers, as zarr requires.
+    """
+    chunks = [max(1, side) for side in shards or shape]
+    while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
+        longest = chunks.index(max(chunks))
+        chunks[longest] = -(-chunks[longest] // 2)
+    if shards is not None:
+        chunks = [
+            next(side for side in range(wanted, 0, -1) if whole % side == 0)
+            for wanted, whole in zip(chunks, shards, strict=True)
+        ]
+    return tuple(chunks)
