@@ -373,6 +373,7 @@ class RayTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=answered_in,
+            hosts_lost=self._of_store(lambda leader: leader.deaths.remote()),
             nodes=tuple(parts),
             **facts,
         )
