@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
-# The steps of Python that change a file system, or look at one.
+# The functions that change a file system; the last is Python's, since ctypes tells no profiler.
 _STEPS = frozenset(
-    f"os.{name}"
-    for name in (
-        "chmod",
-        "link",
-        "listdir",
-        "mkdir",
-        "remove",
-        "rename",
-        "rmdir",
-        "scandir",
-        "symlink",
-        "truncate",
-        "utime",
-    )
-) | {"open"}
+    {"chmod", "copy_file_range", "fchmod", "flush", "fsync", "ftruncate", "link", "mkdir", "open"}
+    | {"remove", "rename", "replace", "rmdir", "sendfile", "symlink", "tofile", "truncate"}
+    | {"unlink", "utime", "write", "writelines"}
+    | {"_renameat2"}
+)
 _RAN, _FAILED = 0, 70
 
 
@@ -72,34 +65,27 @@ def killed_after(seconds: float, function: Callable[..., object], *arguments: An
     return not _ended(child)
 
 
-def killed_at(step: int, top: str, function: Callable[..., object], *arguments: Any) -> bool:
-    """Run a function in a process that kills itself at a step in a directory; False if it ended.
+def killed_at(step: int, function: Callable[..., object], *arguments: Any) -> bool:
+    """Run a function in a process that kills itself at a step; False if it ended before.
 
-    Steps are what Python reports to audit hooks before it does them. Those that name only a file
-    in an open directory count wherever they are.
+    A step is a call that may change a file system, in whatever thread; it is not done any more.
     """
-    return not _ended(_fork(_dying, step, top, function, *arguments))
+    return not _ended(_fork(_dying, step, function, *arguments))
 
 
-def _dying(step: int, top: str, function: Callable[..., object], *arguments: Any) -> None:
-    left = step
+def _dying(step: int, function: Callable[..., object], *arguments: Any) -> None:
+    left = itertools.count(step, -1)
 
-    def count(event: str, details: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event not in _STEPS or not _concerns(top, details):
+    def count(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and not isinstance(called.__self__, str | bytes | list | set):
+            name = called.__name__
+        elif event == "call":
+            name = frame.f_code.co_name
+        else:
             return
-        if left == 0:
+        if name in _STEPS and next(left) == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
 
-    sys.addaudithook(count)
+    threading.setprofile(count)
+    sys.setprofile(count)
     function(*arguments)
-
-
-def _concerns(top: str, details: tuple[Any, ...]) -> bool:
-    place = details[0]
-    if isinstance(place, bytes):
-        place = os.fsdecode(place)
-    if isinstance(place, str):
-        return place.startswith((top, "/proc/self/fd/")) or not place.startswith("/")
-    return isinstance(place, int)

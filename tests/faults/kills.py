@@ -33,9 +33,10 @@ from watching import (
 
 import polystore.image_formats
 from polystore import PathNotFoundError
+from polystore.formats import format_of
 
-# Or each child would import them.
-IMPORTED = (numpy.ma, tifffile, polystore.image_formats)
+# Or each child would import them, and look for plug-ins.
+READY = (numpy.ma, tifffile, polystore.image_formats, format_of("a.npy"))
 
 MOST_STEPS = 1000
 LARGEST_FILE = 2**26  # bytes; a mistake fills no disk
@@ -70,7 +71,7 @@ def _killed_at_steps(kind: str, name: str, folder: str, chosen: Iterable[int]) -
 
     for kills, step in enumerate(chosen):
         run(begin)
-        killed = killed_at(step, top, lambda: operation.do(KINDS[kind](top)))
+        killed = killed_at(step, lambda: operation.do(KINDS[kind](top)))
         try:
             run(check)
         except AssertionError as error:

@@ -165,7 +165,7 @@ OPERATIONS = {
         one_of("link.npy", OLD, NEW),
     ),
     "update a document": Operation(
-        lambda tree: atomic_write_json(document(OLD), of_the_system(tree)),
+        lambda tree: atomic_write_json(document(OLD, 20), of_the_system(tree)),
         update,
         updated_or_not_and_free,
     ),

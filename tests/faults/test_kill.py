@@ -16,7 +16,7 @@ import pytest
 from watching import KINDS
 
 SCRIPT = Path(__file__).with_name("kills.py")
-STRIDES = {"disk": 2, "rooted disk": 5, "zarr": 20, "rooted zarr": 40}
+STRIDES = {"disk": 5, "rooted disk": 12, "zarr": 30, "rooted zarr": 50}
 KILLS, KILLS_OF_A_SOAK = 8, 400
 
 
