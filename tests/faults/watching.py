@@ -24,6 +24,10 @@ class Tree:
     top: str  # as the operating system calls the directory
     inside: str  # as the backend calls it
 
+    @property
+    def is_zarr(self) -> bool:
+        return isinstance(self.backend, ZarrBackend)
+
     def path(self, path: str = "") -> str:
         return f"{self.inside}/{path}".rstrip("/") or "/"
 
@@ -66,8 +70,12 @@ def whole(value: Any) -> int:
 
 
 def no_listing_shows_a_temporary(tree: Tree) -> None:
-    seen = [*everything_listed(tree), *members_of_zarr(tree)]
-    assert not [name for name in seen if PREFIX in name], seen
+    no_temporary_among(everything_listed(tree))
+    no_temporary_among(members_of_zarr(tree))
+
+
+def no_temporary_among(names: list[str]) -> None:
+    assert not [name for name in names if PREFIX in name], names
 
 
 def everything_listed(tree: Tree) -> list[str]:
@@ -86,7 +94,7 @@ def everything_listed(tree: Tree) -> list[str]:
 
 def members_of_zarr(tree: Tree) -> list[str]:
     """Return what zarr itself lists of a tree of zarr."""
-    if not isinstance(tree.backend, ZarrBackend):
+    if not tree.is_zarr:
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what lies beside arrays, and is no part of zarr
