@@ -155,12 +155,15 @@ class DiskBackend(LocalBackend):
             data, overwrite = array, True
         with self._located(path):
             chosen = self._format(path)
-        replacing = self._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
-        with replacing as temporary, open(temporary, "xb") as file:
-            chosen.save(file, data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+
+        def write(temporary: str) -> None:
+            with open(temporary, "xb") as file:
+                chosen.save(file, data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+
+        self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
 
 def _is_compressed(path: P) -> bool:

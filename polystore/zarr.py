@@ -6,27 +6,23 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
+from zarr.storage import LocalStore
 
-from polystore.atomic import (
-    exchange,
-    hidden_directory,
-    remove,
-    rename_new,
-    sync_tree,
-    temporary_name,
-)
+from polystore.atomic import PREFIX, hidden_directory, remove, sweep_now, sync_tree
+from polystore.descent import held
 from polystore.disk import DiskBackend
 from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
+    PathIsDirectoryError,
     StorageError,
     UnsupportedFormatError,
 )
@@ -34,12 +30,17 @@ from polystore.formats import MOST_DECODED, check_claim
 from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region, check_region, forward
-from polystore.zarr_store import RootedStore
+from polystore.renames import put, rename_new
+from polystore.zarr_store import RootedStore, held_store
 
 __all__ = ["ZarrBackend"]
 
+T = TypeVar("T")
+
 _CHUNK = 2**20  # bytes, about
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
+# What cannot be said of a path that leads nowhere.
+_OF_SOMETHING = (CorruptDataError, PathIsDirectoryError, UnsupportedFormatError)
 _METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 _GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
 
@@ -82,7 +83,45 @@ class ZarrBackend(DiskBackend):
     # What a value is
 
     def _is_value(self, place: str) -> bool:
-        return super()._is_value(place) or _is_array(place)
+        asked = _identity(place)
+        while not (super()._is_value(place) or _is_array(place)):
+            found = _identity(place)
+            if found == asked:
+                return False
+            asked = found  # replaced meanwhile
+        return True
+
+    def _is_directory(self, place: str) -> bool:
+        while True:
+            asked = _identity(place)
+            if not super()._is_directory(place):
+                return False
+            if _identity(place) == asked:
+                return True
+
+    def is_file(self, path: P) -> bool:
+        return self._of_one(path, super().is_file)
+
+    def is_dir(self, path: P) -> bool:
+        return self._of_one(path, super().is_dir)
+
+    def stat(self, path: P) -> dict[str, Any]:
+        return self._of_one(path, super().stat)
+
+    def _of_one(self, path: P, question: Callable[[P], T]) -> T:
+        """Ask until the path leads to the same before and after: an array half deleted is none."""
+        asked = self._led_to(path)
+        while True:
+            answer = question(path)
+            found = self._led_to(path)
+            if found == asked:
+                return answer
+            asked = found
+
+    def _led_to(self, path: P) -> tuple[int, int] | None:
+        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
+            return _identity(place)
+        return None
 
     def _is_hidden(self, name: str) -> bool:
         return name in _METADATA or super()._is_hidden(name)
@@ -144,13 +183,15 @@ class ZarrBackend(DiskBackend):
                 raise CorruptDataError(f"it cannot be opened ({error})") from error
             return opened  # type: ignore[no-any-return]
 
-    def _store(self, place: str, *, read_only: bool) -> Store | str:
-        """Return what zarr opens a place with, out of which no link of a chunk leads."""
-        return RootedStore(place, read_only=read_only) if self._top else place
+    def _store(self, place: str, *, read_only: bool) -> Store:
+        """Return what zarr opens a place with; below a root no link of a chunk leads out of it."""
+        kind = RootedStore if self._top else LocalStore
+        return held_store(kind, place, read_only=read_only)
 
     def _open_array(self, place: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+        store = self._store(place, read_only=mode == "r")
         try:
-            return zarr.open_array(store=self._store(place, read_only=mode == "r"), mode=mode)
+            return zarr.open_array(store=store, mode=mode)
         except Exception as error:
             raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
 
@@ -183,7 +224,7 @@ class ZarrBackend(DiskBackend):
             try:
                 value = self._load(path, region)
             except StorageError as error:
-                passing = generation is None and isinstance(error, CorruptDataError)
+                passing = generation is None and isinstance(error, _OF_SOMETHING)
                 if self._generation(path) == generation and not passing:
                     raise
                 continue
@@ -195,16 +236,18 @@ class ZarrBackend(DiskBackend):
         with self._existing_value(path) as place:
             if not _is_array(place):
                 return super().load(path, region=region)
-            array = self._open_array(place)
-            part = ... if region is None else region
-            check_region(array.shape, part)
-            index, turn = forward(array.shape, part)
-            if region is None and array.nbytes > MOST_DECODED:
-                check_claim(array.nbytes, _size(place))
-            try:
-                return np.asarray(array[index])[turn]
-            except Exception as error:
-                raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
+            return self._load_array(place, ... if region is None else region)
+
+    def _load_array(self, place: str, region: Region) -> Any:
+        array = self._open_array(place)
+        check_region(array.shape, region)
+        index, turn = forward(array.shape, region)
+        if region is ... and array.nbytes > MOST_DECODED:
+            check_claim(array.nbytes, _size(place))
+        try:
+            return np.asarray(array[index])[turn]
+        except Exception as error:
+            raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
 
     def _generation(self, path: P) -> tuple[int, int] | None:
         """Return what tells one value at a path from the next, None where there is none."""
@@ -272,9 +315,8 @@ class ZarrBackend(DiskBackend):
         if array is None or array.dtype.kind not in _KINDS or np.ma.isMaskedArray(data):
             super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
             return
-        with self._replacing(
-            path, overwrite=overwrite, parents=parents, durable=durable
-        ) as temporary:
+
+        def write(temporary: str) -> None:
             os.mkdir(temporary)
             try:
                 created = zarr.create_array(
@@ -294,6 +336,8 @@ class ZarrBackend(DiskBackend):
                 created[...] = array
             if durable:
                 sync_tree(temporary)
+
+        self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
     def _attributes(self, path: P) -> dict[str, Any]:
         """Return the attributes of the array that is replaced."""
@@ -335,20 +379,17 @@ class ZarrBackend(DiskBackend):
             yield temporary
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
-        directories = os.path.isdir(target) or os.path.isdir(temporary)
-        if not (overwrite and directories and os.path.lexists(target)):
-            super()._publish(temporary, target, overwrite=overwrite and not directories)
+        if not overwrite:
+            rename_new(temporary, target)
             return
-        if not exchange(temporary, target):
-            # Where paths cannot be exchanged, a reader may for a moment find nothing.
-            aside = temporary_name(target)
-            os.rename(target, aside)
-            os.rename(temporary, target)
-            os.rename(aside, temporary)
-        if self._is_directory(temporary):  # a group came there since it was looked at
-            exchange(temporary, target)
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), target)
-        remove(temporary)
+        replaced = put(temporary, target, self._check_no_group)
+        if replaced:
+            remove(replaced)
+
+    def _check_no_group(self, place: str) -> None:
+        os.stat(place)
+        if self._is_directory(place):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), place)
 
     @contextmanager
     def _temporary(self, place: str) -> Iterator[str]:
@@ -365,14 +406,19 @@ class ZarrBackend(DiskBackend):
             rename_new(temporary, place)
 
     def _remove_directory(self, place: str) -> None:
-        # Its metadata is in the way of rmdir, and somebody may save into it meanwhile.
-        self._check_empty(place)
-        with self._temporary(place) as aside:
-            os.rename(place, aside)
+        sweep_now(place)
+        with held(place) as directory, hidden_directory(place) as aside:
+            self._check_empty(directory)
+            # It is in the way of rmdir, which alone knows whether somebody saves there meanwhile.
+            for name in _METADATA:
+                with suppress(FileNotFoundError):
+                    os.rename(f"{directory}/{name}", f"{aside}/{PREFIX}{name}")
             try:
-                self._check_empty(aside)
+                os.rmdir(place)
             except OSError:
-                rename_new(aside, place)
+                for name in os.listdir(aside):
+                    with suppress(OSError):  # deleted by another, or made again
+                        rename_new(f"{aside}/{name}", f"{directory}/{name.removeprefix(PREFIX)}")
                 raise
 
     def _check_empty(self, place: str) -> None:
@@ -389,6 +435,15 @@ def _is_array(place: str) -> bool:
         return False  # a question never fails: what cannot be looked at is not there
     # A group has a zarr.json too.
     return isinstance(metadata, dict) and metadata.get("node_type") == "array"
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    """Return what tells apart two things that have one name after another; None for nothing."""
+    try:
+        status = os.stat(place)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _size(place: str) -> int:

@@ -34,16 +34,16 @@ def saving(path: str, value: Any, **options: Any) -> Act:
 def generation(tree: Tree, path: str) -> int | None:
     """Return the generation of the whole value at a path, None where there is none."""
     try:
-        found = tree.backend.load(tree.path(path))
+        return whole(tree.backend.load(tree.path(path)))
     except PathNotFoundError:
-        assert not tree.backend.exists(tree.path(path))
         return None
-    return whole(found)
 
 
 def one_of(path: str, *allowed: int | None) -> Act:
     def check(tree: Tree) -> None:
-        assert generation(tree, path) in allowed
+        found = generation(tree, path)
+        assert found in allowed
+        assert tree.backend.exists(tree.path(path)) == (found is not None)
 
     return check
 
