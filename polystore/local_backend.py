@@ -37,7 +37,7 @@ from polystore.exceptions import (
 from polystore.local_source import LocalSource
 from polystore.os_errors import missing_below_files
 from polystore.paths import MOST_LINKS, P, as_text, check_distinct, display
-from polystore.renames import publish_file, put, rename_new
+from polystore.renames import publish_file, put, rename_new, replace_only
 from polystore.trees import copy_tree, delete_tree
 
 __all__ = ["LocalBackend"]
@@ -143,12 +143,20 @@ class LocalBackend(LocalSource, StorageBackend):
             raise path_exists(display(path), self._backend_type)
 
     def _replace(
-        self, path: P, write: Callable[[str], None], *, parents: bool, **options: bool
+        self,
+        path: P,
+        write: Callable[[str], None],
+        *,
+        overwrite: bool,
+        parents: bool,
+        durable: bool,
     ) -> None:
         """Put what `write` makes of the name of a temporary in the place of `path`."""
 
         def attempt() -> None:
-            with self._replacing(path, parents=parents, **options) as temporary:
+            with self._replacing(
+                path, overwrite=overwrite, parents=parents, durable=durable
+            ) as temporary:
                 write(temporary)
 
         if parents:
@@ -158,9 +166,18 @@ class LocalBackend(LocalSource, StorageBackend):
 
     @contextmanager
     def _replacing(
-        self, path: P, *, overwrite: bool, parents: bool, durable: bool
+        self,
+        path: P,
+        *,
+        overwrite: bool,
+        parents: bool,
+        durable: bool,
+        known: os.stat_result | None = None,
     ) -> Iterator[str]:
-        """Give the name of a temporary that takes the place of `path` when the block ends well."""
+        """Give the name of a temporary that takes the place of `path` when the block ends well.
+
+        It takes that of a `known` file alone, if one is given.
+        """
         text = as_text(path, backend=self._backend_type)
         made: list[str] = []
 
@@ -183,7 +200,10 @@ class LocalBackend(LocalSource, StorageBackend):
                         yield temporary
                         if overwrite:
                             keep_mode(place, temporary)
-                        self._publish(temporary, place, overwrite=overwrite)
+                        if known is None:
+                            self._publish(temporary, place, overwrite=overwrite)
+                        else:
+                            replace_only(known, temporary, place)
                     if durable:
                         sync_directory(directory)
             except (FileNotFoundError, NotADirectoryError):

@@ -11,9 +11,13 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-__all__ = ["exchange", "publish_file", "put", "rename_new"]
+__all__ = ["ReplacedError", "exchange", "publish_file", "put", "rename_new", "replace_only"]
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
+
+
+class ReplacedError(Exception):
+    """What was to be replaced was replaced by another."""
 
 
 def publish_file(temporary: str, target: str, *, overwrite: bool) -> None:
@@ -92,6 +96,34 @@ def put(new: str, place: str, replaceable: Callable[[str], None]) -> str | None:
             exchange(new, place)  # something else came since it was looked at
             raise
         return new
+
+
+def replace_only(known: os.stat_result, new: str, place: str) -> None:
+    """Put a file in the place of a known one.
+
+    Raises
+    ------
+    ReplacedError
+        If another has taken its place, and keeps it.
+    FileNotFoundError
+        If nothing is there any more.
+    """
+    if not os.path.samestat(os.lstat(place), known):
+        raise ReplacedError
+    placed = os.lstat(new)
+    if not exchange(new, place):
+        os.replace(new, place)  # not Linux: the check and the rename are two steps
+        return
+    found = os.lstat(new)
+    if os.path.samestat(found, known):
+        os.unlink(new)
+        return
+    while True:  # another came between: it is put back, unless yet another came by then
+        before, placed = placed, found
+        exchange(new, place)
+        found = os.lstat(new)
+        if os.path.samestat(found, before):
+            raise ReplacedError
 
 
 def _displace(new: str, place: str) -> str | None:

@@ -368,13 +368,13 @@ class ZarrBackend(DiskBackend):
 
     @contextmanager
     def _replacing(
-        self, path: P, *, overwrite: bool, parents: bool, durable: bool
+        self, path: P, *, overwrite: bool, parents: bool, **options: Any
     ) -> Iterator[str]:
         with self._located(path):
             self._check_name(path)
             # Asked first, or parents would be made inside an array.
             self._check_save(str(path), overwrite=overwrite, parents=parents)
-        replacing = super()._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
+        replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
 
