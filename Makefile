@@ -6,7 +6,11 @@ BIN = $(VENV)/bin
 OLDEST = .venv-oldest
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test check docs bench test-oldest clean
+# Of `make soak`: the seed of all it chooses, and which of its tests to run, as of `pytest -k`.
+SEED ?= $(shell date +%s)
+ONLY ?=
+
+.PHONY: help demo test check docs bench soak test-oldest clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -32,6 +36,10 @@ docs: $(VENV)/.all  ## Build the documentation and run its examples
 bench: $(VENV)/.all  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
+
+soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
+	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults --hypothesis-profile=soak \
+		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests --ignore tests/docs

@@ -59,7 +59,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if _soaking(config):
-        terminalreporter.section("what was done")
+        seed = config.getoption("--hypothesis-seed")
+        terminalreporter.section(f"what was done, from the seed {seed}")
         for what, count in config.stash.get(_DONE, Counter()).items():
             terminalreporter.line(f"{count:>10,} {what}")
 
