@@ -139,6 +139,11 @@ def updated_or_not_and_free(tree: Tree) -> None:
     assert called
 
 
+def others_can_save_regions(tree: Tree) -> None:
+    one_of("a.npy", OLD, NEW)(tree)
+    saving("a.npy", NEW, region=...)(tree)
+
+
 OPERATIONS = {
     "save": Operation(nothing, saving("a.npy", image(NEW)), one_of("a.npy", None, NEW)),
     "save in new directories": Operation(
@@ -173,9 +178,7 @@ OPERATIONS = {
 IN_FILES = {
     # Of zarr a region is written in place.
     "save a region": Operation(
-        saving("a.npy", image(OLD)),
-        saving("a.npy", NEW, region=...),
-        one_of("a.npy", OLD, NEW),
+        saving("a.npy", image(OLD)), saving("a.npy", NEW, region=...), others_can_save_regions
     ),
 }
 
