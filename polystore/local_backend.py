@@ -253,9 +253,7 @@ class LocalBackend(LocalSource, StorageBackend):
         with self._present(path) as place:
             if not _is_real_directory(place):
                 os.unlink(place)
-            elif self._is_value(place):
-                self._take_away(place)
-            else:
+            elif not (self._is_value(place) and self._take_away(place, self._is_value)):
                 self._remove_directory(place)
 
     def delete_all(self, path: P) -> None:
@@ -265,8 +263,11 @@ class LocalBackend(LocalSource, StorageBackend):
             else:
                 os.unlink(place)
 
-    def _take_away(self, directory: str) -> None:
-        """Delete a directory with all that is in it: nobody sees a part of it."""
+    def _take_away(self, directory: str, is_meant: Callable[[str], bool] = os.path.lexists) -> bool:
+        """Delete a directory with all that is in it: nobody sees a part of it.
+
+        False if it is not what is meant, since another took its place.
+        """
         with self._temporary(directory) as aside:
             try:
                 os.rename(directory, aside)
@@ -274,13 +275,17 @@ class LocalBackend(LocalSource, StorageBackend):
                 if error.errno != errno.EXDEV:
                     raise
                 delete_tree(directory)  # of a layer below, as containers have, that cannot move
-                return
+                return True
+            if not is_meant(aside):
+                rename_new(aside, directory)
+                return False
             try:
                 delete_tree(aside)
             except BaseException:
                 with suppress(OSError):
                     rename_new(aside, directory)
                 raise
+            return True
 
     def copy(self, source: P, destination: P) -> None:
         for _ in range(MOST_ATTEMPTS):

@@ -129,6 +129,22 @@ def test_what_is_saved_into_a_directory_that_was_empty_keeps_it(
     assert not store.exists("d")
 
 
+@pytest.mark.parametrize("store", ["zarr", "rooted zarr"], indirect=True)
+def test_a_group_that_took_the_place_of_an_array_is_not_deleted_as_one(
+    store: Any, meanwhile: Meanwhile
+) -> None:
+    store.save(OLD, "a")
+
+    def act() -> None:
+        store.delete("a")
+        store.save(NEW, "a/b", parents=True)
+
+    meanwhile(os, "rename", act)
+    with pytest.raises(DirectoryNotEmptyError):
+        store.delete("a")
+    assert (store.load("a/b") == NEW).all()
+
+
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
 def test_a_copy_is_whole_when_a_part_of_its_source_goes(
     store: Any, meanwhile: Meanwhile, change: str
