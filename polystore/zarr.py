@@ -286,7 +286,8 @@ class ZarrBackend(DiskBackend):
         parents : bool, default False
             Whether to make missing directories, as groups.
         region : int, slice, ... or tuple of them, optional
-            Write into this part of the stored array, in place: readers may see a part of it.
+            Write into this part of the stored array, in place: readers may see a part of it, and
+            of two that write into one chunk at once, one may undo what the other wrote.
         durable : bool, default False
             Whether to wait until the value would survive the loss of power.
         chunks, shards : tuple of int, optional
@@ -387,7 +388,7 @@ class ZarrBackend(DiskBackend):
             remove(replaced)
 
     def _check_no_group(self, place: str) -> None:
-        os.stat(place)
+        os.lstat(place)
         if self._is_directory(place):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), place)
 
