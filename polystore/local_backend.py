@@ -347,9 +347,13 @@ class LocalBackend(LocalSource, StorageBackend):
 
     @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[str]:
-        with self._os_errors(path), self._places.itself(path) as place:
+        with self._located(path):
             self._check_name(path)
             self._check_own_names(path)
+            # Not every value is a file through which the system finds no way.
+            if self._is_blocked(os.path.dirname(self._places.text(path))):
+                raise PathNotDirectoryError("a part of the path is a file")
+        with self._os_errors(path), self._places.itself(path) as place:
             with suppress(FileNotFoundError, NotADirectoryError):
                 _check_free(place, over_link=over_link)
             parent = os.path.dirname(place) or "."
