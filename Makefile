@@ -6,7 +6,11 @@ BIN = $(VENV)/bin
 OLDEST = .venv-oldest
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test check docs bench test-oldest clean
+# Of `make soak`: the seed of all it chooses, and which of its tests to run, as of `pytest -k`.
+SEED ?= $(shell date +%s)
+ONLY ?=
+
+.PHONY: help demo test check docs bench soak test-oldest clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -34,6 +38,10 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/picture.py
+
+soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
+	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults --hypothesis-profile=soak \
+		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
 import socket
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +25,7 @@ from polystore.exceptions import (
 )
 from polystore.os_errors import os_errors
 from polystore.paths import P, as_text
+from polystore.renames import publish_file
 from polystore.trees import delete_tree
 
 __all__ = [
@@ -34,15 +33,12 @@ __all__ = [
     "atomic_update_json",
     "atomic_write",
     "atomic_write_json",
-    "exchange",
     "file_lock",
     "hidden_directory",
     "is_left",
     "is_temporary",
     "keep_mode",
-    "publish_file",
     "remove",
-    "rename_new",
     "sweep",
     "sweep_now",
     "sync_directory",
@@ -55,8 +51,6 @@ PREFIX = ".polystore-tmp"
 _SWEPT_EVERY = 60.0  # seconds, for one directory and process
 _MOST_SWEPT = 10_000  # directories that are remembered
 _FOREIGN_AGE = 24 * 3600.0  # seconds after which one of another machine or boot counts as left
-
-_NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
 
 _swept: dict[str, float] = {}
 
@@ -160,69 +154,6 @@ def is_left(name: str, modified: Callable[[], float]) -> bool:
     except OSError:
         return False
     return False
-
-
-def publish_file(temporary: str, target: str, *, overwrite: bool) -> None:
-    """Give a written temporary its name, at once; of several without `overwrite`, one wins.
-
-    Raises
-    ------
-    FileExistsError
-        If the target exists, unless `overwrite`.
-    """
-    if overwrite:
-        os.replace(temporary, target)
-    else:
-        rename_new(temporary, target)
-
-
-def rename_new(one: str, other: str) -> None:
-    """Rename a file, link or directory to a name that is free.
-
-    Raises
-    ------
-    FileExistsError
-        If the name is taken. Where the system has neither ``renameat2`` nor hard links, the check
-        and the rename are two steps.
-    """
-    if _renameat2(one, other, _NOREPLACE):
-        return
-    try:
-        os.link(one, other, follow_symlinks=False)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if os.path.lexists(other):
-            raise FileExistsError(errno.EEXIST, "the path exists", other) from error
-        os.rename(one, other)
-    else:
-        os.unlink(one)
-
-
-def exchange(one: str, other: str) -> bool:
-    """Exchange two existing paths in one step; False where it cannot be done (not Linux)."""
-    return _renameat2(one, other, _EXCHANGE)
-
-
-def _renameat2(one: str, other: str, flag: int) -> bool:
-    """Rename with a flag of Linux; False where there is no such thing."""
-    function = _libc_renameat2()
-    if function is None:
-        return False
-    at_cwd = -100
-    if function(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), flag) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), other)
-
-
-@cache
-def _libc_renameat2() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def sync_directory(directory: str) -> None:

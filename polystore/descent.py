@@ -5,9 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
-__all__ = ["Descent"]
+__all__ = ["HELD", "Descent", "held"]
+
+HELD = os.path.isdir("/proc/self/fd")
+"""Whether what is held open has a path, which stays when it is moved."""
 
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 
@@ -71,3 +76,19 @@ class Descent:
 def _identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
+
+
+@contextmanager
+def held(directory: str) -> Iterator[str]:
+    """Give a path of a directory that stays when it is moved, and leads nowhere once it is gone.
+
+    Where the system has no such thing, it is the path by which the directory was opened.
+    """
+    if not HELD:
+        yield directory
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

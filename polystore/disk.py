@@ -16,6 +16,8 @@ from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index, put_region
+from polystore.renames import ReplacedError
+from polystore.turns import turn
 
 __all__ = ["DiskBackend"]
 
@@ -134,7 +136,8 @@ class DiskBackend(LocalBackend):
         parents : bool, default False
             Whether to make missing directories.
         region : int, slice, ... or tuple of them, optional
-            Write into this part of the stored array, in a file that takes its place.
+            Write into this part of the stored array, in a file that takes its place. Of several
+            that write into one array at once, none loses what another wrote.
         durable : bool, default False
             Whether to wait until the file would survive the loss of power.
 
@@ -150,17 +153,42 @@ class DiskBackend(LocalBackend):
             If the file system refuses.
         """
         if region is not None:
-            array = self.load(path)
-            put_region(array, region, data, path=path, backend=self._backend_type)
-            data, overwrite = array, True
+            self._save_part(data, path, region, durable=durable)
+            return
         with self._located(path):
             chosen = self._format(path)
-        replacing = self._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
-        with replacing as temporary, open(temporary, "xb") as file:
-            chosen.save(file, data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        write = partial(_write, chosen, data, durable=durable)
+        self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
+
+    def _save_part(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
+        # Two that read, change and write at once would lose what one of them wrote.
+        while True:
+            with (
+                suppress(ReplacedError),
+                self._existing_value(path) as place,
+                turn(place) as known,
+            ):
+                if not self._is_at(path, known):
+                    continue  # replaced by who had the turn before
+                array = self.load(path)
+                put_region(array, region, data, path=path, backend=self._backend_type)
+                with self._replacing(
+                    path, overwrite=True, parents=False, durable=durable, known=known
+                ) as temporary:
+                    _write(self._format(path), array, temporary, durable=durable)
+                return
+
+    def _is_at(self, path: P, known: os.stat_result) -> bool:
+        with self._places.existing(path) as place:
+            return os.path.samestat(os.stat(place), known)
+
+
+def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
+    with open(target, "xb") as file:
+        chosen.save(file, data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _is_compressed(path: P) -> bool:

@@ -306,9 +306,9 @@ def _write_npz(file: IO[bytes], value: Any) -> None:
 
 def _read_npz(path: str) -> dict[str, Any]:
     # Not np.load: it would try to unpickle what is no archive, and believe any header.
-    with zipfile.ZipFile(path) as archive:
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         claimed = sum(member.file_size for member in archive.infolist())
-        check_claim(claimed, os.path.getsize(path), DEFLATE)
+        check_claim(claimed, os.fstat(file.fileno()).st_size, DEFLATE)
         return {
             member.filename.removesuffix(".npy"): _read_member(archive, member)
             for member in archive.infolist()

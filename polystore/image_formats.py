@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,15 +65,18 @@ def _first_series(path: str) -> Iterator[tifffile.TiffPageSeries]:
 
     Files that others are named in are not followed: they could lie anywhere.
     """
-    with tifffile.TiffFile(path, _multifile=False, is_ndtiff=False) as file:
-        series = file.series[0]
-        if all(page is not None and page.compression == 1 for page in series.pages):
-            stored = Path(path).stat().st_size
-            if series.nbytes > stored:
-                raise ImageLoadError(
-                    f"the file claims {series.nbytes} bytes of pixels, and has {stored} in all"
-                )
-        check_claim(series.nbytes, Path(path).stat().st_size)
+    # By its path tifffile would open what has the name now, links and all.
+    with (
+        Path(path).open("rb") as opened,
+        tifffile.TiffFile(opened, _multifile=False, is_ndtiff=False) as file,
+    ):
+        series, stored = file.series[0], os.fstat(opened.fileno()).st_size
+        plain = all(page is not None and page.compression == 1 for page in series.pages)
+        if plain and series.nbytes > stored:
+            raise ImageLoadError(
+                f"the file claims {series.nbytes} bytes of pixels, and has {stored} in all"
+            )
+        check_claim(series.nbytes, stored)
         yield series
 
 
@@ -135,7 +139,7 @@ def _reader(opened: Callable[[IO[bytes]], ImageFile]) -> Callable[[str], Any]:
         with Path(path).open("rb") as file, opened(file) as image:
             shape, dtype = _shape_and_dtype(image)
             claimed = math.prod(shape) * dtype.itemsize
-            check_claim(claimed, Path(path).stat().st_size, DEFLATE)  # nor does JPEG reach it
+            check_claim(claimed, os.fstat(file.fileno()).st_size, DEFLATE)  # nor does JPEG reach it
             if image.mode in _CONVERTED:
                 return np.array(image.convert(_colours(image)))
             # Pillow widens 16-bit gray to 32 bits in some versions.

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from polystore.atomic import (
     PREFIX,
-    exchange,
     is_temporary,
     keep_mode,
-    publish_file,
     remove,
-    rename_new,
     sweep,
     sweep_now,
     sync_directory,
     sync_tree,
     temporary_name,
 )
+from polystore.attempts import MOST_ATTEMPTS, again_while_missing
 from polystore.base import StorageBackend, path_exists
 from polystore.exceptions import (
     InvalidPathError,
@@ -37,6 +37,7 @@ from polystore.exceptions import (
 from polystore.local_source import LocalSource
 from polystore.os_errors import missing_below_files
 from polystore.paths import MOST_LINKS, P, as_text, check_distinct, display
+from polystore.renames import publish_file, put, rename_new, replace_only
 from polystore.trees import copy_tree, delete_tree
 
 __all__ = ["LocalBackend"]
@@ -118,18 +119,21 @@ class LocalBackend(LocalSource, StorageBackend):
             except (FileNotFoundError, NotADirectoryError) as error:
                 if isinstance(error, StorageError):
                     raise
-            ancestor = self._existing_ancestor(path)
-            if ancestor and not self.is_dir(ancestor):
+            if self._is_blocked(os.path.dirname(self._places.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
             if not parents:
                 raise PathNotFoundError("the parent directory is missing; parents=True makes it")
 
-    def _existing_ancestor(self, path: P) -> str:
-        """Return the path, or the nearest above it, that leads to anything; "" for none."""
-        ancestor = self._text(path).rstrip("/")
+    def _is_blocked(self, path: str) -> bool:
+        """Tell whether the path, or the nearest above it that leads anywhere, is no directory."""
+        ancestor = path.rstrip("/")
         while ancestor and not self.exists(ancestor):
             ancestor = os.path.dirname(ancestor).rstrip("/")
-        return ancestor
+        return bool(ancestor) and self._asked(ancestor, self._is_no_directory)
+
+    def _is_no_directory(self, place: str) -> bool:
+        # Not the contrary of `_is_directory`: what is gone is no file.
+        return not stat.S_ISDIR(os.stat(place).st_mode) or self._is_value(place)
 
     def _check_replaced(self, place: str, path: P, *, overwrite: bool) -> None:
         if self._is_directory(place):
@@ -138,11 +142,42 @@ class LocalBackend(LocalSource, StorageBackend):
         if not overwrite:
             raise path_exists(display(path), self._backend_type)
 
+    def _replace(
+        self,
+        path: P,
+        write: Callable[[str], None],
+        *,
+        overwrite: bool,
+        parents: bool,
+        durable: bool,
+    ) -> None:
+        """Put what `write` makes of the name of a temporary in the place of `path`."""
+
+        def attempt() -> None:
+            with self._replacing(
+                path, overwrite=overwrite, parents=parents, durable=durable
+            ) as temporary:
+                write(temporary)
+
+        if parents:
+            again_while_missing(attempt)
+        else:
+            attempt()
+
     @contextmanager
     def _replacing(
-        self, path: P, *, overwrite: bool, parents: bool, durable: bool
+        self,
+        path: P,
+        *,
+        overwrite: bool,
+        parents: bool,
+        durable: bool,
+        known: os.stat_result | None = None,
     ) -> Iterator[str]:
-        """Give the name of a temporary that takes the place of `path` when the block ends well."""
+        """Give the name of a temporary that takes the place of `path` when the block ends well.
+
+        It takes that of a `known` file alone, if one is given.
+        """
         text = as_text(path, backend=self._backend_type)
         made: list[str] = []
 
@@ -165,7 +200,10 @@ class LocalBackend(LocalSource, StorageBackend):
                         yield temporary
                         if overwrite:
                             keep_mode(place, temporary)
-                        self._publish(temporary, place, overwrite=overwrite)
+                        if known is None:
+                            self._publish(temporary, place, overwrite=overwrite)
+                        else:
+                            replace_only(known, temporary, place)
                     if durable:
                         sync_directory(directory)
             except (FileNotFoundError, NotADirectoryError):
@@ -195,24 +233,27 @@ class LocalBackend(LocalSource, StorageBackend):
         with self._located(path):
             self._check_name(path)
             self._check_own_names(path)
-        ancestor = self._existing_ancestor(path)
-        if ancestor and not self.is_dir(ancestor):
+        if self._is_blocked(text):
             raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
-        with self._os_errors(path), self._places.slot(path, make=self._make_directory) as place:
+        with self._os_errors(path):
+            again_while_missing(partial(self._ensure_directory, path))
+        return text
+
+    def _ensure_directory(self, path: P) -> None:
+        with self._places.slot(path, make=self._make_directory) as place:
             with suppress(FileExistsError):
                 self._make_directory(place)
-                return text
-            if not os.path.isdir(place):
-                raise PathExistsError("the path is a file or a link that leads nowhere")
-        return text
+                return
+            if self._is_directory(place):
+                return
+            os.lstat(place)  # or it went again
+            raise PathExistsError("the path is a file or a link that leads nowhere")
 
     def delete(self, path: P) -> None:
         with self._present(path) as place:
             if not _is_real_directory(place):
                 os.unlink(place)
-            elif self._is_value(place):
-                self._take_away(place)
-            else:
+            elif not (self._is_value(place) and self._take_away(place, self._is_value)):
                 self._remove_directory(place)
 
     def delete_all(self, path: P) -> None:
@@ -222,8 +263,11 @@ class LocalBackend(LocalSource, StorageBackend):
             else:
                 os.unlink(place)
 
-    def _take_away(self, directory: str) -> None:
-        """Delete a directory with all that is in it: nobody sees a part of it."""
+    def _take_away(self, directory: str, is_meant: Callable[[str], bool] = os.path.lexists) -> bool:
+        """Delete a directory with all that is in it: nobody sees a part of it.
+
+        False if it is not what is meant, since another took its place.
+        """
         with self._temporary(directory) as aside:
             try:
                 os.rename(directory, aside)
@@ -231,21 +275,38 @@ class LocalBackend(LocalSource, StorageBackend):
                 if error.errno != errno.EXDEV:
                     raise
                 delete_tree(directory)  # of a layer below, as containers have, that cannot move
-                return
+                return True
+            if not is_meant(aside):
+                rename_new(aside, directory)
+                return False
             try:
                 delete_tree(aside)
             except BaseException:
                 with suppress(OSError):
                     rename_new(aside, directory)
                 raise
+            return True
 
     def copy(self, source: P, destination: P) -> None:
+        for _ in range(MOST_ATTEMPTS):
+            if self._copied(source, destination):
+                return
+        raise self._error(StorageWriteError, "it is changed faster than it can be copied", source)
+
+    def _copied(self, source: P, destination: P) -> bool:
+        """Copy; False if a part of the source went meanwhile, or was replaced."""
         with (
             self._transfer(source, destination) as (origin, place),
             self._temporary(place) as temporary,
         ):
-            copy_tree(origin, temporary, skip=is_temporary)
+            try:
+                copy_tree(origin, temporary, skip=is_temporary)
+            except FileNotFoundError:
+                os.lstat(origin)
+                remove(temporary)
+                return False
             rename_new(temporary, place)
+            return True
 
     def move(self, source: P, destination: P) -> None:
         try:
@@ -267,8 +328,10 @@ class LocalBackend(LocalSource, StorageBackend):
                 raise StorageResolutionError("a link cannot lead to itself")
             with self._temporary(place) as temporary:
                 os.symlink(target, temporary)
-                if overwrite and os.path.lexists(place):
-                    _replace_link(temporary, place)
+                if overwrite:
+                    replaced = put(temporary, place, partial(_check_free, over_link=True))
+                    if replaced:
+                        os.unlink(replaced)
                 else:
                     rename_new(temporary, place)
 
@@ -284,11 +347,15 @@ class LocalBackend(LocalSource, StorageBackend):
 
     @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[str]:
-        with self._os_errors(path), self._places.itself(path) as place:
+        with self._located(path):
             self._check_name(path)
             self._check_own_names(path)
-            if os.path.lexists(place) and not (over_link and os.path.islink(place)):
-                raise PathExistsError("the path exists already")
+            # Not every value is a file through which the system finds no way.
+            if self._is_blocked(os.path.dirname(self._places.text(path))):
+                raise PathNotDirectoryError("a part of the path is a file")
+        with self._os_errors(path), self._places.itself(path) as place:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                _check_free(place, over_link=over_link)
             parent = os.path.dirname(place) or "."
             if not self._is_directory(parent):
                 os.stat(parent)
@@ -308,15 +375,10 @@ def _is_real_directory(place: str) -> bool:
     return os.path.isdir(place) and not os.path.islink(place)
 
 
-def _replace_link(new: str, place: str) -> None:
-    """Put a link in the place of another one, and of nothing else that may have come there."""
-    if not exchange(new, place):
-        os.replace(new, place)  # not Linux: what came since it was looked at would be lost
-        return
-    if not os.path.islink(new):
-        exchange(new, place)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place)
-    os.unlink(new)
+def _check_free(place: str, *, over_link: bool) -> None:
+    is_link = stat.S_ISLNK(os.lstat(place).st_mode)
+    if not (is_link and over_link):
+        raise PathExistsError("the path exists already")
 
 
 def _passes(path: str, link: str) -> bool:

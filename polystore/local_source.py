@@ -175,24 +175,25 @@ class LocalSource(BackendBase, DataSource):
     @contextmanager
     def _directory(self, path: P) -> Iterator[str]:
         with self._reading(path) as place:
-            if not self._is_directory(place):
-                os.stat(place)
-                raise PathNotDirectoryError("the path is a file")
+            while not self._is_directory(place):
+                mode = os.stat(place).st_mode
+                if not stat.S_ISDIR(mode) or self._is_value(place):
+                    raise PathNotDirectoryError("the path is a file")
+                # It came meanwhile.
             yield place
 
     @contextmanager
     def _existing_value(self, path: P) -> Iterator[str]:
         """Give the place of the value at `path`."""
         with self._reading(path) as place:
-            seen = None
             while not self._is_value(place):
-                status = os.stat(place)
-                if not stat.S_ISDIR(status.st_mode):
-                    raise UnsupportedFormatError("the path is a pipe, a socket or a device")
-                # Looked at again, since a save may have put a value there in between.
-                if seen is not None and os.path.samestat(seen, status):
+                mode = os.stat(place).st_mode
+                if self._is_value(place):
+                    break  # it came meanwhile
+                if stat.S_ISDIR(mode):
                     raise PathIsDirectoryError("the path is a directory")
-                seen = status
+                if not stat.S_ISREG(mode):
+                    raise UnsupportedFormatError("the path is a pipe, a socket or a device")
             yield place
 
     def _text(self, path: P) -> str:

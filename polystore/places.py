@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from polystore.descent import Descent
+from polystore.descent import HELD, Descent
 from polystore.exceptions import InvalidPathError
 from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
 
@@ -26,7 +26,6 @@ __all__ = ["Places", "RootedPlaces", "SystemPlaces"]
 Make = Callable[[str], object]
 """Makes the directory of a place, or raises `FileExistsError`."""
 
-_PINS = os.path.isdir("/proc/self/fd")
 _REACH = getattr(os, "O_PATH", os.O_RDONLY)
 
 
@@ -269,7 +268,7 @@ class _Way(Descent):
 
     def here(self) -> str:
         """Return the last directory, as a path through what is held open."""
-        if _PINS:
+        if HELD:
             return f"/proc/self/fd/{self.descriptor}"
         return str(Path(self.root, *self.names))
 

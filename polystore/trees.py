@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
+from polystore.attempts import MOST_ATTEMPTS
 from polystore.descent import Descent
 
 __all__ = ["copy_tree", "delete_tree"]
@@ -21,6 +22,8 @@ def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
 
     Raises
     ------
+    FileNotFoundError
+        Also if a part of it went, or a directory was replaced by another, while it was copied.
     OSError
         Also for what is neither file, link nor directory, such as a socket.
     """
@@ -31,11 +34,12 @@ def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
         name, new = os.path.basename(origin), os.path.basename(target)
         # What is still to be copied in each directory from the top to where the walk stands.
         waiting = [[name]]
+        entered: list[str] = []
         while waiting:
             if not waiting[-1]:
                 waiting.pop()
                 if waiting:
-                    _finish_directory(source, place)
+                    _finish_directory(source, place, entered.pop())
                 continue
             child = waiting[-1].pop()
             arriving = new if len(waiting) == 1 else child
@@ -44,6 +48,7 @@ def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
                 os.mkdir(arriving, 0o700, dir_fd=place.descriptor)
                 source.enter(child)
                 place.enter(arriving)
+                entered.append(child)
                 waiting.append([each for each in os.listdir(source.descriptor) if not skip(each)])
             elif stat.S_ISLNK(status.st_mode):
                 held = os.readlink(child, dir_fd=source.descriptor)
@@ -54,13 +59,16 @@ def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
                 raise OSError(errno.EINVAL, f"{child!r} is neither file, link nor directory", child)
 
 
-def _finish_directory(source: Descent, place: Descent) -> None:
+def _finish_directory(source: Descent, place: Descent, name: str) -> None:
     """Leave a copied directory, and give the copy the mode and times of what it is a copy of."""
     status = os.fstat(source.descriptor)
     copied = os.dup(place.descriptor)
     try:
         source.leave()
         place.leave()
+        now = os.stat(name, dir_fd=source.descriptor, follow_symlinks=False)
+        if not os.path.samestat(now, status):
+            raise FileNotFoundError(errno.ENOENT, "it was replaced while it was copied", name)
         os.utime(copied, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fchmod(copied, stat.S_IMODE(status.st_mode))
     finally:
@@ -82,7 +90,18 @@ def _copy_file(source: int, name: str, place: int, new: str) -> None:
 
 
 def delete_tree(directory: str) -> None:
-    """Delete a directory and all that is in it; what goes meanwhile by itself is no error."""
+    """Delete a directory and all that is in it, also while others make and delete in it."""
+    for _ in range(MOST_ATTEMPTS):
+        try:
+            _delete_tree(directory)
+        except FileNotFoundError:
+            if os.path.lexists(directory):
+                continue  # what was to be deleted was moved or deleted
+        return
+    _delete_tree(directory)
+
+
+def _delete_tree(directory: str) -> None:
     with Descent(os.path.dirname(directory) or ".") as walk:
         # What is still to be deleted in each directory from the top to where the walk stands.
         waiting = [[os.path.basename(directory)]]

@@ -312,7 +312,8 @@ class ZarrBackend(StorageBackend):
         parents : bool, default False
             Whether to make missing directories, as groups.
         region : int, slice, ... or tuple of them, optional
-            Write into this part of the stored array, in place: readers may see a part of it.
+            Write into this part of the stored array, in place: readers may see a part of it, and
+            of two that write into one chunk at once, one may undo what the other wrote.
         durable : bool, default False
             Whether to wait until the value would survive the loss of power; a store always does.
         chunks, shards : tuple of int, optional

@@ -7,20 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import zarr
 from zarr.abc.store import Store
+from zarr.storage import LocalStore
 
-from polystore.atomic import (
-    exchange,
-    hidden_directory,
-    remove,
-    rename_new,
-    sweep_now,
-    sync_tree,
-    temporary_name,
-)
+from polystore.atomic import PREFIX, hidden_directory, remove, sweep_now, sync_tree
+from polystore.descent import held
 from polystore.disk import DiskBackend
 from polystore.exceptions import (
     CorruptDataError,
@@ -28,8 +22,10 @@ from polystore.exceptions import (
     PathIsDirectoryError,
     UnsupportedFormatError,
 )
+from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region
+from polystore.renames import put, rename_new
 from polystore.zarr_arrays import (
     DEFAULTS,
     GROUP,
@@ -43,10 +39,14 @@ from polystore.zarr_arrays import (
     read_array,
     write_region,
 )
-from polystore.zarr_store import RootedStore
+from polystore.zarr_store import RootedStore, held_store
 
 __all__ = ["LocalZarr"]
 
+T = TypeVar("T")
+
+# What cannot be said of a path that leads nowhere.
+_OF_SOMETHING = (CorruptDataError, PathIsDirectoryError, UnsupportedFormatError)
 _HOLD = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
 
 
@@ -75,7 +75,45 @@ class LocalZarr(DiskBackend):
     # What a value is
 
     def _is_value(self, place: str) -> bool:
-        return super()._is_value(place) or _is_array(place)
+        asked = _identity(place)
+        while not (super()._is_value(place) or _is_array(place)):
+            found = _identity(place)
+            if found == asked:
+                return False
+            asked = found  # replaced meanwhile
+        return True
+
+    def _is_directory(self, place: str) -> bool:
+        while True:
+            asked = _identity(place)
+            if not super()._is_directory(place):
+                return False
+            if _identity(place) == asked:
+                return True
+
+    def is_file(self, path: P) -> bool:
+        return self._of_one(path, super().is_file)
+
+    def is_dir(self, path: P) -> bool:
+        return self._of_one(path, super().is_dir)
+
+    def stat(self, path: P) -> dict[str, Any]:
+        return self._of_one(path, super().stat)
+
+    def _of_one(self, path: P, question: Callable[[P], T]) -> T:
+        """Ask until the path leads to the same before and after: an array half deleted is none."""
+        asked = self._led_to(path)
+        while True:
+            answer = question(path)
+            found = self._led_to(path)
+            if found == asked:
+                return answer
+            asked = found
+
+    def _led_to(self, path: P) -> tuple[int, int] | None:
+        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
+            return _identity(place)
+        return None
 
     def _is_hidden(self, name: str) -> bool:
         return name in METADATA or super()._is_hidden(name)
@@ -106,16 +144,17 @@ class LocalZarr(DiskBackend):
                 store = RootedStore(self._top, text, read_only=mode == "r")
             return open_node(store, mode)
 
-    def _store(self, place: str, *, read_only: bool) -> Store | str:
-        """Return what zarr opens a place with, out of which no link of a chunk leads."""
-        return RootedStore(place, read_only=read_only) if self._top else place
+    def _store(self, place: str, *, read_only: bool) -> Store:
+        """Return what zarr opens a place with; below a root no link of a chunk leads out of it."""
+        kind = RootedStore if self._top else LocalStore
+        return held_store(kind, place, read_only=read_only)
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         while True:
             with self._held(path) as is_still_there:
                 try:
                     value = self._load(path, region)
-                except (CorruptDataError, PathIsDirectoryError):
+                except _OF_SOMETHING:
                     if is_still_there():
                         raise
                     continue
@@ -166,14 +205,15 @@ class LocalZarr(DiskBackend):
         if array is None:
             super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
             return
-        with self._replacing(
-            path, overwrite=overwrite, parents=parents, durable=durable
-        ) as temporary:
+
+        def write(temporary: str) -> None:
             os.mkdir(temporary)
             store = self._store(temporary, read_only=False)
             options.write(store, array, replaced=self._attributes(path))
             if durable:
                 sync_tree(temporary)
+
+        self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
     def _attributes(self, path: P) -> dict[str, Any]:
         """Return the attributes of the array that is replaced."""
@@ -193,37 +233,28 @@ class LocalZarr(DiskBackend):
 
     @contextmanager
     def _replacing(
-        self, path: P, *, overwrite: bool, parents: bool, durable: bool
+        self, path: P, *, overwrite: bool, parents: bool, **options: Any
     ) -> Iterator[str]:
         with self._located(path):
             self._check_name(path)
             # Asked first, or parents would be made inside an array.
             self._check_save(str(path), overwrite=overwrite, parents=parents)
-        replacing = super()._replacing(path, overwrite=overwrite, parents=parents, durable=durable)
+        replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
-        directories = os.path.isdir(target) or os.path.isdir(temporary)
-        if not (overwrite and directories and os.path.lexists(target)):
-            try:
-                super()._publish(temporary, target, overwrite=overwrite and not directories)
-            except FileExistsError:
-                if not overwrite:
-                    raise
-                # Another save came first, and is replaced.
-                self._publish(temporary, target, overwrite=overwrite)
+        if not overwrite:
+            rename_new(temporary, target)
             return
-        if not exchange(temporary, target):
-            # Where paths cannot be exchanged, a reader may for a moment find nothing.
-            aside = temporary_name(target)
-            os.rename(target, aside)
-            os.rename(temporary, target)
-            os.rename(aside, temporary)
-        if self._is_directory(temporary):  # a group came there since it was looked at
-            exchange(temporary, target)
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), target)
-        remove(temporary)
+        replaced = put(temporary, target, self._check_no_group)
+        if replaced:
+            remove(replaced)
+
+    def _check_no_group(self, place: str) -> None:
+        os.lstat(place)
+        if self._is_directory(place):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), place)
 
     @contextmanager
     def _temporary(self, place: str) -> Iterator[str]:
@@ -241,19 +272,23 @@ class LocalZarr(DiskBackend):
 
     def _remove_directory(self, place: str) -> None:
         sweep_now(place)
-        found = os.listdir(place)
-        # A temporary is a save that is going on.
-        if any(name not in METADATA for name in found):
+        with held(place) as directory, hidden_directory(place) as aside:
+            self._check_empty(directory)
+            # It is in the way of rmdir, which alone knows whether somebody saves there meanwhile.
+            for name in METADATA:
+                with suppress(FileNotFoundError):
+                    os.rename(f"{directory}/{name}", f"{aside}/{PREFIX}{name}")
+            try:
+                os.rmdir(place)
+            except OSError:
+                for name in os.listdir(aside):
+                    with suppress(OSError):  # deleted by another, or made again
+                        rename_new(f"{aside}/{name}", f"{directory}/{name.removeprefix(PREFIX)}")
+                raise
+
+    def _check_empty(self, place: str) -> None:
+        if any(not self._is_hidden(name) for name in os.listdir(place)):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
-        metadata = {Path(place, name): Path(place, name).read_bytes() for name in found}
-        for file in metadata:
-            file.unlink(missing_ok=True)
-        try:
-            os.rmdir(place)
-        except OSError:  # somebody saves into it since
-            for file, content in metadata.items():
-                file.write_bytes(content)
-            raise
 
 
 def _is_array(place: str) -> bool:
@@ -264,6 +299,15 @@ def _is_array(place: str) -> bool:
         return node_type(Path(place, "zarr.json").read_bytes()) == "array"
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
         return False  # a question never fails: what cannot be looked at is not there
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    """Return what tells apart two things that have one name after another; None for nothing."""
+    try:
+        status = os.stat(place)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _size(place: str) -> int:

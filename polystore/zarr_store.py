@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from zarr.abc.store import (
     ByteRequest,
@@ -15,11 +16,14 @@ from zarr.abc.store import (
     SuffixByteRequest,
 )
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.storage import LocalStore
 
-from polystore.atomic import publish_file, remove, temporary_name
+from polystore.atomic import remove, temporary_name
+from polystore.descent import HELD
 from polystore.places import Places, RootedPlaces
+from polystore.renames import publish_file
 
-__all__ = ["RootedStore"]
+__all__ = ["RootedStore", "held_store"]
 
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
@@ -148,3 +152,19 @@ class RootedStore(Store):
                 return [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
         except _ABSENT:
             return []
+
+
+def held_store(
+    kind: Callable[..., RootedStore | LocalStore], directory: str, *, read_only: bool
+) -> Store:
+    """Return a store of a directory that it holds open as long as it is used.
+
+    A move of the directory does not matter to it. It makes no directory anew that was deleted,
+    and what zarr still writes after an error is never written elsewhere.
+    """
+    if not HELD:
+        return kind(directory, read_only=read_only)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    store = kind(f"/proc/self/fd/{descriptor}", read_only=read_only)
+    weakref.finalize(store, os.close, descriptor)
+    return store

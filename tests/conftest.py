@@ -1,8 +1,14 @@
-"""What all tests share: one Ray for the session."""
+"""What all tests share: one Ray for the session, and how long the endless ones go on.
+
+``--hypothesis-profile=soak`` makes the stateful model, the fuzzers, the kills and the races go on
+for long, and says at the end what was done. ``make soak`` gives it.
+"""
 
 from __future__ import annotations
 
 import os
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,6 +25,41 @@ _ALWAYS: dict[str, Any] = {
 settings.register_profile("test", max_examples=60, stateful_step_count=30, **_ALWAYS)
 settings.register_profile("soak", max_examples=20_000, stateful_step_count=60, **_ALWAYS)
 settings.load_profile("test")
+
+_DONE = pytest.StashKey[Counter[str]]()
+
+
+def _soaking(config: pytest.Config) -> bool:
+    return bool(config.getoption("--hypothesis-profile") == "soak")
+
+
+@pytest.fixture(scope="session")
+def soaking(pytestconfig: pytest.Config) -> bool:
+    """Tell whether to go on for long."""
+    return _soaking(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def done(pytestconfig: pytest.Config) -> Counter[str]:
+    """Count here what was done, for the end of a soak to say it."""
+    return pytestconfig.stash.setdefault(_DONE, Counter())
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """Return the seed of all that Hypothesis does not choose: its own, if one was given."""
+    given = pytestconfig.getoption("--hypothesis-seed")
+    return int(given) if given is not None else random.getrandbits(32)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if _soaking(config):
+        seed = config.getoption("--hypothesis-seed")
+        terminalreporter.section(f"what was done, from the seed {seed}")
+        for what, count in config.stash.get(_DONE, Counter()).items():
+            terminalreporter.line(f"{count:>10,} {what}")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import shutil
 import struct
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ import tifffile
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, GzipCodec
 
 from polystore import CorruptDataError, DiskBackend, StorageError, ZarrBackend
 
@@ -134,9 +135,11 @@ def test_a_damaged_file_is_a_value_or_our_error(
     suffix: str,
     files: Files,
     tmp_path_factory: pytest.TempPathFactory,
+    done: Counter[str],
     which: int,
     edits: list[tuple[str, float, Any]],
 ) -> None:
+    done[f"damaged {suffix} files"] += 1
     broken = damaged(files[suffix][which % len(files[suffix])], edits)
     folder = tmp_path_factory.getbasetemp()
     path = folder / f"damaged{suffix}"
@@ -144,20 +147,49 @@ def test_a_damaged_file_is_a_value_or_our_error(
     load_all_ways(DiskBackend(), str(path))
 
 
-@given(version=st.sampled_from([2, 3]), which=st.integers(0, 9), edits=EDITS)
+ARRAYS: dict[str, dict[str, Any]] = {
+    "format 2": {"zarr_format": 2},
+    "format 3": {},
+    "sharded": {"chunks": (5, 20), "shards": (10, 20)},
+    "blosc": {"compressors": BloscCodec()},
+    "gzip": {"compressors": GzipCodec()},
+}
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """Return the files of whole arrays, by their paths in the array."""
+    folder = tmp_path_factory.mktemp("arrays")
+    found = {}
+    for kind, options in ARRAYS.items():
+        top = folder / kind
+        array = zarr.create_array(
+            top, shape=(20, 20), dtype="u2", **({"chunks": (10, 20)} | options)
+        )
+        array[...] = SMOOTH[:20, :20]
+        parts = sorted(file for file in top.rglob("*") if file.is_file())
+        found[kind] = {str(file.relative_to(top)): file.read_bytes() for file in parts}
+    return found
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+@given(which=st.integers(0, 9), edits=EDITS)
 def test_a_damaged_zarr_array_is_a_value_or_our_error(
+    kind: str,
+    arrays: dict[str, dict[str, bytes]],
     tmp_path_factory: pytest.TempPathFactory,
-    version: Any,
+    done: Counter[str],
     which: int,
     edits: list[tuple[str, float, Any]],
 ) -> None:
-    top = tmp_path_factory.getbasetemp() / "damaged-zarr"
-    shutil.rmtree(top, ignore_errors=True)
-    array = zarr.create_array(top, shape=(20, 20), dtype="u2", chunks=(10, 20), zarr_format=version)
-    array[...] = SMOOTH[:20, :20]
-    parts = sorted(file for file in top.rglob("*") if file.is_file())
-    target = parts[which % len(parts)]
-    target.write_bytes(damaged(target.read_bytes(), edits))
+    done[f"damaged zarr arrays, {kind}"] += 1
+    top = tmp_path_factory.getbasetemp() / f"damaged {kind}"
+    parts = arrays[kind]
+    target = list(parts)[which % len(parts)]
+    for name, data in parts.items():
+        file = top / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(damaged(data, edits) if name == target else data)
     load_all_ways(ZarrBackend(), str(top))
 
 

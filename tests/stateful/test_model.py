@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,18 @@ def outcome(call: Callable[[], Any]) -> tuple[Any, str]:
 class Machine(RuleBasedStateMachine):
     """Do the same to a backend and to the model, and compare what comes of it."""
 
-    def __init__(self, backend: Any, top: str, *, links: bool = True) -> None:
+    def __init__(self, kind: str, done: Counter[str], *, links: bool = True) -> None:
         super().__init__()
-        self.backend = backend
-        self.top = top
-        self.links = links
+        self.kind, self.done, self.links = kind, done, links
+        self.steps = -1  # the tree is compared before the first one too
+        self.opened = BACKENDS[kind]()
+        self.backend, self.top = self.opened.__enter__()
         self.model = Model()
+
+    def teardown(self) -> None:
+        self.opened.__exit__(None, None, None)
+        self.done[f"sequences on {self.kind}"] += 1
+        self.done[f"steps on {self.kind}"] += max(0, self.steps)
 
     def path(self, names: Names, between: str = "/") -> str:
         return self.top + "".join(between + name for name in names)
@@ -188,67 +195,74 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def whole_trees_are_equal(self) -> None:
+        self.steps += 1
         top: Names = ()
         assert self.backend.list_dir(self.top or "/") == self.model.list_dir(top)
         found = self.backend.list_files(self.top or "/", recursive=True)
         assert found == [self.path(path) for path in self.model.list_files(top, None, True)]
 
 
-def _in_place(cls: Any) -> Callable[[], tuple[Any, str]]:
-    return lambda: (cls(), tempfile.mkdtemp(prefix="polystore-model-"))
+Opened = AbstractContextManager[tuple[Any, str]]
 
 
-def _rooted(cls: Any) -> Callable[[], tuple[Any, str]]:
-    return lambda: (cls(tempfile.mkdtemp(prefix="polystore-model-")), "")
+@contextmanager
+def _in_place(cls: Any) -> Iterator[tuple[Any, str]]:
+    with TemporaryDirectory() as top:
+        yield cls(), top
 
 
-def _shared(key: str, *, local: bool) -> Callable[[], tuple[Any, str]]:
-    def make() -> tuple[Any, str]:
-        backend = RayBackendRegistry("stateful", local=local)[key]
-        if key != "memory":
-            return backend, tempfile.mkdtemp(prefix="polystore-model-")
-        return backend, str(backend.ensure_directory(f"/{uuid.uuid4().hex}"))
-
-    return make
+@contextmanager
+def _rooted(cls: Any) -> Iterator[tuple[Any, str]]:
+    with TemporaryDirectory() as root:
+        yield cls(root), ""
 
 
-def _url(place: Callable[[], str], options: Callable[[], Any]) -> Callable[[], tuple[Any, str]]:
-    return lambda: (ZarrBackend(place(), storage_options=options()), "")
+@contextmanager
+def _shared(key: str, *, local: bool) -> Iterator[tuple[Any, str]]:
+    backend = RayBackendRegistry("stateful", local=local)[key]
+    if key == "memory":
+        top = str(backend.ensure_directory(f"/{uuid.uuid4().hex}"))
+        yield backend, top
+        backend.delete_all(top)
+    else:
+        with TemporaryDirectory() as top:
+            yield backend, top
 
 
-BACKENDS: dict[str, Callable[[], tuple[Any, str]]] = {
-    "memory": lambda: (MemoryBackend(), ""),
-    "disk": _in_place(DiskBackend),
-    "rooted disk": _rooted(DiskBackend),
-    "zarr": _in_place(ZarrBackend),
-    "rooted zarr": _rooted(ZarrBackend),
-    "local memory": _shared("memory", local=True),
-    "local disk": _shared("disk", local=True),
-    "local zarr": _shared("zarr", local=True),
-    "memory on Ray": _shared("memory", local=False),
-    "disk on Ray": _shared("disk", local=False),
-    "zarr on Ray": _shared("zarr", local=False),
-    "zarr in memory://": _url(lambda: f"memory://{uuid.uuid4().hex}", dict),
-    "zarr on S3": _url(lambda: s3_server().place(), lambda: s3_server().options),
+def _url(place: str, options: Any = None) -> Opened:
+    return nullcontext((ZarrBackend(place, storage_options=options), ""))
+
+
+BACKENDS: dict[str, Callable[[], Opened]] = {
+    "memory": lambda: nullcontext((MemoryBackend(), "")),
+    "disk": lambda: _in_place(DiskBackend),
+    "rooted disk": lambda: _rooted(DiskBackend),
+    "zarr": lambda: _in_place(ZarrBackend),
+    "rooted zarr": lambda: _rooted(ZarrBackend),
+    "local memory": lambda: _shared("memory", local=True),
+    "local disk": lambda: _shared("disk", local=True),
+    "local zarr": lambda: _shared("zarr", local=True),
+    "memory on Ray": lambda: _shared("memory", local=False),
+    "disk on Ray": lambda: _shared("disk", local=False),
+    "zarr on Ray": lambda: _shared("zarr", local=False),
+    "zarr in memory://": lambda: _url(f"memory://{uuid.uuid4().hex}"),
+    "zarr on S3": lambda: _url(s3_server().place(), s3_server().options),
 }
 LINKLESS = ("zarr in memory://", "zarr on S3")
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_every_sequence_does_what_the_model_does(
-    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    kind: str, request: pytest.FixtureRequest, done: Counter[str]
 ) -> None:
     if "Ray" in kind:
         request.getfixturevalue("ray_cluster")
-    folder = tempfile.mkdtemp()
-    monkeypatch.setattr(tempfile, "tempdir", folder)
     # A sequence is worth many single examples of other tests.
     examples = max(60, settings().max_examples // 10)
     examples //= {"zarr on S3": 30, "zarr in memory://": 3}.get(kind, 1)  # a request takes time
     steps = settings().stateful_step_count // (3 if kind == "zarr on S3" else 1)
     links = kind not in LINKLESS
-    machine: Any = lambda: Machine(*BACKENDS[kind](), links=links)  # noqa: E731 - it wants a class
+    machine: Any = lambda: Machine(kind, done, links=links)  # noqa: E731 - it wants a class
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=steps)
     )
-    shutil.rmtree(folder)

@@ -1,0 +1,159 @@
+"""Renames that are one step also where others rename at the same time."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+__all__ = ["ReplacedError", "exchange", "publish_file", "put", "rename_new", "replace_only"]
+
+_NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
+
+
+class ReplacedError(Exception):
+    """What was to be replaced was replaced by another."""
+
+
+def publish_file(temporary: str, target: str, *, overwrite: bool) -> None:
+    """Give a written temporary its name, at once; of several without `overwrite`, one wins.
+
+    Raises
+    ------
+    FileExistsError
+        If the target exists, unless `overwrite`.
+    """
+    if overwrite:
+        os.replace(temporary, target)
+    else:
+        rename_new(temporary, target)
+
+
+def rename_new(one: str, other: str) -> None:
+    """Rename a file, link or directory to a name that is free.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken. Where the system has neither ``renameat2`` nor hard links, the check
+        and the rename are two steps.
+    """
+    if _renameat2(one, other, _NOREPLACE):
+        return
+    try:
+        os.link(one, other, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if os.path.lexists(other):
+            raise FileExistsError(errno.EEXIST, "the path exists", other) from error
+        os.rename(one, other)
+    else:
+        os.unlink(one)
+
+
+def exchange(one: str, other: str) -> bool:
+    """Exchange two existing paths in one step; False where it cannot be done (not Linux)."""
+    return _renameat2(one, other, _EXCHANGE)
+
+
+def put(new: str, place: str, replaceable: Callable[[str], None]) -> str | None:
+    """Give a file, link or directory a name at which others make, replace and delete meanwhile.
+
+    Parameters
+    ----------
+    new : str
+        What is to take the name.
+    place : str
+        The name; while one thing is replaced by another, nobody finds it missing.
+    replaceable : callable
+        Raises, or returns for what may be replaced; given a path that may be gone.
+
+    Returns
+    -------
+    str or None
+        Where that is now what was replaced, for the caller to remove.
+    """
+    while True:
+        with suppress(FileExistsError):
+            rename_new(new, place)
+            return None
+        try:
+            replaceable(place)
+            if not exchange(new, place):
+                return _displace(new, place)
+        except FileNotFoundError:
+            os.lstat(new)  # or its own directory is gone
+            continue
+        try:
+            replaceable(new)
+        except BaseException:
+            exchange(new, place)  # something else came since it was looked at
+            raise
+        return new
+
+
+def replace_only(known: os.stat_result, new: str, place: str) -> None:
+    """Put a file in the place of a known one.
+
+    Raises
+    ------
+    ReplacedError
+        If another has taken its place, and keeps it.
+    FileNotFoundError
+        If nothing is there any more.
+    """
+    if not os.path.samestat(os.lstat(place), known):
+        raise ReplacedError
+    placed = os.lstat(new)
+    if not exchange(new, place):
+        os.replace(new, place)  # not Linux: the check and the rename are two steps
+        return
+    found = os.lstat(new)
+    if os.path.samestat(found, known):
+        os.unlink(new)
+        return
+    while True:  # another came between: it is put back, unless yet another came by then
+        before, placed = placed, found
+        exchange(new, place)
+        found = os.lstat(new)
+        if os.path.samestat(found, before):
+            raise ReplacedError
+
+
+def _displace(new: str, place: str) -> str | None:
+    """Replace where paths cannot be exchanged (not Linux)."""
+    if not any(os.path.isdir(path) and not os.path.islink(path) for path in (new, place)):
+        os.replace(new, place)
+        return None
+    # A reader may for a moment find nothing.
+    aside = f"{new}~replaced"
+    os.rename(place, aside)
+    os.rename(new, place)
+    return aside
+
+
+def _renameat2(one: str, other: str, flag: int) -> bool:
+    """Rename with a flag of Linux; False where there is no such thing."""
+    function = _libc_renameat2()
+    if function is None:
+        return False
+    at_cwd = -100
+    if function(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), other)
+
+
+@cache
+def _libc_renameat2() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
