@@ -17,7 +17,7 @@ from ray import exceptions as ray_exceptions
 from polystore_ray import calls
 from polystore_ray.placement import CONTROLLER, MEMORY, named_hosts
 
-__all__ = ["BadNetwork", "Victims", "kill", "pause", "process_of", "worsen"]
+__all__ = ["BadNetwork", "Victims", "is_alive", "kill", "pause", "process_of", "worsen"]
 
 
 class BadNetwork(calls.Network):
@@ -80,15 +80,17 @@ def _process_id(_: Any) -> int:
 def kill(pid: int) -> None:
     """Kill a process, as the memory monitor or an operator would, and wait for its end."""
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}").exists() and _state(pid) not in ("Z", "X"):
+    while is_alive(pid):
         time.sleep(0.01)
 
 
-def _state(pid: int) -> str:
+def is_alive(pid: int) -> bool:
+    """Tell whether a process is there, and not only its remains."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        facts = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
-        return "X"
+        return False
+    return facts.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def pause(pid: int, seconds: float) -> None:
@@ -119,3 +121,7 @@ class Victims:
         """Return the volumes, in the order of their nodes."""
         hosts = named_hosts(self._namespace)
         return [hosts[where] for where in sorted(hosts) if where[0] == MEMORY]
+
+    def volume(self, node: str) -> Any:
+        """Return the volume of a node."""
+        return named_hosts(self._namespace)[MEMORY, node]

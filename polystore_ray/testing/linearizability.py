@@ -8,7 +8,8 @@ led to a state before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from bisect import bisect
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,21 +75,28 @@ def is_linearizable(operations: Iterable[Operation], model: Model, initial: Stat
     False
     """
     history = sorted(operations, key=lambda operation: operation.start)
-    known = sum(operation.outcome != UNKNOWN for operation in history)
-    if not known:
-        return True
+    left = sum(operation.outcome != UNKNOWN for operation in history)
     seen: set[tuple[int, State]] = set()
-    # What has been put in order is a set of bits; those that need an answer are counted down.
-    stack: list[tuple[int, State, int]] = [(0, initial, known)]
+    stack: list[tuple[int, State, int]] = [(0, initial, left)]  # the done ones are a set of bits
     while stack:
         done, state, left = stack.pop()
+        changes: list[tuple[float, int, State, bool]] = []
         for number, operation in _possible(history, done):
             fits, after = model(state, operation)
-            if not fits:
-                continue
             is_known = operation.outcome != UNKNOWN
-            if left - is_known == 0:
-                return True
+            if fits and after != state:
+                changes.append((operation.end, number, after, is_known))
+            elif fits and is_known:
+                # What fits and changes nothing may as well come now: it is in nobody's way.
+                done |= 1 << number
+                left -= 1
+                changes = []
+                stack.append((done, state, left))
+                break
+        if left == 0:
+            return True
+        # The last is tried first: that which ended first, as it most often came first.
+        for _, number, after, is_known in sorted(changes, reverse=True, key=lambda c: c[:2]):
             key = (done | 1 << number, after)
             if key not in seen:
                 seen.add(key)
@@ -96,39 +104,43 @@ def is_linearizable(operations: Iterable[Operation], model: Model, initial: Stat
     return False
 
 
-def _possible(history: Sequence[Operation], done: int) -> list[tuple[int, Operation]]:
-    """Return what can come next: what began before everything that is left had ended."""
-    found: list[tuple[int, Operation]] = []
+def _possible(history: Sequence[Operation], done: int) -> Iterator[tuple[int, Operation]]:
+    """Give what can come next: what began before everything that is left had ended."""
     first_end = float("inf")
-    for number, operation in enumerate(history):
+    first_left = (~done & (done + 1)).bit_length() - 1
+    for number in range(first_left, len(history)):
+        operation = history[number]
         if done >> number & 1:
             continue
         if operation.start > first_end:
-            break
-        found.append((number, operation))
+            return
+        yield number, operation
         first_end = min(first_end, operation.end)
-    return found
 
 
 def explain(operations: Iterable[Operation], model: Model, initial: State) -> str:
     """Return the shortest beginning of a history that no order explains, as text, or ""."""
     history = sorted(operations, key=lambda operation: operation.end)
-    for count in range(1, len(history) + 1):
-        if is_linearizable(_cut(history, count), model, initial):
-            continue
-        lines = [
-            f"{o.start:12.6f} to {o.end:12.6f}  {o.client:<10} {o.name}({o.argument!r})"
-            f" -> {o.outcome!r}"
-            for o in sorted(history[:count], key=lambda o: o.start)
-        ]
-        return "\n".join(lines)
-    return ""
+    if is_linearizable(history, model, initial):
+        return ""
+    # What explains a history explains each beginning of it.
+    count = bisect(
+        range(len(history)),
+        False,
+        key=lambda n: not is_linearizable(_cut(history, n), model, initial),
+    )
+    return "\n".join(map(_line, sorted(history[:count], key=lambda o: o.start)))
+
+
+def _line(o: Operation) -> str:
+    when = f"{o.start:12.6f} to {o.end:12.6f}"
+    return f"{when}  {o.client:<10} {o.name}({o.argument!r}) -> {o.outcome!r}"
 
 
 def _cut(history: Sequence[Operation], count: int) -> list[Operation]:
     """Return the operations that had ended first, and those that were going on then."""
     ended = list(history[:count])
-    last = ended[-1].end
+    last = max((o.end for o in ended), default=float("-inf"))
     going_on = [
         Operation(o.client, o.name, o.argument, UNKNOWN, o.start, float("inf"))
         for o in history[count:]
