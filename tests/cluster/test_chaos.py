@@ -39,19 +39,19 @@ def test_a_minute_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> 
     assert report.faults.total() > 5
 
 
-def test_it_finds_an_acknowledgement_before_anything_is_pinned(chaos: Chaos) -> None:
+def test_it_finds_an_acknowledgement_before_the_replica_is_pinned(chaos: Chaos) -> None:
     def acknowledge_early(volume: Any) -> None:
         held = volume._volume
         pin = held.pin
 
         def later(pins: Any, timeout: float) -> tuple[str, str]:
             threading.Timer(2.0, pin, (pins, timeout)).start()
-            return held.node, held.incarnation
+            return held._node, held._incarnation
 
         held.pin = later
 
     plant(chaos, acknowledge_early)
-    report = chaos.run(25, ["client killed"])
+    report = chaos.run(25, ["node lost"])
     assert any(found.startswith("lost: ") for found in report.violations), str(report)
 
 
