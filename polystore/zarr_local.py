@@ -20,6 +20,7 @@ from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
     PathIsDirectoryError,
+    StorageError,
     UnsupportedFormatError,
 )
 from polystore.os_errors import nothing_there
@@ -154,13 +155,17 @@ class LocalZarr(DiskBackend):
             with self._held(path) as is_still_there:
                 try:
                     value = self._load(path, region)
-                except _OF_SOMETHING:
-                    if is_still_there():
+                except _OF_SOMETHING as error:
+                    if is_still_there() and not self._is_none(path, error):
                         raise
                     continue
                 # Replaced while it was read, its missing chunks would have come as fill values.
                 if is_still_there():
                     return value
+
+    def _is_none(self, path: P, error: StorageError) -> bool:
+        """Tell whether what was taken for a directory is none: an array that was moved and back."""
+        return isinstance(error, PathIsDirectoryError) and not self.is_dir(path)
 
     def _load(self, path: P, region: Region | None) -> Any:
         with self._existing_value(path) as place:

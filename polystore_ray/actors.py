@@ -86,10 +86,10 @@ class _Controller:
         gc.set_threshold(*_RARELY)
         if not start and has_ended(store.namespace):
             ray.actor.exit_actor()
-        self._store = store
         self._self = ray.get_runtime_context().current_actor
         self._hosts = HostTable(self._make, self._joined, self._lost)
         self._leadership = Leadership(store.namespace, store.options, self._hosts, self._release)
+        self._store = StoreOf(store.namespace, store.job, self._leadership.options)
         self._controller = self._leadership.controller
         self._ended = threading.Event()
         self._drained: set[str] = set()
