@@ -114,17 +114,18 @@ class Chaos:
         self._until = time.monotonic() + seconds
         for slot in range(self._count):
             self._start_client(slot)
+        ray.get([actor.pid.remote() for _, actor, _ in self._clients.values()], timeout=120)
         known = self._kinds()
         chosen = list(kinds) or list(known)
         # The first faults come all, in some order; then chance decides.
         order = self._random.sample(chosen, len(chosen))
         while time.monotonic() < self._until:
+            time.sleep(self._random.uniform(0.5, 3.0))
             name = order.pop() if order else self._random.choice(chosen)
             sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}\n")
             known[name]()
             self.report.faults[name] += 1
             self._wait_until_healed()
-            time.sleep(self._random.uniform(0.2, 2.0))
         for _, _, task in self._clients.values():
             with suppress(ray.exceptions.RayError):
                 ray.get(task, timeout=3 * DEADLINE)

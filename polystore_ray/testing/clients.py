@@ -138,4 +138,4 @@ class Client:
 
 
 def _value(number: int) -> Any:
-    return np.full(_LARGE, number) if number % 3 == 0 else np.array([number])
+    return np.full(_LARGE, number) if number % 2 == 0 else np.array([number])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
@@ -29,6 +30,8 @@ def chaos(tmp_path: Path) -> Iterator[Chaos]:
 
 
 def plant(chaos: Chaos, bug: Any) -> None:
+    # There is a volume on each node only once something was saved there.
+    chaos.registry["memory"].save(np.zeros(2**17), "/anything", replicas=3)
     ray.get([volume.__ray_call__.remote(bug) for volume in chaos.victims.volumes()])
 
 
@@ -45,13 +48,13 @@ def test_it_finds_an_acknowledgement_before_the_replica_is_pinned(chaos: Chaos) 
         pin = held.pin
 
         def later(pins: Any, timeout: float) -> tuple[str, str]:
-            threading.Timer(2.0, pin, (pins, timeout)).start()
+            threading.Timer(30.0, pin, (pins, timeout)).start()
             return held._node, held._incarnation
 
         held.pin = later
 
     plant(chaos, acknowledge_early)
-    report = chaos.run(25, ["node lost"])
+    report = chaos.run(30, ["node lost"])
     assert any(found.startswith("lost: ") for found in report.violations), str(report)
 
 
