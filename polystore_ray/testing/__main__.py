@@ -6,7 +6,6 @@ It ends with status 1 if anything was lost, undone, torn, out of order, late or 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import warnings
@@ -22,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--report", type=Path, help="a JSON file to write the figures to")
+    parser.add_argument("--report", type=Path, help="a file to write the report to")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", ResourceWarning)  # of Ray's own cluster utilities
     with tempfile.TemporaryDirectory(prefix="polystore-chaos-") as folder:
@@ -31,10 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
             report = chaos.run(chosen.seconds)
         finally:
             chaos.close()
-    sys.stdout.write(f"seed {chosen.seed}, {chosen.seconds:g} s\n{report}\n")
+    found = (
+        f"seed {chosen.seed}, {chosen.seconds:g} s, "
+        f"{chosen.nodes} nodes, {chosen.clients} clients\n{report}\n"
+    )
+    sys.stdout.write(found)
     if chosen.report is not None:
-        figures = {"seed": chosen.seed, "seconds": chosen.seconds, **report.__dict__}
-        chosen.report.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+        chosen.report.write_text(found, encoding="utf-8")
     return 1 if report.violations else 0
 
 

@@ -27,7 +27,6 @@ from polystore_ray.testing.nodes import MIB, Nodes
 
 __all__ = ["Chaos", "Report"]
 
-_HEALED_WITHIN = 90.0  # seconds
 _HOG = 5 * 2**30  # bytes, beyond what the memory monitor allows
 
 
@@ -77,9 +76,14 @@ class Chaos:
         What decides who does what, and what breaks when.
     nodes, clients : int
         How many.
+    patience : float, default 90
+        Seconds in which the store has to heal after each fault.
     """
 
-    def __init__(self, folder: Path, seed: int, nodes: int = 3, clients: int = 8) -> None:
+    def __init__(
+        self, folder: Path, seed: int, nodes: int = 3, clients: int = 8, patience: float = 90.0
+    ) -> None:
+        self._patience = patience
         self.report = Report()
         self._folder = folder
         self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
@@ -212,7 +216,7 @@ class Chaos:
         return status.epoch, status.hosts_lost
 
     def _wait_until_noticed(self, before: tuple[int, int]) -> None:
-        deadline = time.monotonic() + _HEALED_WITHIN
+        deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
             with suppress(StorageError):
                 if self._lost_hosts() > before:
@@ -220,13 +224,13 @@ class Chaos:
             time.sleep(0.1)
 
     def _wait_until_healed(self) -> None:
-        deadline = time.monotonic() + _HEALED_WITHIN
+        deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
             with suppress(StorageError):
                 if self.registry.status().too_few_replicas == 0 and self._nodes.are_alive():
                     return
             time.sleep(0.1)
-        self.report.violations.append(f"not healed within {_HEALED_WITHIN:.0f} s")
+        self.report.violations.append(f"not healed within {self._patience:.0f} s")
 
     def _start_client(self, slot: int) -> None:
         self._made += 1

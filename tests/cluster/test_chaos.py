@@ -21,10 +21,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Iterator[Chaos]:
+def chaos(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chaos]:
     if ray.is_initialized():
         ray.shutdown()
-    made = Chaos(tmp_path, seed=1)
+    made = Chaos(tmp_path, seed=1, patience=getattr(request, "param", 90.0))
     yield made
     made.close()
 
@@ -42,6 +42,8 @@ def test_a_minute_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> 
     assert report.faults.total() > 5
 
 
+# What is lost does not heal.
+@pytest.mark.parametrize("chaos", [10.0], indirect=True)
 def test_it_finds_an_acknowledgement_before_the_replica_is_pinned(chaos: Chaos) -> None:
     def acknowledge_early(volume: Any) -> None:
         held = volume._volume
