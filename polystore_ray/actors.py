@@ -103,6 +103,10 @@ class _Controller:
             return answer
         return pickle.dumps(answer, protocol=5)
 
+    def deaths(self) -> int:
+        """Return how many hosts were lost under this controller."""
+        return self._hosts.deaths
+
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
         self._leadership.is_used = True

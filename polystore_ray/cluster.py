@@ -105,12 +105,15 @@ class RayTransport(Transport):
         answer = self._of_store(lambda controller: controller.call.remote(message), path)
         return pickle.loads(answer) if isinstance(answer, bytes) else answer
 
-    def _of_store(self, call: Callable[[Any], Any], path: str | None = None) -> Any:
+    def _of_store(
+        self, call: Callable[[Any], Any], path: str | None = None, deadline: float | None = None
+    ) -> Any:
         """Return the controller's answer, or that of the next one if it dies.
 
         All that is asked of a controller may be asked again: changes have ids.
         """
-        deadline = time.monotonic() + self.timeout
+        if deadline is None:
+            deadline = time.monotonic() + self.timeout
         while True:
             controller = self._controller
             try:
@@ -177,12 +180,14 @@ class RayTransport(Transport):
         while True:
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * (deadline - time.monotonic())
-            volumes = [(n, self._host(MEMORY, n)) for n in self._nodes_for(items.replicas)]
+            wanted = self._nodes_for(items.replicas)
+            volumes = [(n, self._host(MEMORY, n, deadline=deadline)) for n in wanted]
             pinned = [volume.pin.remote(pins, patience) for _, volume in volumes]
             try:
-                self._of_store(partial(_publish, pins, packed, operation_id, pinned), path)
+                published = partial(_publish, pins, packed, operation_id, pinned)
+                self._of_store(published, path, deadline)
             except (HostLostError, StaleVolumeError):
-                if time.monotonic() > deadline or not self._are_new(volumes, pinned):
+                if time.monotonic() > deadline or not self._are_new(volumes, pinned, deadline):
                     raise
             except CallTimeoutError:
                 raise  # it may have been published
@@ -221,16 +226,17 @@ class RayTransport(Transport):
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
         warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
 
-    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any]) -> bool:
+    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any], deadline: float) -> bool:
         """Tell whether a publication failed because of its volumes; then there are new ones."""
         found = False
         self._nodes_known_until = 0.0
         for (node, volume), task in zip(volumes, pinned, strict=True):
             with suppress(HostLostError):
-                wait_for(task, backend=MEMORY, timeout=self.timeout)
+                wait_for(task, backend=MEMORY, timeout=deadline - time.monotonic())
                 continue
             try:
-                found |= self._host(MEMORY, node, lost=actor_id(volume)) is not volume
+                new = self._host(MEMORY, node, lost=actor_id(volume), deadline=deadline)
+                found |= new is not volume
             except StoreUnavailableError:
                 if node == self._node:
                     raise
@@ -335,11 +341,15 @@ class RayTransport(Transport):
                 if not repeatable or time.monotonic() > deadline:
                     raise
 
-    def _host(self, key: str, node: str, lost: str | None = None) -> Any:
+    def _host(
+        self, key: str, node: str, lost: str | None = None, deadline: float | None = None
+    ) -> Any:
         host = self._hosts.get((key, node))
         if host is None or lost is not None:
             shipped = b"" if key == MEMORY else class_to_bytes(backend_class(key))
-            host = self._of_store(lambda leader: leader.host.remote(key, node, shipped, lost))
+            host = self._of_store(
+                lambda leader: leader.host.remote(key, node, shipped, lost), deadline=deadline
+            )
             self._hosts[key, node] = host
         return host
 
@@ -373,6 +383,7 @@ class RayTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=answered_in,
+            hosts_lost=self._of_store(lambda leader: leader.deaths.remote()),
             nodes=tuple(parts),
             **facts,
         )

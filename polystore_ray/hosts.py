@@ -51,6 +51,7 @@ class HostTable:
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self.deaths = 0
         self.leaving: set[str] = set()  # nodes that get nothing any more
 
     def host(self, key: str, node: str, shipped: bytes, lost: str | None = None) -> Any:
@@ -145,6 +146,7 @@ class HostTable:
 
     def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
+        self.deaths += 1
         if key == MEMORY:
             self._lost(node)
 

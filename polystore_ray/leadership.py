@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ray
 
 from polystore.exceptions import StorageError
-from polystore_ray.calls import wait_for
+from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.controller import StoreController
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.hosts import HostTable
@@ -65,8 +65,12 @@ class _RemoteFollower:
         wait_for(task, backend=MEMORY, timeout=_FOLLOW_WITHIN)
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
-        task = self._volume.append.remote(epoch, first, records)
-        wait_for(task, backend=MEMORY, timeout=LEASE)
+        answer_of(
+            lambda: self._volume.append.remote(epoch, first, records),
+            backend=MEMORY,
+            timeout=LEASE,
+            repeatable=False,
+        )
 
     def forget(self, epoch: int) -> None:
         self._volume.forget.remote(epoch)
