@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore.exceptions import StorageError, portable
+from polystore.exceptions import StorageError
 from polystore.seal import Sealed
 from polystore_ray.backend_options import options_on
 from polystore_ray.calls import answer_of, wait_for
@@ -47,7 +47,7 @@ from polystore_ray.placement import (
 from polystore_ray.ray_errors import translated
 from polystore_ray.ray_internals import draining_nodes, job_is_dead
 from polystore_ray.read_cache import ReadCache, Shared
-from polystore_ray.shipping import opened
+from polystore_ray.shipping import carried, opened
 from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import BUDGET, MemoryVolume
 
@@ -401,7 +401,7 @@ class _Host(_Hosting):
                 return self._cache.load(path, identify, run)
         except Exception as error:  # noqa: BLE001 - see below
             # A backend's own error may be one that no other process could read.
-            raise portable(error) from error.__cause__
+            raise carried(error) from error.__cause__
 
     @ray.method(concurrency_group="manage")
     def status(self) -> dict[str, int]:

@@ -47,7 +47,7 @@ from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
 from polystore_ray.ray_errors import translated
 from polystore_ray.ray_internals import actor_id, spilled_bytes
 from polystore_ray.read_cache import Shared
-from polystore_ray.shipping import class_to_bytes
+from polystore_ray.shipping import CarriedError, class_to_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import BATCHES, Task, Transport, when_free
 
@@ -378,6 +378,8 @@ class RayTransport(Transport):
                 if time.monotonic() > deadline:
                     raise HostLostError("its hosts end", path=path, backend=key) from error
                 self._host(key, node, lost=actor_id(host))
+            except CarriedError as error:
+                raise error.open() from None
             except HostLostError:
                 self._host(key, node, lost=actor_id(host))
                 if not repeatable or time.monotonic() > deadline:

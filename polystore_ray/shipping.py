@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,11 +15,13 @@ from weakref import WeakKeyDictionary
 import cloudpickle
 
 from polystore.base import register_backend
-from polystore.exceptions import StorageResolutionError
+from polystore.exceptions import StorageResolutionError, portable
 from polystore_ray.fingerprint import fingerprint_of
 
 __all__ = [
+    "CarriedError",
     "Shipped",
+    "carried",
     "class_from_bytes",
     "class_to_bytes",
     "is_newer",
@@ -113,6 +116,32 @@ def _shipped(cls: Any) -> Shipped:
     except Exception as error:  # noqa: BLE001 - pickling runs foreign code, and need not succeed
         why_not = f"{type(error).__name__}: {error}"
     return Shipped(code, b"" if whole == code else whole, why_not, fingerprint_of(cls), now, needs)
+
+
+class CarriedError(Exception):
+    """Carry an error whose class came here whole: Ray would make another class of it."""
+
+    def __init__(self, pickled: bytes, text: str) -> None:
+        super().__init__(pickled, text)
+
+    def open(self) -> BaseException:
+        """Return the error, of the class that the process which shipped it knows."""
+        pickled, text = self.args
+        error: BaseException = pickle.loads(pickled)
+        error.add_note(f"raised in another process:\n{text}")
+        return error
+
+
+def carried(error: BaseException) -> BaseException:
+    """Return an error as it can be raised in a host, so that it arrives as itself."""
+    cls = type(error)
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    sendable = portable(error)
+    if found is cls or sendable is not error:
+        return sendable
+    return CarriedError(cloudpickle.dumps(error), "".join(traceback.format_exception(error)))
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import ray
 
-from polystore import FileManager
+from polystore import FileManager, ReadOnlyBackend
 from polystore.exceptions import InvalidPathError, StorageError, UnsupportedOperationError
 from polystore_ray import NodeNotFoundError, RayBackendRegistry, StoreUnavailableError
 from tests.cluster.nodes import Nodes, eventually
@@ -104,6 +104,44 @@ def test_wrong_names_list_the_nodes(nodes: Nodes, registry: RayBackendRegistry) 
     assert nodes.one in str(found.value)
     with pytest.raises(UnsupportedOperationError, match="one for all nodes"):
         FileManager(registry).exists("/", backend=f"memory@{nodes.one}")
+
+
+class Special(ReadOnlyBackend):
+    """A backend that runs where a device is."""
+
+    _backend_type = "hosted_special"
+    _host_options: ClassVar[dict[str, Any]] = {
+        "resources": {"microscope": 1},
+        "label_selector": {"room": "in(a, b)"},
+    }
+
+    def load(self, path: Any) -> Any:
+        return ray.get_runtime_context().get_node_id()
+
+    def is_file(self, path: Any) -> bool:
+        return True
+
+    def is_dir(self, path: Any) -> bool:
+        return False
+
+    def list_dir(self, path: Any) -> list[str]:
+        return []
+
+
+def test_a_backend_runs_where_there_is_what_it_needs(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    able = nodes.add(resources={"microscope": 1}, labels={"room": "b"})
+    with pytest.raises(
+        NodeNotFoundError, match=r"1 microscope and the label room.*in\(a, b\)"
+    ) as it:
+        registry["hosted_special"].load("/a")
+    assert able in str(it.value)
+    assert nodes.one not in str(it.value)
+    assert registry["hosted_special@room=b"].load("/a") == able
+    assert ray.available_resources().get("microscope", 0) == 0
+    registry.shutdown()
+    nodes.remove(able)
 
 
 def test_no_path_leads_out_of_a_root_of_another_node(
