@@ -62,7 +62,7 @@ _RARELY = (100_000, 50, 100)
 _ANSWER_WITHIN = 60.0
 # What is pinned is published at once, or never.
 _PUBLISHED_AFTER = 300.0
-_CACHED = 4  # a host keeps that part of its node's object store
+_CACHED = 8  # a host keeps that part of its node's object store
 _REFUSING = 8  # calls that a host can refuse while it has as many as it may
 _TAKEN_OVER_WITHIN = 60.0  # seconds that a host waits for the next controller
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cached_property, partial, partialmethod
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -59,21 +60,25 @@ class _Walk:
             for item in thing:
                 yield from self.of(item)
         elif isinstance(thing, (set, frozenset)):
-            yield from sorted(repr(item) for item in thing)
+            yield from sorted(" ".join(self.of(item)) for item in thing)
         elif isinstance(thing, Mapping):
-            for key in sorted(thing, key=repr):
-                yield repr(key)
-                yield from self.of(thing[key])
+            yield from sorted(" ".join(self.of(item)) for item in thing.items())
         elif isinstance(thing, (staticmethod, classmethod)):
             yield type(thing).__name__
             yield from self.of(thing.__func__)
         elif isinstance(thing, property):
             for function in (thing.fget, thing.fset, thing.fdel):
                 yield from self.of(function)
+        elif isinstance(thing, (cached_property, partial, partialmethod)):
+            yield type(thing).__name__
+            yield from self.of(thing.func)
         elif isinstance(thing, (type, FunctionType)):
             yield from self._of_named(thing)
         else:
             yield f"{type(thing).__module__}.{type(thing).__qualname__}"
+            wrapped = inspect.unwrap(thing) if callable(thing) else thing
+            if wrapped is not thing:  # by functools.cache, say
+                yield from self.of(wrapped)
 
     def _of_named(self, thing: Any) -> Iterator[str]:
         yield f"{thing.__module__}.{thing.__qualname__}"

@@ -34,7 +34,7 @@ class StoreOptions:
     host_calls : int, optional
         How many calls a host may have at a time, 64 by default.
     read_cache : int, optional
-        Bytes of loaded files that each host keeps; a quarter of its node's object store by default.
+        Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
     """
 
     max_bytes: int | None = None

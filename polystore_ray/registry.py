@@ -81,7 +81,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         How many calls one host may have at a time; a further one raises `HostBusyError`, and a
         batch waits.
     read_cache : int, optional
-        Bytes of loaded files that each host keeps for others to load, a quarter of its node's
+        Bytes of loaded files that each host keeps for others to load, an eighth of its node's
         object store by default; 0 for none. A file that was changed is read again.
 
     From ``max_bytes`` on these are a store's own: whoever uses it first decides, others leave them

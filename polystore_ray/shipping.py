@@ -158,14 +158,18 @@ def _pickled_by_value(package: str) -> Iterator[None]:
 
 
 def _class(shipped: Shipped) -> Any:
+    why_not = shipped.why_not
     try:
         return pickle.loads(shipped.code)
     except (ImportError, AttributeError) as error:
         if shipped.whole:
-            return pickle.loads(shipped.whole)
+            try:
+                return pickle.loads(shipped.whole)
+            except (ImportError, AttributeError) as missing:
+                why_not = f"a part of it went by name, {missing}"
         raise StorageResolutionError(
             f"the code of the backend is not in this process ({type(error).__name__}: {error}), "
-            f"and its class could not travel whole ({shipped.why_not or 'it was defined there'}); "
+            f"and its class could not travel whole ({why_not or 'all of it went by name'}); "
             f"install its package on every node, or name it in the runtime_env of the job that "
             f"makes the store"
         ) from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import ray
 
 from polystore import FileManager, ReadOnlyBackend
 from polystore.exceptions import InvalidPathError, StorageError, UnsupportedOperationError
 from polystore_ray import NodeNotFoundError, RayBackendRegistry, StoreUnavailableError
-from tests.cluster.nodes import Nodes, eventually
+from tests.cluster.nodes import MIB, Nodes, eventually
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,18 @@ def test_every_call_is_made_on_the_right_disk(
     }
     hosts = {part.node for part in registry.status().nodes if "disk" in part.backends}
     assert hosts == set(roots)
+
+
+def test_a_file_that_another_node_keeps_is_read_once(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    there = registry[f"disk@{nodes.one}"]
+    there.save(np.arange(MIB), "/a.npy")
+    time.sleep(2.1)  # or the next change could bear the same time
+    arrays = [there.load("/a.npy") for _ in range(3)]
+    assert {int(array.sum()) for array in arrays} == {MIB * (MIB - 1) // 2}
+    [part] = [part for part in registry.status().nodes if part.node == nodes.one]
+    assert (part.cached, part.cache_misses, part.cache_hits) == (1, 1, 2)
 
 
 def test_a_node_is_named_by_what_ray_calls_it_and_by_a_label(

@@ -81,11 +81,15 @@ def test_what_changes_during_the_load_is_not_kept() -> None:
     assert loads.load("/a")[0] == 2
 
 
-@pytest.mark.parametrize(("identity", "size"), [(None, 100 * KIB), (1, KIB)])
-def test_what_has_no_identity_or_is_small_is_not_kept(identity: Any, size: int) -> None:
-    loads = Loads()
+@pytest.mark.parametrize(
+    ("identity", "size", "capacity"), [(None, 100, 1000), (1, 1, 1000), (1, 100, 0)]
+)
+def test_what_has_no_identity_or_is_small_or_too_much_is_not_kept(
+    identity: Any, size: int, capacity: int
+) -> None:
+    loads = Loads(capacity * KIB)
     loads.identity = identity
-    assert [loads.load("/a", size)[0] for _ in range(2)] == [1, 2]
+    assert [loads.load("/a", size * KIB)[0] for _ in range(2)] == [1, 2]
     assert loads.cache.status()["cached_bytes"] == 0
 
 

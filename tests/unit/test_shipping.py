@@ -20,6 +20,7 @@ from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer, o
 
 SOURCE = """
 from __future__ import annotations
+from functools import cache, partialmethod
 from polystore import StorageBackend
 
 FACTOR = 2
@@ -34,6 +35,9 @@ class Mixin:
 class Mine(Mixin, StorageBackend):
     _backend_type = "shipping_mine"
     limits = {"a": 1, "b": {2, 3}}
+    things = {object(), print}
+
+    later = partialmethod(lambda self, value: 8, 1)
 
     @staticmethod
     def twice(value, times=2):
@@ -45,6 +49,11 @@ class Mine(Mixin, StorageBackend):
     def is_dir(self, path): return False
     def list_dir(self, path): return []
 """
+
+# What functools.cache makes of a method goes by its name.
+CACHED = SOURCE.replace(
+    "    def is_file", "    @cache\n    def remembered(self):\n        return 7\n\n    def is_file"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +82,8 @@ def test_the_same_code_has_the_same_fingerprint_wherever_it_was_defined() -> Non
         ("return self.twice(1)", "return self.twice(3)"),
         ("times=2", "times=3"),
         ("{2, 3}", "{2, 4}"),
+        ("return 7", "return 8"),
+        ("value: 8", "value: 9"),
         ("FACTOR = 2", "FACTOR = 3"),
         ("value * FACTOR", "value + FACTOR"),
         ('return "!"', 'return "?"'),
@@ -81,8 +92,8 @@ def test_the_same_code_has_the_same_fingerprint_wherever_it_was_defined() -> Non
     ],
 )
 def test_other_code_has_another_fingerprint(old: str, new: str) -> None:
-    assert old in SOURCE
-    assert fingerprint_of(defined()) != fingerprint_of(defined(SOURCE.replace(old, new)))
+    assert old in CACHED
+    assert fingerprint_of(defined(CACHED)) != fingerprint_of(defined(CACHED.replace(old, new)))
 
 
 def test_a_class_is_used_in_a_process_that_cannot_import_it(tmp_path: Path) -> None:
@@ -115,6 +126,14 @@ def test_a_class_that_cannot_travel_whole_says_why_where_it_is_missing() -> None
     assert "lock" in opened(shipped).why_not
     del sys.modules["shipped_stuck"]
     with pytest.raises(StorageResolutionError, match=r"shipped_stuck.*lock.*runtime_env"):
+        class_from_bytes(shipped)
+
+
+def test_a_class_of_which_a_part_goes_by_name_says_so_where_that_is_missing() -> None:
+    shipped = class_to_bytes(defined(CACHED, "shipped_part"))
+    assert class_from_bytes(shipped).__name__ == "Mine"
+    del sys.modules["shipped_part"]
+    with pytest.raises(StorageResolutionError, match=r"by name.*shipped_part.*every node"):
         class_from_bytes(shipped)
 
 
