@@ -41,6 +41,7 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/reliability.py
+	$(BIN)/python tests/bench/hosted.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,7 @@ class ZarrBackend(StorageBackend):
     """
 
     _backend_type = "zarr"
+    _saves_regions_together = True
 
     def __init__(
         self, root: P | None = None, *, storage_options: Mapping[str, Any] | None = None
@@ -133,10 +134,15 @@ class ZarrBackend(StorageBackend):
         self._root = LocalZarr(root if url is None else url.local)
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         if as_url(path, backend=cls._backend_type) is not None:
             return as_text(path)
-        return LocalZarr.portable_path(path)
+        return LocalZarr.portable_path(path, root=root)
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        root = options.get("root")
+        return options if root is None else options | {"root": cls.portable_path(root)}
 
     # The tree of a path
 
@@ -208,6 +214,10 @@ class ZarrBackend(StorageBackend):
         """
         tree, text = self._tree(path)
         return tree.open(text, mode)
+
+    def content_identity(self, path: P) -> Hashable | None:
+        tree, text = self._tree(path)
+        return tree.content_identity(text)
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.

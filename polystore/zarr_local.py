@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,6 +149,9 @@ class LocalZarr(DiskBackend):
         """Return what zarr opens a place with; below a root no link of a chunk leads out of it."""
         kind = RootedStore if self._top else LocalStore
         return held_store(kind, place, read_only=read_only)
+
+    def content_identity(self, path: P) -> Hashable | None:
+        return self._file_identity(path)  # None for an array, whose chunks change unseen
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from polystore.base import BackendBase, StorageBackend, accepts
+from polystore.base import BackendBase, StorageBackend, accepts, check_collection
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
@@ -14,32 +14,56 @@ from polystore_ray.values import array_bytes
 
 __all__ = ["HostedBackend"]
 
+_ASKED_AT_ONCE = 1024  # paths
+
 
 class HostedBackend(StorageBackend):
-    """Run the operations of a backend in its host on the caller's node.
+    """Run the operations of a backend in its host on the caller's node, or on a named one.
 
     Every client of a node shares the one instance that lives there, in the node's own file
     system. Relative paths are made absolute with the caller's working directory. Large values
     pass through the object store; loaded arrays are read-only. The backend's own errors arrive
     as themselves.
 
-    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key.
+    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key; as ``["disk@node-2"]`` it
+    works on that node, whichever the caller's is.
 
     Raises
     ------
     HostLostError
         By every operation, if the host died during it; the next call has a new host.
+    HostBusyError
+        By every operation but those of batches, which wait, if the host has as many calls as it
+        may.
+    NodeNotFoundError
+        By every operation, if the named node is not in the cluster.
     CallTimeoutError, StoreUnavailableError
         By every operation, if no answer comes in time, or the store cannot be reached.
     """
 
-    def __init__(self, key: str, cls: type[BackendBase], connect: Callable[[], Transport]) -> None:
+    def __init__(
+        self,
+        key: str,
+        cls: type[BackendBase],
+        connect: Callable[[], Transport],
+        node: str | None = None,
+    ) -> None:
         self._key = key
         self.hosted_class = cls
         self._connect = connect
+        self._node = node
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._key!r})"
+        where = "" if self._node is None else f"@{self._node}"
+        return f"{type(self).__name__}({self._key + where!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as pickle and copy ask for
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{name!r} is no operation of the storage contract, and a host runs no other of "
+            f"{self.hosted_class.__name__}"
+        )
 
     def load(self, path: P, **options: Any) -> Any:
         return self._call("load", path, **options)
@@ -47,11 +71,18 @@ class HostedBackend(StorageBackend):
     def load_batch(
         self, paths: Sequence[P], *, progress: Progress = None, **options: Any
     ) -> list[Any]:
+        check_collection(paths, "paths", backend=self._key)
+        values: list[Any] = []
         with reporting(progress, len(paths), "loading") as step:
-            texts = [self.portable(path) for path in paths]
-            values: list[Any] = self._run("load_batch", texts, **options)
-            step(len(texts))
-        return values
+            texts = self._all_portable(paths)
+            while True:
+                # The host returns a piece of limited size, so that it never holds all of them.
+                asked = texts[len(values) : len(values) + _ASKED_AT_ONCE]
+                piece = self._run("load_batch", asked, **options)
+                values += piece
+                step(len(piece))
+                if len(values) >= len(texts) or not piece:
+                    return values
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
         self._run("save", data, self.portable(path), **self._parents(parents), **options)
@@ -66,7 +97,7 @@ class HostedBackend(StorageBackend):
         **options: Any,
     ) -> None:
         with reporting(progress, len(paths), "saving") as step:
-            texts = [self.portable(path) for path in paths]
+            texts = self._all_portable(paths)
             self._run("save_batch", list(values), texts, **self._parents(parents), **options)
             step(len(texts))
 
@@ -127,7 +158,7 @@ class HostedBackend(StorageBackend):
     def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
         transport = self._connect()
         with transport.measured(self._key, method):
-            result = transport.call_host(self._key, method, arguments, options)
+            result = transport.call_host(self._key, self._node, method, arguments, options)
         for moved in (arguments[0], result):
             values = moved if isinstance(moved, list) else [moved]
             transport.moved(self._key, method, array_bytes(values))
@@ -135,7 +166,11 @@ class HostedBackend(StorageBackend):
 
     def portable(self, path: P) -> str:
         """Return a path as it means the same in every process of the node."""
-        return self.hosted_class.portable_path(path)
+        return self._all_portable([path])[0]
+
+    def _all_portable(self, paths: Sequence[P]) -> list[str]:
+        options = self._connect().options_of(self._key, self._node)
+        return [self.hosted_class.portable_path(path, **options) for path in paths]
 
     def _as_given(self, path: P, result: str) -> str:
         """Return a path from the host as the caller would have seen it: relative to relative."""
