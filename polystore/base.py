@@ -337,6 +337,18 @@ class DataSink(AsyncSaves, ABC):
         """Make `link` a link to `source`, which has to exist."""
         raise self._unsupported("create_symlink", link)
 
+    def append(self, values: Any, path: P, /, *args: Any, **options: Any) -> int:
+        """Put values at the end of a stored array's ``axis``; return where along it they begin.
+
+        Of several that append at once, each gets a place of its own; a reader sees all of the
+        values or none.
+        """
+        raise self._unsupported("append", path)
+
+    def resize(self, path: P, shape: Sequence[int], /, *args: Any, **options: Any) -> None:
+        """Give a stored array another shape: cut it off, or fill it up with its fill value."""
+        raise self._unsupported("resize", path)
+
     def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
         return UnsupportedOperationError(
             f"{type(self).__name__} does not support {operation}",

@@ -317,6 +317,47 @@ class FileManager(AsyncLoads, AsyncSaves):
             with _progress(target, "save_batch", progress, paths) as told:
                 save_batch(values, paths, **told, **options)
 
+    def append(
+        self, values: Any, path: P, backend: object, *, axis: int = 0, **options: Any
+    ) -> int:
+        """Put values at the end of a stored array's axis; return where along it they begin.
+
+        Of several that append at once, each gets a place of its own; a reader sees all of the
+        values or none.
+
+        Parameters
+        ----------
+        values : array_like
+            Of the array's shape, but for the axis.
+        path : str or os.PathLike
+            An array.
+        backend : str or enum.Enum
+            The backend's key.
+        axis : int, default 0
+            The axis that grows.
+        **options
+            For the backend's ``append``.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend's arrays do not grow, as those of zarr do.
+        """
+        with self._backend(backend, path) as target:
+            append = _offered(target, "append", backend, path)
+            return int(append(values, path, axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], backend: object, **options: Any) -> None:
+        """Give a stored array another shape: cut it off, or fill it up with its fill value.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend's arrays keep their shape, as all but those of zarr do.
+        """
+        with self._backend(backend, path) as target:
+            _offered(target, "resize", backend, path)(path, shape, **options)
+
     def ensure_directory(self, path: P, backend: object) -> str:
         """Make a directory and its ancestors where they are missing; return its path."""
         with self._backend(backend, path) as target:

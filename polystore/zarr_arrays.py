@@ -32,7 +32,6 @@ __all__ = [
     "open_array",
     "open_node",
     "read_array",
-    "write_region",
 ]
 
 Mode = Literal["r", "r+"]
@@ -224,30 +223,6 @@ def read_array(store: Store | str, region: Region | None, stored: Callable[[], i
         raise
     except Exception as error:
         raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
-
-
-def write_region(store: Store | str, region: Region, data: Any) -> None:
-    """Write into a part of the array in a store, in place.
-
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such part.
-    UnsupportedFormatError
-        If the value does not fit it.
-    """
-    stored = open_array(store, "r+")
-    # As NumPy takes them: zarr would leave out what does not fit.
-    values = np.empty(check_region(stored.shape, region), stored.dtype)
-    try:
-        values[...] = data
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UnsupportedFormatError(
-            f"the value does not fit the region {region!r} of an array of shape "
-            f"{stored.shape} and dtype {stored.dtype} ({error})"
-        ) from error
-    index, turn = forward(stored.shape, region)
-    stored[index] = values[turn]
 
 
 def _chunks(

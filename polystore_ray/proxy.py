@@ -70,6 +70,12 @@ class HostedBackend(StorageBackend):
             self._run("save_batch", list(values), texts, **self._parents(parents), **options)
             step(len(texts))
 
+    def append(self, values: Any, path: P, *, axis: int = 0, **options: Any) -> int:
+        return int(self._run("append", values, self.portable(path), axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
+        self._call("resize", path, tuple(shape), **options)
+
     def exists(self, path: P) -> bool:
         return bool(self._call("exists", path))
 
