@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from s3_server import s3_server
 
 from polystore import (
     DiskBackend,
+    FileLockError,
     FileLockTimeoutError,
     FileManager,
     MemoryBackend,
@@ -62,7 +64,7 @@ def regions(seed: int, number: int) -> list[tuple[slice, ...]]:
     """Return overlapping regions that fit no shard, and together are the whole array."""
     random = np.random.default_rng(seed)
     bands = np.array_split(np.arange(SHAPE[0]), number)
-    found = []
+    found: list[tuple[slice, ...]] = []
     for band in bands:
         top = max(0, int(band[0]) - int(random.integers(0, 9)))
         bottom = min(SHAPE[0], int(band[-1]) + int(random.integers(1, 9)))
@@ -345,10 +347,8 @@ def test_no_lock_file_is_made_out_of_a_root(tmp_path: Path) -> None:
     store.save(np.ones(4), "/a")
     [name] = [f".polystore-tmp~lock~{number:02}" for number in lock_of([[0]])]
     (tmp_path / "root" / "a" / name).symlink_to(outside)
-    try:
+    with suppress(FileLockError):  # as newer versions of the library say, that follow no link
         store.save(2, "/a", region=0)
-    except Exception as error:  # noqa: BLE001 - not every version of the library follows no link
-        assert "lock" in str(error)
     assert outside.read_text() == "theirs"
 
 
