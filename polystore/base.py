@@ -151,12 +151,27 @@ class BackendBase(metaclass=BackendMeta):
     __registry__: ClassVar[dict[Any, Any]] = _REGISTRY
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, **options: Any) -> str:
         """Return `path` as it means the same in every process of this machine.
 
         A backend whose paths depend on the working directory overrides it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A path as this process means it.
+        **options
+            What the instance in the other process was made with.
         """
         return as_text(path, backend=cls._backend_type)
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        """Return the constructor's arguments as they mean the same in every process.
+
+        A backend that takes a path which depends on the working directory overrides it.
+        """
+        return options
 
     def close(self) -> None:
         """Release what the backend holds; a closed backend must not be used again."""

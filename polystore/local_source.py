@@ -49,10 +49,17 @@ class LocalSource(BackendBase, DataSource):
             self._places, self._top = RootedPlaces(top), top
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         text = as_text(path, backend=cls._backend_type)
+        if root is not None:
+            return text  # one tree, whatever directory a process works in
         # Not normalised: a ".." after a link does not mean what it seems to.
         return str(Path.cwd() / text) if not Path(text).is_absolute() else text
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        root = options.get("root")
+        return options if root is None else options | {"root": cls.portable_path(root)}
 
     # What a value is
 

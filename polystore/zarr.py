@@ -139,10 +139,15 @@ class ZarrBackend(StorageBackend):
         self._root = LocalZarr(root if url is None else url.local)
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         if as_url(path, backend=cls._backend_type) is not None:
             return as_text(path)
-        return LocalZarr.portable_path(path)
+        return LocalZarr.portable_path(path, root=root)
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        root = options.get("root")
+        return options if root is None else options | {"root": cls.portable_path(root)}
 
     # The tree of a path
 

@@ -6,6 +6,7 @@ from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
     HostLostError,
+    NodeNotFoundError,
     StoreUnavailableError,
     TooFewNodesError,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "CallTimeoutError",
     "DataLostError",
     "HostLostError",
+    "NodeNotFoundError",
     "RayBackendRegistry",
     "StoreUnavailableError",
     "TooFewNodesError",

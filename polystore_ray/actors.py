@@ -15,6 +15,7 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError, portable
 from polystore.seal import Sealed
+from polystore_ray.backend_options import options_on
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Message, as_message, keep_closed, open_message
 from polystore_ray.errors import StoreUnavailableError
@@ -37,6 +38,7 @@ from polystore_ray.placement import (
     actor_options,
     head_node,
     host_name,
+    known_nodes,
     nodes,
     object_store_bytes,
 )
@@ -361,7 +363,9 @@ class _Host(_Hosting):
     """The host of one backend on one node."""
 
     def __init__(self, controller: Any, store: StoreOf, key: str, shipped: bytes) -> None:
-        self._host = BackendHost(key, shipped)
+        here = ray.get_runtime_context().get_node_id()
+        this = next(node for node in known_nodes() if node.id == here)
+        self._host = BackendHost(key, shipped, options_on(store.options.backends, key, this))
         super().__init__(controller, store)
 
     def call(self, message: Message) -> Message:

@@ -21,6 +21,7 @@ from polystore.backend_registry import backend_class
 from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
+from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Envelope, as_message, open_message
 from polystore_ray.errors import (
@@ -39,8 +40,9 @@ from polystore_ray.messages import (
     new_operation_id,
 )
 from polystore_ray.metrics import measured, moved
+from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import MEMORY, near_node, nodes
+from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
 from polystore_ray.ray_errors import translated
 from polystore_ray.ray_internals import actor_id, spilled_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
@@ -80,6 +82,8 @@ class RayTransport(Transport):
         self._node = node
         self._controller = controller
         self._hosts: dict[tuple[str, str], Any] = {}
+        self._made_with: dict[tuple[str, str], BackendOptions] = {}
+        self._called: dict[str, tuple[str, float]] = {}
         self._others: list[str] = []
         self._nodes_known_until = 0.0
         self._turns = itertools.count()
@@ -289,19 +293,45 @@ class RayTransport(Transport):
     # Hosts
 
     def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
         message = as_message((method, arguments, options))
         path = next((argument for argument in arguments if isinstance(argument, str)), None)
         return open_message(
             self._of_host(
                 key,
-                self._node,
+                self._node_called(node),
                 lambda host: host.call.remote(message),
                 path=path,
                 repeatable=method in _READING,
             )
         )
+
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        if not self.options.backends:
+            return {}
+        where = self._node_called(node)
+        found = self._made_with.get((key, where))
+        if found is None:
+            this = next((known for known in known_nodes() if known.id == where), Node(where))
+            found = options_on(self.options.backends, key, this)
+            self._made_with[key, where] = found
+        return found.open()
+
+    def _node_called(self, name: str | None) -> str:
+        """Return the id of a node, asking again every few seconds: nodes come and go."""
+        if name is None:
+            return self._node
+        found, until = self._called.get(name, ("", 0.0))
+        if time.monotonic() > until:
+            found = node_called(name, known_nodes()).id
+            self._called[name] = found, time.monotonic() + _NODES_KNOWN_FOR
+        return found
 
     def shipped_classes(self) -> dict[str, bytes]:
         shipped: dict[str, bytes] = self._of_store(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 
-from polystore.exceptions import StorageError, StorageWriteError
+from polystore.exceptions import StorageError, StorageResolutionError, StorageWriteError
 
 __all__ = [
     "CallTimeoutError",
     "DataLostError",
     "HostLostError",
+    "NodeNotFoundError",
     "StoreUnavailableError",
     "TooFewNodesError",
 ]
@@ -31,6 +32,10 @@ class HostLostError(StorageError):
     """
 
     actor: str = ""
+
+
+class NodeNotFoundError(StorageResolutionError, LookupError):
+    """Signal that a name fits no node that is in the cluster, or several, or not what is needed."""
 
 
 class DataLostError(StorageError):

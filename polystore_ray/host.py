@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cloudpickle
@@ -9,6 +10,7 @@ import cloudpickle
 from polystore.backend_registry import BackendRegistry
 from polystore.base import DataSink, DataSource, register_backend
 from polystore.exceptions import UnsupportedOperationError
+from polystore_ray.backend_options import BackendOptions, check_arguments
 
 __all__ = ["BackendHost", "class_from_bytes", "class_to_bytes"]
 
@@ -40,11 +42,12 @@ class BackendHost:
     and is tried again by the next.
     """
 
-    def __init__(self, key: str, shipped: bytes) -> None:
+    def __init__(self, key: str, shipped: bytes, options: BackendOptions) -> None:
         self._key = key
         self._shipped = shipped
-        self._registry = BackendRegistry.isolated()
-        self._registered = False
+        self._options = options
+        self._made: BackendRegistry | None = None
+        self._making = threading.Lock()
 
     def call(self, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run one method of the contract.
@@ -56,16 +59,24 @@ class BackendHost:
         Exception
             Whatever the backend raises.
         """
-        if not self._registered:
-            class_from_bytes(self._shipped)
-            self._registered = True
-        backend = self._registry[self._key]
+        backend = self._registry()[self._key]
         if method not in _METHODS or not hasattr(backend, method):
             raise UnsupportedOperationError(
                 f"{type(backend).__name__} has no operation {method!r}", backend=self._key
             )
         return getattr(backend, method)(*arguments, **options)
 
+    def _registry(self) -> BackendRegistry:
+        if self._made is None:
+            with self._making:
+                if self._made is None:
+                    cls = class_from_bytes(self._shipped)
+                    options = self._options.open()
+                    check_arguments(cls, self._key, options)
+                    self._made = BackendRegistry.isolated({self._key: options})
+        return self._made
+
     def close(self) -> None:
         """Close the backend."""
-        self._registry.close()
+        if self._made is not None:
+            self._made.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,11 +13,13 @@ from typing import Any
 from polystore.backend_registry import backend_class
 from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.seal import Sealed
+from polystore_ray.backend_options import options_on
 from polystore_ray.controller import StoreController
 from polystore_ray.envelope import Envelope, as_message, open_message, sealed_message
 from polystore_ray.host import BackendHost, class_to_bytes
 from polystore_ray.ledger import Ledger
 from polystore_ray.messages import Items, Pin, Request, new_operation_id
+from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import Task, Transport
@@ -43,6 +46,7 @@ class LocalTransport(Transport):
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._hosts: dict[str, tuple[type, BackendHost]] = {}
+        self._this = Node(_NODE, (platform.node(), "localhost"))
         self._start()
 
     def _start(self) -> None:
@@ -125,14 +129,30 @@ class LocalTransport(Transport):
             yield _as_sent(function(*arguments))
 
     def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
+        self._check_name(node)
         cls = backend_class(key)
         with self._lock:
             cached = self._hosts.get(key)
             if cached is None or cached[0] is not cls:
-                cached = self._hosts[key] = (cls, BackendHost(key, class_to_bytes(cls)))
+                made_with = options_on(self.options.backends, key, self._this)
+                host = BackendHost(key, class_to_bytes(cls), made_with)
+                cached = self._hosts[key] = (cls, host)
         return _as_sent(cached[1].call(method, *_as_sent((arguments, options))))
+
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        self._check_name(node)
+        return options_on(self.options.backends, key, self._this).open()
+
+    def _check_name(self, node: str | None) -> None:
+        if node is not None:
+            node_called(node, [self._this])
 
     def shipped_classes(self) -> dict[str, bytes]:
         return {}

@@ -8,6 +8,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from polystore_ray.node_names import Node
+
 __all__ = [
     "CONTROLLER",
     "MEMORY",
@@ -15,6 +17,7 @@ __all__ = [
     "head_node",
     "host_name",
     "is_alive",
+    "known_nodes",
     "named_hosts",
     "near_node",
     "nodes",
@@ -39,6 +42,23 @@ def this_process() -> tuple[str, str]:
 def nodes() -> list[dict[str, Any]]:
     """Return the nodes that are alive, as `ray.nodes` lists them."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def known_nodes() -> list[Node]:
+    """Return the nodes that are alive, by all that they can be called."""
+    return [
+        Node(
+            node["NodeID"],
+            tuple(
+                dict.fromkeys(
+                    node[name] for name in ("NodeManagerHostname", "NodeManagerAddress", "NodeName")
+                )
+            ),
+            node["Labels"],
+            node["Resources"],
+        )
+        for node in nodes()
+    ]
 
 
 def head_node() -> str | None:

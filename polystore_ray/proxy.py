@@ -16,30 +16,41 @@ __all__ = ["HostedBackend"]
 
 
 class HostedBackend(StorageBackend):
-    """Run the operations of a backend in its host on the caller's node.
+    """Run the operations of a backend in its host on the caller's node, or on a named one.
 
     Every client of a node shares the one instance that lives there, in the node's own file
     system. Relative paths are made absolute with the caller's working directory. Large values
     pass through the object store; loaded arrays are read-only. The backend's own errors arrive
     as themselves.
 
-    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key.
+    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key; as ``["disk@node-2"]`` it
+    works on that node, whichever the caller's is.
 
     Raises
     ------
     HostLostError
         By every operation, if the host died during it; the next call has a new host.
+    NodeNotFoundError
+        By every operation, if the named node is not in the cluster.
     CallTimeoutError, StoreUnavailableError
         By every operation, if no answer comes in time, or the store cannot be reached.
     """
 
-    def __init__(self, key: str, cls: type[BackendBase], connect: Callable[[], Transport]) -> None:
+    def __init__(
+        self,
+        key: str,
+        cls: type[BackendBase],
+        connect: Callable[[], Transport],
+        node: str | None = None,
+    ) -> None:
         self._key = key
         self.hosted_class = cls
         self._connect = connect
+        self._node = node
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._key!r})"
+        where = "" if self._node is None else f"@{self._node}"
+        return f"{type(self).__name__}({self._key + where!r})"
 
     def load(self, path: P, **options: Any) -> Any:
         return self._call("load", path, **options)
@@ -48,7 +59,7 @@ class HostedBackend(StorageBackend):
         self, paths: Sequence[P], *, progress: Progress = None, **options: Any
     ) -> list[Any]:
         with reporting(progress, len(paths), "loading") as step:
-            texts = [self.portable(path) for path in paths]
+            texts = self._all_portable(paths)
             values: list[Any] = self._run("load_batch", texts, **options)
             step(len(texts))
         return values
@@ -66,7 +77,7 @@ class HostedBackend(StorageBackend):
         **options: Any,
     ) -> None:
         with reporting(progress, len(paths), "saving") as step:
-            texts = [self.portable(path) for path in paths]
+            texts = self._all_portable(paths)
             self._run("save_batch", list(values), texts, **self._parents(parents), **options)
             step(len(texts))
 
@@ -133,7 +144,7 @@ class HostedBackend(StorageBackend):
     def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
         transport = self._connect()
         with transport.measured(self._key, method):
-            result = transport.call_host(self._key, method, arguments, options)
+            result = transport.call_host(self._key, self._node, method, arguments, options)
         for moved in (arguments[0], result):
             values = moved if isinstance(moved, list) else [moved]
             transport.moved(self._key, method, array_bytes(values))
@@ -141,7 +152,11 @@ class HostedBackend(StorageBackend):
 
     def portable(self, path: P) -> str:
         """Return a path as it means the same in every process of the node."""
-        return self.hosted_class.portable_path(path)
+        return self._all_portable([path])[0]
+
+    def _all_portable(self, paths: Sequence[P]) -> list[str]:
+        options = self._connect().options_of(self._key, self._node)
+        return [self.hosted_class.portable_path(path, **options) for path in paths]
 
     def _as_given(self, path: P, result: str) -> str:
         """Return a path from the host as the caller would have seen it: relative to relative."""

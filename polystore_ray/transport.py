@@ -101,9 +101,26 @@ class Transport(ABC):
 
     @abstractmethod
     def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
-        """Run a method of the backend `key` in its host on this node and return its result."""
+        """Run a method of the backend `key` in its host on a node and return its result.
+
+        The node is this one, unless another is named.
+
+        Raises
+        ------
+        NodeNotFoundError
+            If the name fits no node, or several.
+        """
+
+    @abstractmethod
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        """Return what the backend `key` is made with on a node; errors as of `call_host`."""
 
     @abstractmethod
     def shipped_classes(self) -> dict[str, bytes]:
