@@ -18,7 +18,7 @@ import filelock
 import numpy as np
 
 from polystore.atomic import PREFIX, acquired
-from polystore.exceptions import FileLockTimeoutError
+from polystore.exceptions import FileLockError, FileLockTimeoutError
 
 __all__ = ["LOCKS", "LocalLocks", "Locks", "lock_of"]
 
@@ -103,10 +103,12 @@ class LocalLocks(Locks):
         while True:
             try:
                 return acquired(lock_file, _LOOKED_AFTER_EVERY, _POLLED_EVERY)
-            except FileLockTimeoutError as error:
+            except FileLockError as error:
                 if os.stat(self._directory).st_nlink == 0:
                     gone = os.strerror(errno.ENOENT)
                     raise FileNotFoundError(errno.ENOENT, gone, lock_file) from error
+                if not isinstance(error, FileLockTimeoutError):
+                    raise
                 if time.monotonic() > deadline:
                     raise FileLockTimeoutError(
                         f"other writers of the array did not end within {_PATIENCE:g} s"

@@ -370,6 +370,18 @@ class _Host(_Hosting):
 
     def call(self, message: Message) -> Message:
         """Run a method of the backend; see `BackendHost.call`."""
+        return self._answer(message)
+
+    @ray.method(concurrency_group="transfer")
+    def transfer(self, message: Message) -> Message:
+        """Run a method that calls other hosts.
+
+        In threads of its own: two hosts all of whose threads waited for each other would do so for
+        ever.
+        """
+        return self._answer(message)
+
+    def _answer(self, message: Message) -> Message:
         try:
             return as_message(self._host.call(*open_message(message)))
         except Exception as error:  # noqa: BLE001 - see below
@@ -399,4 +411,4 @@ ControllerActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=16)(_
 VolumeActor = _remote(
     concurrency_groups={"adopt": 2, "release": 1, "watch": 1, "follow": 1}, max_concurrency=16
 )(_Volume)
-HostActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=8)(_Host)
+HostActor = _remote(concurrency_groups={"watch": 1, "transfer": 4}, max_concurrency=8)(_Host)

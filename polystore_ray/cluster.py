@@ -23,14 +23,14 @@ from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import answer_of, wait_for
-from polystore_ray.envelope import Envelope, as_message, open_message
+from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
     HostLostError,
     StoreUnavailableError,
     TooFewNodesError,
 )
-from polystore_ray.host import class_to_bytes
+from polystore_ray.host import TRANSFERS, class_to_bytes
 from polystore_ray.messages import (
     Items,
     NotPinnedError,
@@ -53,7 +53,7 @@ __all__ = ["RayTransport"]
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 _NODES_KNOWN_FOR = 5.0  # seconds
-_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_"))
+_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
     "pinned": 0,
@@ -306,7 +306,7 @@ class RayTransport(Transport):
             self._of_host(
                 key,
                 self._node_called(node),
-                lambda host: host.call.remote(message),
+                partial(_transfer if method in TRANSFERS else _call, message),
                 path=path,
                 repeatable=method in _READING,
             )
@@ -434,6 +434,14 @@ class RayTransport(Transport):
 
 def _is_dying(error: BaseException) -> bool:
     return isinstance(error.__cause__, ray_exceptions.RayActorError)
+
+
+def _call(message: Message, host: Any) -> Any:
+    return host.call.remote(message)
+
+
+def _transfer(message: Message, host: Any) -> Any:
+    return host.transfer.remote(message)
 
 
 def _publish(

@@ -12,14 +12,17 @@ from polystore.base import DataSink, DataSource, register_backend
 from polystore.exceptions import UnsupportedOperationError
 from polystore_ray.backend_options import BackendOptions, check_arguments
 
-__all__ = ["BackendHost", "class_from_bytes", "class_to_bytes"]
+__all__ = ["TRANSFERS", "BackendHost", "class_from_bytes", "class_to_bytes"]
+
+TRANSFERS = frozenset({"copy_to", "copy_from", "save_rows_to"})
+"""Methods that call other hosts, which none of the others do."""
 
 _METHODS = frozenset(
     name
     for contract in (DataSource, DataSink)
     for name in vars(contract)
     if not name.startswith("_")
-) | {"save_batch", "delete_all", "copy", "move"}
+) | {"save_batch", "delete_all", "copy", "move", "copy_from"}
 
 
 def class_to_bytes(cls: type) -> bytes:

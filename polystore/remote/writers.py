@@ -16,6 +16,8 @@ from polystore.zarr_writing import Shared
 
 __all__ = ["SharedObjects"]
 
+_CLAIMS = 16  # for the shards of an array; a resize takes them all, two requests each
+
 
 class SharedObjects(Shared):
     """The objects of an array.
@@ -56,7 +58,7 @@ class SharedObjects(Shared):
 
 
 class _Claims(Locks):
-    """Claims beside an array, one for each lock of its shards."""
+    """Claims beside an array, each for some of the locks of its shards."""
 
     def __init__(self, objects: RemoteObjects, key: str) -> None:
         self._objects, self._key = objects, key
@@ -66,7 +68,7 @@ class _Claims(Locks):
 
     def shards(self, numbers: Iterable[int]) -> ExitStack:
         with ExitStack() as stack:
-            for number in sorted(numbers):
+            for number in sorted({number % _CLAIMS for number in numbers}):
                 key = f"{self._key}~shard~{number:02}"
                 stack.enter_context(claimed(self._objects, key))
             return stack.pop_all()
