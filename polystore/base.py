@@ -362,6 +362,7 @@ class DataSource(AsyncLoads, ABC):
         texts = [as_text(each, backend=self._backend_type) for each in paths]
         if not texts:
             raise VFSTypeError("there is nothing to stack", backend=self._backend_type)
+        other.check_resizable(path)
 
         def fill(parts: Sequence[Rows], done: Callable[[Rows], None]) -> None:
             for rows in parts:
@@ -494,6 +495,11 @@ class DataSink(AsyncSaves, ABC):
     def resize(self, path: P, shape: Sequence[int], /, *args: Any, **options: Any) -> None:
         """Give a stored array another shape: cut it off, or fill it up with its fill value."""
         raise self._unsupported("resize", path)
+
+    def check_resizable(self, path: P, /) -> None:
+        """Raise `UnsupportedOperationError` if arrays of the backend keep their shapes."""
+        if type(self).resize is DataSink.resize:
+            raise self._unsupported("resize", path)
 
     def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
         return UnsupportedOperationError(

@@ -272,6 +272,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         texts = texts_of(paths)
         if not texts:
             raise VFSTypeError("there is nothing to stack", backend="memory")
+        other.check_resizable(path)
 
         def fill(parts: Sequence[Rows], done: Callable[[Rows], None]) -> None:
             found = self.locations([rows.paths[0] for rows in parts])

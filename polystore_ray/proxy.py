@@ -92,6 +92,9 @@ class HostedBackend(StorageBackend):
     def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
         self._call("resize", path, tuple(shape), **options)
 
+    def check_resizable(self, path: P) -> None:
+        self._call("check_resizable", path)
+
     def exists(self, path: P) -> bool:
         return bool(self._call("exists", path))
 
