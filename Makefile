@@ -37,10 +37,12 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/nodes.py
+	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
-	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults --hypothesis-profile=soak \
+	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
+		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions

@@ -104,7 +104,9 @@ class LocalLocks(Locks):
             try:
                 return acquired(lock_file, _LOOKED_AFTER_EVERY, _POLLED_EVERY)
             except FileLockError as error:
-                if os.stat(self._directory).st_nlink == 0:
+                # File systems differ in what they say of a directory that is held and deleted.
+                missing = isinstance(error.__cause__, FileNotFoundError)
+                if missing or os.stat(self._directory).st_nlink == 0:
                     gone = os.strerror(errno.ENOENT)
                     raise FileNotFoundError(errno.ENOENT, gone, lock_file) from error
                 if not isinstance(error, FileLockTimeoutError):

@@ -233,6 +233,8 @@ def test_what_cannot_be_stacked_says_why(fm: FileManager) -> None:
         fm.stack("/a", "all", "memory", to_backend="zarr")
     with pytest.raises(PathNotFoundError, match="/none"):
         fm.stack(["/a", "/none"], "all", "memory", to_backend="zarr")
+    with pytest.raises(StorageError, match="chonks"):
+        fm.stack(["/a"], "all", "memory", to_backend="zarr", chonks=(1, 3))
     with pytest.raises(UnsupportedOperationError, match="resize"):
         fm.stack(["/a"], "/all", "memory")
     with pytest.raises(UnsupportedOperationError, match=r"resize.*backend disk"):
