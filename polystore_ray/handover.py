@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 __all__ = ["AT_ONCE", "hand_over"]
@@ -60,6 +60,11 @@ def hand_over(
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="polystore-handover") as pool:
         workers = [pool.submit(work) for _ in range(min(AT_ONCE, len(things)))]
+        try:
+            wait(workers)
+        except BaseException:  # such as the user's interruption
+            parts.stop()
+            raise
     for worker in workers:
         worker.result()
 
