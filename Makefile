@@ -42,10 +42,12 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/reliability.py
 	$(BIN)/python tests/bench/hosted.py
+	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
-	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults --hypothesis-profile=soak \
+	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
+		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
 chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]

@@ -394,6 +394,18 @@ class _Host(_Hosting):
 
     def call(self, message: Message) -> Message | Shared:
         """Run a method of the backend; see `BackendHost.call`."""
+        return self._answer(message)
+
+    @ray.method(concurrency_group="transfer")
+    def transfer(self, message: Message) -> Message | Shared:
+        """Run a method that calls other hosts.
+
+        In threads of its own: two hosts all of whose threads waited for each other would do so for
+        ever.
+        """
+        return self._answer(message)
+
+    def _answer(self, message: Message) -> Message | Shared:
         try:
             method, arguments, options = open_message(message)
             with self._host.admitted():
@@ -448,4 +460,4 @@ ControllerActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=16)(_
 VolumeActor = _remote(
     concurrency_groups={"adopt": 2, "release": 1, "watch": 1, "follow": 1}, max_concurrency=16
 )(_Volume)
-HostActor = _remote(concurrency_groups={"watch": 1, "manage": 2})(_Host)
+HostActor = _remote(concurrency_groups={"watch": 1, "manage": 2, "transfer": 4})(_Host)

@@ -23,7 +23,7 @@ from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import answer_of, wait_for
-from polystore_ray.envelope import Envelope, as_message, open_message
+from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
@@ -31,6 +31,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
     TooFewNodesError,
 )
+from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
     HostEndedError,
     Items,
@@ -56,7 +57,7 @@ __all__ = ["RayTransport"]
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 _NODES_KNOWN_FOR = 5.0  # seconds
-_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_"))
+_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
     "pinned": 0,
@@ -316,7 +317,7 @@ class RayTransport(Transport):
             return self._of_host(
                 key,
                 where,
-                lambda host: host.call.remote(message),
+                partial(_transfer if method in TRANSFERS else _call, message),
                 path=_path_of(method, arguments),
                 repeatable=method in _READING,
             )
@@ -474,14 +475,24 @@ class RayTransport(Transport):
 
 def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
     """Return the path that a call is about; of a batch, the first."""
-    path = arguments[1 if method in ("save", "save_batch") else 0]
-    if isinstance(path, list):
-        return str(path[0]) if path else None
-    return str(path)
+    places = arguments[1:] if method in ("save", "save_batch", "append") else arguments
+    for place in places:
+        first = place[0] if isinstance(place, list) and place else place
+        if isinstance(first, str):
+            return first
+    return None
 
 
 def _is_dying(error: BaseException) -> bool:
     return isinstance(error.__cause__, ray_exceptions.RayActorError)
+
+
+def _call(message: Message, host: Any) -> Any:
+    return host.call.remote(message)
+
+
+def _transfer(message: Message, host: Any) -> Any:
+    return host.transfer.remote(message)
 
 
 def _publish(
