@@ -178,6 +178,14 @@ def test_code_of_a_runtime_env_outlives_its_job(drivers: Drivers) -> None:
     assert drivers.leave_nothing()
 
 
+def test_a_cell_of_a_notebook_is_run_again_and_then_changed(drivers: Drivers) -> None:
+    use = "print(RayBackendRegistry()['hosted_mine'].load('/a'))\n"
+    changed = MINE.replace("FACTOR = 1", "FACTOR = 2")
+    output = drivers.run(f"{MINE}\n{use}{MINE}\n{use}{changed}\n{use}")
+    assert output.splitlines() == ["(1, 1)", "(1, 2)", "(2, 1)", "done"]
+    assert drivers.leave_nothing()
+
+
 def test_code_that_cannot_travel_says_so(drivers: Drivers) -> None:
     drivers.run("RayBackendRegistry('coded', lifetime='detached')['memory'].save(1, '/a')")
     stuck = MINE.replace("FACTOR = 1", "import threading\nFACTOR = threading.Lock()")
