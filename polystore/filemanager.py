@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from polystore.asynchronous import AsyncLoads, AsyncSaves
-from polystore.base import accepts, backend_key, path_exists
+from polystore.base import accepts, backend_key, check_batch, check_collection, path_exists
 from polystore.exceptions import (
     BackendNotFoundError,
     PathNotFoundError,
@@ -18,6 +19,7 @@ from polystore.exceptions import (
 )
 from polystore.paths import P, as_text, display, natural_key
 from polystore.progress import Progress, reporting
+from polystore.transfers import Pairs, naming_written
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
 
@@ -225,21 +227,8 @@ class FileManager(AsyncLoads, AsyncSaves):
         self, path: P, backend: object, recursive: bool = True
     ) -> tuple[list[str], list[str], list[str]]:
         """Return directories, files, and what is neither, such as links that lead nowhere."""
-        top = as_text(path).rstrip("/") or "/"
-        directories, waiting = [top], [top]
-        files: list[str] = []
-        others: list[str] = []
         with self._backend(backend, path) as target:
-            while waiting:
-                directory = waiting.pop()
-                for name in target.list_dir(directory):
-                    child = f"{directory.rstrip('/')}/{name}"
-                    if target.is_dir(child):
-                        directories.append(child)
-                        if recursive and not target.is_symlink(child):
-                            waiting.append(child)
-                    else:
-                        (files if target.is_file(child) else others).append(child)
+            directories, files, others = target.walk(path, recursive)
         for found in (directories, files, others):
             found.sort(key=_listed_order)
         return directories, files, others
@@ -317,6 +306,47 @@ class FileManager(AsyncLoads, AsyncSaves):
             with _progress(target, "save_batch", progress, paths) as told:
                 save_batch(values, paths, **told, **options)
 
+    def append(
+        self, values: Any, path: P, backend: object, *, axis: int = 0, **options: Any
+    ) -> int:
+        """Put values at the end of a stored array's axis; return where along it they begin.
+
+        Of several that append at once, each gets a place of its own; a reader sees all of the
+        values or none.
+
+        Parameters
+        ----------
+        values : array_like
+            Of the array's shape, but for the axis.
+        path : str or os.PathLike
+            An array.
+        backend : str or enum.Enum
+            The backend's key.
+        axis : int, default 0
+            The axis that grows.
+        **options
+            For the backend's ``append``.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend's arrays do not grow, as those of zarr do.
+        """
+        with self._backend(backend, path) as target:
+            append = _offered(target, "append", backend, path)
+            return int(append(values, path, axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], backend: object, **options: Any) -> None:
+        """Give a stored array another shape: cut it off, or fill it up with its fill value.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend's arrays keep their shape, as all but those of zarr do.
+        """
+        with self._backend(backend, path) as target:
+            _offered(target, "resize", backend, path)(path, shape, **options)
+
     def ensure_directory(self, path: P, backend: object) -> str:
         """Make a directory and its ancestors where they are missing; return its path."""
         with self._backend(backend, path) as target:
@@ -386,20 +416,31 @@ class FileManager(AsyncLoads, AsyncSaves):
         return len(linked) + len(files)
 
     def copy(
-        self, source: P, destination: P, backend: object, *, to_backend: object = None
+        self,
+        source: P | Sequence[P],
+        destination: P | Sequence[P],
+        backend: object,
+        *,
+        to_backend: object = None,
+        progress: Progress = None,
     ) -> None:
-        """Copy a file, a tree or a link, making the destination's parent; never overwrite.
+        """Copy a file, a tree or a link, or a list of files; make parents; never overwrite.
 
         Parameters
         ----------
-        source, destination : str or os.PathLike
-            From where, and the new path.
+        source, destination : str or os.PathLike, or a list of these
+            From where, and the new path. In lists, one for each other: between backends of files
+            and links to files alone.
         backend : str or enum.Enum
             The source's backend.
         to_backend : str or enum.Enum, optional
-            The destination's backend, if it is another one. Then one value after another is
-            loaded and saved, and a link to a file arrives as the file, since where it leads
-            means nothing there. A failure midway names what was written.
+            The destination's backend, if it is another one. Then values are loaded and saved, some
+            at a time, and a link to a file arrives as the file, since where it leads means nothing
+            there. In a store of polystore_ray they go from host to host, and not through the
+            caller. A failure midway names what was written.
+        progress : callable or bool, optional
+            Called with the numbers of values that are copied and of all; `True` shows a bar.
+            Within one backend, of the paths that were given.
 
         Raises
         ------
@@ -407,47 +448,129 @@ class FileManager(AsyncLoads, AsyncSaves):
             If the source is missing.
         PathExistsError
             If the destination exists.
+        BatchLengthError
+            If there are not as many destinations as sources.
         UnsupportedOperationError
             Before anything is written, if a link to a directory, or one that leads nowhere, would
             go into another backend.
         """
-        if _is_other(to_backend, backend):
-            self._copy_across(source, destination, backend, to_backend)
+        pairs = _as_pairs(source, destination, backend)
+        if not _is_other(to_backend, backend):
+            self._transfer_each("copy", pairs, backend, progress)
+        elif _is_path(source):
+            self._copy_across(*pairs[0], backend, to_backend, progress)
         else:
-            self._transfer("copy", source, destination, backend)
+            self._copy_values(pairs, backend, to_backend, progress)
 
     def move(
-        self, source: P, destination: P, backend: object, *, to_backend: object = None
+        self,
+        source: P | Sequence[P],
+        destination: P | Sequence[P],
+        backend: object,
+        *,
+        to_backend: object = None,
+        progress: Progress = None,
     ) -> None:
-        """Move as `copy` copies; between backends the source goes once all has been copied."""
+        """Move as `copy` copies; between backends the sources go once all has been copied."""
         if not _is_other(to_backend, backend):
-            self._transfer("move", source, destination, backend)
+            pairs = _as_pairs(source, destination, backend)
+            self._transfer_each("move", pairs, backend, progress)
             return
         with self._backend(backend) as origin:
-            delete_all = _offered(origin, "delete_all", backend, source)  # or nothing is copied
-        self._copy_across(source, destination, backend, to_backend)
-        with self._backend(backend):
-            delete_all(source)
+            delete_all = _offered(origin, "delete_all", backend)  # or nothing is copied
+        self.copy(source, destination, backend, to_backend=to_backend, progress=progress)
+        for path, _ in _as_pairs(source, destination, backend):
+            with self._backend(backend, path):
+                delete_all(path)
+
+    def stack(
+        self,
+        paths: Sequence[P],
+        path: P,
+        backend: object,
+        *,
+        to_backend: object = None,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        """Stack arrays along a new first axis into one array, making its parent.
+
+        The new array exists only once it is whole. No more than some rows are in memory at a time.
+        Into zarr from the memory of polystore_ray, tasks write them where their bytes are.
+
+        Parameters
+        ----------
+        paths : sequence of str or os.PathLike
+            Arrays of one shape and dtype.
+        path : str or os.PathLike
+            Where the new array goes; nothing is there yet.
+        backend : str or enum.Enum
+            The backend of the arrays.
+        to_backend : str or enum.Enum, optional
+            That of the new array, if it is another one; it has to be able to resize arrays. On a
+            cluster, `path` has to mean the same on every node.
+        progress : callable or bool, optional
+            Called with the numbers of arrays that are stacked and of all; `True` shows a bar.
+        **options
+            For the ``save`` of the new array, such as ``chunks=`` and ``shards=``. By default a
+            chunk has about 1 MiB, which are several rows, one, or a part of one.
+
+        Raises
+        ------
+        PathExistsError
+            If the path exists.
+        UnsupportedFormatError
+            If the values are not arrays of one shape and dtype.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from polystore import MemoryBackend, ZarrBackend
+        >>> fm = FileManager({"memory": MemoryBackend(), "zarr": ZarrBackend(tempfile.mkdtemp())})
+        >>> fm.save_batch([np.zeros((2, 2)), np.ones((2, 2))], ["/a", "/b"], backend="memory")
+        >>> fm.stack(["/a", "/b"], "/plate/all", backend="memory", to_backend="zarr")
+        >>> fm.load("/plate/all", backend="zarr", region=1)
+        array([[1., 1.],
+               [1., 1.]])
+        """
+        key = backend if to_backend is None else to_backend
+        check_collection(paths, "paths", backend=backend_key(backend))
+        with self._backend(key, path) as target, self._backend(backend) as origin:
+            self._check_free(target, path, key)
+            _make_parent(target, path)
+            origin.stack_to(target, paths, path, progress=progress, **options)
+
+    def _transfer_each(
+        self, operation: str, pairs: Pairs, backend: object, progress: Progress
+    ) -> None:
+        written: list[str] = []
+        with (
+            naming_written(written, len(pairs)) if len(pairs) > 1 else nullcontext(),
+            reporting(progress, len(pairs), operation) as step,
+        ):
+            for source, destination in pairs:
+                self._transfer(operation, source, destination, backend)
+                written.append(destination)
+                step()
 
     def _transfer(self, operation: str, source: P, destination: P, backend: object) -> None:
         with self._backend(backend, source) as target:
             transfer = _offered(target, operation, backend, source)
             if not target.exists(source) and not target.is_symlink(source):
                 raise _missing(source, backend)
-            parent = as_text(destination).rstrip("/").rpartition("/")[0]
-            if parent and not target.exists(parent):
-                with suppress(UnsupportedOperationError):  # a backend without directories
-                    target.ensure_directory(parent)
+            _make_parent(target, destination)
             transfer(source, destination)
 
-    def _copy_across(self, source: P, destination: P, backend: object, to_backend: object) -> None:
+    def _copy_across(
+        self, source: str, destination: str, backend: object, to_backend: object, progress: Progress
+    ) -> None:
         if not self.exists(source, backend):
             raise _missing(source, backend)
         with self._backend(to_backend) as target:
-            if target.exists(destination) or target.is_symlink(destination):
-                raise path_exists(display(destination), backend_key(to_backend))
+            self._check_free(target, destination, to_backend)
         if not self.is_dir(source, backend):
-            self.save(self.load(source, backend), destination, to_backend)
+            self._copy_values([(source, destination)], backend, to_backend, progress)
             return
         directories, files, others = self._walked(source, backend)
         linked = [place for place in directories[1:] if self.is_symlink(place, backend)]
@@ -457,18 +580,25 @@ class FileManager(AsyncLoads, AsyncSaves):
                 path=stuck,
                 backend=backend_key(backend),
             )
-        rebased = _rebasing(directories[0], as_text(destination))
-        written: list[str] = []
-        try:
-            for directory in directories:
+        rebased = _rebasing(directories[0], destination)
+        above = {directory.rpartition("/")[0] for directory in directories}
+        for directory in directories:
+            if directory not in above:  # with each, those above it are made
                 self.ensure_directory(rebased(directory), to_backend)
-            for file in files:
-                self.save(self.load(file, backend), rebased(file), to_backend)
-                written.append(rebased(file))
-        except StorageError as error:
-            error.add_note(f"{len(written)} of {len(files)} files were written: {written}")
-            error.written = tuple(written)
-            raise
+        pairs = [(file, rebased(file)) for file in files]
+        self._copy_values(pairs, backend, to_backend, progress)
+
+    def _copy_values(
+        self, pairs: Pairs, backend: object, to_backend: object, progress: Progress
+    ) -> None:
+        with self._backend(to_backend) as target:
+            _offered(target, "save", to_backend)
+        with self._backend(backend) as origin:
+            origin.copy_to(target, pairs, progress=progress, **_parents(target, parents=True))
+
+    def _check_free(self, target: Any, path: P, key: object) -> None:
+        if target.exists(path) or target.is_symlink(path):
+            raise path_exists(display(path), backend_key(key))
 
     # Routing
 
@@ -534,6 +664,28 @@ def _progress(
         with reporting(progress, len(paths), method) as step:
             yield {}
             step(len(paths))
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str | os.PathLike)
+
+
+def _as_pairs(
+    source: P | Sequence[P], destination: P | Sequence[P], backend: object
+) -> list[tuple[str, str]]:
+    if isinstance(source, str | os.PathLike) and isinstance(destination, str | os.PathLike):
+        return [(as_text(source), as_text(destination))]
+    sources: Any = source
+    destinations: Any = destination
+    targets = check_batch(sources, destinations, backend=backend_key(backend))
+    return list(zip(map(as_text, sources), targets, strict=True))
+
+
+def _make_parent(target: Any, path: P) -> None:
+    parent = as_text(path).rstrip("/").rpartition("/")[0]
+    if parent and not target.exists(parent):
+        with suppress(UnsupportedOperationError):  # a backend without directories
+            target.ensure_directory(parent)
 
 
 def _is_other(to_backend: object, backend: object) -> bool:

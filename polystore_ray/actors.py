@@ -94,10 +94,10 @@ class _Controller:
         gc.set_threshold(*_RARELY)
         if not start and has_ended(store.namespace):
             ray.actor.exit_actor()
-        self._store = store
         self._self = ray.get_runtime_context().current_actor
         self._hosts = HostTable(self._make, self._joined, self._lost)
         self._leadership = Leadership(store.namespace, store.options, self._hosts, self._release)
+        self._store = StoreOf(store.namespace, store.job, self._leadership.options)
         self._controller = self._leadership.controller
         self._ended = threading.Event()
         self._drained: set[str] = set()
@@ -110,6 +110,10 @@ class _Controller:
         if isinstance(answer, Found) and answer.pins:
             return answer
         return pickle.dumps(answer, protocol=5)
+
+    def deaths(self) -> int:
+        """Return how many hosts were lost under this controller."""
+        return self._hosts.deaths
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
@@ -390,6 +394,18 @@ class _Host(_Hosting):
 
     def call(self, message: Message) -> Message | Shared:
         """Run a method of the backend; see `BackendHost.call`."""
+        return self._answer(message)
+
+    @ray.method(concurrency_group="transfer")
+    def transfer(self, message: Message) -> Message | Shared:
+        """Run a method that calls other hosts.
+
+        In threads of its own: two hosts all of whose threads waited for each other would do so for
+        ever.
+        """
+        return self._answer(message)
+
+    def _answer(self, message: Message) -> Message | Shared:
         try:
             method, arguments, options = open_message(message)
             with self._host.admitted():
@@ -444,4 +460,4 @@ ControllerActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=16)(_
 VolumeActor = _remote(
     concurrency_groups={"adopt": 2, "release": 1, "watch": 1, "follow": 1}, max_concurrency=16
 )(_Volume)
-HostActor = _remote(concurrency_groups={"watch": 1, "manage": 2})(_Host)
+HostActor = _remote(concurrency_groups={"watch": 1, "manage": 2, "transfer": 4})(_Host)

@@ -23,7 +23,7 @@ from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import answer_of, wait_for
-from polystore_ray.envelope import Envelope, as_message, open_message
+from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
@@ -31,6 +31,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
     TooFewNodesError,
 )
+from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
     HostEndedError,
     Items,
@@ -56,7 +57,7 @@ __all__ = ["RayTransport"]
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 _NODES_KNOWN_FOR = 5.0  # seconds
-_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_"))
+_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
     "pinned": 0,
@@ -112,12 +113,15 @@ class RayTransport(Transport):
         answer = self._of_store(lambda controller: controller.call.remote(message), path)
         return pickle.loads(answer) if isinstance(answer, bytes) else answer
 
-    def _of_store(self, call: Callable[[Any], Any], path: str | None = None) -> Any:
+    def _of_store(
+        self, call: Callable[[Any], Any], path: str | None = None, deadline: float | None = None
+    ) -> Any:
         """Return the controller's answer, or that of the next one if it dies.
 
         All that is asked of a controller may be asked again: changes have ids.
         """
-        deadline = time.monotonic() + self.timeout
+        if deadline is None:
+            deadline = time.monotonic() + self.timeout
         while True:
             controller = self._controller
             try:
@@ -184,12 +188,14 @@ class RayTransport(Transport):
         while True:
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * (deadline - time.monotonic())
-            volumes = [(n, self._host(MEMORY, n)) for n in self._nodes_for(items.replicas)]
+            wanted = self._nodes_for(items.replicas)
+            volumes = [(n, self._host(MEMORY, n, deadline=deadline)) for n in wanted]
             pinned = [volume.pin.remote(pins, patience) for _, volume in volumes]
             try:
-                self._of_store(partial(_publish, pins, packed, operation_id, pinned), path)
+                published = partial(_publish, pins, packed, operation_id, pinned)
+                self._of_store(published, path, deadline)
             except (HostLostError, StaleVolumeError):
-                if time.monotonic() > deadline or not self._are_new(volumes, pinned):
+                if time.monotonic() > deadline or not self._are_new(volumes, pinned, deadline):
                     raise
             except CallTimeoutError:
                 raise  # it may have been published
@@ -228,16 +234,17 @@ class RayTransport(Transport):
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
         warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
 
-    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any]) -> bool:
+    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any], deadline: float) -> bool:
         """Tell whether a publication failed because of its volumes; then there are new ones."""
         found = False
         self._nodes_known_until = 0.0
         for (node, volume), task in zip(volumes, pinned, strict=True):
             with suppress(HostLostError):
-                wait_for(task, backend=MEMORY, timeout=self.timeout)
+                wait_for(task, backend=MEMORY, timeout=deadline - time.monotonic())
                 continue
             try:
-                found |= self._host(MEMORY, node, lost=actor_id(volume)) is not volume
+                new = self._host(MEMORY, node, lost=actor_id(volume), deadline=deadline)
+                found |= new is not volume
             except StoreUnavailableError:
                 if node == self._node:
                     raise
@@ -310,7 +317,7 @@ class RayTransport(Transport):
             return self._of_host(
                 key,
                 where,
-                lambda host: host.call.remote(message),
+                partial(_transfer if method in TRANSFERS else _call, message),
                 path=_path_of(method, arguments),
                 repeatable=method in _READING,
             )
@@ -385,12 +392,16 @@ class RayTransport(Transport):
                 if not repeatable or time.monotonic() > deadline:
                     raise
 
-    def _host(self, key: str, node: str, lost: str | None = None) -> Any:
+    def _host(
+        self, key: str, node: str, lost: str | None = None, deadline: float | None = None
+    ) -> Any:
         cls = None if key == MEMORY else backend_class(key)
         host, made_of = self._hosts.get((key, node), (None, None))
         if host is None or made_of is not cls or lost is not None:
             shipped = b"" if cls is None else class_to_bytes(cls)
-            host = self._of_store(lambda leader: leader.host.remote(key, node, shipped, lost))
+            host = self._of_store(
+                lambda leader: leader.host.remote(key, node, shipped, lost), deadline=deadline
+            )
             self._hosts[key, node] = host, cls
         return host
 
@@ -432,6 +443,7 @@ class RayTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=answered_in,
+            hosts_lost=self._of_store(lambda leader: leader.deaths.remote()),
             nodes=tuple(parts),
             **facts,
         )
@@ -463,14 +475,24 @@ class RayTransport(Transport):
 
 def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
     """Return the path that a call is about; of a batch, the first."""
-    path = arguments[1 if method in ("save", "save_batch") else 0]
-    if isinstance(path, list):
-        return str(path[0]) if path else None
-    return str(path)
+    places = arguments[1:] if method in ("save", "save_batch", "append") else arguments
+    for place in places:
+        first = place[0] if isinstance(place, list) and place else place
+        if isinstance(first, str):
+            return first
+    return None
 
 
 def _is_dying(error: BaseException) -> bool:
     return isinstance(error.__cause__, ray_exceptions.RayActorError)
+
+
+def _call(message: Message, host: Any) -> Any:
+    return host.call.remote(message)
+
+
+def _transfer(message: Message, host: Any) -> Any:
+    return host.transfer.remote(message)
 
 
 def _publish(

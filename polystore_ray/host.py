@@ -18,10 +18,13 @@ from polystore_ray.messages import HostEndedError
 from polystore_ray.path_locks import PathLocks, claims_of
 from polystore_ray.shipping import class_from_bytes
 
-__all__ = ["MOST_CALLS", "BackendHost"]
+__all__ = ["MOST_CALLS", "TRANSFERS", "BackendHost"]
 
 # Threads that wait cost little: 40 KB each, measured.
 MOST_CALLS = 256
+TRANSFERS = frozenset({"copy_to", "copy_from", "save_rows_to"})
+"""Methods that call other hosts, which none of the others do."""
+
 _PIECE = 64 * 2**20  # bytes
 _CALLS_END_WITHIN = 5.0  # seconds
 
@@ -30,7 +33,7 @@ _METHODS = frozenset(
     for contract in (DataSource, DataSink)
     for name in vars(contract)
     if not name.startswith("_")
-) | {"save_batch", "delete_all", "copy", "move"}
+) | {"save_batch", "delete_all", "copy", "move", "copy_from"}
 
 
 class BackendHost:

@@ -55,6 +55,7 @@ class HostTable:
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self.deaths = 0
         self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
         self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
         self.leaving: set[str] = set()  # nodes that get nothing any more
@@ -184,6 +185,7 @@ class HostTable:
 
     def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
+        self.deaths += 1
         if key == MEMORY:
             self._lost(node)
 

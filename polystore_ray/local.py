@@ -183,6 +183,7 @@ class LocalTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=time.monotonic() - start,
+            hosts_lost=0,
             nodes=(node,),
             **facts,
         )

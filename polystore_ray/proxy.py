@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from polystore.base import BackendBase, StorageBackend, accepts, check_collection
+from polystore.base import BackendBase, DataSource, StorageBackend, accepts, check_collection
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
+from polystore.stacking import Rows
+from polystore.transfers import Pairs, naming_written
+from polystore_ray.handover import hand_over
+from polystore_ray.nearby import Nearby
 from polystore_ray.transport import Transport
 from polystore_ray.values import array_bytes
 
@@ -101,6 +106,15 @@ class HostedBackend(StorageBackend):
             self._run("save_batch", list(values), texts, **self._parents(parents), **options)
             step(len(texts))
 
+    def append(self, values: Any, path: P, *, axis: int = 0, **options: Any) -> int:
+        return int(self._run("append", values, self.portable(path), axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
+        self._call("resize", path, tuple(shape), **options)
+
+    def check_resizable(self, path: P) -> None:
+        self._call("check_resizable", path)
+
     def exists(self, path: P) -> bool:
         return bool(self._call("exists", path))
 
@@ -148,6 +162,96 @@ class HostedBackend(StorageBackend):
 
     def move(self, source: P, destination: P) -> None:
         self._call("move", source, self.portable(destination))
+
+    # What moves many values: the host does it, and the caller sees none of them
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        directories, files, others = self._call("walk", path, recursive)
+        given = [[self._as_given(path, p) for p in found] for found in (directories, files, others)]
+        return given[0], given[1], given[2]
+
+    def copy_to(
+        self,
+        other: StorageBackend,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(other, HostedBackend | Nearby):
+            super().copy_to(other, pairs, progress=progress, **options)
+            return
+        sources = self._all_portable([source for source, _ in pairs])
+        targets = [target for _, target in pairs]
+        if isinstance(other, HostedBackend):
+            other, targets = other.placed(targets)
+        self._hand_over("copy_to", other, sources, targets, progress, options)
+
+    def copy_from(
+        self,
+        source: DataSource,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(source, Nearby):
+            super().copy_from(source, pairs, progress=progress, **options)
+            return
+        targets = self._all_portable([target for _, target in pairs])
+        options |= self._parents(options.pop("parents", False))
+        sources = [origin for origin, _ in pairs]
+        self._hand_over("copy_from", source, sources, targets, progress, options)
+
+    def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
+        if not isinstance(other, HostedBackend):
+            super().save_rows_to(other, rows)
+            return
+        sources = tuple(self._all_portable(rows.paths))
+        self._run("save_rows_to", other.placed()[0], replace(rows, paths=sources))
+
+    def stack_to(
+        self,
+        other: StorageBackend,
+        paths: Sequence[P],
+        path: P,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        where = other.portable(path) if isinstance(other, HostedBackend) else path
+        super().stack_to(other, paths, where, progress=progress, **options)
+
+    def _hand_over(
+        self,
+        method: str,
+        other: Any,
+        sources: list[str],
+        targets: list[str],
+        progress: Progress,
+        options: dict[str, Any],
+    ) -> None:
+        written: list[str] = []
+        pairs = list(zip(sources, targets, strict=True))
+        with (
+            naming_written(written, len(pairs)),
+            reporting(progress, len(pairs), "copying") as step,
+        ):
+
+            def done(part: Pairs) -> None:
+                written.extend(target for _, target in part)
+                step(len(part))
+
+            hand_over(lambda part: self._run(method, other, part, **options), pairs, done)
+
+    def placed(self, paths: Sequence[P] = ()) -> tuple[HostedBackend, list[str]]:
+        """Return this backend, and paths in it, as what they are here but on another node."""
+        node = self._node or self._connect().node
+        there = HostedBackend(self._key, self.hosted_class, self._connect, node)
+        return there, self._all_portable(paths)
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)

@@ -75,6 +75,8 @@ class StoreStatus:
         Objects that were lost with their node or volume; loading from them raises `DataLostError`.
     epoch : int
         How many controllers the store has had.
+    hosts_lost : int
+        Hosts that died under the present one.
     answered_in : float
         Seconds that the controller took to answer this question.
     calls : int
@@ -93,6 +95,7 @@ class StoreStatus:
     too_few_replicas: int
     lost: int
     epoch: int
+    hosts_lost: int
     answered_in: float
     calls: int
     nodes: tuple[NodeStatus, ...]
