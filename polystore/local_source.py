@@ -29,6 +29,7 @@ from polystore.places import Places, RootedPlaces, SystemPlaces
 __all__ = ["LocalSource"]
 
 _SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
 
 
 class LocalSource(BackendBase, DataSource):
@@ -88,7 +89,7 @@ class LocalSource(BackendBase, DataSource):
         try:
             with self._places.existing(path) as place:
                 # Opened, since a network file system answers other questions from what it knows.
-                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                descriptor = os.open(place, os.O_RDONLY | _AT_ONCE)
                 try:
                     status = os.fstat(descriptor)
                 finally:

@@ -16,6 +16,7 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed
+from polystore_ray.allocator import give_back_at_once
 from polystore_ray.backend_options import options_on
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Message, as_message, keep_closed, open_message
@@ -380,6 +381,7 @@ class _Host(_Hosting):
     """The host of one backend on one node."""
 
     def __init__(self, controller: Any, store: StoreOf, key: str, shipped: bytes) -> None:
+        give_back_at_once()
         here = ray.get_runtime_context().get_node_id()
         this = next(node for node in known_nodes() if node.id == here)
         options = store.options

@@ -314,13 +314,17 @@ class RayTransport(Transport):
         where, deadline = self._node_called(node), time.monotonic() + self.timeout
 
         def call() -> Any:
-            return self._of_host(
-                key,
-                where,
-                partial(_transfer if method in TRANSFERS else _call, message),
-                path=_path_of(method, arguments),
-                repeatable=method in _READING,
-            )
+            try:
+                return self._of_host(
+                    key,
+                    where,
+                    partial(_transfer if method in TRANSFERS else _call, message),
+                    path=_path_of(method, arguments),
+                    repeatable=method in _READING,
+                )
+            except (HostLostError, StoreUnavailableError):
+                self._called.pop(node or "", None)  # another node may have the name by now
+                raise
 
         while True:
             answer = when_free(call, self.timeout) if method in BATCHES else call()

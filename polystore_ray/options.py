@@ -32,7 +32,7 @@ class StoreOptions:
     backends : mapping, optional
         The options of backends, by ``"backend"`` and ``"backend@node"``.
     host_calls : int, optional
-        How many calls a host may have at a time, 64 by default.
+        How many calls a host may have at a time, 256 by default.
     read_cache : int, optional
         Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
     """

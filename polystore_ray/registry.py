@@ -77,7 +77,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         For some keys, what the constructor of the backend gets in every host, such as
         ``{"disk": {"root": "/data"}}``; under a key ``"disk@node-2"``, what it gets on nodes of
         that name beside it. Options that the constructor does not take are refused.
-    host_calls : int, default 64
+    host_calls : int, default 256
         How many calls one host may have at a time; a further one raises `HostBusyError`, and a
         batch waits.
     read_cache : int, optional

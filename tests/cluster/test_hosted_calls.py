@@ -166,6 +166,34 @@ def test_four_tasks_that_load_one_file_read_it_once_and_share_it(
     assert 256 * MIB <= node.cached_bytes <= 300 * MIB
 
 
+def anonymous_bytes(_: Any) -> int:
+    """Return the memory of a process that is not in the object store."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+
+def test_a_large_batch_never_is_in_the_host_as_a_whole(
+    registry: RayBackendRegistry, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.npy" for number in range(24)]
+    for number, path in enumerate(paths):
+        DiskBackend().save(np.full(12 * MIB, number, np.uint8), path)
+    disk = registry["disk"]
+    disk.load_batch(paths[:1])
+    memory: Any = host(registry, "disk").__ray_call__
+    before = own = ray.get(memory.remote(anonymous_bytes))
+    here, peak = anonymous_bytes(None), 0
+    with ThreadPoolExecutor(1) as threads:
+        batch = threads.submit(disk.load_batch, paths)
+        while not batch.done():
+            own = max(own, ray.get(memory.remote(anonymous_bytes)))
+            peak = max(peak, anonymous_bytes(None))
+        found = batch.result()
+    assert [int(array[-1]) for array in found] == list(range(24))
+    assert 12 * MIB < own - before < 160 * MIB  # of 288
+    assert peak - here < 32 * MIB
+
+
 def test_a_changed_file_is_never_served_as_it_was(
     registry: RayBackendRegistry, tmp_path: Path
 ) -> None:

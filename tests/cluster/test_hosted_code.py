@@ -31,7 +31,7 @@ class MineError(Exception):
 class Mine(ReadOnlyBackend):
     _backend_type = "hosted_mine"
 
-    def __init__(self, place="."):
+    def __init__(self, place=""):
         self.place = place
         self.loads = 0
 
@@ -46,7 +46,8 @@ class Mine(ReadOnlyBackend):
     def list_dir(self, path): return []
 
     def close(self):
-        Path(self.place, f"closed-{FACTOR}").touch()
+        if self.place:
+            Path(self.place, f"closed-{FACTOR}").touch()
 """
 
 
@@ -174,6 +175,14 @@ def test_code_of_a_runtime_env_outlives_its_job(drivers: Drivers) -> None:
     kill_host(drivers)
     assert drivers.run(USE).startswith("(1, 1)")
     drivers.run("RayBackendRegistry('coded', lifetime='detached').shutdown()")
+    assert drivers.leave_nothing()
+
+
+def test_a_cell_of_a_notebook_is_run_again_and_then_changed(drivers: Drivers) -> None:
+    use = "print(RayBackendRegistry()['hosted_mine'].load('/a'))\n"
+    changed = MINE.replace("FACTOR = 1", "FACTOR = 2")
+    output = drivers.run(f"{MINE}\n{use}{MINE}\n{use}{changed}\n{use}")
+    assert output.splitlines() == ["(1, 1)", "(1, 2)", "(2, 1)", "done"]
     assert drivers.leave_nothing()
 
 
