@@ -36,17 +36,22 @@ TABLE = Table("transfers")
 
 def cut(top: Path) -> list[Path]:
     """Cut the photographs into as many files, each in one of three formats."""
-    images = [io.imread(path) for path in photographs()]
+    images = [_opaque(io.imread(path)) for path in photographs()]
     random = np.random.default_rng(0)
     tiles, paths = [], []
     for number in range(FILES):
         image = images[number % len(images)]
-        image = (image * 255).astype(np.uint8) if image.dtype == bool else image
         above, before = (int(random.integers(0, side - SIDE)) for side in image.shape[:2])
         tiles.append(image[above : above + SIDE, before : before + SIDE, ...])
         paths.append(top / f"{number % 10}" / f"{number}{('.png', '.jpg', '.tif')[number % 3]}")
     DiskBackend().save_batch(tiles, paths, parents=True)
     return paths
+
+
+def _opaque(image: Any) -> Any:
+    """Return an image that each of the formats holds."""
+    image = image[..., :3] if image.ndim == 3 else image
+    return image.astype(np.uint8) * 255 if image.dtype == bool else image
 
 
 def in_turn(work: dict[str, Callable[[int], object]]) -> dict[str, float]:
