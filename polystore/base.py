@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import TracebackType
@@ -152,6 +152,10 @@ class BackendBase(metaclass=BackendMeta):
     """What every backend has: a key, and an end."""
 
     _backend_type: ClassVar[str | None] = None
+    # What a host of the backend needs on a cluster, as options of a Ray actor: {"num_gpus": 1}.
+    _host_options: ClassVar[Mapping[str, Any]] = {}
+    # Whether regions of one array may be saved at once, since the backend lets none undo another.
+    _saves_regions_together: ClassVar[bool] = False
     __registry__: ClassVar[dict[Any, Any]] = _REGISTRY
 
     @classmethod
@@ -176,6 +180,15 @@ class BackendBase(metaclass=BackendMeta):
         A backend that takes a path which depends on the working directory overrides it.
         """
         return options
+
+    def content_identity(self, path: P, /) -> Hashable | None:
+        """Return what differs as soon as what `load` returns does; None if nothing is known to.
+
+        A host on a cluster keeps what was loaded from a path, for others to load too, as long as
+        this is the same. A class that defines `load` anew is not asked, unless it defines this
+        too.
+        """
+        return None
 
     def close(self) -> None:
         """Release what the backend holds; a closed backend must not be used again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,6 +27,8 @@ from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.places import Places, RootedPlaces, SystemPlaces
 
 __all__ = ["LocalSource"]
+
+_SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
 
 
 class LocalSource(BackendBase, DataSource):
@@ -74,6 +77,30 @@ class LocalSource(BackendBase, DataSource):
     def _is_hidden(self, name: str) -> bool:
         """Tell whether listings leave a name out."""
         return is_temporary(name)
+
+    def _file_identity(self, path: P) -> tuple[int, ...] | None:
+        """Return what differs as soon as the content of a file does, None if nothing is known to.
+
+        Nothing is known of a file that was changed a moment ago: the next change could bear the
+        same time. Without the time of the last change of its status, one could be made unseen,
+        since the other time can be set.
+        """
+        try:
+            with self._places.existing(path) as place:
+                # Opened, since a network file system answers other questions from what it knows.
+                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                try:
+                    status = os.fstat(descriptor)
+                finally:
+                    os.close(descriptor)
+        except (OSError, StorageError):
+            return None  # who loads it is told
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_AFTER:
+            return None
+        facts = (status.st_dev, status.st_ino, status.st_size)
+        return *facts, status.st_mtime_ns, status.st_ctime_ns
 
     # Asking
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ class ZarrBackend(StorageBackend):
     """
 
     _backend_type = "zarr"
+    _saves_regions_together = True
 
     def __init__(
         self, root: P | None = None, *, storage_options: Mapping[str, Any] | None = None
@@ -219,6 +220,10 @@ class ZarrBackend(StorageBackend):
         """
         tree, text = self._tree(path)
         return tree.open(text, mode)
+
+    def content_identity(self, path: P) -> Hashable | None:
+        tree, text = self._tree(path)
+        return tree.content_identity(text)
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.

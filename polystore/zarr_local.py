@@ -6,7 +6,7 @@ import errno
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
     PathIsDirectoryError,
+    StorageError,
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
@@ -163,18 +164,25 @@ class LocalZarr(DiskBackend):
         kind = RootedStore if self._top else LocalStore
         return held_store(kind, place, read_only=read_only)
 
+    def content_identity(self, path: P) -> Hashable | None:
+        return self._file_identity(path)  # None for an array, whose chunks change unseen
+
     def load(self, path: P, *, region: Region | None = None) -> Any:
         while True:
             with self._held(path) as is_still_there:
                 try:
                     value = self._load(path, region)
-                except _OF_SOMETHING:
-                    if is_still_there():
+                except _OF_SOMETHING as error:
+                    if is_still_there() and not self._is_none(path, error):
                         raise
                     continue
                 # Replaced while it was read, its missing chunks would have come as fill values.
                 if is_still_there():
                     return value
+
+    def _is_none(self, path: P, error: StorageError) -> bool:
+        """Tell whether what was taken for a directory is none: an array that was moved and back."""
+        return isinstance(error, PathIsDirectoryError) and not self.is_dir(path)
 
     def _load(self, path: P, region: Region | None) -> Any:
         with self._existing_value(path) as place:

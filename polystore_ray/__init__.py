@@ -5,6 +5,7 @@ from __future__ import annotations
 from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
+    HostBusyError,
     HostLostError,
     NodeNotFoundError,
     StoreUnavailableError,
@@ -15,6 +16,7 @@ from polystore_ray.registry import RayBackendRegistry
 __all__ = [
     "CallTimeoutError",
     "DataLostError",
+    "HostBusyError",
     "HostLostError",
     "NodeNotFoundError",
     "RayBackendRegistry",

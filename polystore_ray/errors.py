@@ -9,6 +9,7 @@ from polystore.exceptions import StorageError, StorageResolutionError, StorageWr
 __all__ = [
     "CallTimeoutError",
     "DataLostError",
+    "HostBusyError",
     "HostLostError",
     "NodeNotFoundError",
     "StoreUnavailableError",
@@ -32,6 +33,10 @@ class HostLostError(StorageError):
     """
 
     actor: str = ""
+
+
+class HostBusyError(StorageError):
+    """Signal that a host has as many calls as it may; the call was not executed."""
 
 
 class NodeNotFoundError(StorageResolutionError, LookupError):

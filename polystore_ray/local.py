@@ -15,14 +15,15 @@ from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.seal import Sealed
 from polystore_ray.backend_options import options_on
 from polystore_ray.controller import StoreController
-from polystore_ray.envelope import Envelope, as_message, open_message, sealed_message
-from polystore_ray.host import BackendHost, class_to_bytes
+from polystore_ray.envelope import Envelope, Message, as_message, open_message, sealed_message
+from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.ledger import Ledger
 from polystore_ray.messages import Items, Pin, Request, new_operation_id
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
+from polystore_ray.shipping import class_to_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
-from polystore_ray.transport import Task, Transport
+from polystore_ray.transport import BATCHES, Task, Transport, when_free
 from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import MemoryVolume
 
@@ -142,9 +143,19 @@ class LocalTransport(Transport):
             cached = self._hosts.get(key)
             if cached is None or cached[0] is not cls:
                 made_with = options_on(self.options.backends, key, self._this)
-                host = BackendHost(key, class_to_bytes(cls), made_with)
-                cached = self._hosts[key] = (cls, host)
-        return _as_sent(cached[1].call(method, *_as_sent((arguments, options))))
+                most_calls = self.options.host_calls or MOST_CALLS
+                host = BackendHost(key, class_to_bytes(cls), made_with, most_calls)
+                former, cached = cached, (cls, host)
+                self._hosts[key] = cached
+                if former is not None:
+                    former[1].close()
+        host, message = cached[1], as_message((arguments, options))
+
+        def call() -> Any:
+            with host.admitted():
+                return _arrived(as_message(host.call(method, *_arrived(message))))
+
+        return when_free(call, self.timeout) if method in BATCHES else call()
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         self._check_name(node)
@@ -172,6 +183,7 @@ class LocalTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=time.monotonic() - start,
+            hosts_lost=0,
             nodes=(node,),
             **facts,
         )
@@ -191,7 +203,10 @@ class LocalTransport(Transport):
 
 def _as_sent(value: Any) -> Any:
     """Return `value` as it arrives at the other side of a call on a cluster."""
-    message = as_message(value)
+    return _arrived(as_message(value))
+
+
+def _arrived(message: Message) -> Any:
     return open_message(
         message if isinstance(message, bytes) else sealed_message(message[0].sealed)
     )

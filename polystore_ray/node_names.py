@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from polystore_ray.errors import NodeNotFoundError
 
@@ -48,9 +49,33 @@ class Node:
             or wanted in map(str.lower, self.names)
         )
 
+    def lacks(self, needs: Mapping[str, Any]) -> str:
+        """Return what an actor with these options needs and this node has not, or ""."""
+        amounts = {"CPU": needs.get("num_cpus"), "GPU": needs.get("num_gpus")}
+        amounts |= needs.get("resources", {})
+        lacking = [
+            f"{amount:g} {name}"
+            for name, amount in amounts.items()
+            if amount and self.resources.get(name, 0) < amount
+        ]
+        lacking += [
+            f"the label {key}={wanted}"
+            for key, wanted in needs.get("label_selector", {}).items()
+            if not _selects(wanted, self.labels.get(key))
+        ]
+        return " and ".join(lacking)
+
     def __str__(self) -> str:
         labels = [f"{k}={v}" for k, v in self.labels.items() if not k.startswith(_OWN)]
         return f"{self.id} ({', '.join(dict.fromkeys([*self.names, *labels]))})"
+
+
+def _selects(wanted: str, has: str | None) -> bool:
+    """Tell whether a label fits, as Ray writes it: ``a``, ``in(a, b)``, and ``!`` before both."""
+    text = wanted.removeprefix("!")
+    inside = text[3:-1] if text.startswith("in(") and text.endswith(")") else text
+    fits = has is not None and has in [value.strip() for value in inside.split(",")]
+    return fits != wanted.startswith("!")
 
 
 def node_called(name: str, nodes: Iterable[Node]) -> Node:

@@ -31,6 +31,10 @@ class StoreOptions:
         as many as there are; others get their copies when they join.
     backends : mapping, optional
         The options of backends, by ``"backend"`` and ``"backend@node"``.
+    host_calls : int, optional
+        How many calls a host may have at a time, 64 by default.
+    read_cache : int, optional
+        Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
     """
 
     max_bytes: int | None = None
@@ -38,6 +42,8 @@ class StoreOptions:
     replicas: int | None = None
     too_few_nodes: Literal["error", "warn"] | None = None
     backends: Mapping[str, BackendOptions] | None = None
+    host_calls: int | None = None
+    read_cache: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes <= 0:
@@ -47,6 +53,10 @@ class StoreOptions:
 
         if self.replicas is not None and self.replicas < 1:
             raise VFSTypeError(f"replicas is a number of nodes above 0, not {self.replicas!r}")
+        if self.host_calls is not None and self.host_calls < 1:
+            raise VFSTypeError(f"host_calls is a number of calls above 0, not {self.host_calls!r}")
+        if self.read_cache is not None and self.read_cache < 0:
+            raise VFSTypeError(f"read_cache is a number of bytes, not {self.read_cache!r}")
         if self.too_few_nodes not in (None, "error", "warn"):
             raise VFSTypeError(f"too_few_nodes is 'error' or 'warn', not {self.too_few_nodes!r}")
 

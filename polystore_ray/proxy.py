@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from polystore.base import BackendBase, DataSource, StorageBackend, accepts
+from polystore.base import BackendBase, DataSource, StorageBackend, accepts, check_collection
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
@@ -18,6 +18,8 @@ from polystore_ray.transport import Transport
 from polystore_ray.values import array_bytes
 
 __all__ = ["HostedBackend"]
+
+_ASKED_AT_ONCE = 1024  # paths
 
 
 class HostedBackend(StorageBackend):
@@ -35,6 +37,9 @@ class HostedBackend(StorageBackend):
     ------
     HostLostError
         By every operation, if the host died during it; the next call has a new host.
+    HostBusyError
+        By every operation but those of batches, which wait, if the host has as many calls as it
+        may.
     NodeNotFoundError
         By every operation, if the named node is not in the cluster.
     CallTimeoutError, StoreUnavailableError
@@ -57,17 +62,32 @@ class HostedBackend(StorageBackend):
         where = "" if self._node is None else f"@{self._node}"
         return f"{type(self).__name__}({self._key + where!r})"
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as pickle and copy ask for
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{name!r} is no operation of the storage contract, and a host runs no other of "
+            f"{self.hosted_class.__name__}"
+        )
+
     def load(self, path: P, **options: Any) -> Any:
         return self._call("load", path, **options)
 
     def load_batch(
         self, paths: Sequence[P], *, progress: Progress = None, **options: Any
     ) -> list[Any]:
+        check_collection(paths, "paths", backend=self._key)
+        values: list[Any] = []
         with reporting(progress, len(paths), "loading") as step:
             texts = self._all_portable(paths)
-            values: list[Any] = self._run("load_batch", texts, **options)
-            step(len(texts))
-        return values
+            while True:
+                # The host returns a piece of limited size, so that it never holds all of them.
+                asked = texts[len(values) : len(values) + _ASKED_AT_ONCE]
+                piece = self._run("load_batch", asked, **options)
+                values += piece
+                step(len(piece))
+                if len(values) >= len(texts) or not piece:
+                    return values
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
         self._run("save", data, self.portable(path), **self._parents(parents), **options)

@@ -18,11 +18,11 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore_ray.backend_options import options_of_backends, split_key
-from polystore_ray.host import class_from_bytes, class_to_bytes
 from polystore_ray.local import LocalTransport
 from polystore_ray.memory import ClusterMemoryBackend
 from polystore_ray.options import StoreOptions
 from polystore_ray.proxy import HostedBackend
+from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport import Transport
 
@@ -77,6 +77,12 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         For some keys, what the constructor of the backend gets in every host, such as
         ``{"disk": {"root": "/data"}}``; under a key ``"disk@node-2"``, what it gets on nodes of
         that name beside it. Options that the constructor does not take are refused.
+    host_calls : int, default 64
+        How many calls one host may have at a time; a further one raises `HostBusyError`, and a
+        batch waits.
+    read_cache : int, optional
+        Bytes of loaded files that each host keeps for others to load, an eighth of its node's
+        object store by default; 0 for none. A file that was changed is read again.
 
     From ``max_bytes`` on these are a store's own: whoever uses it first decides, others leave them
     out or give the same.
@@ -109,6 +115,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         replicas: int | None = None,
         too_few_nodes: Literal["error", "warn"] | None = None,
         backends: Mapping[Any, Mapping[str, Any]] | None = None,
+        host_calls: int | None = None,
+        read_cache: int | None = None,
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
@@ -122,7 +130,13 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         self._lifetime = lifetime
         self._timeout = timeout
         self._options = StoreOptions(
-            max_bytes, pin_budget, replicas, too_few_nodes, options_of_backends(backends)
+            max_bytes,
+            pin_budget,
+            replicas,
+            too_few_nodes,
+            options_of_backends(backends),
+            host_calls,
+            read_cache,
         )
         self._local = _local_by_default() if local is None else local
         self._shipped: dict[str, bytes] = {}
@@ -252,13 +266,16 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             transport.shutdown()
 
     def _class(self, name: str) -> Any:
+        shipped = self._shipped.get(name)
         try:
-            return backend_class(name)
+            cls = backend_class(name)
         except BackendNotFoundError:
-            shipped = self._shipped.get(name) or self._of_the_store().get(name)
+            shipped = shipped or self._of_the_store().get(name)
             if shipped is None:
                 raise
             return class_from_bytes(shipped)
+        # Another registry may have brought a former version into this process.
+        return class_from_bytes(shipped) if shipped and is_newer(shipped, cls) else cls
 
     def _of_the_store(self) -> dict[str, bytes]:
         """Return the custom classes that other processes use in the store, if it has started."""

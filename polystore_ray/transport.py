@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from polystore.seal import Sealed
+from polystore_ray.errors import HostBusyError
 from polystore_ray.messages import Items, Pin
 from polystore_ray.options import StoreOptions
 from polystore_ray.status import StoreStatus
 
-__all__ = ["Task", "Transport"]
+__all__ = ["BATCHES", "Task", "Transport", "when_free"]
 
 Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
 """A function, its arguments, and the nodes that hold their bytes."""
+
+BATCHES = frozenset({"load_batch", "save_batch"})
+_LONGEST_PAUSE = 0.5  # seconds
+
+T = TypeVar("T")
+
+
+def when_free(call: Callable[[], T], timeout: float) -> T:
+    """Return the result of a call, which is made again while its host is busy."""
+    deadline, pause = time.monotonic() + timeout, 0.01
+    while True:
+        try:
+            return call()
+        except HostBusyError:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class Transport(ABC):
@@ -116,6 +136,8 @@ class Transport(ABC):
         ------
         NodeNotFoundError
             If the name fits no node, or several.
+        HostBusyError
+            If the host has as many calls as it may; a batch waits for its turn first.
         """
 
     @abstractmethod

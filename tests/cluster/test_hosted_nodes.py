@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import ray
 
-from polystore import FileManager
+from polystore import FileManager, ReadOnlyBackend
 from polystore.exceptions import InvalidPathError, StorageError, UnsupportedOperationError
 from polystore_ray import NodeNotFoundError, RayBackendRegistry, StoreUnavailableError
-from tests.cluster.nodes import Nodes, eventually
+from tests.cluster.nodes import MIB, Nodes, eventually
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,18 @@ def test_every_call_is_made_on_the_right_disk(
     assert hosts == set(roots)
 
 
+def test_a_file_that_another_node_keeps_is_read_once(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    there = registry[f"disk@{nodes.one}"]
+    there.save(np.arange(MIB), "/a.npy")
+    time.sleep(2.1)  # or the next change could bear the same time
+    arrays = [there.load("/a.npy") for _ in range(3)]
+    assert {int(array.sum()) for array in arrays} == {MIB * (MIB - 1) // 2}
+    [part] = [part for part in registry.status().nodes if part.node == nodes.one]
+    assert (part.cached, part.cache_misses, part.cache_hits) == (1, 1, 2)
+
+
 def test_a_node_is_named_by_what_ray_calls_it_and_by_a_label(
     nodes: Nodes, registry: RayBackendRegistry, tmp_path: Path
 ) -> None:
@@ -104,6 +118,44 @@ def test_wrong_names_list_the_nodes(nodes: Nodes, registry: RayBackendRegistry) 
     assert nodes.one in str(found.value)
     with pytest.raises(UnsupportedOperationError, match="one for all nodes"):
         FileManager(registry).exists("/", backend=f"memory@{nodes.one}")
+
+
+class Special(ReadOnlyBackend):
+    """A backend that runs where a device is."""
+
+    _backend_type = "hosted_special"
+    _host_options: ClassVar[dict[str, Any]] = {
+        "resources": {"microscope": 1},
+        "label_selector": {"room": "in(a, b)"},
+    }
+
+    def load(self, path: Any) -> Any:
+        return ray.get_runtime_context().get_node_id()
+
+    def is_file(self, path: Any) -> bool:
+        return True
+
+    def is_dir(self, path: Any) -> bool:
+        return False
+
+    def list_dir(self, path: Any) -> list[str]:
+        return []
+
+
+def test_a_backend_runs_where_there_is_what_it_needs(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    able = nodes.add(resources={"microscope": 1}, labels={"room": "b"})
+    with pytest.raises(
+        NodeNotFoundError, match=r"1 microscope and the label room.*in\(a, b\)"
+    ) as it:
+        registry["hosted_special"].load("/a")
+    assert able in str(it.value)
+    assert nodes.one not in str(it.value)
+    assert registry["hosted_special@room=b"].load("/a") == able
+    assert ray.available_resources().get("microscope", 0) == 0
+    registry.shutdown()
+    nodes.remove(able)
 
 
 def test_no_path_leads_out_of_a_root_of_another_node(
