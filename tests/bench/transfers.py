@@ -146,6 +146,7 @@ def regions(fm: FileManager, top: Path) -> None:
 
 def main() -> None:
     ray.init(
+        address="local",
         include_dashboard=False,
         object_store_memory=2048 * MIB,
         log_to_driver=False,
