@@ -151,7 +151,8 @@ class Moves(Routing):
     ) -> tuple[list[str], list[str], list[str]]:
         """Return directories, files, and what is neither, such as links that lead nowhere."""
         with self._backend(backend, path) as target:
-            directories, files, others = target.walk(path, recursive)
+            # Without a slash at the end, which would be twice in what lies below.
+            directories, files, others = target.walk(as_text(path).rstrip("/") or "/", recursive)
         for found in (directories, files, others):
             found.sort(key=listed_order)
         return directories, files, others
