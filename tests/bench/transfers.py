@@ -31,7 +31,7 @@ FILES = 10_000
 SIDE = 128
 ROUNDS = 3
 WRITERS = 16
-TABLE = Table("transfers")
+TABLE = Table("transfers", ROUNDS)
 
 
 def cut(top: Path) -> list[Path]:
