@@ -313,6 +313,30 @@ class DataSource(AsyncLoads, ABC):
                     (files if self.is_file(child) else others).append(child)
         return directories, files, others
 
+    def _walk_beside_files(
+        self, path: P, recursive: bool
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Walk where files can be listed at once, which spares asking what each of them is."""
+        top = as_text(path, backend=self._backend_type).rstrip("/") or "/"
+        files = set(self.list_files(top, recursive=recursive))
+        directories, waiting = [top], [top]
+        others: list[str] = []
+        while waiting:
+            directory = waiting.pop()
+            for name in self.list_dir(directory):
+                child = f"{directory.rstrip('/')}/{name}"
+                if child in files:
+                    continue
+                if self.is_dir(child):
+                    directories.append(child)
+                    if recursive and not self.is_symlink(child):
+                        waiting.append(child)
+                elif self.is_file(child):
+                    files.add(child)  # it came meanwhile
+                else:
+                    others.append(child)
+        return directories, list(files), others
+
     def copy_to(
         self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
     ) -> None:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import glob
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from polystore.asynchronous import AsyncLoads, AsyncSaves
-from polystore.base import accepts, backend_key, check_batch, check_collection, path_exists
-from polystore.exceptions import (
-    BackendNotFoundError,
-    PathNotFoundError,
-    StorageError,
-    StorageResolutionError,
-    UnsupportedOperationError,
-)
-from polystore.paths import P, as_text, display, natural_key
+from polystore.base import accepts
+from polystore.moves import Moves, listed_order, rebasing
+from polystore.paths import P, as_text, natural_key
 from polystore.progress import Progress, reporting
-from polystore.transfers import Pairs, naming_written
+from polystore.routing import offered, parents_option
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
 
 IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 
 
-class FileManager(AsyncLoads, AsyncSaves):
+class FileManager(Moves, AsyncLoads, AsyncSaves):
     """Route each operation to the backend it names.
 
     There is no default backend and no fallback to another one. Beside the routing there is
@@ -56,9 +49,6 @@ class FileManager(AsyncLoads, AsyncSaves):
     >>> fm.list_files("/plate1", backend="memory")
     ['/plate1/A01.npy']
     """
-
-    def __init__(self, registry: Mapping[str, Any]) -> None:
-        self.registry = registry
 
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
@@ -157,7 +147,7 @@ class FileManager(AsyncLoads, AsyncSaves):
             # Only what is asked for, since a custom backend need not know every option.
             wanted = {"pattern": pattern, "extensions": extensions, "recursive": recursive}
             options = {name: option for name, option in wanted.items() if _is_asked(option)}
-            return sorted(target.list_files(path, **options), key=_listed_order)
+            return sorted(target.list_files(path, **options), key=listed_order)
 
     def list_image_files(
         self,
@@ -223,16 +213,6 @@ class FileManager(AsyncLoads, AsyncSaves):
         directories, files, _ = self._walked(path, backend, recursive)
         return directories, files
 
-    def _walked(
-        self, path: P, backend: object, recursive: bool = True
-    ) -> tuple[list[str], list[str], list[str]]:
-        """Return directories, files, and what is neither, such as links that lead nowhere."""
-        with self._backend(backend, path) as target:
-            directories, files, others = target.walk(path, recursive)
-        for found in (directories, files, others):
-            found.sort(key=_listed_order)
-        return directories, files, others
-
     # Writing
 
     def save(
@@ -259,8 +239,8 @@ class FileManager(AsyncLoads, AsyncSaves):
             If the path exists and ``overwrite=True`` was not given.
         """
         with self._backend(backend, path) as target:
-            _offered(target, "save", backend, path)(
-                data, path, **_parents(target, parents), **options
+            offered(target, "save", backend, path)(
+                data, path, **parents_option(target, parents), **options
             )
 
     def save_batch(
@@ -301,8 +281,8 @@ class FileManager(AsyncLoads, AsyncSaves):
             If a path occurs twice, or exists and ``overwrite=True`` was not given.
         """
         with self._backend(backend) as target:
-            save_batch = _offered(target, "save_batch", backend)
-            options |= _parents(target, parents)
+            save_batch = offered(target, "save_batch", backend)
+            options |= parents_option(target, parents)
             with _progress(target, "save_batch", progress, paths) as told:
                 save_batch(values, paths, **told, **options)
 
@@ -333,7 +313,7 @@ class FileManager(AsyncLoads, AsyncSaves):
             If the backend's arrays do not grow, as those of zarr do.
         """
         with self._backend(backend, path) as target:
-            append = _offered(target, "append", backend, path)
+            append = offered(target, "append", backend, path)
             return int(append(values, path, axis=axis, **options))
 
     def resize(self, path: P, shape: Sequence[int], backend: object, **options: Any) -> None:
@@ -345,29 +325,29 @@ class FileManager(AsyncLoads, AsyncSaves):
             If the backend's arrays keep their shape, as all but those of zarr do.
         """
         with self._backend(backend, path) as target:
-            _offered(target, "resize", backend, path)(path, shape, **options)
+            offered(target, "resize", backend, path)(path, shape, **options)
 
     def ensure_directory(self, path: P, backend: object) -> str:
         """Make a directory and its ancestors where they are missing; return its path."""
         with self._backend(backend, path) as target:
-            return str(_offered(target, "ensure_directory", backend, path)(path))
+            return str(offered(target, "ensure_directory", backend, path)(path))
 
     def delete(self, path: P, backend: object) -> None:
         """Delete a file, a link or an empty directory."""
         with self._backend(backend, path) as target:
-            _offered(target, "delete", backend, path)(path)
+            offered(target, "delete", backend, path)(path)
 
     def delete_all(self, path: P, backend: object) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
         with self._backend(backend, path) as target:
-            _offered(target, "delete_all", backend, path)(path)
+            offered(target, "delete_all", backend, path)(path)
 
     def create_symlink(
         self, source: P, link: P, backend: object, *, overwrite: bool = False
     ) -> None:
         """Make `link` a link to `source`, which has to exist; only a link is overwritten."""
         with self._backend(backend, link) as target:
-            _offered(target, "create_symlink", backend, link)(source, link, overwrite=overwrite)
+            offered(target, "create_symlink", backend, link)(source, link, overwrite=overwrite)
 
     def mirror_directory_with_symlinks(
         self,
@@ -404,7 +384,7 @@ class FileManager(AsyncLoads, AsyncSaves):
             If something is where a link has to go.
         """
         directories, files = self.collect_dirs_and_files(source, backend, recursive)
-        rebased = _rebasing(directories[0], as_text(target))
+        rebased = rebasing(directories[0], as_text(target))
         linked = [path for path in directories[1:] if self.is_symlink(path, backend)]
         if not recursive:
             directories, linked = directories[:1], []
@@ -414,240 +394,6 @@ class FileManager(AsyncLoads, AsyncSaves):
         for path in (*linked, *files):
             self.create_symlink(path, rebased(path), backend, overwrite=overwrite)
         return len(linked) + len(files)
-
-    def copy(
-        self,
-        source: P | Sequence[P],
-        destination: P | Sequence[P],
-        backend: object,
-        *,
-        to_backend: object = None,
-        progress: Progress = None,
-    ) -> None:
-        """Copy a file, a tree or a link, or a list of files; make parents; never overwrite.
-
-        Parameters
-        ----------
-        source, destination : str or os.PathLike, or a list of these
-            From where, and the new path. In lists, one for each other: between backends of files
-            and links to files alone.
-        backend : str or enum.Enum
-            The source's backend.
-        to_backend : str or enum.Enum, optional
-            The destination's backend, if it is another one. Then values are loaded and saved, some
-            at a time, and a link to a file arrives as the file, since where it leads means nothing
-            there. In a store of polystore_ray they go from host to host, and not through the
-            caller. A failure midway names what was written.
-        progress : callable or bool, optional
-            Called with the numbers of values that are copied and of all; `True` shows a bar.
-            Within one backend, of the paths that were given.
-
-        Raises
-        ------
-        PathNotFoundError
-            If the source is missing.
-        PathExistsError
-            If the destination exists.
-        BatchLengthError
-            If there are not as many destinations as sources.
-        UnsupportedOperationError
-            Before anything is written, if a link to a directory, or one that leads nowhere, would
-            go into another backend.
-        """
-        pairs = _as_pairs(source, destination, backend)
-        if not _is_other(to_backend, backend):
-            self._transfer_each("copy", pairs, backend, progress)
-        elif _is_path(source):
-            self._copy_across(*pairs[0], backend, to_backend, progress)
-        else:
-            self._copy_values(pairs, backend, to_backend, progress)
-
-    def move(
-        self,
-        source: P | Sequence[P],
-        destination: P | Sequence[P],
-        backend: object,
-        *,
-        to_backend: object = None,
-        progress: Progress = None,
-    ) -> None:
-        """Move as `copy` copies; between backends the sources go once all has been copied."""
-        if not _is_other(to_backend, backend):
-            pairs = _as_pairs(source, destination, backend)
-            self._transfer_each("move", pairs, backend, progress)
-            return
-        with self._backend(backend) as origin:
-            delete_all = _offered(origin, "delete_all", backend)  # or nothing is copied
-        self.copy(source, destination, backend, to_backend=to_backend, progress=progress)
-        for path, _ in _as_pairs(source, destination, backend):
-            with self._backend(backend, path):
-                delete_all(path)
-
-    def stack(
-        self,
-        paths: Sequence[P],
-        path: P,
-        backend: object,
-        *,
-        to_backend: object = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> None:
-        """Stack arrays along a new first axis into one array, making its parent.
-
-        The new array exists only once it is whole. No more than some rows are in memory at a time.
-        Into zarr from the memory of polystore_ray, tasks write them where their bytes are.
-
-        Parameters
-        ----------
-        paths : sequence of str or os.PathLike
-            Arrays of one shape and dtype.
-        path : str or os.PathLike
-            Where the new array goes; nothing is there yet.
-        backend : str or enum.Enum
-            The backend of the arrays.
-        to_backend : str or enum.Enum, optional
-            That of the new array, if it is another one; it has to be able to resize arrays. On a
-            cluster, `path` has to mean the same on every node.
-        progress : callable or bool, optional
-            Called with the numbers of arrays that are stacked and of all; `True` shows a bar.
-        **options
-            For the ``save`` of the new array, such as ``chunks=`` and ``shards=``. By default a
-            chunk has about 1 MiB, which are several rows, one, or a part of one.
-
-        Raises
-        ------
-        PathExistsError
-            If the path exists.
-        UnsupportedFormatError
-            If the values are not arrays of one shape and dtype.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import numpy as np
-        >>> from polystore import MemoryBackend, ZarrBackend
-        >>> fm = FileManager({"memory": MemoryBackend(), "zarr": ZarrBackend(tempfile.mkdtemp())})
-        >>> fm.save_batch([np.zeros((2, 2)), np.ones((2, 2))], ["/a", "/b"], backend="memory")
-        >>> fm.stack(["/a", "/b"], "/plate/all", backend="memory", to_backend="zarr")
-        >>> fm.load("/plate/all", backend="zarr", region=1)
-        array([[1., 1.],
-               [1., 1.]])
-        """
-        key = backend if to_backend is None else to_backend
-        check_collection(paths, "paths", backend=backend_key(backend))
-        with self._backend(key, path) as target, self._backend(backend) as origin:
-            self._check_free(target, path, key)
-            _make_parent(target, path)
-            origin.stack_to(target, paths, path, progress=progress, **options)
-
-    def _transfer_each(
-        self, operation: str, pairs: Pairs, backend: object, progress: Progress
-    ) -> None:
-        written: list[str] = []
-        with (
-            naming_written(written, len(pairs)) if len(pairs) > 1 else nullcontext(),
-            reporting(progress, len(pairs), operation) as step,
-        ):
-            for source, destination in pairs:
-                self._transfer(operation, source, destination, backend)
-                written.append(destination)
-                step()
-
-    def _transfer(self, operation: str, source: P, destination: P, backend: object) -> None:
-        with self._backend(backend, source) as target:
-            transfer = _offered(target, operation, backend, source)
-            if not target.exists(source) and not target.is_symlink(source):
-                raise _missing(source, backend)
-            _make_parent(target, destination)
-            transfer(source, destination)
-
-    def _copy_across(
-        self, source: str, destination: str, backend: object, to_backend: object, progress: Progress
-    ) -> None:
-        if not self.exists(source, backend):
-            raise _missing(source, backend)
-        with self._backend(to_backend) as target:
-            self._check_free(target, destination, to_backend)
-        if not self.is_dir(source, backend):
-            self._copy_values([(source, destination)], backend, to_backend, progress)
-            return
-        directories, files, others = self._walked(source, backend)
-        linked = [place for place in directories[1:] if self.is_symlink(place, backend)]
-        for stuck in (*linked, *others):
-            raise UnsupportedOperationError(
-                "only files, links to files and directories can go into another backend",
-                path=stuck,
-                backend=backend_key(backend),
-            )
-        rebased = _rebasing(directories[0], destination)
-        above = {directory.rpartition("/")[0] for directory in directories}
-        for directory in directories:
-            if directory not in above:  # with each, those above it are made
-                self.ensure_directory(rebased(directory), to_backend)
-        pairs = [(file, rebased(file)) for file in files]
-        self._copy_values(pairs, backend, to_backend, progress)
-
-    def _copy_values(
-        self, pairs: Pairs, backend: object, to_backend: object, progress: Progress
-    ) -> None:
-        with self._backend(to_backend) as target:
-            _offered(target, "save", to_backend)
-        with self._backend(backend) as origin:
-            origin.copy_to(target, pairs, progress=progress, **_parents(target, parents=True))
-
-    def _check_free(self, target: Any, path: P, key: object) -> None:
-        if target.exists(path) or target.is_symlink(path):
-            raise path_exists(display(path), backend_key(key))
-
-    # Routing
-
-    @contextmanager
-    def _backend(self, key: object, path: P | None = None) -> Iterator[Any]:
-        """Give the backend of `key`, and let nothing but a `StorageError` out."""
-        try:
-            yield self._resolve(key)
-        except (StorageError, MemoryError):
-            raise
-        except Exception as error:
-            raise StorageResolutionError(
-                f"the backend raised {type(error).__name__}: {error}",
-                path=None if path is None else display(path),
-                backend=backend_key(key),
-            ) from error
-
-    def _resolve(self, key: object) -> Any:
-        name = backend_key(key)
-        try:
-            return self.registry[name]
-        except BackendNotFoundError:
-            raise
-        except KeyError:
-            # A plain dict compares its keys to the letter; the contract does not.
-            for known in self.registry:
-                if backend_key(known) == name:
-                    return self.registry[known]
-            raise BackendNotFoundError(
-                f"no backend is called {name!r}; the known ones are "
-                f"{', '.join(map(str, self.registry))}"
-            ) from None
-
-
-def _offered(target: Any, operation: str, key: object, path: P | None = None) -> Callable[..., Any]:
-    method: Callable[..., Any] | None = getattr(target, operation, None)
-    if method is None:
-        raise UnsupportedOperationError(
-            f"{type(target).__name__} can only be read: it has no {operation}",
-            path=None if path is None else display(path),
-            backend=backend_key(key),
-        )
-    return method
-
-
-def _parents(backend: Any, parents: bool) -> dict[str, bool]:
-    """Return the option `parents` for backends whose ``save`` knows it."""
-    cls: Any = type(backend)
-    return {"parents": parents} if accepts(cls, "save", "parents") else {}
 
 
 @contextmanager
@@ -666,47 +412,5 @@ def _progress(
             step(len(paths))
 
 
-def _is_path(path: object) -> bool:
-    return isinstance(path, str | os.PathLike)
-
-
-def _as_pairs(
-    source: P | Sequence[P], destination: P | Sequence[P], backend: object
-) -> list[tuple[str, str]]:
-    if isinstance(source, str | os.PathLike) and isinstance(destination, str | os.PathLike):
-        return [(as_text(source), as_text(destination))]
-    sources: Any = source
-    destinations: Any = destination
-    targets = check_batch(sources, destinations, backend=backend_key(backend))
-    return list(zip(map(as_text, sources), targets, strict=True))
-
-
-def _make_parent(target: Any, path: P) -> None:
-    parent = as_text(path).rstrip("/").rpartition("/")[0]
-    if parent and not target.exists(parent):
-        with suppress(UnsupportedOperationError):  # a backend without directories
-            target.ensure_directory(parent)
-
-
-def _is_other(to_backend: object, backend: object) -> bool:
-    return to_backend is not None and backend_key(to_backend) != backend_key(backend)
-
-
-def _missing(path: P, backend: object) -> PathNotFoundError:
-    return PathNotFoundError(
-        "no such file or directory", path=display(path), backend=backend_key(backend)
-    )
-
-
-def _rebasing(top: str, new: str) -> Callable[[str], str]:
-    """Return what turns paths at and below `top` into the same below `new`."""
-    kept = len(top.rstrip("/"))
-    return lambda path: new.rstrip("/") + path[kept:].rstrip("/")
-
-
 def _is_asked(option: object) -> bool:
     return option is not None and option is not False
-
-
-def _listed_order(path: str) -> tuple[int, Any]:
-    return path.count("/"), natural_key(path)

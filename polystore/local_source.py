@@ -158,6 +158,9 @@ class LocalSource(BackendBase, DataSource):
         with self._directory(path) as place:
             return sorted(name for name in os.listdir(place) if not self._is_hidden(name))
 
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        return self._walk_beside_files(path, recursive)
+
     def list_files(
         self,
         path: P,

@@ -296,6 +296,9 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.list_files(text, pattern, extensions, recursive)
 
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        return self._walk_beside_files(path, recursive)
+
     # Writing
 
     def save(

@@ -288,24 +288,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         stack(texts, where, self._like(texts[0]), other, fill, progress, **options)
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
-        top = as_text(path, backend="memory").rstrip("/") or "/"
-        # In one call, since most of what is there is files.
-        known = set(self.list_files(top, recursive=recursive))
-        directories, waiting = [top], [top]
-        others: list[str] = []
-        while waiting:
-            directory = waiting.pop()
-            for name in self.list_dir(directory):
-                child = f"{directory.rstrip('/')}/{name}"
-                if child in known:
-                    continue
-                if not self.is_dir(child):
-                    others.append(child)
-                    continue
-                directories.append(child)
-                if recursive and not self.is_symlink(child):
-                    waiting.append(child)
-        return directories, list(known), others
+        return self._walk_beside_files(path, recursive)
 
     # The tree
 

@@ -31,17 +31,16 @@ FILES = 10_000
 SIDE = 128
 ROUNDS = 3
 WRITERS = 16
-TABLE = Table("transfers")
+TABLE = Table("transfers", ROUNDS)
 
 
 def cut(top: Path) -> list[Path]:
     """Cut the photographs into as many files, each in one of three formats."""
-    images = [io.imread(path) for path in photographs()]
+    images = [_opaque(io.imread(path)) for path in photographs()]
     random = np.random.default_rng(0)
     tiles, paths = [], []
     for number in range(FILES):
         image = images[number % len(images)]
-        image = (image * 255).astype(np.uint8) if image.dtype == bool else image
         above, before = (int(random.integers(0, side - SIDE)) for side in image.shape[:2])
         tiles.append(image[above : above + SIDE, before : before + SIDE, ...])
         paths.append(top / f"{number % 10}" / f"{number}{('.png', '.jpg', '.tif')[number % 3]}")
@@ -49,14 +48,23 @@ def cut(top: Path) -> list[Path]:
     return paths
 
 
-def in_turn(work: dict[str, Callable[[int], object]]) -> dict[str, float]:
-    """Return the median seconds of each, measured in turn; what is made is not kept."""
+def _opaque(image: Any) -> Any:
+    """Return an image that each of the formats holds."""
+    image = image[..., :3] if image.ndim == 3 else image
+    return image.astype(np.uint8) * 255 if image.dtype == bool else image
+
+
+def in_turn(
+    work: dict[str, Callable[[int], object]], after: Callable[[int], object] = lambda _: None
+) -> dict[str, float]:
+    """Return the median seconds of each, measured in turn; after each turn room is made."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for round_ in range(ROUNDS):
         for name, call in work.items():
             start = time.perf_counter()
             call(round_)
             times[name].append(time.perf_counter() - start)
+        after(round_)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -84,9 +92,11 @@ def disk_to_memory(fm: FileManager, paths: list[Path], top: Path) -> None:
 
     def hosts(round_: int) -> None:
         fm.copy(top, f"/{round_}", "disk", to_backend="memory")
-        fm.delete_all(f"/{round_}", "memory")
 
-    found = in_turn({"bare": lambda _: bare(paths), "hosts": hosts})
+    found = in_turn(
+        {"bare": lambda _: bare(paths), "hosts": hosts},
+        after=lambda round_: fm.delete_all(f"/{round_}", "memory"),
+    )
     what = f"disk to memory: {len(paths):,} photographs"
     TABLE.add(what, found["hosts"], "bare formats, all cores", found["bare"], "<= 1.25")
     TABLE.add_amount("of these, a second", f"{len(paths) / found['hosts']:.0f}")
@@ -141,6 +151,7 @@ def regions(fm: FileManager, top: Path) -> None:
 
 def main() -> None:
     ray.init(
+        address="local",
         include_dashboard=False,
         object_store_memory=2048 * MIB,
         log_to_driver=False,

@@ -28,6 +28,7 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
+from polystore.moves import Moves
 
 
 class Plain(StorageBackend):
@@ -83,7 +84,7 @@ def test_a_plain_dict_serves_as_registry_and_keys_compare_without_case(fm: FileM
 
 OPERATIONS = {
     name: inspect.signature(method).parameters
-    for name, method in vars(FileManager).items()
+    for name, method in (vars(FileManager) | vars(Moves)).items()
     if not name.startswith("_")
 }
 ARGUMENTS: dict[str, Any] = {

@@ -71,6 +71,15 @@ def test_a_list_goes_into_another_backend_and_back(fm: FileManager, to_backend: 
     assert [int(v[0, 0]) for v in fm.load_batch(back, "disk")] == list(range(9))
 
 
+def test_a_slash_at_the_end_of_a_tree_is_no_part_of_its_name(fm: FileManager) -> None:
+    filled(fm, 2)
+    assert fm.collect_dirs_and_files("in/", "disk") == (["in"], ["in/0.npy", "in/1.npy"])
+    fm.copy("in/", "/all/", "disk", to_backend="memory")
+    assert fm.list_files("/all", "memory") == ["/all/0.npy", "/all/1.npy"]
+    fm.move("/all/", "out/", "memory", to_backend="disk")
+    assert fm.list_files("out", "disk") == ["out/0.npy", "out/1.npy"]
+
+
 def test_a_list_within_one_backend(fm: FileManager) -> None:
     sources = filled(fm, 3)
     told: list[tuple[int, int]] = []

@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 import zarr
 from s3_server import s3_server
+from zarr.storage import LocalStore
 
 from polystore import (
+    CorruptDataError,
     DiskBackend,
     FileLockError,
     FileLockTimeoutError,
@@ -33,6 +35,7 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
     zarr_locks,
+    zarr_writing,
 )
 from polystore.zarr_locks import LocalLocks, lock_of
 
@@ -254,6 +257,18 @@ def test_another_program_left_what_a_resize_must_not_show(tmp_path: Path) -> Non
     assert np.count_nonzero(loaded) == 400
 
 
+def test_the_shards_that_a_region_touches_are_those_of_its_elements() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        length, side, step = (int(random.integers(1, most)) for most in (60, 20, 30))
+        start, stop = sorted(int(n) for n in random.integers(0, length + 1, 2))
+        touched = {place // side for place in range(start, stop, step)}
+        found = set(zarr_writing._touched(slice(start, stop, step), length, side))
+        assert touched <= found
+        assert found == touched or step < side
+        assert set(zarr_writing._touched(start % length, length, side)) == {start % length // side}
+
+
 def test_a_region_means_what_it_means_once_it_is_its_turn(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.zeros(10, np.int32), "/a", chunks=(10,))
@@ -281,6 +296,35 @@ def test_a_load_never_shows_what_was_cut_off_meanwhile_as_fill_values(
 
     monkeypatch.setattr(zarr.Array, "__getitem__", cut_off)
     np.testing.assert_array_equal(store.load("/a"), np.ones((4, 4)))
+
+
+def test_a_shard_that_is_replaced_between_its_index_and_its_chunks_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ZarrBackend()
+    place = tmp_path / "a"
+    noise = np.random.default_rng(0).integers(0, 2**31, (8, 8))
+    store.save(noise, place, chunks=(4, 4), shards=(8, 8))
+    shard = place / "c" / "0" / "0"
+    first = shard.read_bytes()
+    store.save(7, place, region=(slice(0, 4),))  # which takes less room
+    second = shard.read_bytes()
+    shard.write_bytes(first)
+    real = LocalStore.get
+
+    async def replacing(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
+        found = await real(self, key, *arguments, **options)
+        if key.startswith("c/") and shard.read_bytes() == first:
+            shard.write_bytes(second)
+        return found
+
+    monkeypatch.setattr(LocalStore, "get", replacing)
+    part = (slice(1, 7), slice(1, 3))  # of all its chunks, a shard is read at once
+    expected = np.where(np.arange(8)[:, None] < 4, 7, noise)[part]
+    np.testing.assert_array_equal(store.load(place, region=part), expected)
+    shard.write_bytes(second[:20] + bytes(len(second) - 20))
+    with pytest.raises(CorruptDataError):
+        store.load(place, region=part)
 
 
 @pytest.mark.parametrize("step", ["append", "region"])
