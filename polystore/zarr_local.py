@@ -149,11 +149,11 @@ class LocalZarr(DiskBackend):
         kind = RootedStore if self._top else LocalStore
         return held_store(kind, place, read_only=read_only)
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
         while True:
             with self._held(path) as is_still_there:
                 try:
-                    value = self._load(path, region)
+                    value = self._load(path, region, suffix)
                 except _OF_SOMETHING:
                     if is_still_there():
                         raise
@@ -162,10 +162,12 @@ class LocalZarr(DiskBackend):
                 if is_still_there():
                     return value
 
-    def _load(self, path: P, region: Region | None) -> Any:
+    def _load(self, path: P, region: Region | None, suffix: str | None) -> Any:
         with self._existing_value(path) as place:
             if not _is_array(place):
-                return super().load(path, region=region)
+                return super().load(path, region=region, suffix=suffix)
+            if suffix is not None:
+                raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
             return read_array(self._store(place, read_only=True), region, lambda: _size(place))
 
     @contextmanager
@@ -195,15 +197,18 @@ class LocalZarr(DiskBackend):
         overwrite: bool = False,
         parents: bool = False,
         region: Region | None = None,
+        suffix: str | None = None,
         durable: bool = False,
         options: ArrayOptions = DEFAULTS,
     ) -> None:
         if region is not None:
             self._save_region(data, path, region, durable=durable)
             return
-        array = as_numbers(data)
+        array = as_numbers(data) if suffix is None else None
         if array is None:
-            super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
+            super().save(
+                data, path, overwrite=overwrite, parents=parents, suffix=suffix, durable=durable
+            )
             return
 
         def write(temporary: str) -> None:
