@@ -32,6 +32,7 @@ from polystore_ray.registry import RayBackendRegistry
 __all__ = ["ClusterStore"]
 
 _AT_ONCE = 16 * 2**20  # bytes that one batch of writes moves
+_BUNDLED = 8 * 2**20  # bytes of a chunk that shares an object with others
 _NOTHING_THERE = (PathNotFoundError, PathTypeError)
 
 Bytes = npt.NDArray[np.uint8]
@@ -217,7 +218,9 @@ class ClusterStore(Store):
         return [_as_bytes(value, path) for value, path in zip(values, paths, strict=True)]
 
     def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
-        self._memory.save_batch(values, paths, overwrite=True, parents=True)
+        # Alone, a chunk is an object of its own.
+        bundled = _BUNDLED if len(paths) > 1 else 0
+        self._memory.save_batch(values, paths, overwrite=True, parents=True, bundled=bundled)
         return [None] * len(paths)
 
     def _delete(self, path: str) -> None:

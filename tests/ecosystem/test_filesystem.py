@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from polystore.exceptions import (
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
+from polystore_ray import RayBackendRegistry
 from polystore_ray.filesystem import PolystoreFileSystem
 
 Memory = Any
@@ -34,16 +34,12 @@ class Fixtures(abstract.AbstractFixtures):  # type: ignore[misc]
     backend = "memory"
 
     @pytest.fixture
-    def fs(self, request: pytest.FixtureRequest) -> Iterator[PolystoreFileSystem]:
-        if not self.local:
-            request.getfixturevalue("ray_cluster")
-        fs = PolystoreFileSystem(f"files-{uuid.uuid4().hex}", local=self.local)
-        yield fs
-        fs._registry.shutdown()
+    def fs(self, registry: RayBackendRegistry) -> PolystoreFileSystem:
+        return PolystoreFileSystem(registry._store, local=self.local)
 
     @pytest.fixture
-    def fs_path(self, tmp_path: Path) -> str:
-        return f"{self.backend}{tmp_path if self.backend == 'disk' else '/plate'}/there"
+    def fs_path(self, tmp_path: Path, place: str) -> str:
+        return f"{self.backend}{tmp_path if self.backend == 'disk' else place}/there"
 
     @pytest.fixture
     def fs_join(self) -> Callable[..., str]:

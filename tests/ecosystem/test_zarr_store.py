@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,17 +23,6 @@ from polystore_ray.zarr import ClusterStore
 MIB = 2**20
 
 
-@pytest.fixture
-def registry(request: pytest.FixtureRequest) -> Iterator[RayBackendRegistry]:
-    """Return a store in local mode, or on the cluster that the class asks for."""
-    local = getattr(request.cls, "local", True)
-    if not local:
-        request.getfixturevalue("ray_cluster")
-    registry = RayBackendRegistry(f"zarr-{uuid.uuid4().hex}", local=local)
-    yield registry
-    registry.shutdown()
-
-
 class TestStore(StoreTests[ClusterStore, cpu.Buffer]):
     store_cls = ClusterStore
     buffer_cls = cpu.Buffer
@@ -49,12 +36,12 @@ class TestStore(StoreTests[ClusterStore, cpu.Buffer]):
         return self.buffer_cls.from_bytes(value)
 
     @pytest.fixture
-    def store_kwargs(self, registry: RayBackendRegistry) -> dict[str, Any]:
-        return {"path": "/plates/1.zarr", "registry": registry}
+    def store_kwargs(self, registry: RayBackendRegistry, place: str) -> dict[str, Any]:
+        return {"path": f"{place}/1.zarr", "registry": registry}
 
     def test_store_repr(self, store: ClusterStore) -> None:
-        assert repr(store).startswith("ClusterStore('/plates/1.zarr', RayBackendRegistry(")
-        assert str(store) == "polystore://memory/plates/1.zarr"
+        assert repr(store).startswith(f"ClusterStore({store.path!r}, RayBackendRegistry(")
+        assert str(store) == f"polystore://memory{store.path}"
 
     def test_store_supports_writes(self, store: ClusterStore) -> None:
         assert store.supports_writes
@@ -73,8 +60,10 @@ class TestStoreOnACluster(TestStore):
 class TestModel:
     share = 1  # of the examples of the model, in which every call of a cluster costs a millisecond
 
-    def test_behaves_as_the_model(self, registry: RayBackendRegistry, machine: type[Any]) -> None:
-        make: Any = lambda: machine(ClusterStore("/model", registry))  # noqa: E731 - as zarr does
+    def test_behaves_as_the_model(
+        self, registry: RayBackendRegistry, place: str, machine: type[Any]
+    ) -> None:
+        make: Any = lambda: machine(ClusterStore(place, registry))  # noqa: E731 - as zarr does
         many = max(1, settings().max_examples // self.share)
         run_state_machine_as_test(make, settings=settings(max_examples=many))
 
@@ -88,8 +77,8 @@ class TestUse:
     """What zarr's suites do not ask."""
 
     @pytest.fixture
-    def store(self, registry: RayBackendRegistry) -> ClusterStore:
-        return ClusterStore("/plates/1.zarr", registry)
+    def store(self, registry: RayBackendRegistry, place: str) -> ClusterStore:
+        return ClusterStore(f"{place}/1.zarr", registry)
 
     def test_an_array_is_the_same_in_every_store_of_the_path(self, store: ClusterStore) -> None:
         values = np.arange(60).reshape(6, 10)
@@ -153,11 +142,11 @@ class TestUse:
     async def test_what_is_no_bytes_says_so(self, store: ClusterStore) -> None:
         memory = store._registry["memory"]
         memory.save({"a": 1}, f"{store.path}/k", parents=True)
-        with pytest.raises(UnsupportedFormatError, match=r"a dict.*/plates/1.zarr/k"):
+        with pytest.raises(UnsupportedFormatError, match=r"a dict.*/1.zarr/k"):
             await store.get("k")
 
-    async def test_a_store_of_the_whole_tree(self, registry: RayBackendRegistry) -> None:
-        store = ClusterStore("/", registry)
+    async def test_a_store_of_the_whole_tree(self) -> None:
+        store = ClusterStore("/", RayBackendRegistry("whole", local=True))
         value = cpu.Buffer.from_bytes(b"x")
         await asyncio.gather(store.set("a/b", value), store.set("c", value))
         assert sorted([key async for key in store.list()]) == ["a/b", "c"]
@@ -165,7 +154,7 @@ class TestUse:
         assert await store.is_empty("")
 
     def test_a_store_equals_what_leads_to_the_same(self, store: ClusterStore) -> None:
-        like = ClusterStore("plates/./1.zarr/", store._registry)
+        like = ClusterStore(f"x/..{store.path}/.", store._registry)
         assert like == store
         assert hash(like) == hash(store)
         assert ClusterStore("/other", store._registry) != store
@@ -175,14 +164,13 @@ class TestUse:
 class TestUseOnACluster(TestUse):
     local = False
 
-    def test_tasks_share_an_array(self, registry: RayBackendRegistry) -> None:
+    def test_tasks_share_an_array(self, store: ClusterStore) -> None:
         import ray
 
         @ray.remote(num_cpus=0)
         def fill(store: Store, row: int) -> None:
             zarr.open_array(store)[row] = row
 
-        store = ClusterStore("/plates/2.zarr", registry)
         array = zarr.create_array(store, shape=(4, 8), chunks=(1, 8), dtype="i4")
         ray.get([fill.remote(store, row) for row in range(4)])
         np.testing.assert_array_equal(array[:, 0], range(4))
