@@ -58,7 +58,7 @@ class Gathering(Generic[T, R]):
         queue = self._loops.get(loop)
         if queue is None:
             queue = self._loops[loop] = _Queue(self)
-        return await queue.ask(path, argument, loop.create_future())
+        return await queue.add(path, argument, loop)
 
     def take(self, waiting: Asked[T, R]) -> Asked[T, R]:
         """Take a batch from what waits, in the order in which it was asked."""
@@ -99,13 +99,14 @@ class _Queue(Generic[T, R]):
         self._sent: set[asyncio.Task[None]] = set()
         self._is_called = False
 
-    async def ask(self, path: str, argument: T, future: asyncio.Future[R]) -> R:
-        _, futures = self._waiting.get(path, (None, []))
+    def add(self, path: str, argument: T, loop: asyncio.AbstractEventLoop) -> asyncio.Future[R]:
+        future: asyncio.Future[R] = loop.create_future()
+        _, futures = self._waiting.get(path, (None, ()))
         self._waiting[path] = argument, [*futures, future]
         if not self._is_called:
             self._is_called = True
-            asyncio.get_running_loop().call_soon(self._send)
-        return await future
+            loop.call_soon(self._send)
+        return future
 
     def _send(self) -> None:
         self._is_called = False

@@ -265,8 +265,10 @@ def _wanted(byte_range: ByteRequest | None) -> slice:
 def _buffer(value: Bytes | None, wanted: slice, prototype: BufferPrototype | None) -> Buffer | None:
     if value is None:
         return None
-    found = cpu.Buffer.from_array_like(value[wanted])
-    return (prototype or default_buffer_prototype()).buffer.from_buffer(found)
+    kind = (prototype or default_buffer_prototype()).buffer
+    if issubclass(kind, cpu.Buffer):
+        return kind.from_array_like(value[wanted])
+    return kind.from_buffer(cpu.Buffer.from_array_like(value[wanted]))  # a copy, as for a GPU
 
 
 def _bytes_of(value: Buffer) -> Bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import zarr
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from zarr.abc.store import Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, cpu
+from zarr.core.buffer import Buffer, BufferPrototype, cpu
 from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachine
 from zarr.testing.store import StoreTests
 
@@ -73,6 +74,28 @@ class TestModelOnACluster(TestModel):
     share = 10
 
 
+class Elsewhere(Buffer):
+    """A buffer that is no memory of this processor, as that of a GPU."""
+
+    @classmethod
+    def create_zero_length(cls) -> Self:
+        return cls(np.empty(0, "B"))
+
+    @classmethod
+    def from_buffer(cls, buffer: Buffer) -> Self:
+        return cls(buffer.as_numpy_array().copy())
+
+    @classmethod
+    def from_bytes(cls, bytes_like: Any) -> Self:
+        return cls(np.frombuffer(bytes_like, "B").copy())
+
+    def as_numpy_array(self) -> Any:
+        return np.asarray(self._data)
+
+    def combine(self, others: Iterable[Buffer]) -> Self:
+        raise NotImplementedError
+
+
 class TestUse:
     """What zarr's suites do not ask."""
 
@@ -111,6 +134,12 @@ class TestUse:
         ]
         read = await asyncio.gather(*(store.get(key) for key in ["missing", *keys]))
         assert [found and found.to_bytes() for found in read] == [None, None, *[b"x"] * 3]
+
+    async def test_a_buffer_of_another_memory_gets_a_copy(self, store: ClusterStore) -> None:
+        await store.set("k", cpu.Buffer.from_bytes(b"abc"))
+        found = await store.get("k", BufferPrototype(Elsewhere, cpu.NDBuffer), SuffixByteRequest(2))
+        assert isinstance(found, Elsewhere)
+        assert found.to_bytes() == b"bc"
 
     async def test_of_two_writes_of_one_key_at_once_one_is_kept(self, store: ClusterStore) -> None:
         values = [cpu.Buffer.from_bytes(bytes([i])) for i in range(50)]
