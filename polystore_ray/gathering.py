@@ -26,8 +26,8 @@ class Gathering(Generic[T, R]):
     Parameters
     ----------
     together : callable
-        ``together(paths, arguments)``: return the results for different paths, in a thread. What
-        it raises for more than one path is asked again, one by one.
+        ``together(paths, arguments)``: return the results for different paths, in a thread. If it
+        raises, it is asked again for each path alone, unless nobody answers at all.
     size : callable, optional
         What one argument counts.
     most : int, optional
@@ -80,8 +80,9 @@ class Gathering(Generic[T, R]):
         try:
             results = await asyncio.to_thread(self._together, paths, arguments)
         except Exception as error:  # noqa: BLE001 - each is to meet that of its own path, only
-            if len(paths) == 1:
-                _settle(batch[paths[0]][1], error)
+            if len(paths) == 1 or isinstance(error, ConnectionError | TimeoutError):
+                for _, futures in batch.values():
+                    _settle(futures, error)
             else:
                 alone = [self.carry_out({path: asked}) for path, asked in batch.items()]
                 await asyncio.gather(*alone)

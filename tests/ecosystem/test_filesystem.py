@@ -23,7 +23,7 @@ from polystore.exceptions import (
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
-from polystore_ray import RayBackendRegistry
+from polystore_ray import RayBackendRegistry, StoreUnavailableError
 from polystore_ray.filesystem import PolystoreFileSystem
 
 Memory = Any
@@ -225,6 +225,15 @@ class TestFiles(Fixtures):
         with fsspec.open("polystore://memory/a.txt", "wb", **options) as file:
             file.write(b"abc")
         assert fs.cat_file("memory/a.txt") == b"abc"
+
+
+def test_an_address_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    fs = PolystoreFileSystem("nowhere", local=False, address="127.0.0.1:1")
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1"):
+        fs.exists("memory/a")
 
 
 def _write_half(fs: PolystoreFileSystem, path: str) -> None:
