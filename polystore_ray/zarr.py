@@ -31,7 +31,7 @@ from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterStore"]
 
-_AT_ONCE = 16 * 2**20  # bytes that one batch of writes moves
+_AT_ONCE = 32 * 2**20  # bytes of writes in one batch, two of which go on at a time
 _BUNDLED = 8 * 2**20  # bytes of a chunk that shares an object with others
 _NOTHING_THERE = (PathNotFoundError, PathTypeError)
 
