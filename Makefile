@@ -37,6 +37,7 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/nodes.py
+	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
