@@ -35,6 +35,7 @@ SIZES = [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB]
 TOTAL = 64 * MIB  # in one round
 MOST = 512  # chunks in one round
 ROUNDS = 5
+OF_THE_COMPUTATION = 3
 AT_ONCE = (10, 128)  # chunks that zarr asks for, by default and by its configuration
 SHARED = "/dev/shm"
 IMAGE = (2048, 2048)  # of float32: 16 MiB, one chunk
@@ -138,7 +139,8 @@ def computation(ours: Store, files: Store) -> None:
     """Measure a computation of xarray and Dask whose intermediate result is 2 GiB."""
     with dask.config.set(scheduler="threads", num_workers=2):
         found = medians(
-            {"ours": lambda _: normalise(ours), "files": lambda _: normalise(files)}, rounds=3
+            {"ours": lambda _: normalise(ours), "files": lambda _: normalise(files)},
+            rounds=OF_THE_COMPUTATION,
         )
     work = "xarray and Dask: write 2 GiB, read them twice"
     TABLE.add(work, found["ours"], "the same on local zarr files", found["files"], "< 1")
@@ -165,7 +167,7 @@ def main() -> None:
             for size, at_once in product(SIZES[1::2], AT_ONCE):
                 array(ours, files, size, at_once)
             computation(ours, LocalStore(disk))
-            TABLE.write()
+            TABLE.write(f"{ROUNDS}, of the computation {OF_THE_COMPUTATION}")
     finally:
         shutil.rmtree(directory)
         shutil.rmtree(disk)
