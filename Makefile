@@ -43,6 +43,7 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/reliability.py
 	$(BIN)/python tests/bench/hosted.py
 	$(BIN)/python tests/bench/transfers.py
+	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]

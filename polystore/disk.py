@@ -60,14 +60,14 @@ class DiskBackend(LocalBackend):
             facts |= self._format(path).header(place)
         return facts
 
-    def _format(self, path: P) -> Format:
+    def _format(self, path: P, suffix: str | None = None) -> Format:
         """Return the format of the file that a path leads to, whatever a link to it is called."""
-        return format_of(self._places.resolved(path))
+        return format_of(self._places.resolved(path) if suffix is None else suffix)
 
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
         Parameters
@@ -77,6 +77,9 @@ class DiskBackend(LocalBackend):
         region : int, slice, ... or tuple of them, optional
             The part of the array to return, as in basic indexing. Of ``.npy`` and uncompressed
             ``.tif`` files no more is read.
+        suffix : str, optional
+            The format, if it is not that of the path's own suffix: ``".bin"`` gives the bytes of
+            any file.
 
         Returns
         -------
@@ -98,7 +101,7 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as place:
             index = None if region is None else as_index(region)
-            return self._format(path).load(place, index)
+            return self._format(path, suffix).load(place, index)
 
     def load_batch(
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
@@ -125,6 +128,7 @@ class DiskBackend(LocalBackend):
         overwrite: bool = False,
         parents: bool = False,
         region: Region | None = None,
+        suffix: str | None = None,
         durable: bool = False,
     ) -> None:
         """Store `data` in a file at `path`.
@@ -142,6 +146,9 @@ class DiskBackend(LocalBackend):
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array, in a file that takes its place. Of several
             that write into one array at once, none loses what another wrote.
+        suffix : str, optional
+            The format, if it is not that of the path's own suffix: ``".bin"`` writes bytes into
+            any file.
         durable : bool, default False
             Whether to wait until the file would survive the loss of power.
 
@@ -160,7 +167,7 @@ class DiskBackend(LocalBackend):
             self._save_part(data, path, region, durable=durable)
             return
         with self._located(path):
-            chosen = self._format(path)
+            chosen = self._format(path, suffix)
         write = partial(_write, chosen, data, durable=durable)
         self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 

@@ -28,7 +28,16 @@ from polystore.exceptions import (
 )
 from polystore.region import take_region
 
-__all__ = ["DEFLATE", "MOST_DECODED", "Format", "check_claim", "format_of", "known_suffixes"]
+__all__ = [
+    "DEFLATE",
+    "MOST_DECODED",
+    "Format",
+    "check_claim",
+    "format_of",
+    "known_suffixes",
+    "npy_array",
+    "npy_size",
+]
 
 T = TypeVar("T")
 
@@ -89,7 +98,7 @@ class Format:
         CorruptDataError
             Or the format's own error for a damaged file, with its cause.
         """
-        with self._decoding():
+        with self.decoding():
             if index is None:
                 return self.read(path)
             if self.read_region is None:
@@ -98,11 +107,12 @@ class Format:
 
     def header(self, path: str) -> dict[str, Any]:
         """Return what `describe` tells, nothing for a format without; errors as of `load`."""
-        with self._decoding():
+        with self.decoding():
             return {} if self.describe is None else self.describe(path)
 
     @contextmanager
-    def _decoding(self) -> Iterator[None]:
+    def decoding(self) -> Iterator[None]:
+        """Raise the format's `corrupt` error for what says that a file is damaged."""
         try:
             yield
         except (StorageError, MemoryError):
@@ -238,6 +248,36 @@ def _read_npy_region(path: str, index: tuple[Any, ...]) -> Any:
         part = take_region(mapped, index)
         # A copy of the part, so that it holds neither the file nor the whole.
         return np.array(part) if isinstance(part, np.ndarray) else part
+
+
+def npy_array(data: bytes) -> Any:
+    """Return the array in the bytes of an ``.npy`` file, as a view of them.
+
+    Raises
+    ------
+    CorruptDataError
+        If there is none in them, or one of pickled objects.
+    """
+    with _NPY.decoding():
+        file = io.BytesIO(data)
+        shape, fortran, dtype = _read_header(file, len(data))
+        order: Any = "F" if fortran else "C"
+        return np.ndarray(shape, dtype, data, file.tell(), order=order)
+
+
+def npy_size(shape: tuple[int, ...], dtype: str) -> int | None:
+    """Return the size of an ``.npy`` file of such an array, None where these do not tell."""
+    try:
+        like = np.dtype(dtype)
+    except (TypeError, ValueError):
+        return None  # of a structured dtype, the name is none
+    headers = []
+    for fortran_order in (False, True):
+        file = io.BytesIO()
+        facts = {"shape": shape, "fortran_order": fortran_order, "descr": npy.dtype_to_descr(like)}
+        npy.write_array_header_1_0(file, facts)
+        headers.append(file.tell())
+    return headers[0] + math.prod(shape) * like.itemsize if len(set(headers)) == 1 else None
 
 
 def _describe_npy(path: str) -> dict[str, Any]:

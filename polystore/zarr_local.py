@@ -167,11 +167,11 @@ class LocalZarr(DiskBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)  # None for an array, whose chunks change unseen
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
         while True:
             with self._held(path) as is_still_there:
                 try:
-                    value = self._load(path, region)
+                    value = self._load(path, region, suffix)
                 except _OF_SOMETHING as error:
                     if is_still_there() and not self._is_none(path, error):
                         raise
@@ -184,10 +184,12 @@ class LocalZarr(DiskBackend):
         """Tell whether what was taken for a directory is none: an array that was moved and back."""
         return isinstance(error, PathIsDirectoryError) and not self.is_dir(path)
 
-    def _load(self, path: P, region: Region | None) -> Any:
+    def _load(self, path: P, region: Region | None, suffix: str | None) -> Any:
         with self._existing_value(path) as place:
             if not _is_array(place):
-                return super().load(path, region=region)
+                return super().load(path, region=region, suffix=suffix)
+            if suffix is not None:
+                raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
             store = self._store(place, read_only=True)
             while True:
                 shown = _shape(place)
@@ -223,15 +225,18 @@ class LocalZarr(DiskBackend):
         overwrite: bool = False,
         parents: bool = False,
         region: Region | None = None,
+        suffix: str | None = None,
         durable: bool = False,
         options: ArrayOptions = DEFAULTS,
     ) -> None:
         if region is not None:
             self._save_region(data, path, region, durable=durable)
             return
-        array = as_numbers(data)
+        array = as_numbers(data) if suffix is None else None
         if array is None:
-            super().save(data, path, overwrite=overwrite, parents=parents, durable=durable)
+            super().save(
+                data, path, overwrite=overwrite, parents=parents, suffix=suffix, durable=durable
+            )
             return
 
         def write(temporary: str) -> None:

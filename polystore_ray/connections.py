@@ -19,7 +19,7 @@ from polystore_ray.leadership import has_ended
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, store_namespace, this_process
 
-__all__ = ["connect", "disconnect"]
+__all__ = ["connect", "disconnect", "start_ray"]
 
 _connections: dict[tuple[str, str, str, str], RayTransport] = {}
 _connecting = threading.RLock()
@@ -60,7 +60,7 @@ def connect(
     if not ray.is_initialized():
         if not create:
             return None
-        _start_ray()
+        start_ray()
     node, job = this_process()
     key = (store, lifetime, node, job)
     connection = _connections.get(key)
@@ -89,10 +89,24 @@ def disconnect(connection: RayTransport) -> None:
                 del _connections[key]
 
 
-def _start_ray() -> None:
-    require_listener(os.environ.get("RAY_ADDRESS", "auto"))
+def start_ray(address: str | None = None) -> None:
+    """Connect this process to a cluster, or start one, unless it is connected.
+
+    Parameters
+    ----------
+    address : str, optional
+        As of `ray.init`.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        return
+    require_listener(address or os.environ.get("RAY_ADDRESS", "auto"))
     try:
-        ray.init()
+        ray.init(address)
     except (ConnectionError, RuntimeError, ray_exceptions.RayError) as error:
         raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
 

@@ -213,12 +213,30 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         overwrite: bool = False,
         parents: bool = False,
         replicas: int | None = None,
+        bundled: int = 0,
         progress: Progress = None,
     ) -> None:
-        """Store `values` at `paths`, visible all at once or not at all."""
+        """Store `values` at `paths`, visible all at once or not at all.
+
+        Parameters
+        ----------
+        values, paths, overwrite, parents, replicas
+            As of `save`, one value for each path.
+        bundled : int, default 0
+            Up to how many bytes arrays of the batch share objects, above 64 KiB. It makes saves
+            and loads of many such arrays faster, which another node then has to fetch together,
+            and of which `ref` makes copies.
+        progress : callable or bool, optional
+            Called with the numbers of values that are done and of all; `True` shows a bar.
+
+        Raises
+        ------
+        StorageError
+            As of `save`, before anything is stored.
+        """
         texts = check_batch(values, paths, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
-            sealing = Sealing(values, texts, step if progress else None)
+            sealing = Sealing(values, texts, step if progress else None, bundled)
         self._publish(sealing, Items(texts, [], [], overwrite, parents), replicas)
 
     def _publish(self, sealing: Sealing, items: Items, replicas: int | None) -> None:

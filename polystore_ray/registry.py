@@ -146,6 +146,17 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         mode = ", local=True" if self._local else ""
         return f"{type(self).__name__}({self._store!r}, lifetime={self._lifetime!r}{mode})"
 
+    def __eq__(self, other: object) -> bool:
+        # Of one store, and not, as mappings are, of equal backends: they would all be made.
+        return isinstance(other, RayBackendRegistry) and self._same == other._same
+
+    def __hash__(self) -> int:
+        return hash(self._same)
+
+    @property
+    def _same(self) -> tuple[str, str, bool]:
+        return self._store, self._lifetime, self._local
+
     def __getitem__(self, key: object) -> Any:
         whole = backend_key(key)
         name, node = split_key(whole)

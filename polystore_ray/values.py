@@ -1,18 +1,20 @@
 """Values on their way: how those of a batch are stored, inline, packed or each by itself, and back.
 
 One value of up to `SMALL` bytes travels inside the call. Of a batch, small values share packs once
-they are more than that together. Every other value is an object of its own.
+they are more than that together, and arrays share bundles up to a size that the caller chooses.
+Every other value is an object of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from polystore.os_errors import located
 from polystore.seal import Sealed, is_raw, seal, shape_and_dtype
+from polystore_ray.bundle import Bundle
 from polystore_ray.envelope import SMALL, array_message, open_message, sealed_message
 from polystore_ray.messages import WHOLE, Facts, Found, Items, Pin, Stored
 from polystore_ray.pack import Member, Pack
@@ -20,8 +22,10 @@ from polystore_ray.pack import Member, Pack
 __all__ = ["Sealing", "array_bytes", "opened"]
 
 _PACK = 8 * 2**20  # bytes in a pack, about
+_BUNDLE = 16 * 2**20  # bytes in a bundle, about
 
 Put = Callable[[Sealed], Pin]
+M = TypeVar("M", bound=Member)
 Known = dict[tuple[np.dtype[Any], tuple[int, ...]], Facts]
 
 
@@ -34,6 +38,8 @@ class Sealing:
         What is to be stored, and where.
     step : callable, optional
         Called after each value.
+    bundled : int, default 0
+        Up to how many bytes arrays share bundles.
 
     Raises
     ------
@@ -46,9 +52,11 @@ class Sealing:
         values: Sequence[Any],
         paths: Sequence[str],
         step: Callable[[], None] | None = None,
+        bundled: int = 0,
     ) -> None:
         self.facts: list[Facts] = []
         self._large: list[tuple[int, Sealed]] = []
+        self._middle: list[tuple[int, np.ndarray[Any, Any]]] = []
         self._small: list[tuple[int, Member]] = []
         self._small_bytes = 0
         known: Known = {}
@@ -57,6 +65,8 @@ class Sealing:
             if facts is not None and facts[0] <= SMALL:
                 self._small.append((i, value))
                 self._small_bytes += facts[0]
+            elif facts is not None and facts[0] <= bundled:
+                self._middle.append((i, value))
             else:
                 with located(paths[i], "memory"):
                     sealed = seal(value)
@@ -76,7 +86,7 @@ class Sealing:
     @property
     def has_objects(self) -> bool:
         """Whether anything has to be put into the object store."""
-        return bool(self._large) or self._small_bytes > SMALL
+        return bool(self._large or self._middle) or self._small_bytes > SMALL
 
     def put(self, put: Put, items: Items, *, inline: bool = True) -> tuple[list[Pin], Items]:
         """Put what needs objects; return their pins, and the items with what is stored.
@@ -88,27 +98,32 @@ class Sealing:
         for i, sealed in self._large:
             stored[i] = (len(pins), WHOLE)
             pins.append(put(sealed))
+        for bundle in _parts(self._middle, _BUNDLE):
+            for number, (i, _) in enumerate(bundle):
+                stored[i] = (len(pins), number)
+            pins.append(put(seal(Bundle([array for _, array in bundle]))))
         if inline and self._small_bytes <= SMALL:
             for i, member in self._small:
                 stored[i] = member if isinstance(member, bytes) else array_message(member)
             return pins, items._replace(stored=stored)
-        for part in self._parts():
+        for part in _parts(self._small, _PACK):
             for number, (i, _) in enumerate(part):
                 stored[i] = (len(pins), number)
             pins.append(put(seal(Pack.of([member for _, member in part]))))
         return pins, items._replace(stored=stored)
 
-    def _parts(self) -> list[list[tuple[int, Member]]]:
-        """Return the small values in parts for one pack each."""
-        parts: list[list[tuple[int, Member]]] = [[]]
-        size = 0
-        for i, member in self._small:
-            if size > _PACK:
-                parts.append([])
-                size = 0
-            parts[-1].append((i, member))
-            size += len(member) if isinstance(member, bytes) else member.nbytes
-        return parts
+
+def _parts(members: Iterable[tuple[int, M]], most: int) -> list[list[tuple[int, M]]]:
+    """Return values in parts of about so many bytes, for one object each."""
+    parts: list[list[tuple[int, M]]] = []
+    size = most
+    for i, member in members:
+        if size >= most:
+            parts.append([])
+            size = 0
+        parts[-1].append((i, member))
+        size += len(member) if isinstance(member, bytes) else member.nbytes
+    return parts
 
 
 def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:

@@ -49,7 +49,7 @@ class Row:
 class Table:
     """The rows of one benchmark, shown as they come and written down at the end."""
 
-    def __init__(self, name: str, rounds: int = ROUNDS) -> None:
+    def __init__(self, name: str, rounds: int | str = ROUNDS) -> None:
         self.name = name
         self.rounds = rounds
         self.rows: list[Row] = []
@@ -80,7 +80,7 @@ def _write_csv(name: str, header: list[str], rows: Iterable[Iterable[str]]) -> N
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def _conditions(rounds: int) -> list[tuple[str, str]]:
+def _conditions(rounds: int | str) -> list[tuple[str, str]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "ray", "zarr"))

@@ -18,6 +18,8 @@ from polystore import (
     StorageError,
     UnsupportedFormatError,
 )
+from polystore.formats import npy_array, npy_size
+from polystore.zarr_local import LocalZarr
 
 RNG = np.random.default_rng(0)
 
@@ -153,3 +155,54 @@ def test_stat_tells_shape_and_dtype_from_the_header(disk: DiskBackend) -> None:
     disk.save(np.zeros((2, 3), np.uint8), "a.npy")
     facts = disk.stat("a.npy")
     assert (facts["shape"], facts["dtype"], facts["size"]) == ((2, 3), "uint8", 134)
+
+
+def test_the_suffix_can_be_another_than_the_paths(tmp_path: Path) -> None:
+    disk = DiskBackend(tmp_path)
+    disk.save(b"no format has this suffix", "/a.parquet", suffix=".bin")
+    assert disk.load("/a.parquet", suffix=".BIN") == b"no format has this suffix"
+    disk.save(np.arange(3), "/b.npy")
+    assert disk.load("/b.npy", suffix=".bin") == (tmp_path / "b.npy").read_bytes()
+    with pytest.raises(UnsupportedFormatError):
+        disk.load("/b.npy", suffix=".parquet")
+
+
+def test_an_array_of_zarr_is_no_file(tmp_path: Path) -> None:
+    zarr = LocalZarr(tmp_path)
+    zarr.save(np.arange(3), "/a")
+    zarr.save(b"bytes", "/b.parquet", suffix=".bin")
+    assert zarr.load("/b.parquet", suffix=".bin") == b"bytes"
+    with pytest.raises(UnsupportedFormatError, match=r"no \.bin file"):
+        zarr.load("/a", suffix=".bin")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(3),
+        np.asfortranarray(RNG.random((3, 4))),
+        np.array(2.5),
+        np.zeros((0, 7), "M8[s]"),
+        np.array(["ä", "bcd"]),
+        np.arange(5, dtype=">i2"),
+    ],
+)
+def test_the_size_of_an_npy_file_is_known_beforehand(array: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    data = (tmp_path / "a.npy").read_bytes()
+    assert npy_size(array.shape, str(array.dtype)) == len(data)
+    found = npy_array(data)
+    np.testing.assert_array_equal(found, array)
+    assert not found.flags.writeable
+    assert found.flags.f_contiguous == array.flags.f_contiguous
+
+
+def test_the_size_of_what_only_its_dtype_describes_is_not() -> None:
+    assert npy_size((3,), str(np.dtype([("x", "i4")]))) is None
+
+
+@pytest.mark.parametrize("cut", [0, 5, 20, 130])
+def test_a_cut_npy_is_damaged(cut: int, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(3))
+    with pytest.raises(CorruptDataError):
+        npy_array((tmp_path / "a.npy").read_bytes()[:cut])

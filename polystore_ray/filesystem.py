@@ -1,0 +1,371 @@
+"""The fsspec filesystem: ``polystore://memory/plate1/a.npy`` wherever fsspec's URLs are taken."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+
+from polystore.base import accepts
+from polystore.exceptions import (
+    InvalidPathError,
+    PathExistsError,
+    PathIsDirectoryError,
+    PathNotFoundError,
+    missing_dependency,
+)
+from polystore_ray.files import as_file, file_size, from_file
+from polystore_ray.proxy import HostedBackend
+from polystore_ray.registry import RayBackendRegistry
+
+try:
+    from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+except ImportError as error:
+    raise missing_dependency("the filesystem", error, "fsspec") from error
+
+__all__ = ["PolystoreFileSystem"]
+
+_RAW = ".bin"
+
+
+class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """The backends of a store as directories of files, for all that takes URLs of fsspec.
+
+    The first name of a path is the key of a backend, as the registry takes it; the rest is the
+    path in that backend: ``polystore://memory/plate1/a.npy``, ``polystore://disk/data/a.parquet``.
+
+    What is written is published whole when the file is closed. Parents are made. A file that is
+    open for reading stays as it was.
+
+    In the memory, an array appears as the bytes that the suffix of its path says, bytes as they
+    are, and any other value as its suffix says. What is written there becomes an array if its
+    suffix is ``.npy``, and a plain array of its bytes (uint8) otherwise: readers see views of
+    shared memory. Files of the backend ``disk`` are their bytes.
+
+    Parameters
+    ----------
+    store : str, default "default"
+        The name of the store, as of `RayBackendRegistry`.
+    lifetime : {"job", "detached"}, default "job"
+        As of `RayBackendRegistry`.
+    local : bool, optional
+        As of `RayBackendRegistry`.
+    address : str, optional
+        The cluster to connect to, if this process is not connected to one; as of `ray.init`.
+    **options
+        As of fsspec's ``AbstractFileSystem``.
+
+    Raises
+    ------
+    StorageError
+        By every operation, as of the backend; each is also what fsspec's callers catch.
+
+    Examples
+    --------
+    >>> import fsspec
+    >>> import numpy as np
+    >>> options = {"store": "files", "local": True}
+    >>> with fsspec.open("polystore://memory/plate1/a.npy", "wb", **options) as file:
+    ...     np.save(file, np.arange(3))
+    >>> from polystore_ray import RayBackendRegistry
+    >>> RayBackendRegistry(**options)["memory"].load("/plate1/a.npy")
+    array([0, 1, 2])
+    """
+
+    protocol = "polystore"
+    root_marker = ""
+
+    def __init__(
+        self,
+        store: str = "default",
+        *,
+        lifetime: Literal["job", "detached"] = "job",
+        local: bool | None = None,
+        address: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._registry = RayBackendRegistry(store, lifetime=lifetime, local=local)
+        self._address = address
+
+    def __reduce__(self) -> Any:
+        # The registry refuses to travel where its store cannot be reached.
+        again, arguments = super().__reduce__()
+        return _made_again, (self._registry, again, arguments)
+
+    # Where a path leads
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        stripped = super()._strip_protocol(path)
+        return stripped if isinstance(stripped, list) else stripped.lstrip("/")
+
+    def _at(self, path: Any) -> tuple[Any, str]:
+        """Return the backend of a path, and the path in it."""
+        stripped = self._strip_protocol(path)
+        key, _, rest = stripped.partition("/")
+        if not key:
+            raise InvalidPathError(
+                "a URL names a backend and a path in it, as polystore://memory/plate1/a.npy does",
+                path=str(path),
+            )
+        if self._address is not None:
+            from polystore_ray.connections import start_ray
+
+            start_ray(self._address)
+        return self._registry[key], f"/{rest}"
+
+    def _is_root(self, path: Any) -> bool:
+        return not self._strip_protocol(path)
+
+    # Questions
+
+    def info(self, path: Any, **options: Any) -> dict[str, Any]:
+        name = self._strip_protocol(path)
+        if not name:
+            return _directory(name)
+        backend, place = self._at(path)
+        facts = self._described(backend, place, name)
+        if facts is None:
+            raise PathNotFoundError("no such file or directory", path=name)
+        if facts["type"] == "file" and facts["size"] is None:
+            facts["size"] = len(_content(backend, place))
+        return facts
+
+    def _described(self, backend: Any, place: str, name: str) -> dict[str, Any] | None:
+        """Return what fsspec is told of a path, its size only where that costs little."""
+        facts = backend.stat(place)
+        if not facts["exists"]:
+            return None
+        kind = facts["type"]
+        if kind == "symlink":  # fsspec follows links
+            kind = "directory" if backend.is_dir(place) else "file"
+        told = _directory(name)
+        if kind == "file":
+            told["type"] = kind
+            told["size"] = facts["size"] if _is_raw(backend) else file_size(facts, place)
+        for fact in ("modified", "version", "shape", "dtype"):
+            if fact in facts:
+                told[fact] = facts[fact]
+        return told
+
+    def ls(self, path: Any, detail: bool = True, **options: Any) -> list[Any]:
+        """List a directory, or a file; the size of what has to be encoded for it is None."""
+        name = self._strip_protocol(path)
+        if not name:
+            keys = sorted(self._registry)
+            return [_directory(key) for key in keys] if detail else keys
+        backend, place = self._at(path)
+        if not backend.is_dir(place):
+            return [self.info(path)] if detail else [self.info(path)["name"]]
+        names = [f"{name}/{child}" for child in backend.list_dir(place)]
+        if not detail:
+            return names
+        found = (self._described(backend, self._at(child)[1], child) for child in names)
+        return [facts for facts in found if facts is not None]
+
+    # Unlike fsspec's own, these three raise when the store cannot be reached.
+
+    def exists(self, path: Any, **options: Any) -> bool:
+        if self._is_root(path):
+            return True
+        backend, place = self._at(path)
+        return bool(backend.exists(place))
+
+    def isfile(self, path: Any) -> bool:
+        if self._is_root(path):
+            return False
+        backend, place = self._at(path)
+        return bool(backend.is_file(place))
+
+    def isdir(self, path: Any) -> bool:
+        if self._is_root(path):
+            return True
+        backend, place = self._at(path)
+        return bool(backend.is_dir(place))
+
+    def modified(self, path: Any) -> datetime:
+        return datetime.fromtimestamp(self.info(path)["modified"], UTC)
+
+    # Reading and writing
+
+    def cat_file(
+        self, path: Any, start: int | None = None, end: int | None = None, **options: Any
+    ) -> bytes:
+        return bytes(_content(*self._at(path))[start:end])
+
+    def pipe_file(self, path: Any, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        self._save(path, bytes(value), overwrite=mode != "create")
+
+    def _open(
+        self,
+        path: Any,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: Any = None,
+        **options: Any,
+    ) -> Any:
+        if mode == "rb":
+            return _Reading(self, path, _content(*self._at(path)))
+        if mode not in ("wb", "xb", "ab"):
+            raise ValueError(f"a file is opened with 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
+        backend, place = self._at(path)
+        if mode == "xb" and backend.exists(place):
+            raise PathExistsError("the path exists already", path=str(path))
+        if backend.is_dir(place):
+            raise PathIsDirectoryError("the path is a directory", path=str(path))
+        before = bytes(_content(backend, place)) if mode == "ab" and backend.exists(place) else b""
+        save = partial(self._save, path, overwrite=mode != "xb")
+        return _Writing(save, before, autocommit=autocommit)
+
+    def _save(self, path: Any, data: bytes, *, overwrite: bool) -> None:
+        backend, place = self._at(path)
+        if _is_raw(backend):
+            backend.save(data, place, suffix=_RAW, overwrite=overwrite, parents=True)
+        else:
+            backend.save(from_file(data, place), place, overwrite=overwrite, parents=True)
+
+    # The tree
+
+    def mkdir(self, path: Any, create_parents: bool = True, **options: Any) -> None:
+        backend, place = self._at(path)
+        if backend.exists(place):
+            raise PathExistsError("the path exists already", path=str(path))
+        if not create_parents and not backend.is_dir(place.rpartition("/")[0] or "/"):
+            raise PathNotFoundError("the parent directory is missing", path=str(path))
+        backend.ensure_directory(place)
+
+    def makedirs(self, path: Any, exist_ok: bool = False) -> None:
+        backend, place = self._at(path)
+        if not exist_ok and backend.exists(place):
+            raise PathExistsError("the path exists already", path=str(path))
+        backend.ensure_directory(place)
+
+    def rmdir(self, path: Any) -> None:
+        backend, place = self._at(path)
+        if backend.is_file(place):
+            raise NotADirectoryError(str(path))
+        backend.delete(place)
+
+    def rm_file(self, path: Any) -> None:
+        backend, place = self._at(path)
+        backend.delete(place)
+
+    def _rm(self, path: Any) -> None:
+        self.rm_file(path)
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Delete files, and with `recursive` whole trees, each in one step."""
+        if not recursive or maxdepth is not None:
+            super().rm(path, recursive, maxdepth)
+            return
+        for found in self.expand_path(path):
+            backend, place = self._at(found)
+            backend.delete_all(place)
+
+    def cp_file(self, path1: Any, path2: Any, **options: Any) -> None:
+        source, origin = self._at(path1)
+        target, place = self._at(path2)
+        if source.is_dir(origin):
+            target.ensure_directory(place)
+        elif source is target and not target.exists(place):
+            target.ensure_directory(place.rpartition("/")[0] or "/")
+            target.copy(origin, place)
+        else:
+            self._save(path2, bytes(_content(source, origin)), overwrite=True)
+
+    def mv(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Move as fsspec does; a file or a whole tree to a free path of its backend in one step."""
+        if isinstance(path1, str) and isinstance(path2, str) and maxdepth is None:
+            source, origin = self._at(path1)
+            target, place = self._at(path2)
+            whole = source.is_file(origin) or (recursive and source.is_dir(origin))
+            if whole and source is target and not (path2.endswith("/") or target.exists(place)):
+                target.ensure_directory(place.rpartition("/")[0] or "/")
+                target.move(origin, place)
+                return
+        super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **options)
+
+
+class _Reading(AbstractBufferedFile):  # type: ignore[misc]
+    """A file that is read from the memory in which it is."""
+
+    def __init__(self, fs: PolystoreFileSystem, path: str, content: memoryview) -> None:
+        self._content = content
+        super().__init__(fs, path, cache_type="none", size=len(content))
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return bytes(self._content[start:end])
+
+
+class _Writing(io.BytesIO):
+    """A file that is saved whole when it is closed, unless its own ``with`` block fails."""
+
+    def __init__(self, save: Any, before: bytes, *, autocommit: bool) -> None:
+        super().__init__()
+        self.write(before)
+        self._save = save
+        self._autocommit = autocommit
+        self._is_over = False
+
+    def close(self) -> None:
+        if self.closed or self._is_over:
+            return
+        if self._autocommit:
+            self.commit()
+            super().close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.discard()
+        self.close()
+
+    def __del__(self) -> None:
+        # What was not closed is not finished.
+        self._is_over = True
+
+    def commit(self) -> None:
+        """Save what was written."""
+        self._is_over = True
+        self._save(self.getvalue())
+
+    def discard(self) -> None:
+        """Save nothing."""
+        self._is_over = True
+
+
+def _content(backend: Any, place: str) -> memoryview:
+    if _is_raw(backend):
+        return memoryview(backend.load(place, suffix=_RAW))
+    return as_file(backend.load(place), place)
+
+
+def _is_raw(backend: Any) -> bool:
+    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
+    cls: Any = backend.hosted_class if isinstance(backend, HostedBackend) else type(backend)
+    return accepts(cls, "load", "suffix")
+
+
+def _directory(name: str) -> dict[str, Any]:
+    return {"name": name, "size": 0, "type": "directory"}
+
+
+def _made_again(registry: RayBackendRegistry, again: Any, arguments: tuple[Any, ...]) -> Any:
+    made = again(*arguments)
+    made._registry = registry  # noqa: SLF001 - the other half of __reduce__
+    return made

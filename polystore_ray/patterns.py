@@ -1,0 +1,47 @@
+"""Patterns: the paths of the memory that a caller names, one by one or by a glob."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from glob import has_magic
+from typing import Any
+
+from polystore.exceptions import InvalidPathError, PathNotFoundError
+from polystore.paths import P, as_text, natural_key, normalize
+
+__all__ = ["matching"]
+
+
+def matching(memory: Any, paths: P | Iterable[P]) -> list[str]:
+    """Return the paths that are meant.
+
+    Parameters
+    ----------
+    memory : ClusterMemoryBackend
+        Where.
+    paths : str, os.PathLike or iterable of them
+        Paths, in their order; or one whose last name is a glob such as ``/plate1/*.npy``, for
+        what it matches in natural order.
+
+    Raises
+    ------
+    PathNotFoundError
+        If nothing matches.
+    InvalidPathError
+        If a directory is a glob.
+    """
+    if not isinstance(paths, str | os.PathLike):
+        found = [normalize(path, backend="memory") for path in paths]
+    else:
+        directory, _, name = as_text(paths, backend="memory").rpartition("/")
+        if has_magic(directory):
+            raise InvalidPathError(
+                "only the last name of a path can be a pattern", path=str(paths), backend="memory"
+            )
+        if not has_magic(name):
+            return [normalize(paths, backend="memory")]
+        found = sorted(memory.list_files(normalize(directory or "/"), name), key=natural_key)
+    if not found:
+        raise PathNotFoundError("no file matches", path=str(paths), backend="memory")
+    return found

@@ -1,0 +1,295 @@
+"""The zarr store on cluster memory: zarr, xarray and Dask keep their arrays in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
+
+from polystore.exceptions import (
+    DirectoryNotEmptyError,
+    PathExistsError,
+    PathNotFoundError,
+    PathTypeError,
+    UnsupportedFormatError,
+)
+from polystore.paths import P, normalize
+from polystore_ray.gathering import Gathering
+from polystore_ray.registry import RayBackendRegistry
+
+__all__ = ["ClusterStore"]
+
+_AT_ONCE = 32 * 2**20  # bytes of writes in one batch, two of which go on at a time
+_BUNDLED = 8 * 2**20  # bytes of a chunk that shares an object with others
+_NOTHING_THERE = (PathNotFoundError, PathTypeError)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class ClusterStore(Store):
+    """A zarr store in the memory of a cluster, the same in every process of a Ray store.
+
+    Chunks are read as views of shared memory, with no copy. Each write is atomic, and what was
+    read stays as it is when its key is written again. Reads and writes that come at the same time
+    travel together. The store pickles, and so does what is opened in it: tasks of Ray and workers
+    of Dask have the same arrays.
+
+    The keys are paths of the backend ``memory`` whose values are arrays of bytes, so that the other
+    operations of a `polystore.FileManager` (copy, move, list, delete) work on them too.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The directory of the cluster memory under which the keys lie.
+    registry : RayBackendRegistry, optional
+        The store of Ray; by default ``RayBackendRegistry()``.
+    read_only : bool, default False
+        Whether writing is refused.
+
+    Attributes
+    ----------
+    path : str
+        The directory, in its one spelling.
+
+    Raises
+    ------
+    StoreUnavailableError, CallTimeoutError, DataLostError
+        By every operation, as of the backend; never reported as a missing key.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from polystore_ray import RayBackendRegistry
+    >>> store = ClusterStore("/plates/1.zarr", RayBackendRegistry("zarr", local=True))
+    >>> image = zarr.create_array(store, shape=(4, 4), chunks=(2, 2), dtype="u1")
+    >>> image[:] = 7
+    >>> int(zarr.open_array(store, mode="r")[1:3, 1:3].sum())
+    28
+    """
+
+    supports_writes = True
+    supports_deletes = True
+    supports_listing = True
+
+    def __init__(
+        self, path: P, registry: RayBackendRegistry | None = None, read_only: bool = False
+    ) -> None:
+        super().__init__(read_only=read_only)
+        self.path = normalize(path, backend="memory")
+        self._registry = RayBackendRegistry() if registry is None else registry
+        self._prefix = self.path.rstrip("/")
+        self._gets: Gathering[None, Bytes | None] = Gathering(self._load)
+        self._sets: Gathering[Bytes, None] = Gathering(self._save, _nbytes, _AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, {self._registry!r})"
+
+    def __str__(self) -> str:
+        return f"polystore://memory{self.path}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClusterStore) and (self.path, self._registry) == (
+            other.path,
+            other._registry,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.path, self._registry))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self._registry, self.read_only)
+
+    def with_read_only(self, read_only: bool = False) -> ClusterStore:
+        return type(self)(self.path, self._registry, read_only)
+
+    # Values
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        wanted = _wanted(byte_range)
+        return _buffer(await self._gets.ask(self._at(key), None), wanted, prototype)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        return list(
+            await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges))
+        )
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return what `get` returns, outside an event loop."""
+        wanted = _wanted(byte_range)
+        [value] = self._load([self._at(key)])
+        return _buffer(value, wanted, prototype)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        await self._sets.ask(self._at(key), _bytes_of(value))
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Do what `set` does, outside an event loop."""
+        self._check_writable()
+        self._save([self._at(key)], [_bytes_of(value)])
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        with suppress(PathExistsError):
+            await self._memory.asave(_bytes_of(value), self._at(key), parents=True)
+
+    async def delete(self, key: str) -> None:
+        self._check_writable()
+        await asyncio.to_thread(self._delete, self._at(key))
+
+    def delete_sync(self, key: str) -> None:
+        """Do what `delete` does, outside an event loop."""
+        self._check_writable()
+        self._delete(self._at(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete all keys below a prefix, in one step."""
+        self._check_writable()
+        await asyncio.to_thread(self._delete_below, self._at(prefix))
+
+    async def clear(self) -> None:
+        await self.delete_dir("")
+
+    # Questions
+
+    async def exists(self, key: str) -> bool:
+        return await asyncio.to_thread(self._memory.is_file, self._at(key))
+
+    async def getsize(self, key: str) -> int:
+        return await asyncio.to_thread(self._size, self._at(key))
+
+    async def list(self) -> AsyncIterator[str]:
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        directory = self._at(prefix.rpartition("/")[0])
+        start = f"{self._prefix}/{prefix}"
+        for path in await asyncio.to_thread(self._below, directory):
+            if path.startswith(start):
+                yield path[len(self._prefix) + 1 :]
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        with suppress(*_NOTHING_THERE):
+            for name in await asyncio.to_thread(self._memory.list_dir, self._at(prefix)):
+                yield name
+
+    # In the memory
+
+    @property
+    def _memory(self) -> Any:
+        return self._registry["memory"]
+
+    def _at(self, key: str) -> str:
+        return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
+
+    def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
+        try:
+            values = self._memory.load_batch(paths)
+        except _NOTHING_THERE:
+            if len(paths) > 1:
+                raise
+            return [None]
+        return [_as_bytes(value, path) for value, path in zip(values, paths, strict=True)]
+
+    def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
+        # Alone, a chunk is an object of its own.
+        bundled = _BUNDLED if len(paths) > 1 else 0
+        self._memory.save_batch(values, paths, overwrite=True, parents=True, bundled=bundled)
+        return [None] * len(paths)
+
+    def _delete(self, path: str) -> None:
+        with suppress(*_NOTHING_THERE, DirectoryNotEmptyError):
+            self._memory.delete(path)
+
+    def _delete_below(self, path: str) -> None:
+        with suppress(*_NOTHING_THERE):
+            if path != "/":
+                if self._memory.is_dir(path):
+                    self._memory.delete_all(path)
+                return
+            for name in self._memory.list_dir("/"):
+                with suppress(PathNotFoundError):
+                    self._memory.delete_all(f"/{name}")
+
+    def _below(self, directory: str) -> Sequence[str]:
+        with suppress(*_NOTHING_THERE):
+            files: Sequence[str] = self._memory.list_files(directory, recursive=True)
+            return files
+        return ()
+
+    def _size(self, path: str) -> int:
+        facts = self._memory.stat(path)
+        if facts.get("dtype") == "uint8":
+            return int(facts["size"])
+        return len(_as_bytes(self._memory.load(path), path))
+
+
+def _wanted(byte_range: ByteRequest | None) -> slice:
+    if byte_range is None:
+        return slice(None)
+    if isinstance(byte_range, RangeByteRequest):
+        return slice(byte_range.start, byte_range.end)
+    if isinstance(byte_range, OffsetByteRequest):
+        return slice(byte_range.offset, None)
+    if isinstance(byte_range, SuffixByteRequest):
+        return slice(-byte_range.suffix, None) if byte_range.suffix else slice(0)
+    raise TypeError(f"Unexpected byte_range, got {byte_range}.")
+
+
+def _buffer(value: Bytes | None, wanted: slice, prototype: BufferPrototype | None) -> Buffer | None:
+    if value is None:
+        return None
+    kind = (prototype or default_buffer_prototype()).buffer
+    if issubclass(kind, cpu.Buffer):
+        return kind.from_array_like(value[wanted])
+    return kind.from_buffer(cpu.Buffer.from_array_like(value[wanted]))  # a copy, as for a GPU
+
+
+def _bytes_of(value: Buffer) -> Bytes:
+    if not isinstance(value, Buffer):
+        raise TypeError(f"a zarr store takes a Buffer, not a {type(value).__name__}")
+    return value.as_numpy_array().view(np.uint8)
+
+
+def _as_bytes(value: object, path: str) -> Bytes:
+    """Return a stored value as the bytes that it is."""
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return np.frombuffer(value, np.uint8)
+    raise UnsupportedFormatError(
+        f"the value is a {type(value).__name__}, and zarr reads only bytes; load it with the "
+        f"backend, or save it as an array of zarr",
+        path=path,
+        backend="memory",
+    )
+
+
+def _nbytes(value: Bytes) -> int:
+    return value.nbytes

@@ -1,0 +1,205 @@
+"""The zarr store on cluster memory: zarr's own suites, in local mode and on a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+from zarr.abc.store import Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, cpu
+from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachine
+from zarr.testing.store import StoreTests
+
+from polystore.exceptions import UnsupportedFormatError
+from polystore_ray import RayBackendRegistry
+from polystore_ray.zarr import ClusterStore
+
+MIB = 2**20
+
+
+class TestStore(StoreTests[ClusterStore, cpu.Buffer]):
+    store_cls = ClusterStore
+    buffer_cls = cpu.Buffer
+
+    async def set(self, store: ClusterStore, key: str, value: Buffer) -> None:
+        path = f"{store.path}/{key}"
+        store._registry["memory"].save(value.to_bytes(), path, overwrite=True, parents=True)
+
+    async def get(self, store: ClusterStore, key: str) -> Buffer:
+        value = store._registry["memory"].load(f"{store.path}/{key}")
+        return self.buffer_cls.from_bytes(value)
+
+    @pytest.fixture
+    def store_kwargs(self, registry: RayBackendRegistry, place: str) -> dict[str, Any]:
+        return {"path": f"{place}/1.zarr", "registry": registry}
+
+    def test_store_repr(self, store: ClusterStore) -> None:
+        assert repr(store).startswith(f"ClusterStore({store.path!r}, RayBackendRegistry(")
+        assert str(store) == f"polystore://memory{store.path}"
+
+    def test_store_supports_writes(self, store: ClusterStore) -> None:
+        assert store.supports_writes
+
+    def test_store_supports_listing(self, store: ClusterStore) -> None:
+        assert store.supports_listing
+
+
+class TestStoreOnACluster(TestStore):
+    local = False
+
+
+# What zarr says of dtypes whose place in its specification is not settled.
+@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
+@pytest.mark.parametrize("machine", [ZarrHierarchyStateMachine, ZarrStoreStateMachine])
+class TestModel:
+    share = 1  # of the examples of the model, in which every call of a cluster costs a millisecond
+
+    def test_behaves_as_the_model(
+        self, registry: RayBackendRegistry, place: str, machine: type[Any]
+    ) -> None:
+        make: Any = lambda: machine(ClusterStore(place, registry))  # noqa: E731 - as zarr does
+        many = max(1, settings().max_examples // self.share)
+        run_state_machine_as_test(make, settings=settings(max_examples=many))
+
+
+class TestModelOnACluster(TestModel):
+    local = False
+    share = 10
+
+
+class Elsewhere(Buffer):
+    """A buffer that is no memory of this processor, as that of a GPU."""
+
+    @classmethod
+    def create_zero_length(cls) -> Self:
+        return cls(np.empty(0, "B"))
+
+    @classmethod
+    def from_buffer(cls, buffer: Buffer) -> Self:
+        return cls(buffer.as_numpy_array().copy())
+
+    @classmethod
+    def from_bytes(cls, bytes_like: Any) -> Self:
+        return cls(np.frombuffer(bytes_like, "B").copy())
+
+    def as_numpy_array(self) -> Any:
+        return np.asarray(self._data)
+
+    def combine(self, others: Iterable[Buffer]) -> Self:
+        raise NotImplementedError
+
+
+class TestUse:
+    """What zarr's suites do not ask."""
+
+    @pytest.fixture
+    def store(self, registry: RayBackendRegistry, place: str) -> ClusterStore:
+        return ClusterStore(f"{place}/1.zarr", registry)
+
+    def test_an_array_is_the_same_in_every_store_of_the_path(self, store: ClusterStore) -> None:
+        values = np.arange(60).reshape(6, 10)
+        array = zarr.create_array(store, data=values, chunks=(4, 4))
+        array[1, 2:5] = 0
+        values[1, 2:5] = 0
+        again = zarr.open_array(pickle.loads(pickle.dumps(store)), mode="r")
+        np.testing.assert_array_equal(again[:], values)
+
+    async def test_a_value_is_read_as_a_view_and_stays_as_it_was(self, store: ClusterStore) -> None:
+        await store.set("c/0", cpu.Buffer.from_bytes(b"x" * MIB))
+        value = await store.get("c/0")
+        assert value is not None
+        read = value.as_numpy_array()
+        assert not read.flags.owndata
+        assert not read.flags.writeable
+        await store.set("c/0", cpu.Buffer.from_bytes(b"y"))
+        assert read[0] == read[-1] == ord("x")
+
+    async def test_what_goes_together_fails_alone(self, store: ClusterStore) -> None:
+        value = cpu.Buffer.from_bytes(b"x")
+        await store.set("a", value)
+        keys = ["a/below-a-value", "b", "c", "d"]
+        results = await asyncio.gather(
+            *(store.set(key, value) for key in keys), return_exceptions=True
+        )
+        assert [type(result).__name__ for result in results] == [
+            "PathNotDirectoryError",
+            *["NoneType"] * 3,
+        ]
+        read = await asyncio.gather(*(store.get(key) for key in ["missing", *keys]))
+        assert [found and found.to_bytes() for found in read] == [None, None, *[b"x"] * 3]
+
+    async def test_a_buffer_of_another_memory_gets_a_copy(self, store: ClusterStore) -> None:
+        await store.set("k", cpu.Buffer.from_bytes(b"abc"))
+        found = await store.get("k", BufferPrototype(Elsewhere, cpu.NDBuffer), SuffixByteRequest(2))
+        assert isinstance(found, Elsewhere)
+        assert found.to_bytes() == b"bc"
+
+    async def test_of_two_writes_of_one_key_at_once_one_is_kept(self, store: ClusterStore) -> None:
+        values = [cpu.Buffer.from_bytes(bytes([i])) for i in range(50)]
+        await asyncio.gather(*(store.set("k", value) for value in values))
+        found = await store.get("k")
+        assert found in values
+
+    async def test_a_cancelled_read_holds_up_no_other(self, store: ClusterStore) -> None:
+        await store.set("k", cpu.Buffer.from_bytes(b"x"))
+        cancelled = asyncio.ensure_future(store.get("k"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert (await store.get("k")) == cpu.Buffer.from_bytes(b"x")
+
+    async def test_the_end_of_a_value(self, store: ClusterStore) -> None:
+        await store.set("k", cpu.Buffer.from_bytes(b"abc"))
+        for suffix, expected in ((0, b""), (2, b"bc"), (9, b"abc")):
+            found = await store.get("k", byte_range=SuffixByteRequest(suffix))
+            assert found is not None
+            assert found.to_bytes() == expected
+
+    async def test_one_writer_makes_a_key(self, store: ClusterStore) -> None:
+        values = [cpu.Buffer.from_bytes(bytes([i])) for i in range(20)]
+        await asyncio.gather(*(store.set_if_not_exists("k", value) for value in values))
+        first = await store.get("k")
+        await store.set_if_not_exists("k", cpu.Buffer.from_bytes(b"later"))
+        assert await store.get("k") == first
+
+    async def test_what_is_no_bytes_says_so(self, store: ClusterStore) -> None:
+        memory = store._registry["memory"]
+        memory.save({"a": 1}, f"{store.path}/k", parents=True)
+        with pytest.raises(UnsupportedFormatError, match=r"a dict.*/1.zarr/k"):
+            await store.get("k")
+
+    async def test_a_store_of_the_whole_tree(self) -> None:
+        store = ClusterStore("/", RayBackendRegistry("whole", local=True))
+        value = cpu.Buffer.from_bytes(b"x")
+        await asyncio.gather(store.set("a/b", value), store.set("c", value))
+        assert sorted([key async for key in store.list()]) == ["a/b", "c"]
+        await store.clear()
+        assert await store.is_empty("")
+
+    def test_a_store_equals_what_leads_to_the_same(self, store: ClusterStore) -> None:
+        like = ClusterStore(f"x/..{store.path}/.", store._registry)
+        assert like == store
+        assert hash(like) == hash(store)
+        assert ClusterStore("/other", store._registry) != store
+        assert ClusterStore(store.path, RayBackendRegistry("other", local=True)) != store
+
+
+class TestUseOnACluster(TestUse):
+    local = False
+
+    def test_tasks_share_an_array(self, store: ClusterStore) -> None:
+        import ray
+
+        @ray.remote(num_cpus=0)
+        def fill(store: Store, row: int) -> None:
+            zarr.open_array(store)[row] = row
+
+        array = zarr.create_array(store, shape=(4, 8), chunks=(1, 8), dtype="i4")
+        ray.get([fill.remote(store, row) for row in range(4)])
+        np.testing.assert_array_equal(array[:, 0], range(4))
