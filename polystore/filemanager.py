@@ -386,7 +386,13 @@ class FileManager(AsyncLoads, AsyncSaves):
         return len(linked) + len(files)
 
     def copy(
-        self, source: P, destination: P, backend: object, *, to_backend: object = None
+        self,
+        source: P,
+        destination: P,
+        backend: object,
+        *,
+        to_backend: object = None,
+        progress: Progress = None,
     ) -> None:
         """Copy a file, a tree or a link, making the destination's parent; never overwrite.
 
@@ -400,6 +406,9 @@ class FileManager(AsyncLoads, AsyncSaves):
             The destination's backend, if it is another one. Then one value after another is
             loaded and saved, and a link to a file arrives as the file, since where it leads
             means nothing there. A failure midway names what was written.
+        progress : callable or bool, optional
+            Called with the numbers of files that have gone into the other backend and of all;
+            `True` shows a bar. A copy within one backend is a single step, and reports nothing.
 
         Raises
         ------
@@ -412,12 +421,18 @@ class FileManager(AsyncLoads, AsyncSaves):
             go into another backend.
         """
         if _is_other(to_backend, backend):
-            self._copy_across(source, destination, backend, to_backend)
+            self._copy_across(source, destination, backend, to_backend, progress)
         else:
             self._transfer("copy", source, destination, backend)
 
     def move(
-        self, source: P, destination: P, backend: object, *, to_backend: object = None
+        self,
+        source: P,
+        destination: P,
+        backend: object,
+        *,
+        to_backend: object = None,
+        progress: Progress = None,
     ) -> None:
         """Move as `copy` copies; between backends the source goes once all has been copied."""
         if not _is_other(to_backend, backend):
@@ -425,7 +440,7 @@ class FileManager(AsyncLoads, AsyncSaves):
             return
         with self._backend(backend) as origin:
             delete_all = _offered(origin, "delete_all", backend, source)  # or nothing is copied
-        self._copy_across(source, destination, backend, to_backend)
+        self._copy_across(source, destination, backend, to_backend, progress)
         with self._backend(backend):
             delete_all(source)
 
@@ -440,14 +455,23 @@ class FileManager(AsyncLoads, AsyncSaves):
                     target.ensure_directory(parent)
             transfer(source, destination)
 
-    def _copy_across(self, source: P, destination: P, backend: object, to_backend: object) -> None:
+    def _copy_across(
+        self,
+        source: P,
+        destination: P,
+        backend: object,
+        to_backend: object,
+        progress: Progress,
+    ) -> None:
         if not self.exists(source, backend):
             raise _missing(source, backend)
         with self._backend(to_backend) as target:
             if target.exists(destination) or target.is_symlink(destination):
                 raise path_exists(display(destination), backend_key(to_backend))
         if not self.is_dir(source, backend):
-            self.save(self.load(source, backend), destination, to_backend)
+            with reporting(progress, 1, "copying") as step:
+                self.save(self.load(source, backend), destination, to_backend)
+                step()
             return
         directories, files, others = self._walked(source, backend)
         linked = [place for place in directories[1:] if self.is_symlink(place, backend)]
@@ -462,9 +486,11 @@ class FileManager(AsyncLoads, AsyncSaves):
         try:
             for directory in directories:
                 self.ensure_directory(rebased(directory), to_backend)
-            for file in files:
-                self.save(self.load(file, backend), rebased(file), to_backend)
-                written.append(rebased(file))
+            with reporting(progress, len(files), "copying") as step:
+                for file in files:
+                    self.save(self.load(file, backend), rebased(file), to_backend)
+                    written.append(rebased(file))
+                    step()
         except StorageError as error:
             error.add_note(f"{len(written)} of {len(files)} files were written: {written}")
             error.written = tuple(written)
