@@ -42,12 +42,14 @@ def connect(address: str | None) -> None:
             ) from error
     require_listener(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it has to say, we say
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise Failed(
-            f"the Ray cluster at {address!r} does not take us: {one_line(error)}"
+            f"the Ray cluster at {address!r} does not take us: {_first_sentence(error)}; if it "
+            f"asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from error
 
 
@@ -109,3 +111,8 @@ class _StoreOfJob(RayBackendRegistry):
         return connect_to(
             self._store, "job", self._timeout, self._options, create=create, job=self._job
         )
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return what is wrong, without the advice that Ray adds."""
+    return one_line(error).partition(". ")[0]

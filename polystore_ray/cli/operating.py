@@ -90,7 +90,7 @@ def why(session: Session, place: Place) -> None:
 
 
 @click.command(short_help="Have others hold what a node holds.")
-@click.argument("node")
+@click.argument("node", required=False)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -99,14 +99,15 @@ def why(session: Session, place: Place) -> None:
     help="Seconds to wait.",
 )
 @with_session
-def drain(session: Session, node: str, timeout: float) -> None:
+def drain(session: Session, node: str | None, timeout: float) -> None:
     """Have the values of a NODE held by others too, before it goes.
 
-    NODE is its id, or the beginning of it, as status shows. Exits with 0 if the node may go, and
+    NODE is its id, or the beginning of it, as status shows; by default the node that this runs on.
+    Exits with 0 if the node may go, and
     with 1 if it still holds values that no other does.
     """
     registry = session.registry()
-    full = node if session.local else _full_id(node)
+    full = "local" if session.local else _full_id(node)
     remaining = registry.drain(full, timeout)
     if session.as_json:
         print_json({"node": full, "held_alone": remaining})
@@ -119,9 +120,11 @@ def drain(session: Session, node: str, timeout: float) -> None:
         )
 
 
-def _full_id(beginning: str) -> str:
-    from polystore_ray.placement import nodes
+def _full_id(beginning: str | None) -> str:
+    from polystore_ray.placement import nodes, this_process
 
+    if beginning is None:
+        return this_process()[0]
     found = [node["NodeID"] for node in nodes() if node["NodeID"].startswith(beginning)]
     if len(found) != 1:
         problem = "several nodes' ids begin" if found else "no node's id begins"
