@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 SEED ?= $(shell date +%s)
 ONLY ?=
 
-.PHONY: help demo test check docs bench soak test-oldest clean
+.PHONY: help demo test check docs bench soak test-oldest dist test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -45,6 +45,13 @@ soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
+
+dist: $(VENV)/.all  ## Build the sdist, and from it the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+test-wheel: dist  ## Install the wheel into an empty environment; run the demo and a type checker there
+	$(PYTHON) tests/packaging/wheel.py dist/*.whl
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
