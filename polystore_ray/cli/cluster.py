@@ -34,7 +34,7 @@ def connect(address: str | None) -> None:
     """
     if ray.is_initialized():
         return
-    if address in (None, "auto"):
+    if not address or address == "auto":
         try:
             address = recorded_address()
         except ConnectionError as error:
