@@ -13,7 +13,7 @@ ONLY ?=
 # Of `make chaos`.
 SECONDS ?= 600
 
-.PHONY: help demo test check docs bench soak chaos test-oldest clean
+.PHONY: help demo test check docs bench soak chaos test-oldest dist test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -57,6 +57,13 @@ chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
+
+dist: $(VENV)/.all  ## Build the sdist, and from it the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+test-wheel: dist  ## Install the wheel into an empty environment; run the demo and a type checker there
+	$(PYTHON) tests/packaging/wheel.py dist/*.whl
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -7,7 +7,7 @@ author = "the polystore developers"
 copyright = "2026, the polystore developers"  # noqa: A001 - Sphinx's name
 version = release = polystore.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "numpydoc"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "numpydoc", "sphinx_click"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "polystore"

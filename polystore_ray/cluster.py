@@ -93,6 +93,7 @@ class RayTransport(Transport):
         self._turns = itertools.count()
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = ray_client.ray.is_connected()
+        self.opens_here = not self._is_remote
 
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
         return measured(self._store, backend, operation)

@@ -28,7 +28,13 @@ _forked = False
 
 
 def connect(
-    store: str, lifetime: str, timeout: float, options: StoreOptions, *, create: bool = True
+    store: str,
+    lifetime: str,
+    timeout: float,
+    options: StoreOptions,
+    *,
+    create: bool = True,
+    job: str | None = None,
 ) -> RayTransport | None:
     """Return this process's connection to a store, starting what is not there yet.
 
@@ -44,6 +50,8 @@ def connect(
         What the store is made with, or has to have been made with.
     create : bool, default True
         Whether to start Ray and the store. Without it None is returned where either is missing.
+    job : str, optional
+        The id of the job whose store it is, if that is another one than ours.
 
     Raises
     ------
@@ -61,7 +69,8 @@ def connect(
         if not create:
             return None
         start_ray()
-    node, job = this_process()
+    node, own = this_process()
+    job = job or own
     key = (store, lifetime, node, job)
     connection = _connections.get(key)
     if connection is None:

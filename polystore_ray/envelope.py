@@ -7,6 +7,8 @@ value; in the process of a volume, which has no business with the value, it stay
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +22,9 @@ __all__ = [
     "Envelope",
     "Message",
     "array_message",
+    "arrived",
     "as_message",
+    "closed",
     "keep_closed",
     "message_of",
     "open_message",
@@ -45,6 +49,17 @@ def keep_closed() -> None:
     _closed = True
 
 
+@contextmanager
+def closed() -> Iterator[None]:
+    """Let envelopes that arrive in this process stay closed for a while, in every thread."""
+    global _closed  # noqa: PLW0603 - envelopes arrive where Ray unpickles, which asks nobody
+    before, _closed = _closed, True
+    try:
+        yield
+    finally:
+        _closed = before
+
+
 class Envelope:
     """A sealed value whose buffers Ray stores without a further copy."""
 
@@ -61,7 +76,11 @@ class Envelope:
 
 
 def _arrive(head: Any, *buffers: Any) -> Any:
-    sealed = Sealed(head, buffers)
+    return arrived(Sealed(head, buffers))
+
+
+def arrived(sealed: Sealed) -> Any:
+    """Return the value of an envelope, or the envelope where it is to stay closed."""
     return Envelope(sealed) if _closed else sealed.open()
 
 
@@ -86,16 +105,16 @@ def array_message(array: npt.NDArray[Any]) -> bytes:
     return _header(array.dtype, array.shape, order) + array.tobytes(order)
 
 
-def open_message(message: Message) -> Any:
+def open_message(message: Message, loads: Callable[..., Any] = pickle.loads) -> Any:
     """Return the value of a message; the envelope of a large one has opened on arrival."""
     if isinstance(message, tuple):
         return message[0]
     if message[:1] == _ARRAY:
         end = int.from_bytes(message[1:5], "little")
-        dtype, shape, order = _described(message[5:end])
+        dtype, shape, order = _described(message[5:end], loads)
         return np.ndarray(shape, dtype, message, end, order=order)
-    head, *buffers = pickle.loads(message)
-    return Sealed(head, tuple(buffers)).open()
+    head, *buffers = loads(message)
+    return Sealed(head, tuple(buffers)).open(loads)
 
 
 @lru_cache(maxsize=1024)  # most arrays are like others
@@ -106,6 +125,8 @@ def _header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _described(kind: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
-    described: tuple[np.dtype[Any], tuple[int, ...], Any] = pickle.loads(kind)
+def _described(
+    kind: bytes, loads: Callable[..., Any]
+) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
+    described: tuple[np.dtype[Any], tuple[int, ...], Any] = loads(kind)
     return described

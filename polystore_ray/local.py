@@ -15,7 +15,14 @@ from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.seal import Sealed
 from polystore_ray.backend_options import options_on
 from polystore_ray.controller import StoreController
-from polystore_ray.envelope import Envelope, Message, as_message, open_message, sealed_message
+from polystore_ray.envelope import (
+    Envelope,
+    Message,
+    arrived,
+    as_message,
+    open_message,
+    sealed_message,
+)
 from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.ledger import Ledger
 from polystore_ray.messages import Items, Pin, Request, new_operation_id
@@ -114,7 +121,7 @@ class LocalTransport(Transport):
         return self._volume.pin_again(pins)
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
-        return [pin.ref.sealed.open() for pin in pins]
+        return [arrived(pin.ref.sealed) for pin in pins]
 
     def owned(self, pin: Pin) -> Pin:
         return pin

@@ -7,7 +7,8 @@ message that `as_message` makes of it. A volume drops values from a pack without
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -86,7 +87,7 @@ class Pack:
     def __reduce__(self) -> tuple[Any, ...]:
         return Pack, (self._kinds, self._codes, self._offsets, self._data)
 
-    def values(self, numbers: Sequence[int]) -> list[Any]:
+    def values(self, numbers: Sequence[int], loads: Callable[..., Any] = pickle.loads) -> list[Any]:
         """Return the values of these numbers: arrays as read-only views, all else fresh.
 
         Raises
@@ -103,7 +104,7 @@ class Pack:
             if kind is None:
                 for number in range(first, first + count):
                     start, end = self._offsets[number : number + 2]
-                    found.append(open_message(self._data[start:end].tobytes()))
+                    found.append(open_message(self._data[start:end].tobytes(), loads))
             else:
                 found.extend(self._arrays(kind, first, count))
         return found

@@ -9,12 +9,15 @@ from ray.experimental import internal_kv
 
 __all__ = [
     "actor_id",
+    "authentication_mode",
     "draining_nodes",
     "forget",
     "job_is_dead",
     "recall",
+    "recorded_address",
     "remember",
     "spilled_bytes",
+    "waiting_actors",
 ]
 
 
@@ -88,3 +91,36 @@ def recall(key: str) -> bytes | None:
 def forget(key: str) -> None:
     """Keep a value no longer."""
     internal_kv._internal_kv_del(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+
+
+def waiting_actors() -> list[str]:
+    """Return the names of the actors, of whomever, that have no process yet.
+
+    What Ray documents for it needs its dashboard.
+    """
+    waiting = ray._private.state.actors(actor_state_name="PENDING_CREATION")  # noqa: SLF001 - as above
+    return sorted(actor["Name"] or actor["ActorClassName"] for actor in waiting.values())
+
+
+def authentication_mode() -> str:
+    """Return how this process proves to a cluster who it is: ``token`` or ``disabled``."""
+    from ray import _raylet
+    from ray._private.authentication.authentication_utils import get_authentication_mode_name
+
+    compiled: Any = _raylet  # whose types are not known
+    return str(get_authentication_mode_name(compiled.get_authentication_mode()))
+
+
+def recorded_address() -> str:
+    """Return the address of a cluster of this machine, as Ray finds it for ``auto``.
+
+    It may be that of a cluster that has ended.
+
+    Raises
+    ------
+    ConnectionError
+        If there is none.
+    """
+    from ray._private.services import get_ray_address_from_environment
+
+    return str(get_ray_address_from_environment("auto", None))

@@ -47,10 +47,13 @@ class Transport(ABC):
         What the store was made with.
     timeout : float
         Seconds that any one wait may take.
+    opens_here : bool
+        Whether values are opened in this process, not by a proxy on the way to it.
     """
 
     options: StoreOptions
     timeout: float
+    opens_here = True
 
     @abstractmethod
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:

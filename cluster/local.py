@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Start a Ray cluster of several nodes on this machine, for trying; Ctrl-C ends it.
+
+Each node is a set of processes of its own, as on machines of their own. The cluster has its own
+port, its own temporary directory and its own token, and is ended by the ids of its processes: other
+clusters on the machine are left alone.
+
+Run ``python cluster/local.py``; then, in another shell, the line of exports that it prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MIB = 2**20
+STARTED_WITHIN = 60.0  # seconds
+ENDED_WITHIN = 20.0  # seconds
+
+
+class LocalCluster:
+    """A head and its workers, each with the directory that its output goes to.
+
+    Parameters
+    ----------
+    folder : Path
+        For the token, the logs and what Ray spills.
+    store : int
+        The size of each node's object store in MiB.
+    """
+
+    def __init__(self, folder: Path, store: int) -> None:
+        self.folder = folder
+        self.address = f"127.0.0.1:{_free_port()}"
+        self._store = store
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._token = folder / "token"
+        self._token.touch(mode=0o600)
+        self._token.write_text(secrets.token_hex(32), encoding="ascii")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs to know."""
+        return {
+            "RAY_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._token),
+        }
+
+    def start_node(self) -> None:
+        """Start a node, the head first, and wait until it is there.
+
+        Raises
+        ------
+        RuntimeError
+            If it does not start.
+        """
+        number = len(self._nodes)
+        if number == 0:
+            port = self.address.rpartition(":")[2]
+            place = ["--head", f"--port={port}", f"--temp-dir={self.folder}/ray"]
+            place += [f"--object-spilling-directory={self.folder}/spilled"]
+            place += ["--include-dashboard=false"]
+        else:
+            place = [f"--address={self.address}"]
+        command = [Path(sys.executable).with_name("ray"), "start", *place]
+        command += ["--node-ip-address=127.0.0.1", "--num-cpus=2", "--block"]
+        command += [f"--object-store-memory={self._store * MIB}"]
+        log = self.folder / f"node-{number}.log"
+        with log.open("wb") as output:
+            node = subprocess.Popen(  # noqa: S603 - our own command
+                command,
+                env=os.environ | self.environment | {"RAY_USAGE_STATS_ENABLED": "0"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that Ctrl-C reaches us alone, and we end it in order
+            )
+        self._nodes.append(node)
+        deadline = time.monotonic() + STARTED_WITHIN
+        while b"Ray runtime started" not in log.read_bytes():
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"node {number} did not start; see {log}")
+            time.sleep(0.1)
+
+    def watch(self) -> None:
+        """Wait until a node ends by itself."""
+        while all(node.poll() is None for node in self._nodes):
+            time.sleep(0.5)
+
+    def end(self) -> None:
+        """End what was started, the head last, and nothing else."""
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_IGN)  # half an end would leave processes behind
+        for node in reversed(self._nodes):
+            # What `ray start --block` does at this signal is to end its node's processes.
+            node.send_signal(signal.SIGTERM)
+            try:
+                node.wait(ENDED_WITHIN)
+            except subprocess.TimeoutExpired:
+                os.killpg(node.pid, signal.SIGKILL)
+                node.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> int:
+    """Run a cluster until it is interrupted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--nodes", type=int, default=3, help="how many nodes (default: 3)")
+    parser.add_argument("--store", type=int, default=256, help="MiB of each object store")
+    options = parser.parse_args()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell ignores the first
+        signal.signal(ending, signal.default_int_handler)
+    # Ray's sockets have paths of at most 107 bytes, so its directory has a short one.
+    folder = Path(tempfile.mkdtemp(prefix="polystore-"))
+    cluster = LocalCluster(folder, options.store)
+    try:
+        for _ in range(options.nodes):
+            cluster.start_node()
+        exports = " ".join(f"{name}={value}" for name, value in cluster.environment.items())
+        sys.stdout.write(f"export {exports}\n")
+        sys.stdout.flush()
+        cluster.watch()
+        sys.stderr.write(f"a node ended; see the logs in {folder}\n")
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}\n")
+    except KeyboardInterrupt:
+        cluster.end()
+        shutil.rmtree(folder)
+        return 0
+    cluster.end()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The command line ``polystore``: look into a store, and look after it."""

@@ -1,0 +1,19 @@
+"""``python -m polystore_ray.cli`` and ``polystore``: the command line with all its commands."""
+
+from __future__ import annotations
+
+from polystore_ray.cli import files, inspecting, operating, transferring
+from polystore_ray.cli.app import main, polystore_command
+
+__all__ = ["main", "polystore_command"]
+
+_COMMANDS = (
+    *(operating.status, files.ls, files.tree, files.stat, transferring.cp, transferring.mv),
+    *(transferring.rm, files.cat, files.du, operating.why, operating.drain, operating.shutdown),
+    *(operating.demo, inspecting.doctor),
+)
+for command in _COMMANDS:
+    polystore_command.add_command(command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The command ``polystore``: its commands by name, and how every end of it is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+import polystore
+from polystore import StorageError
+from polystore_ray.cli.failure import one_line
+from polystore_ray.cli.session import shared_options
+
+__all__ = ["main", "polystore_command"]
+
+
+class OneLineGroup(click.Group):
+    """A group that answers whatever goes wrong in one line on standard error.
+
+    It exits with 0 when all is done, 1 if the thing asked for failed, 2 if the command was not
+    understood, and 130 if it was interrupted.
+    """
+
+    def main(self, *arguments: Any, **settings: Any) -> NoReturn:
+        """Run the command, and exit."""
+        settings["standalone_mode"] = False
+        try:
+            code = super().main(*arguments, **settings)
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            code = _tell(error.format_message(), error.exit_code)
+        except StorageError as error:
+            code = _tell(error, 1)
+        except (click.Abort, KeyboardInterrupt):
+            code = _tell("interrupted", 130)
+        except BrokenPipeError:
+            # The reader has had enough, as `head` has. Python would complain once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(message: object, code: int) -> int:
+    click.echo(f"polystore: {one_line(message)}", err=True)
+    return code
+
+
+@click.group(
+    "polystore",
+    cls=OneLineGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(polystore.__version__, message="%(prog)s %(version)s")
+@shared_options
+@click.pass_context
+def polystore_command(context: click.Context, /, **chosen: Any) -> None:
+    """Look into a store of a Ray cluster, and look after it.
+
+    A PLACE is BACKEND:PATH, such as memory:/plate1/A01.npy or disk:results/a.tif. The options of
+    every command may also stand before it, or in the environment.
+
+    Exit codes: 0 done, 1 the thing asked for failed, 2 the command was not understood.
+    """
+    group: Any = context.command
+    context.default_map = dict.fromkeys(group.commands, chosen)
+
+
+def main() -> NoReturn:
+    """Run ``polystore``."""
+    polystore_command.main(prog_name="polystore")

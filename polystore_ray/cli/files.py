@@ -1,0 +1,202 @@
+"""Commands that read a store: ``ls``, ``tree``, ``stat``, ``cat`` and ``du``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from polystore import FileManager
+from polystore.exceptions import PathNotFoundError
+from polystore_ray.cli.failure import Failed
+from polystore_ray.cli.output import (
+    aligned,
+    fields,
+    human_bytes,
+    moment,
+    print_json,
+    print_value,
+    say,
+    shown,
+)
+from polystore_ray.cli.places import PLACE, Place
+from polystore_ray.cli.session import Session, with_session
+
+__all__ = ["cat", "du", "ls", "stat", "tree"]
+
+Facts = dict[str, Any]
+
+
+@click.command(short_help="List a directory.")
+@click.argument("place", type=PLACE, default="memory:/")
+@click.option("-l", "--long", is_flag=True, help="Show kind, size, shape, dtype and time too.")
+@with_session
+def ls(session: Session, place: Place, *, long: bool) -> None:
+    """List a directory, or a file by itself; directories end in a slash."""
+    fm = session.files()
+    entries = list(_listed(fm, place))
+    if session.as_json:
+        print_json(entries)
+    elif long and entries:
+        aligned(_long(entry) for entry in entries)
+    else:
+        for entry in entries:
+            say(_name(entry))
+
+
+def _listed(fm: FileManager, place: Place) -> Iterator[Facts]:
+    facts = _facts(fm, place)
+    if not fm.is_dir(place.path, place.backend):
+        yield facts | {"name": place.name or place.path}
+        return
+    for name in fm.list_dir(place.path, place.backend):
+        yield fm.stat(place.below(name).path, place.backend) | {"name": name}
+
+
+def _facts(fm: FileManager, place: Place) -> Facts:
+    facts: Facts = fm.stat(place.path, place.backend)
+    if facts["type"] == "missing":
+        raise PathNotFoundError("no such file or directory", path=place.path, backend=place.backend)
+    return facts
+
+
+def _name(entry: Facts) -> str:
+    name = shown(entry["name"])
+    if entry["type"] == "symlink":
+        return f"{name} -> {shown(str(entry.get('target')))}"
+    return f"{name}/" if entry["type"] == "directory" else name
+
+
+def _long(entry: Facts) -> tuple[str, ...]:
+    shape = "x".join(map(str, entry["shape"])) if entry.get("shape") else "-"
+    size = human_bytes(entry.get("size"))
+    when = moment(entry.get("modified"))
+    return entry["type"], size, shape, entry.get("dtype") or "-", when, _name(entry)
+
+
+@click.command(short_help="Show a directory and what is below it.")
+@click.argument("place", type=PLACE, default="memory:/")
+@click.option("-d", "--depth", type=click.IntRange(min=1), help="How many levels to show.")
+@with_session
+def tree(session: Session, place: Place, depth: int | None) -> None:
+    """Show a directory and what is below it."""
+    fm = session.files()
+    _require_directory(fm, place)
+    if session.as_json:
+        print_json(_branch(fm, place, depth))
+        return
+    say(shown(str(place)))
+    counts = {"directory": 0, "file": 0}
+    for line, is_directory in _lines(fm, place, "", depth):
+        counts["directory" if is_directory else "file"] += 1
+        say(line)
+    say(f"{counts['directory']} directories, {counts['file']} files")
+
+
+def _require_directory(fm: FileManager, place: Place) -> None:
+    _facts(fm, place)
+    if not fm.is_dir(place.path, place.backend):
+        raise Failed(f"{place} is no directory")
+
+
+def _lines(
+    fm: FileManager, place: Place, before: str, depth: int | None
+) -> Iterator[tuple[str, bool]]:
+    names = fm.list_dir(place.path, place.backend)
+    for name in names:
+        last = name == names[-1]
+        child = place.below(name)
+        is_directory = _is_branch(fm, child)
+        label = f"{shown(name)}/" if is_directory else shown(name)
+        yield f"{before}{'`-- ' if last else '|-- '}{label}", is_directory
+        if is_directory and depth != 1:
+            deeper = None if depth is None else depth - 1
+            yield from _lines(fm, child, f"{before}{'    ' if last else '|   '}", deeper)
+
+
+def _is_branch(fm: FileManager, place: Place) -> bool:
+    return fm.is_dir(place.path, place.backend) and not fm.is_symlink(place.path, place.backend)
+
+
+def _branch(fm: FileManager, place: Place, depth: int | None) -> Facts:
+    """Return a directory's names, each with what is below it; None for what is no directory."""
+    deeper = None if depth is None else depth - 1
+    return {
+        name: (_branch(fm, place.below(name), deeper) if depth != 1 else {})
+        if _is_branch(fm, place.below(name))
+        else None
+        for name in fm.list_dir(place.path, place.backend)
+    }
+
+
+@click.command(short_help="Show what is known of a path.")
+@click.argument("place", type=PLACE)
+@with_session
+def stat(session: Session, place: Place) -> None:
+    """Show what is known of a file, a directory or a link."""
+    facts = _facts(session.files(), place)
+    if session.as_json:
+        print_json(facts)
+    else:
+        fields(facts)
+
+
+@click.command(short_help="Print a value; nothing is unpickled.")
+@click.argument("place", type=PLACE)
+@click.option(
+    "--unpickle",
+    is_flag=True,
+    help="Open any value of the memory, which runs what its pickle says: only if you trust it.",
+)
+@with_session
+def cat(session: Session, place: Place, *, unpickle: bool) -> None:
+    """Print a value: bytes and text as they are, an array as NumPy shows it, else JSON.
+
+    Nothing is unpickled: of the memory only plain data (numbers, text, bytes, dates, lists, dicts)
+    and arrays are opened.
+    """
+    fm = session.files(unpickle=unpickle)
+    print_value(fm.load(place.path, place.backend), as_json=session.as_json)
+
+
+@click.command(short_help="Add up the bytes of values by directory.")
+@click.argument("place", type=PLACE, default="memory:/")
+@click.option(
+    "-d", "--depth", type=click.IntRange(min=0), default=1, help="How many levels to list."
+)
+@with_session
+def du(session: Session, place: Place, depth: int) -> None:
+    """Add up the bytes of the values in a directory, and in those right below it.
+
+    Each file is asked for, so it takes as long as there are many.
+    """
+    fm = session.files()
+    _facts(fm, place)
+    sums = _sums(fm, place)
+    listed = {path: n for path, n in sums.items() if _level(path, place) <= depth}
+    if session.as_json:
+        print_json([{"path": path, "bytes": n} for path, n in listed.items()])
+    else:
+        aligned((human_bytes(n), shown(path)) for path, n in listed.items())
+
+
+def _sums(fm: FileManager, place: Place) -> dict[str, int]:
+    """Return the bytes in each directory, those that are deepest first."""
+    if not fm.is_dir(place.path, place.backend):
+        return {place.path: fm.stat(place.path, place.backend).get("size") or 0}
+    sums: dict[str, int] = {}
+    total = 0
+    for name in fm.list_dir(place.path, place.backend):
+        child = place.below(name)
+        if _is_branch(fm, child):
+            below = _sums(fm, child)
+            sums |= below
+            total += below[child.path]
+        elif not fm.is_symlink(child.path, child.backend):
+            total += fm.stat(child.path, child.backend).get("size") or 0
+    return sums | {place.path: total}
+
+
+def _level(path: str, place: Place) -> int:
+    return path.rstrip("/").count("/") - place.path.rstrip("/").count("/")

@@ -1,0 +1,115 @@
+"""What a command works on: a store of a cluster, or of this process, found and never made."""
+
+from __future__ import annotations
+
+import functools
+from collections import ChainMap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from polystore import FileManager
+from polystore_ray.plain import PlainMemory
+from polystore_ray.registry import RayBackendRegistry
+
+__all__ = ["Session", "shared_options", "with_session"]
+
+_OPTIONS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
+    (("--address",), "RAY_ADDRESS", {"metavar": "HOST:PORT", "help": "The Ray cluster."}),
+    (
+        ("--store",),
+        "POLYSTORE_STORE",
+        {"metavar": "NAME", "help": "The store's name; by default, 'default'."},
+    ),
+    (
+        ("--job",),
+        "POLYSTORE_JOB",
+        {"metavar": "ID", "help": "The job whose store it is; by default, a detached store."},
+    ),
+    (
+        ("--local",),
+        "POLYSTORE_RAY_LOCAL",
+        {"is_flag": True, "help": "Work in this process, without a cluster."},
+    ),
+    (("--json", "as_json"), "POLYSTORE_JSON", {"is_flag": True, "help": "Print JSON."}),
+)
+
+
+def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a group the options that all its commands have, also from the environment."""
+    for names, variable, settings in reversed(_OPTIONS):
+        option = click.option(*names, envvar=variable, show_envvar=True, **settings)
+        function = option(function)
+    return function
+
+
+def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that all commands have, as a `Session` in its first place."""
+
+    @functools.wraps(function)
+    def run(**given: Any) -> Any:
+        names = ("address", "store", "job", "local", "as_json")
+        return function(Session(**{name: given.pop(name) for name in names}), **given)
+
+    decorated: Callable[..., Any] = run
+    for names, _, settings in reversed(_OPTIONS):
+        decorated = click.option(*names, **settings)(decorated)
+    return decorated
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the options of a command chose."""
+
+    address: str | None
+    store: str | None
+    job: str | None
+    local: bool
+    as_json: bool
+
+    @property
+    def name(self) -> str:
+        """The store's name."""
+        return self.store or "default"
+
+    def connect(self) -> None:
+        """Connect to the cluster.
+
+        Raises
+        ------
+        Failed
+            If there is none, or it does not take us.
+        """
+        from polystore_ray.cli.cluster import connect
+
+        connect(self.address)
+
+    def registry(self, *, create: bool = False) -> RayBackendRegistry:
+        """Return the registry of the store.
+
+        Parameters
+        ----------
+        create : bool, default False
+            Whether a detached store is made where there is none.
+
+        Raises
+        ------
+        Failed
+            If there is no such store.
+        """
+        if self.local:
+            return RayBackendRegistry(self.name, local=True)
+        self.connect()
+        from polystore_ray.cli.cluster import store
+
+        return store(self.name, self.job, create=create)
+
+    def files(self, *, create: bool = False, unpickle: bool = False) -> FileManager:
+        """Return a file manager on the store, which opens only plain data of its memory."""
+        registry = self.registry(create=create)
+        if unpickle:
+            return FileManager(registry)
+        memory = PlainMemory.of(registry)
+        return FileManager(ChainMap({"memory": memory}, registry))  # type: ignore[arg-type]

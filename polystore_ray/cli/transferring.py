@@ -1,0 +1,117 @@
+"""Commands that change a store: ``cp``, ``mv`` and ``rm``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from polystore.exceptions import DirectoryNotEmptyError
+from polystore_ray.cli.failure import Failed
+from polystore_ray.cli.output import print_json, shown
+from polystore_ray.cli.places import PLACE, Place
+from polystore_ray.cli.session import Session, with_session
+
+__all__ = ["cp", "mv", "rm"]
+
+
+def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in (
+        click.option("--create", is_flag=True, help="Make the detached store if there is none."),
+        click.option("--unpickle", is_flag=True, help="Open any value of the memory, as cat does."),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
+        click.argument("destination", type=PLACE),
+        click.argument("source", type=PLACE),
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command(short_help="Copy a file or a tree, also to another backend.")
+@_transfer_options
+@with_session
+def cp(session: Session, source: Place, destination: Place, **options: bool) -> None:
+    """Copy a file or a tree, also from one backend to another; never overwrite.
+
+    A destination that ends in a slash, or is the top of a backend, is a directory to copy into.
+    """
+    _transfer("copy", session, source, destination, **options)
+
+
+@click.command(short_help="Move a file or a tree, also to another backend.")
+@_transfer_options
+@with_session
+def mv(session: Session, source: Place, destination: Place, **options: bool) -> None:
+    """Move a file or a tree, as cp copies; the source goes once all has been copied."""
+    _transfer("move", session, source, destination, **options)
+
+
+def _transfer(
+    operation: str,
+    session: Session,
+    source: Place,
+    destination: Place,
+    *,
+    create: bool,
+    unpickle: bool,
+    quiet: bool,
+) -> None:
+    target = _inside(source, destination)
+    fm = session.files(create=create, unpickle=unpickle)
+    across = source.backend != target.backend
+    with _bar(operation, hidden=quiet or not across) as progress:
+        getattr(fm, operation)(
+            source.path,
+            target.path,
+            source.backend,
+            to_backend=target.backend,
+            progress=progress,
+        )
+    if session.as_json:
+        print_json({operation: str(source), "to": str(target)})
+
+
+def _inside(source: Place, destination: Place) -> Place:
+    if destination.path == "." or destination.path.endswith("/"):
+        if not source.name or source.name in (".", ".."):
+            raise click.UsageError(f"{source} has no name of its own; say what to call it")
+        return destination.below(source.name)
+    return destination
+
+
+@contextmanager
+def _bar(operation: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give what is told how many files are done, and shows it on standard error."""
+    label = "copying" if operation == "copy" else "moving"
+    hidden = hidden or not sys.stderr.isatty()
+    with click.progressbar(
+        length=1, label=label, file=sys.stderr, hidden=hidden, show_pos=True
+    ) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield progress
+
+
+@click.command(short_help="Delete files, links and directories.")
+@click.argument("places", type=PLACE, nargs=-1, required=True)
+@click.option("-r", "--recursive", is_flag=True, help="Delete directories with all in them.")
+@with_session
+def rm(session: Session, places: tuple[Place, ...], *, recursive: bool) -> None:
+    """Delete files, links and empty directories; with -r whole trees."""
+    fm = session.files()
+    for place in places:
+        if recursive and not place.path.strip("/.") and place.backend in ("disk", "zarr"):
+            raise Failed(f"{place} is all there is; name what is in it")
+        delete = fm.delete_all if recursive else fm.delete
+        try:
+            delete(place.path, place.backend)
+        except DirectoryNotEmptyError as error:
+            raise Failed(f"{error}; -r deletes what is in it too") from error
+    if session.as_json:
+        print_json({"deleted": [shown(str(place)) for place in places]})
