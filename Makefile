@@ -6,11 +6,14 @@ BIN = $(VENV)/bin
 OLDEST = .venv-oldest
 export RAY_USAGE_STATS_ENABLED = 0
 
-# Of `make soak`: the seed of all it chooses, and which of its tests to run, as of `pytest -k`.
+# Of `make soak` and `make chaos`: the seed of all they choose. Of `make soak`: its tests, as of `pytest -k`.
 SEED ?= $(shell date +%s)
 ONLY ?=
 
-.PHONY: help demo test check docs bench soak test-oldest dist test-wheel clean
+# Of `make chaos`.
+SECONDS ?= 600
+
+.PHONY: help demo test check docs bench soak chaos test-oldest dist test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -37,11 +40,19 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/nodes.py
+	$(BIN)/python tests/bench/reliability.py
+	$(BIN)/python tests/bench/hosted.py
+	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
-	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults --hypothesis-profile=soak \
+	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
+		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
+
+chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
+	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
+		--report docs/performance/chaos.txt
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs

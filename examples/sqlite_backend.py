@@ -238,6 +238,8 @@ class SqliteBackend(StorageBackend):
     def _decoded(self, stored: bytes, place: str) -> Any:
         try:
             return np.lib.format.read_array(io.BytesIO(stored), allow_pickle=False)
+        except SystemError:  # CPython 3.11, when two threads parse at once (its issue 106905)
+            return self._decoded(stored, place)
         except Exception as error:
             # NumPy raises errors of many types for damaged bytes.
             raise self._error(CorruptDataError, f"no array: {error}", place) from error

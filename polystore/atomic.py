@@ -23,13 +23,14 @@ from polystore.exceptions import (
     StorageResolutionError,
     VFSTypeError,
 )
-from polystore.os_errors import os_errors
+from polystore.os_errors import located, os_errors
 from polystore.paths import P, as_text
 from polystore.renames import publish_file
 from polystore.trees import delete_tree
 
 __all__ = [
     "PREFIX",
+    "acquired",
     "atomic_update_json",
     "atomic_write",
     "atomic_write_json",
@@ -345,20 +346,35 @@ def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Ite
         If the lock file cannot be made.
     """
     text = as_text(path)
-    # One lock object for each use, so that threads exclude each other as processes do.
-    lock = filelock.FileLock(
-        f"{os.path.realpath(text)}.lock", thread_local=True, is_singleton=False
-    )
-    try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=timeout, poll_interval=poll_interval)
-    except filelock.Timeout as error:
-        raise FileLockTimeoutError(
-            f"the lock was not free within {timeout:g} s", path=text
-        ) from error
-    except OSError as error:
-        raise FileLockError(f"the lock file cannot be used: {error}", path=text) from error
+    lock_file = f"{os.path.realpath(text)}.lock"
+    with located(text, None):
+        try:
+            Path(lock_file).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileLockError(f"the lock file cannot be used: {error}") from error
+        lock = acquired(lock_file, timeout, poll_interval)
     try:
         yield
     finally:
         lock.release()
+
+
+def acquired(lock_file: str, timeout: float, poll_interval: float) -> filelock.BaseFileLock:
+    """Return a lock that is held, exclusive among processes and threads; the caller releases it.
+
+    Raises
+    ------
+    FileLockTimeoutError
+        If it was not free in time.
+    FileLockError
+        If the lock file cannot be made.
+    """
+    # One lock object for each use, so that threads exclude each other as processes do.
+    lock = filelock.FileLock(lock_file, thread_local=True, is_singleton=False)
+    try:
+        lock.acquire(timeout=timeout, poll_interval=poll_interval)
+    except filelock.Timeout as error:
+        raise FileLockTimeoutError(f"the lock was not free within {timeout:g} s") from error
+    except OSError as error:
+        raise FileLockError(f"the lock file cannot be used: {error}") from error
+    return lock

@@ -102,7 +102,8 @@ def _unknown(key: str) -> BackendNotFoundError:
 class _Instances:
     """Instances by key, each made once, on first use, whichever thread asks first."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._options = options or {}
         self._lock = threading.Lock()
         self._locks: dict[str, threading.RLock] = {}
         self._made: dict[str, BackendBase] = {}
@@ -118,7 +119,7 @@ class _Instances:
         with lock:
             made = self._made.get(key)
             if type(made) is not cls:
-                made = self._made[key] = _create(key, cls)
+                made = self._made[key] = _create(key, cls, self._options.get(key, {}))
             return made
 
     def close(self) -> None:
@@ -129,13 +130,14 @@ class _Instances:
                 stack.callback(instance.close)
 
 
-def _create(key: str, cls: type[BackendBase]) -> BackendBase:
+def _create(key: str, cls: type[BackendBase], options: Mapping[str, Any]) -> BackendBase:
     try:
-        return cls()
+        return cls(**options)
     except ImportError as error:
         raise missing_dependency("the backend", error, "all", backend=key) from error
     except Exception as error:
-        raise _failed(f"{cls.__name__}()", error, key) from error
+        arguments = ", ".join(f"{name}=..." for name in options)  # which may be secrets
+        raise _failed(f"{cls.__name__}({arguments})", error, key) from error
 
 
 def _failed(what: str, error: Exception, key: str) -> StorageResolutionError:
@@ -179,10 +181,16 @@ class BackendRegistry(Mapping[str, BackendBase]):
         self._instances = self._shared
 
     @classmethod
-    def isolated(cls) -> BackendRegistry:
-        """Return a registry whose instances are shared with no other."""
+    def isolated(cls, options: Mapping[str, Mapping[str, Any]] | None = None) -> BackendRegistry:
+        """Return a registry whose instances are shared with no other.
+
+        Parameters
+        ----------
+        options : mapping, optional
+            For some keys, what the constructor gets.
+        """
         registry = cls()
-        registry._instances = _Instances()
+        registry._instances = _Instances(options)
         return registry
 
     def __getitem__(self, key: object) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from metaclass_registry import (
     AutoRegisterMeta,
     DuplicateRegistryKeyError,
@@ -24,12 +25,15 @@ from polystore.exceptions import (
     PathExistsError,
     PathNotFoundError,
     StorageError,
+    UnsupportedFormatError,
     UnsupportedOperationError,
     VFSTypeError,
 )
 from polystore.os_errors import located
 from polystore.paths import NameFilter, P, as_text, check_distinct, display, file_order
-from polystore.progress import reporting
+from polystore.progress import Progress, reporting
+from polystore.stacking import Rows, stack
+from polystore.transfers import Pairs, copy_values, save_rows
 
 __all__ = [
     "BUILTIN_BACKENDS",
@@ -148,15 +152,43 @@ class BackendBase(metaclass=BackendMeta):
     """What every backend has: a key, and an end."""
 
     _backend_type: ClassVar[str | None] = None
+    # What a host of the backend needs on a cluster, as options of a Ray actor: {"num_gpus": 1}.
+    _host_options: ClassVar[Mapping[str, Any]] = {}
+    # Whether regions of one array may be saved at once, since the backend lets none undo another.
+    _saves_regions_together: ClassVar[bool] = False
     __registry__: ClassVar[dict[Any, Any]] = _REGISTRY
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, **options: Any) -> str:
         """Return `path` as it means the same in every process of this machine.
 
         A backend whose paths depend on the working directory overrides it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A path as this process means it.
+        **options
+            What the instance in the other process was made with.
         """
         return as_text(path, backend=cls._backend_type)
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        """Return the constructor's arguments as they mean the same in every process.
+
+        A backend that takes a path which depends on the working directory overrides it.
+        """
+        return options
+
+    def content_identity(self, path: P, /) -> Hashable | None:
+        """Return what differs as soon as what `load` returns does; None if nothing is known to.
+
+        A host on a cluster keeps what was loaded from a path, for others to load too, as long as
+        this is the same. A class that defines `load` anew is not asked, unless it defines this
+        too.
+        """
+        return None
 
     def close(self) -> None:
         """Release what the backend holds; a closed backend must not be used again."""
@@ -242,6 +274,158 @@ class DataSource(AsyncLoads, ABC):
                 values.append(self.load(path, *args, **options))
                 step()
         return values
+
+    def load_each(self, paths: Sequence[P], /) -> Iterator[Any]:
+        """Give the values at `paths` one after another, each loaded when it is asked for."""
+        for path in paths:
+            yield self.load(path)
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        """Return the directories at and below a directory, the files, and what is neither.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A directory; it is the first of the directories.
+        recursive : bool, default True
+            Whether to descend into directories. Links to directories are listed with these, and
+            not descended.
+
+        Returns
+        -------
+        directories, files, others : list of str
+            Each path once, in no order. Neither are links that lead nowhere, and what no format
+            reads.
+        """
+        top = as_text(path, backend=self._backend_type).rstrip("/") or "/"
+        directories, waiting = [top], [top]
+        files: list[str] = []
+        others: list[str] = []
+        while waiting:
+            directory = waiting.pop()
+            for name in self.list_dir(directory):
+                child = f"{directory.rstrip('/')}/{name}"
+                if self.is_dir(child):
+                    directories.append(child)
+                    if recursive and not self.is_symlink(child):
+                        waiting.append(child)
+                else:
+                    (files if self.is_file(child) else others).append(child)
+        return directories, files, others
+
+    def _walk_beside_files(
+        self, path: P, recursive: bool
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Walk where files can be listed at once, which spares asking what each of them is."""
+        top = as_text(path, backend=self._backend_type).rstrip("/") or "/"
+        files = set(self.list_files(top, recursive=recursive))
+        directories, waiting = [top], [top]
+        others: list[str] = []
+        while waiting:
+            directory = waiting.pop()
+            for name in self.list_dir(directory):
+                child = f"{directory.rstrip('/')}/{name}"
+                if child in files:
+                    continue
+                if self.is_dir(child):
+                    directories.append(child)
+                    if recursive and not self.is_symlink(child):
+                        waiting.append(child)
+                elif self.is_file(child):
+                    files.add(child)  # it came meanwhile
+                else:
+                    others.append(child)
+        return directories, list(files), others
+
+    def copy_to(
+        self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
+    ) -> None:
+        """Copy values into another backend; no more of them at a time than memory holds.
+
+        Parameters
+        ----------
+        other : StorageBackend
+            The other backend.
+        pairs : sequence of (str, str)
+            The paths of values, and those that their copies get.
+        progress : callable or bool, optional
+            Called with the numbers of values that are copied and of all; `True` shows a bar.
+        **options
+            For the ``save_batch`` of the other backend.
+
+        Raises
+        ------
+        Exception
+            What either backend raises. It names what was written.
+        """
+        values = self.load_each([source for source, _ in pairs])
+        copy_values(values, pairs, other.save_batch, progress, **options)
+
+    def stack_to(
+        self,
+        other: StorageBackend,
+        paths: Sequence[P],
+        path: P,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        """Stack arrays along a new first axis into one array of another backend.
+
+        The new array exists only once it is whole.
+
+        Parameters
+        ----------
+        other : StorageBackend
+            The other backend, whose arrays have regions and can be resized.
+        paths : sequence of str or os.PathLike
+            Arrays of one shape and dtype, of which there is one at least.
+        path : str or os.PathLike
+            Where the new array goes; nothing is there yet.
+        progress : callable or bool, optional
+            Called with the numbers of arrays that are stacked and of all; `True` shows a bar.
+        **options
+            For the ``save`` of the other backend, such as ``chunks=`` and ``shards=``. By default a
+            chunk has about 1 MiB, which are several rows, one, or a part of one.
+
+        Raises
+        ------
+        PathExistsError
+            If the path exists.
+        UnsupportedFormatError
+            If the values are not arrays of one shape and dtype.
+        """
+        texts = [as_text(each, backend=self._backend_type) for each in paths]
+        if not texts:
+            raise VFSTypeError("there is nothing to stack", backend=self._backend_type)
+        other.check_resizable(path)
+
+        def fill(parts: Sequence[Rows], done: Callable[[Rows], None]) -> None:
+            for rows in parts:
+                self.save_rows_to(other, rows)
+                done(rows)
+
+        stack(texts, as_text(path), self._like(texts[0]), other, fill, progress, **options)
+
+    def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
+        """Save arrays as rows of one that is stored in another backend."""
+        with located(None, self._backend_type):
+            save_rows(self.load_each(rows.paths), rows, other.save)
+
+    def _like(self, path: str) -> tuple[tuple[int, ...], str]:
+        """Return the shape and the dtype of a stored array."""
+        facts = self.stat(path)
+        if "dtype" not in facts:
+            value = self.load(path)
+            if not isinstance(value, np.ndarray):
+                raise UnsupportedFormatError(
+                    f"only arrays can be stacked, and this is a {type(value).__name__}",
+                    path=path,
+                    backend=self._backend_type,
+                )
+            facts = {"shape": value.shape, "dtype": value.dtype}
+        return tuple(facts["shape"]), str(facts["dtype"])
 
     def list_files(
         self,
@@ -337,6 +521,23 @@ class DataSink(AsyncSaves, ABC):
         """Make `link` a link to `source`, which has to exist."""
         raise self._unsupported("create_symlink", link)
 
+    def append(self, values: Any, path: P, /, *args: Any, **options: Any) -> int:
+        """Put values at the end of a stored array's ``axis``; return where along it they begin.
+
+        Of several that append at once, each gets a place of its own; a reader sees all of the
+        values or none.
+        """
+        raise self._unsupported("append", path)
+
+    def resize(self, path: P, shape: Sequence[int], /, *args: Any, **options: Any) -> None:
+        """Give a stored array another shape: cut it off, or fill it up with its fill value."""
+        raise self._unsupported("resize", path)
+
+    def check_resizable(self, path: P, /) -> None:
+        """Raise `UnsupportedOperationError` if arrays of the backend keep their shapes."""
+        if type(self).resize is DataSink.resize:
+            raise self._unsupported("resize", path)
+
     def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
         return UnsupportedOperationError(
             f"{type(self).__name__} does not support {operation}",
@@ -416,6 +617,13 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             if isinstance(error, StorageError):
                 error.written = tuple(written)
             raise
+
+    def copy_from(
+        self, source: DataSource, pairs: Pairs, /, *, progress: Progress = None, **options: Any
+    ) -> None:
+        """Copy values from another backend, as its `DataSource.copy_to` does, but here."""
+        values = source.load_each([origin for origin, _ in pairs])
+        copy_values(values, pairs, self.save_batch, progress, **options)
 
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         """Raise what a batch to `paths` would raise whatever the values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -48,6 +48,7 @@ class DiskBackend(LocalBackend):
     """
 
     _backend_type = "disk"
+    _saves_regions_together = True
 
     def _is_value(self, place: str) -> bool:
         return os.path.isfile(place)
@@ -62,6 +63,9 @@ class DiskBackend(LocalBackend):
     def _format(self, path: P) -> Format:
         """Return the format of the file that a path leads to, whatever a link to it is called."""
         return format_of(self._places.resolved(path))
+
+    def content_identity(self, path: P) -> Hashable | None:
+        return self._file_identity(path)
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value in the file at `path`, or the part of an array.

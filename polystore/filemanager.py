@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from polystore.asynchronous import AsyncLoads, AsyncSaves
-from polystore.base import accepts, backend_key, path_exists
-from polystore.exceptions import (
-    BackendNotFoundError,
-    PathNotFoundError,
-    StorageError,
-    StorageResolutionError,
-    UnsupportedOperationError,
-)
-from polystore.paths import P, as_text, display, natural_key
+from polystore.base import accepts
+from polystore.moves import Moves, listed_order, rebasing
+from polystore.paths import P, as_text, natural_key
 from polystore.progress import Progress, reporting
+from polystore.routing import offered, parents_option
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
 
 IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 
 
-class FileManager(AsyncLoads, AsyncSaves):
+class FileManager(Moves, AsyncLoads, AsyncSaves):
     """Route each operation to the backend it names.
 
     There is no default backend and no fallback to another one. Beside the routing there is
@@ -54,9 +49,6 @@ class FileManager(AsyncLoads, AsyncSaves):
     >>> fm.list_files("/plate1", backend="memory")
     ['/plate1/A01.npy']
     """
-
-    def __init__(self, registry: Mapping[str, Any]) -> None:
-        self.registry = registry
 
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
@@ -155,7 +147,7 @@ class FileManager(AsyncLoads, AsyncSaves):
             # Only what is asked for, since a custom backend need not know every option.
             wanted = {"pattern": pattern, "extensions": extensions, "recursive": recursive}
             options = {name: option for name, option in wanted.items() if _is_asked(option)}
-            return sorted(target.list_files(path, **options), key=_listed_order)
+            return sorted(target.list_files(path, **options), key=listed_order)
 
     def list_image_files(
         self,
@@ -221,29 +213,6 @@ class FileManager(AsyncLoads, AsyncSaves):
         directories, files, _ = self._walked(path, backend, recursive)
         return directories, files
 
-    def _walked(
-        self, path: P, backend: object, recursive: bool = True
-    ) -> tuple[list[str], list[str], list[str]]:
-        """Return directories, files, and what is neither, such as links that lead nowhere."""
-        top = as_text(path).rstrip("/") or "/"
-        directories, waiting = [top], [top]
-        files: list[str] = []
-        others: list[str] = []
-        with self._backend(backend, path) as target:
-            while waiting:
-                directory = waiting.pop()
-                for name in target.list_dir(directory):
-                    child = f"{directory.rstrip('/')}/{name}"
-                    if target.is_dir(child):
-                        directories.append(child)
-                        if recursive and not target.is_symlink(child):
-                            waiting.append(child)
-                    else:
-                        (files if target.is_file(child) else others).append(child)
-        for found in (directories, files, others):
-            found.sort(key=_listed_order)
-        return directories, files, others
-
     # Writing
 
     def save(
@@ -270,8 +239,8 @@ class FileManager(AsyncLoads, AsyncSaves):
             If the path exists and ``overwrite=True`` was not given.
         """
         with self._backend(backend, path) as target:
-            _offered(target, "save", backend, path)(
-                data, path, **_parents(target, parents), **options
+            offered(target, "save", backend, path)(
+                data, path, **parents_option(target, parents), **options
             )
 
     def save_batch(
@@ -312,32 +281,73 @@ class FileManager(AsyncLoads, AsyncSaves):
             If a path occurs twice, or exists and ``overwrite=True`` was not given.
         """
         with self._backend(backend) as target:
-            save_batch = _offered(target, "save_batch", backend)
-            options |= _parents(target, parents)
+            save_batch = offered(target, "save_batch", backend)
+            options |= parents_option(target, parents)
             with _progress(target, "save_batch", progress, paths) as told:
                 save_batch(values, paths, **told, **options)
+
+    def append(
+        self, values: Any, path: P, backend: object, *, axis: int = 0, **options: Any
+    ) -> int:
+        """Put values at the end of a stored array's axis; return where along it they begin.
+
+        Of several that append at once, each gets a place of its own; a reader sees all of the
+        values or none.
+
+        Parameters
+        ----------
+        values : array_like
+            Of the array's shape, but for the axis.
+        path : str or os.PathLike
+            An array.
+        backend : str or enum.Enum
+            The backend's key.
+        axis : int, default 0
+            The axis that grows.
+        **options
+            For the backend's ``append``.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend's arrays do not grow, as those of zarr do.
+        """
+        with self._backend(backend, path) as target:
+            append = offered(target, "append", backend, path)
+            return int(append(values, path, axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], backend: object, **options: Any) -> None:
+        """Give a stored array another shape: cut it off, or fill it up with its fill value.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend's arrays keep their shape, as all but those of zarr do.
+        """
+        with self._backend(backend, path) as target:
+            offered(target, "resize", backend, path)(path, shape, **options)
 
     def ensure_directory(self, path: P, backend: object) -> str:
         """Make a directory and its ancestors where they are missing; return its path."""
         with self._backend(backend, path) as target:
-            return str(_offered(target, "ensure_directory", backend, path)(path))
+            return str(offered(target, "ensure_directory", backend, path)(path))
 
     def delete(self, path: P, backend: object) -> None:
         """Delete a file, a link or an empty directory."""
         with self._backend(backend, path) as target:
-            _offered(target, "delete", backend, path)(path)
+            offered(target, "delete", backend, path)(path)
 
     def delete_all(self, path: P, backend: object) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
         with self._backend(backend, path) as target:
-            _offered(target, "delete_all", backend, path)(path)
+            offered(target, "delete_all", backend, path)(path)
 
     def create_symlink(
         self, source: P, link: P, backend: object, *, overwrite: bool = False
     ) -> None:
         """Make `link` a link to `source`, which has to exist; only a link is overwritten."""
         with self._backend(backend, link) as target:
-            _offered(target, "create_symlink", backend, link)(source, link, overwrite=overwrite)
+            offered(target, "create_symlink", backend, link)(source, link, overwrite=overwrite)
 
     def mirror_directory_with_symlinks(
         self,
@@ -374,7 +384,7 @@ class FileManager(AsyncLoads, AsyncSaves):
             If something is where a link has to go.
         """
         directories, files = self.collect_dirs_and_files(source, backend, recursive)
-        rebased = _rebasing(directories[0], as_text(target))
+        rebased = rebasing(directories[0], as_text(target))
         linked = [path for path in directories[1:] if self.is_symlink(path, backend)]
         if not recursive:
             directories, linked = directories[:1], []
@@ -384,166 +394,6 @@ class FileManager(AsyncLoads, AsyncSaves):
         for path in (*linked, *files):
             self.create_symlink(path, rebased(path), backend, overwrite=overwrite)
         return len(linked) + len(files)
-
-    def copy(
-        self,
-        source: P,
-        destination: P,
-        backend: object,
-        *,
-        to_backend: object = None,
-        progress: Progress = None,
-    ) -> None:
-        """Copy a file, a tree or a link, making the destination's parent; never overwrite.
-
-        Parameters
-        ----------
-        source, destination : str or os.PathLike
-            From where, and the new path.
-        backend : str or enum.Enum
-            The source's backend.
-        to_backend : str or enum.Enum, optional
-            The destination's backend, if it is another one. Then one value after another is
-            loaded and saved, and a link to a file arrives as the file, since where it leads
-            means nothing there. A failure midway names what was written.
-        progress : callable or bool, optional
-            Called with the numbers of files that have gone into the other backend and of all;
-            `True` shows a bar. A copy within one backend is a single step, and reports nothing.
-
-        Raises
-        ------
-        PathNotFoundError
-            If the source is missing.
-        PathExistsError
-            If the destination exists.
-        UnsupportedOperationError
-            Before anything is written, if a link to a directory, or one that leads nowhere, would
-            go into another backend.
-        """
-        if _is_other(to_backend, backend):
-            self._copy_across(source, destination, backend, to_backend, progress)
-        else:
-            self._transfer("copy", source, destination, backend)
-
-    def move(
-        self,
-        source: P,
-        destination: P,
-        backend: object,
-        *,
-        to_backend: object = None,
-        progress: Progress = None,
-    ) -> None:
-        """Move as `copy` copies; between backends the source goes once all has been copied."""
-        if not _is_other(to_backend, backend):
-            self._transfer("move", source, destination, backend)
-            return
-        with self._backend(backend) as origin:
-            delete_all = _offered(origin, "delete_all", backend, source)  # or nothing is copied
-        self._copy_across(source, destination, backend, to_backend, progress)
-        with self._backend(backend):
-            delete_all(source)
-
-    def _transfer(self, operation: str, source: P, destination: P, backend: object) -> None:
-        with self._backend(backend, source) as target:
-            transfer = _offered(target, operation, backend, source)
-            if not target.exists(source) and not target.is_symlink(source):
-                raise _missing(source, backend)
-            parent = as_text(destination).rstrip("/").rpartition("/")[0]
-            if parent and not target.exists(parent):
-                with suppress(UnsupportedOperationError):  # a backend without directories
-                    target.ensure_directory(parent)
-            transfer(source, destination)
-
-    def _copy_across(
-        self,
-        source: P,
-        destination: P,
-        backend: object,
-        to_backend: object,
-        progress: Progress,
-    ) -> None:
-        if not self.exists(source, backend):
-            raise _missing(source, backend)
-        with self._backend(to_backend) as target:
-            if target.exists(destination) or target.is_symlink(destination):
-                raise path_exists(display(destination), backend_key(to_backend))
-        if not self.is_dir(source, backend):
-            with reporting(progress, 1, "copying") as step:
-                self.save(self.load(source, backend), destination, to_backend)
-                step()
-            return
-        directories, files, others = self._walked(source, backend)
-        linked = [place for place in directories[1:] if self.is_symlink(place, backend)]
-        for stuck in (*linked, *others):
-            raise UnsupportedOperationError(
-                "only files, links to files and directories can go into another backend",
-                path=stuck,
-                backend=backend_key(backend),
-            )
-        rebased = _rebasing(directories[0], as_text(destination))
-        written: list[str] = []
-        try:
-            for directory in directories:
-                self.ensure_directory(rebased(directory), to_backend)
-            with reporting(progress, len(files), "copying") as step:
-                for file in files:
-                    self.save(self.load(file, backend), rebased(file), to_backend)
-                    written.append(rebased(file))
-                    step()
-        except StorageError as error:
-            error.add_note(f"{len(written)} of {len(files)} files were written: {written}")
-            error.written = tuple(written)
-            raise
-
-    # Routing
-
-    @contextmanager
-    def _backend(self, key: object, path: P | None = None) -> Iterator[Any]:
-        """Give the backend of `key`, and let nothing but a `StorageError` out."""
-        try:
-            yield self._resolve(key)
-        except (StorageError, MemoryError):
-            raise
-        except Exception as error:
-            raise StorageResolutionError(
-                f"the backend raised {type(error).__name__}: {error}",
-                path=None if path is None else display(path),
-                backend=backend_key(key),
-            ) from error
-
-    def _resolve(self, key: object) -> Any:
-        name = backend_key(key)
-        try:
-            return self.registry[name]
-        except BackendNotFoundError:
-            raise
-        except KeyError:
-            # A plain dict compares its keys to the letter; the contract does not.
-            for known in self.registry:
-                if backend_key(known) == name:
-                    return self.registry[known]
-            raise BackendNotFoundError(
-                f"no backend is called {name!r}; the known ones are "
-                f"{', '.join(map(str, self.registry))}"
-            ) from None
-
-
-def _offered(target: Any, operation: str, key: object, path: P | None = None) -> Callable[..., Any]:
-    method: Callable[..., Any] | None = getattr(target, operation, None)
-    if method is None:
-        raise UnsupportedOperationError(
-            f"{type(target).__name__} can only be read: it has no {operation}",
-            path=None if path is None else display(path),
-            backend=backend_key(key),
-        )
-    return method
-
-
-def _parents(backend: Any, parents: bool) -> dict[str, bool]:
-    """Return the option `parents` for backends whose ``save`` knows it."""
-    cls: Any = type(backend)
-    return {"parents": parents} if accepts(cls, "save", "parents") else {}
 
 
 @contextmanager
@@ -562,25 +412,5 @@ def _progress(
             step(len(paths))
 
 
-def _is_other(to_backend: object, backend: object) -> bool:
-    return to_backend is not None and backend_key(to_backend) != backend_key(backend)
-
-
-def _missing(path: P, backend: object) -> PathNotFoundError:
-    return PathNotFoundError(
-        "no such file or directory", path=display(path), backend=backend_key(backend)
-    )
-
-
-def _rebasing(top: str, new: str) -> Callable[[str], str]:
-    """Return what turns paths at and below `top` into the same below `new`."""
-    kept = len(top.rstrip("/"))
-    return lambda path: new.rstrip("/") + path[kept:].rstrip("/")
-
-
 def _is_asked(option: object) -> bool:
     return option is not None and option is not False
-
-
-def _listed_order(path: str) -> tuple[int, Any]:
-    return path.count("/"), natural_key(path)

@@ -9,12 +9,12 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.lib.format as npy
@@ -30,8 +30,11 @@ from polystore.region import take_region
 
 __all__ = ["DEFLATE", "MOST_DECODED", "Format", "check_claim", "format_of", "known_suffixes"]
 
+T = TypeVar("T")
+
 ENTRY_POINT_GROUP = "polystore.formats"
 _SMALL = 2**16  # bytes
+_ATTEMPTS = 10
 DEFLATE = 1100.0
 """More than Deflate can compress: 1032 times, and some for what lies around it."""
 _SLACK = 2**24  # bytes that are believed of any file
@@ -263,11 +266,21 @@ def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.
 def _parsed_header(
     version: tuple[int, int], header: bytes
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    whole = io.BytesIO(npy.magic(*version) + header)
-    npy.read_magic(whole)
     read: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(whole)
-    return found
+
+    def parse() -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+        found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(io.BytesIO(header))
+        return found
+
+    return _parsed(parse)
+
+
+def _parsed(parse: Callable[[], T]) -> T:
+    """Parse, and again where CPython 3.11 took two threads that do for one (its issue 106905)."""
+    for _ in range(_ATTEMPTS):
+        with suppress(SystemError):
+            return parse()
+    return parse()
 
 
 def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
@@ -318,6 +331,10 @@ def _read_npz(path: str) -> dict[str, Any]:
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     with archive.open(member) as file:
         _read_header(file, member.file_size)
+    return _parsed(partial(_read_whole_member, archive, member))
+
+
+def _read_whole_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     with archive.open(member) as file:
         array = npy.read_array(file, allow_pickle=False)
         if file.read(1):  # its checksum is compared when the end is reached

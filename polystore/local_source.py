@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,6 +28,9 @@ from polystore.places import Places, RootedPlaces, SystemPlaces
 
 __all__ = ["LocalSource"]
 
+_SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
+
 
 class LocalSource(BackendBase, DataSource):
     """Where paths lead on a local file system, and what is there.
@@ -49,10 +53,17 @@ class LocalSource(BackendBase, DataSource):
             self._places, self._top = RootedPlaces(top), top
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         text = as_text(path, backend=cls._backend_type)
+        if root is not None:
+            return text  # one tree, whatever directory a process works in
         # Not normalised: a ".." after a link does not mean what it seems to.
         return str(Path.cwd() / text) if not Path(text).is_absolute() else text
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        root = options.get("root")
+        return options if root is None else options | {"root": cls.portable_path(root)}
 
     # What a value is
 
@@ -67,6 +78,30 @@ class LocalSource(BackendBase, DataSource):
     def _is_hidden(self, name: str) -> bool:
         """Tell whether listings leave a name out."""
         return is_temporary(name)
+
+    def _file_identity(self, path: P) -> tuple[int, ...] | None:
+        """Return what differs as soon as the content of a file does, None if nothing is known to.
+
+        Nothing is known of a file that was changed a moment ago: the next change could bear the
+        same time. Without the time of the last change of its status, one could be made unseen,
+        since the other time can be set.
+        """
+        try:
+            with self._places.existing(path) as place:
+                # Opened, since a network file system answers other questions from what it knows.
+                descriptor = os.open(place, os.O_RDONLY | _AT_ONCE)
+                try:
+                    status = os.fstat(descriptor)
+                finally:
+                    os.close(descriptor)
+        except (OSError, StorageError):
+            return None  # who loads it is told
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_AFTER:
+            return None
+        facts = (status.st_dev, status.st_ino, status.st_size)
+        return *facts, status.st_mtime_ns, status.st_ctime_ns
 
     # Asking
 
@@ -122,6 +157,9 @@ class LocalSource(BackendBase, DataSource):
     def list_dir(self, path: P) -> list[str]:
         with self._directory(path) as place:
             return sorted(name for name in os.listdir(place) if not self._is_hidden(name))
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        return self._walk_beside_files(path, recursive)
 
     def list_files(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ class ZarrBackend(StorageBackend):
 
     Notes
     -----
+    In a directory, those who write into one array, and those who change its shape, take turns by
+    locks of the operating system on files beside its metadata, of which there are at most 65, all
+    empty. The system frees them when a process dies. On a network file system they hold among
+    machines where it has locks, as NFS has from version 4 on, unless it is mounted with
+    ``local_lock`` or ``nolock``.
+
     In a store:
 
     - URLs are given as `str`: a `pathlib.Path` takes a slash away from ``://``. Results show them
@@ -74,8 +80,8 @@ class ZarrBackend(StorageBackend):
       machine at once and on another one after a day. This rests on conditional puts, which
       ``memory://``, s3fs, gcsfs and adlfs have. Through another file system, as through that of
       obstore, two that begin in the same moment may both go on, and mix what they write.
-    - A save into a region works in place, and does not claim: saves into parts that share no
-      chunk may run at the same time, and none beside one that overwrites the array.
+    - A save into a region works in place, and claims but the shards, or chunks, that it touches,
+      with two requests for each. None may run beside one that overwrites the array.
     - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a
       failure midway leaves a part of it.
     - An array that was opened before it was overwritten loses its chunks, which then read as fill
@@ -110,6 +116,7 @@ class ZarrBackend(StorageBackend):
     """
 
     _backend_type = "zarr"
+    _saves_regions_together = True
 
     def __init__(
         self, root: P | None = None, *, storage_options: Mapping[str, Any] | None = None
@@ -133,10 +140,15 @@ class ZarrBackend(StorageBackend):
         self._root = LocalZarr(root if url is None else url.local)
 
     @classmethod
-    def portable_path(cls, path: P) -> str:
+    def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         if as_url(path, backend=cls._backend_type) is not None:
             return as_text(path)
-        return LocalZarr.portable_path(path)
+        return LocalZarr.portable_path(path, root=root)
+
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        root = options.get("root")
+        return options if root is None else options | {"root": cls.portable_path(root)}
 
     # The tree of a path
 
@@ -209,6 +221,10 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.open(text, mode)
 
+    def content_identity(self, path: P) -> Hashable | None:
+        tree, text = self._tree(path)
+        return tree.content_identity(text)
+
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
@@ -280,6 +296,9 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.list_files(text, pattern, extensions, recursive)
 
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        return self._walk_beside_files(path, recursive)
+
     # Writing
 
     def save(
@@ -312,8 +331,9 @@ class ZarrBackend(StorageBackend):
         parents : bool, default False
             Whether to make missing directories, as groups.
         region : int, slice, ... or tuple of them, optional
-            Write into this part of the stored array, in place: readers may see a part of it, and
-            of two that write into one chunk at once, one may undo what the other wrote.
+            Write into this part of the stored array, in place. Any number of writers may do so at
+            once: of two that touch one shard, or chunk where there are no shards, one waits.
+            Readers may see a part of it.
         durable : bool, default False
             Whether to wait until the value would survive the loss of power; a store always does.
         chunks, shards : tuple of int, optional
@@ -335,7 +355,7 @@ class ZarrBackend(StorageBackend):
             If the value is no array of numbers, and the suffix names no format that holds it; or
             if the options do not fit the array.
         FileLockTimeoutError
-            If another writer of the path did not end in time, in a store.
+            If other writers did not end within a minute: of the path in a store, or of a region.
         """
         tree, text = self._tree(path)
         tree.save(
@@ -347,6 +367,85 @@ class ZarrBackend(StorageBackend):
             durable=durable,
             options=ArrayOptions(chunks, shards, compressors, filters, fill_value, attributes),
         )
+
+    def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
+        """Put values at the end of a stored array's axis; return where along it they begin.
+
+        They are written first, and then the new shape is published in one step: a reader, and the
+        next to append, sees all of them or none, also if the writer is killed. Of several that
+        append to one array at once each gets a place of its own, one after another. Those who
+        know their places beforehand `resize` once, and save regions at the same time.
+
+        Parameters
+        ----------
+        values : array_like
+            Of the array's shape, but for the axis.
+        path : str or os.PathLike
+            An array.
+        axis : int, default 0
+            The axis that grows.
+        durable : bool, default False
+            As for `save`.
+
+        Returns
+        -------
+        int
+            How long the axis was.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        UnsupportedOperationError
+            If it is a file.
+        UnsupportedFormatError
+            If the values do not fit.
+        FileLockTimeoutError
+            If other writers did not end within a minute.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> store = ZarrBackend(tempfile.mkdtemp())
+        >>> store.save(np.zeros((2, 3)), "/rows", chunks=(64, 3))
+        >>> store.append(np.ones((1, 3)), "/rows")
+        2
+        >>> store.load("/rows").shape
+        (3, 3)
+        """
+        tree, text = self._tree(path)
+        return tree.append(values, text, axis=axis, durable=durable)
+
+    def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
+        """Give a stored array another shape.
+
+        What it grows by reads as its fill value, also where it was cut off before. It waits for
+        all who write into the array, and they for it. Who opened the array before it was cut off
+        may still read what is gone, as fill values; `load` notices, and reads again.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            An array.
+        shape : sequence of int
+            Its new shape, of as many axes.
+        durable : bool, default False
+            As for `save`.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        UnsupportedOperationError
+            If it is a file.
+        VFSTypeError
+            If the shape is none, or has another number of axes.
+        FileLockTimeoutError
+            If other writers did not end within a minute.
+        """
+        tree, text = self._tree(path)
+        tree.resize(text, shape, durable=durable)
 
     def save_batch(
         self,

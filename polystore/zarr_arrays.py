@@ -11,9 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import WrapperStore
 
-from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
+from polystore.attempts import MOST_ATTEMPTS
+from polystore.exceptions import (
+    CorruptDataError,
+    StorageError,
+    StorageResolutionError,
+    UnsupportedFormatError,
+)
 from polystore.formats import MOST_DECODED, check_claim
 from polystore.region import Region, check_region, forward
 
@@ -32,7 +41,6 @@ __all__ = [
     "open_array",
     "open_node",
     "read_array",
-    "write_region",
 ]
 
 Mode = Literal["r", "r+"]
@@ -193,12 +201,12 @@ def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
         raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
 
 
-def read_array(store: Store | str, region: Region | None, stored: Callable[[], int]) -> Any:
+def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
     """Return the array in a store, or a part of it; no more chunks than that touches are read.
 
     Parameters
     ----------
-    store : zarr.abc.store.Store or str
+    store : zarr.abc.store.Store
         Where.
     region : int, slice, ... or tuple of them, optional
         The part.
@@ -211,8 +219,23 @@ def read_array(store: Store | str, region: Region | None, stored: Callable[[], i
         If the array has no such part.
     CorruptDataError
         If its metadata or a chunk is damaged.
+    StorageResolutionError
+        If others change its shards all the time.
     """
-    array = open_array(store)
+    for _ in range(MOST_ATTEMPTS):
+        watched = _Watched(store)
+        try:
+            value = _read(open_array(watched), region, stored)
+        except CorruptDataError:
+            if sync(watched.is_unchanged()):
+                raise
+        else:
+            if sync(watched.is_unchanged()):
+                return value
+    raise StorageResolutionError("the array is changed faster than it can be read")
+
+
+def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], int]) -> Any:
     part = ... if region is None else region
     check_region(array.shape, part)
     index, turn = forward(array.shape, part)
@@ -226,28 +249,30 @@ def read_array(store: Store | str, region: Region | None, stored: Callable[[], i
         raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
 
 
-def write_region(store: Store | str, region: Region, data: Any) -> None:
-    """Write into a part of the array in a store, in place.
+class _Watched(WrapperStore[Store]):
+    """A store that notices shards which change while they are read, the index before the chunks."""
 
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such part.
-    UnsupportedFormatError
-        If the value does not fit it.
-    """
-    stored = open_array(store, "r+")
-    # As NumPy takes them: zarr would leave out what does not fit.
-    values = np.empty(check_region(stored.shape, region), stored.dtype)
-    try:
-        values[...] = data
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UnsupportedFormatError(
-            f"the value does not fit the region {region!r} of an array of shape "
-            f"{stored.shape} and dtype {stored.dtype} ({error})"
-        ) from error
-    index, turn = forward(stored.shape, region)
-    stored[index] = values[turn]
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._indices: dict[str, tuple[ByteRequest, BufferPrototype, bytes | None]] = {}
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        buffer = await super().get(key, prototype, byte_range)
+        if byte_range is not None and key not in self._indices:
+            self._indices[key] = (byte_range, prototype, _bytes(buffer))
+        return buffer
+
+    async def is_unchanged(self) -> bool:
+        for key, (part, prototype, known) in self._indices.items():
+            if _bytes(await super().get(key, prototype, part)) != known:
+                return False
+        return True
+
+
+def _bytes(buffer: Buffer | None) -> bytes | None:
+    return None if buffer is None else buffer.to_bytes()
 
 
 def _chunks(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
+import operator
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,19 +15,30 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from polystore.atomic import PREFIX, hidden_directory, remove, sweep_now, sync_tree
+from polystore.atomic import (
+    PREFIX,
+    hidden_directory,
+    keep_mode,
+    remove,
+    sweep_now,
+    sync_file,
+    sync_tree,
+    temporary_name,
+)
 from polystore.descent import held
 from polystore.disk import DiskBackend
 from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
     PathIsDirectoryError,
+    StorageError,
     UnsupportedFormatError,
+    UnsupportedOperationError,
 )
 from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region
-from polystore.renames import put, rename_new
+from polystore.renames import publish_file, put, rename_new
 from polystore.zarr_arrays import (
     DEFAULTS,
     GROUP,
@@ -33,13 +46,15 @@ from polystore.zarr_arrays import (
     ArrayOptions,
     Mode,
     as_numbers,
+    is_chunk,
     node_type,
     open_array,
     open_node,
     read_array,
-    write_region,
 )
+from polystore.zarr_locks import LocalLocks
 from polystore.zarr_store import RootedStore, held_store
+from polystore.zarr_writing import Shared, append, resize, write_region
 
 __all__ = ["LocalZarr"]
 
@@ -149,24 +164,37 @@ class LocalZarr(DiskBackend):
         kind = RootedStore if self._top else LocalStore
         return held_store(kind, place, read_only=read_only)
 
+    def content_identity(self, path: P) -> Hashable | None:
+        return self._file_identity(path)  # None for an array, whose chunks change unseen
+
     def load(self, path: P, *, region: Region | None = None) -> Any:
         while True:
             with self._held(path) as is_still_there:
                 try:
                     value = self._load(path, region)
-                except _OF_SOMETHING:
-                    if is_still_there():
+                except _OF_SOMETHING as error:
+                    if is_still_there() and not self._is_none(path, error):
                         raise
                     continue
                 # Replaced while it was read, its missing chunks would have come as fill values.
                 if is_still_there():
                     return value
 
+    def _is_none(self, path: P, error: StorageError) -> bool:
+        """Tell whether what was taken for a directory is none: an array that was moved and back."""
+        return isinstance(error, PathIsDirectoryError) and not self.is_dir(path)
+
     def _load(self, path: P, region: Region | None) -> Any:
         with self._existing_value(path) as place:
             if not _is_array(place):
                 return super().load(path, region=region)
-            return read_array(self._store(place, read_only=True), region, lambda: _size(place))
+            store = self._store(place, read_only=True)
+            while True:
+                shown = _shape(place)
+                value = read_array(store, region, lambda: _size(place))
+                # What was cut off while it was read would have come as fill values.
+                if not any(map(operator.lt, _shape(place), shown)):
+                    return value
 
     @contextmanager
     def _held(self, path: P) -> Iterator[Callable[[], bool]]:
@@ -227,9 +255,32 @@ class LocalZarr(DiskBackend):
             if not _is_array(place):
                 super().save(data, path, region=region, durable=durable)
                 return
-            write_region(self._store(place, read_only=False), region, data)
+            with self._shared(path, place, durable=durable) as array:
+                write_region(array, region, data)
+
+    def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
+        with self._existing_array(path, durable=durable) as array:
+            return append(array, values, axis)
+
+    def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
+        with self._existing_array(path, durable=durable) as array:
+            resize(array, shape)
+
+    @contextmanager
+    def _existing_array(self, path: P, *, durable: bool) -> Iterator[Shared]:
+        with self._existing_value(path) as place:
+            if not _is_array(place):
+                raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
+            with self._shared(path, place, durable=durable) as array:
+                yield array
+
+    @contextmanager
+    def _shared(self, path: P, place: str, *, durable: bool) -> Iterator[Shared]:
+        """Give an array that others change too, held open; what is changed is synced at the end."""
+        with self._os_errors(path), held(place) as directory:
+            yield _SharedDirectory(directory, self._store(directory, read_only=False))
             if durable:
-                sync_tree(place)
+                sync_tree(directory)
 
     @contextmanager
     def _replacing(
@@ -291,6 +342,42 @@ class LocalZarr(DiskBackend):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
 
 
+class _SharedDirectory(Shared):
+    """An array in a directory, that several change at once."""
+
+    def __init__(self, directory: str, store: Store) -> None:
+        self._directory = directory
+        self.store = store
+        self.locks = LocalLocks(directory)
+
+    def metadata(self) -> tuple[str, bytes]:
+        name = ".zarray" if os.path.isfile(f"{self._directory}/.zarray") else "zarr.json"
+        return name, Path(self._directory, name).read_bytes()
+
+    def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
+        place = f"{self._directory}/{self.metadata()[0]}"
+        temporary = temporary_name(place)
+        try:
+            Path(temporary).write_bytes(metadata)
+            keep_mode(place, temporary)
+            sync_file(temporary)
+            publish_file(temporary, place, overwrite=True)
+        except BaseException:
+            remove(temporary)
+            raise
+
+    def chunks(self) -> Iterable[str]:
+        for place, _, names in os.walk(self._directory):
+            for name in names:
+                key = os.path.relpath(f"{place}/{name}", self._directory)
+                if is_chunk(key):
+                    yield key
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            remove(f"{self._directory}/{key}")
+
+
 def _is_array(place: str) -> bool:
     if os.path.isfile(f"{place}/.zarray"):
         return True
@@ -299,6 +386,14 @@ def _is_array(place: str) -> bool:
         return node_type(Path(place, "zarr.json").read_bytes()) == "array"
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
         return False  # a question never fails: what cannot be looked at is not there
+
+
+def _shape(place: str) -> tuple[int, ...]:
+    """Return the shape of an array, () if its metadata cannot be read."""
+    for name in ("zarr.json", ".zarray"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return tuple(json.loads(Path(place, name).read_bytes())["shape"])
+    return ()
 
 
 def _identity(place: str) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from polystore.exceptions import (
     PathNotDirectoryError,
     PathNotFoundError,
     StorageWriteError,
+    UnsupportedOperationError,
 )
 from polystore.formats import format_of
 from polystore.paths import NameFilter, P, check_distinct
@@ -36,13 +37,14 @@ from polystore.remote.claims import Claim, claimed, claimed_name
 from polystore.remote.nodes import Node, below, is_hidden, parent_of
 from polystore.remote.reading import RemoteReading
 from polystore.remote.urls import Url
+from polystore.remote.writers import SharedObjects
 from polystore.zarr_arrays import (
     DEFAULTS,
     GROUP,
     ArrayOptions,
     as_numbers,
-    write_region,
 )
+from polystore.zarr_writing import Shared, append, resize, write_region
 
 __all__ = ["RemoteZarr"]
 
@@ -117,12 +119,32 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 node = self._value_at(key)
                 if node.kind == "file":
                     break
-                write_region(self._store(key, node, read_only=False), region, data)
+                write_region(SharedObjects(self._objects, key, node), region, data)
                 if self._is_still(key, node):
                     return
         array = self.load(path)
         put_region(array, region, data, path=path, backend=self._backend_type)
         self.save(array, path, overwrite=True)
+
+    def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
+        with self._shared(path) as array:
+            return append(array, values, axis)
+
+    def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
+        with self._shared(path) as array:
+            resize(array, shape)
+
+    @contextmanager
+    def _shared(self, path: P) -> Iterator[Shared]:
+        """Give an array that others change too, whose shape nobody else changes."""
+        with self._located(path):
+            key = self._key(path)
+            self._value_at(key)
+            with self._changing(key):
+                node = self._value_at(key)
+                if node.kind == "file":
+                    raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
+                yield SharedObjects(self._objects, key, node)
 
     @contextmanager
     def _changing(self, key: str) -> Iterator[tuple[Node, Claim]]:

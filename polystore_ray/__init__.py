@@ -5,7 +5,9 @@ from __future__ import annotations
 from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
+    HostBusyError,
     HostLostError,
+    NodeNotFoundError,
     StoreUnavailableError,
     TooFewNodesError,
 )
@@ -14,7 +16,9 @@ from polystore_ray.registry import RayBackendRegistry
 __all__ = [
     "CallTimeoutError",
     "DataLostError",
+    "HostBusyError",
     "HostLostError",
+    "NodeNotFoundError",
     "RayBackendRegistry",
     "StoreUnavailableError",
     "TooFewNodesError",

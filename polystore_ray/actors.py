@@ -8,18 +8,21 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore.exceptions import StorageError, portable
+from polystore.exceptions import StorageError
 from polystore.seal import Sealed
+from polystore_ray.allocator import give_back_at_once
+from polystore_ray.backend_options import options_on
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Message, as_message, keep_closed, open_message
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.follower import Follower
-from polystore_ray.host import BackendHost
+from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.hosts import HostTable
 from polystore_ray.journal import Record
 from polystore_ray.leadership import Leadership, Rallied, has_ended
@@ -37,11 +40,15 @@ from polystore_ray.placement import (
     actor_options,
     head_node,
     host_name,
+    known_nodes,
+    needs_of,
     nodes,
     object_store_bytes,
 )
 from polystore_ray.ray_errors import translated
 from polystore_ray.ray_internals import draining_nodes, job_is_dead
+from polystore_ray.read_cache import ReadCache, Shared
+from polystore_ray.shipping import carried, opened
 from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import BUDGET, MemoryVolume
 
@@ -56,6 +63,8 @@ _RARELY = (100_000, 50, 100)
 _ANSWER_WITHIN = 60.0
 # What is pinned is published at once, or never.
 _PUBLISHED_AFTER = 300.0
+_CACHED = 8  # a host keeps that part of its node's object store
+_REFUSING = 8  # calls that a host can refuse while it has as many as it may
 _TAKEN_OVER_WITHIN = 60.0  # seconds that a host waits for the next controller
 
 
@@ -86,10 +95,10 @@ class _Controller:
         gc.set_threshold(*_RARELY)
         if not start and has_ended(store.namespace):
             ray.actor.exit_actor()
-        self._store = store
         self._self = ray.get_runtime_context().current_actor
         self._hosts = HostTable(self._make, self._joined, self._lost)
         self._leadership = Leadership(store.namespace, store.options, self._hosts, self._release)
+        self._store = StoreOf(store.namespace, store.job, self._leadership.options)
         self._controller = self._leadership.controller
         self._ended = threading.Event()
         self._drained: set[str] = set()
@@ -102,6 +111,10 @@ class _Controller:
         if isinstance(answer, Found) and answer.pins:
             return answer
         return pickle.dumps(answer, protocol=5)
+
+    def deaths(self) -> int:
+        """Return how many hosts were lost under this controller."""
+        return self._hosts.deaths
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
@@ -190,10 +203,13 @@ class _Controller:
 
     # For the table of hosts and the tree
 
-    def _make(self, key: str, node: str, shipped: bytes) -> Any:
-        options = actor_options(self._store.namespace, host_name(key, node), node)
+    def _make(self, key: str, node: str, shipped: bytes, *, another: bool = False) -> Any:
+        name = host_name(key, node, new_operation_id() if another else "")
+        options = actor_options(self._store.namespace, name, node)
         if key == MEMORY:
             return VolumeActor.options(**options).remote(self._self, self._store)
+        calls = _REFUSING + (self._store.options.host_calls or MOST_CALLS)
+        options |= {"max_concurrency": calls} | needs_of(key, node, opened(shipped).needs)
         return HostActor.options(**options).remote(self._self, self._store, key, shipped)
 
     def _joined(self, node: str, incarnation: str) -> None:
@@ -236,9 +252,13 @@ class _Hosting:
                 successor = self._next_controller()
                 if successor is None:
                     logger.info("the store has ended; this host ends")
+                    self._end()
                     ray.kill(self._self)
                     return
                 self._controller = successor
+
+    def _end(self) -> None:
+        """Do what is due before the end."""
 
     def _next_controller(self) -> Any:
         """Return the controller that comes after one that died, None if the store has ended."""
@@ -361,16 +381,63 @@ class _Host(_Hosting):
     """The host of one backend on one node."""
 
     def __init__(self, controller: Any, store: StoreOf, key: str, shipped: bytes) -> None:
-        self._host = BackendHost(key, shipped)
+        give_back_at_once()
+        here = ray.get_runtime_context().get_node_id()
+        this = next(node for node in known_nodes() if node.id == here)
+        options = store.options
+        made_with = options_on(options.backends, key, this)
+        self._shipped = shipped
+        self._host = BackendHost(key, shipped, made_with, options.host_calls or MOST_CALLS)
+        kept = options.read_cache
+        if kept is None:
+            kept = object_store_bytes(here) // _CACHED
+        self._cache = ReadCache(_put, kept)
         super().__init__(controller, store)
 
-    def call(self, message: Message) -> Message:
+    def call(self, message: Message) -> Message | Shared:
         """Run a method of the backend; see `BackendHost.call`."""
+        return self._answer(message)
+
+    @ray.method(concurrency_group="transfer")
+    def transfer(self, message: Message) -> Message | Shared:
+        """Run a method that calls other hosts.
+
+        In threads of its own: two hosts all of whose threads waited for each other would do so for
+        ever.
+        """
+        return self._answer(message)
+
+    def _answer(self, message: Message) -> Message | Shared:
         try:
-            return as_message(self._host.call(*open_message(message)))
+            method, arguments, options = open_message(message)
+            with self._host.admitted():
+                run = partial(self._host.call, method, arguments, options)
+                if method != "load" or len(arguments) != 1 or options:
+                    return as_message(run())
+                [path] = arguments
+                identify = partial(self._host.content_identity, path)
+                return self._cache.load(path, identify, run)
         except Exception as error:  # noqa: BLE001 - see below
             # A backend's own error may be one that no other process could read.
-            raise portable(error) from error.__cause__
+            raise carried(error) from error.__cause__
+
+    @ray.method(concurrency_group="manage")
+    def status(self) -> dict[str, int]:
+        """Return what the host does and keeps."""
+        return {**self._cache.status(), "hosted_calls": self._host.calls}
+
+    @ray.method(concurrency_group="manage")
+    def shipped(self) -> bytes:
+        """Return the backend's class, for another controller."""
+        return self._shipped
+
+    @ray.method(concurrency_group="manage")
+    def close(self) -> None:
+        """End in order; see `BackendHost.close`."""
+        self._host.close()
+
+    def _end(self) -> None:
+        self._host.close()
 
 
 def _get(references: list[Any]) -> list[Any]:
@@ -395,4 +462,4 @@ ControllerActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=16)(_
 VolumeActor = _remote(
     concurrency_groups={"adopt": 2, "release": 1, "watch": 1, "follow": 1}, max_concurrency=16
 )(_Volume)
-HostActor = _remote(concurrency_groups={"watch": 1}, max_concurrency=8)(_Host)
+HostActor = _remote(concurrency_groups={"watch": 1, "manage": 2, "transfer": 4})(_Host)

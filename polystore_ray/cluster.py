@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -21,16 +21,19 @@ from polystore.backend_registry import backend_class
 from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
+from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import answer_of, wait_for
-from polystore_ray.envelope import Envelope, as_message, open_message
+from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
+    DataLostError,
     HostLostError,
     StoreUnavailableError,
     TooFewNodesError,
 )
-from polystore_ray.host import class_to_bytes
+from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
+    HostEndedError,
     Items,
     NotPinnedError,
     Pin,
@@ -39,19 +42,22 @@ from polystore_ray.messages import (
     new_operation_id,
 )
 from polystore_ray.metrics import measured, moved
+from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import MEMORY, near_node, nodes
+from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
 from polystore_ray.ray_errors import translated
 from polystore_ray.ray_internals import actor_id, spilled_bytes
+from polystore_ray.read_cache import Shared
+from polystore_ray.shipping import CarriedError, class_to_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
-from polystore_ray.transport import Task, Transport
+from polystore_ray.transport import BATCHES, Task, Transport, when_free
 
 __all__ = ["RayTransport"]
 
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 _NODES_KNOWN_FOR = 5.0  # seconds
-_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_"))
+_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
     "pinned": 0,
@@ -79,7 +85,9 @@ class RayTransport(Transport):
         self._store = store
         self._node = node
         self._controller = controller
-        self._hosts: dict[tuple[str, str], Any] = {}
+        self._hosts: dict[tuple[str, str], tuple[Any, type | None]] = {}
+        self._made_with: dict[tuple[str, str], BackendOptions] = {}
+        self._called: dict[str, tuple[str, float]] = {}
         self._others: list[str] = []
         self._nodes_known_until = 0.0
         self._turns = itertools.count()
@@ -106,12 +114,15 @@ class RayTransport(Transport):
         answer = self._of_store(lambda controller: controller.call.remote(message), path)
         return pickle.loads(answer) if isinstance(answer, bytes) else answer
 
-    def _of_store(self, call: Callable[[Any], Any], path: str | None = None) -> Any:
+    def _of_store(
+        self, call: Callable[[Any], Any], path: str | None = None, deadline: float | None = None
+    ) -> Any:
         """Return the controller's answer, or that of the next one if it dies.
 
         All that is asked of a controller may be asked again: changes have ids.
         """
-        deadline = time.monotonic() + self.timeout
+        if deadline is None:
+            deadline = time.monotonic() + self.timeout
         while True:
             controller = self._controller
             try:
@@ -178,12 +189,14 @@ class RayTransport(Transport):
         while True:
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * (deadline - time.monotonic())
-            volumes = [(n, self._host(MEMORY, n)) for n in self._nodes_for(items.replicas)]
+            wanted = self._nodes_for(items.replicas)
+            volumes = [(n, self._host(MEMORY, n, deadline=deadline)) for n in wanted]
             pinned = [volume.pin.remote(pins, patience) for _, volume in volumes]
             try:
-                self._of_store(partial(_publish, pins, packed, operation_id, pinned), path)
+                published = partial(_publish, pins, packed, operation_id, pinned)
+                self._of_store(published, path, deadline)
             except (HostLostError, StaleVolumeError):
-                if time.monotonic() > deadline or not self._are_new(volumes, pinned):
+                if time.monotonic() > deadline or not self._are_new(volumes, pinned, deadline):
                     raise
             except CallTimeoutError:
                 raise  # it may have been published
@@ -222,16 +235,17 @@ class RayTransport(Transport):
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
         warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
 
-    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any]) -> bool:
+    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any], deadline: float) -> bool:
         """Tell whether a publication failed because of its volumes; then there are new ones."""
         found = False
         self._nodes_known_until = 0.0
         for (node, volume), task in zip(volumes, pinned, strict=True):
             with suppress(HostLostError):
-                wait_for(task, backend=MEMORY, timeout=self.timeout)
+                wait_for(task, backend=MEMORY, timeout=deadline - time.monotonic())
                 continue
             try:
-                found |= self._host(MEMORY, node, lost=actor_id(volume)) is not volume
+                new = self._host(MEMORY, node, lost=actor_id(volume), deadline=deadline)
+                found |= new is not volume
             except StoreUnavailableError:
                 if node == self._node:
                     raise
@@ -290,19 +304,60 @@ class RayTransport(Transport):
     # Hosts
 
     def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
         message = as_message((method, arguments, options))
-        path = next((argument for argument in arguments if isinstance(argument, str)), None)
-        return open_message(
-            self._of_host(
-                key,
-                self._node,
-                lambda host: host.call.remote(message),
-                path=path,
-                repeatable=method in _READING,
-            )
-        )
+        where, deadline = self._node_called(node), time.monotonic() + self.timeout
+
+        def call() -> Any:
+            try:
+                return self._of_host(
+                    key,
+                    where,
+                    partial(_transfer if method in TRANSFERS else _call, message),
+                    path=_path_of(method, arguments),
+                    repeatable=method in _READING,
+                )
+            except (HostLostError, StoreUnavailableError):
+                self._called.pop(node or "", None)  # another node may have the name by now
+                raise
+
+        while True:
+            answer = when_free(call, self.timeout) if method in BATCHES else call()
+            if not isinstance(answer, Shared):
+                return open_message(answer)
+            try:
+                return wait_for(answer.reference, backend=key, timeout=self.timeout)
+            except DataLostError:
+                # The host died with what it kept; the next one reads the file again.
+                if time.monotonic() > deadline:
+                    raise
+
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        if not self.options.backends:
+            return {}
+        where = self._node_called(node)
+        found = self._made_with.get((key, where))
+        if found is None:
+            this = next((known for known in known_nodes() if known.id == where), Node(where))
+            found = options_on(self.options.backends, key, this)
+            self._made_with[key, where] = found
+        return found.open()
+
+    def _node_called(self, name: str | None) -> str:
+        """Return the id of a node, asking again every few seconds: nodes come and go."""
+        if name is None:
+            return self._node
+        found, until = self._called.get(name, ("", 0.0))
+        if time.monotonic() > until:
+            found = node_called(name, known_nodes()).id
+            self._called[name] = found, time.monotonic() + _NODES_KNOWN_FOR
+        return found
 
     def shipped_classes(self) -> dict[str, bytes]:
         shipped: dict[str, bytes] = self._of_store(
@@ -331,17 +386,28 @@ class RayTransport(Transport):
                     path=path,
                     repeatable=repeatable,
                 )
+            except HostEndedError as error:
+                if time.monotonic() > deadline:
+                    raise HostLostError("its hosts end", path=path, backend=key) from error
+                self._host(key, node, lost=actor_id(host))
+            except CarriedError as error:
+                raise error.open() from None
             except HostLostError:
                 self._host(key, node, lost=actor_id(host))
                 if not repeatable or time.monotonic() > deadline:
                     raise
 
-    def _host(self, key: str, node: str, lost: str | None = None) -> Any:
-        host = self._hosts.get((key, node))
-        if host is None or lost is not None:
-            shipped = b"" if key == MEMORY else class_to_bytes(backend_class(key))
-            host = self._of_store(lambda leader: leader.host.remote(key, node, shipped, lost))
-            self._hosts[key, node] = host
+    def _host(
+        self, key: str, node: str, lost: str | None = None, deadline: float | None = None
+    ) -> Any:
+        cls = None if key == MEMORY else backend_class(key)
+        host, made_of = self._hosts.get((key, node), (None, None))
+        if host is None or made_of is not cls or lost is not None:
+            shipped = b"" if cls is None else class_to_bytes(cls)
+            host = self._of_store(
+                lambda leader: leader.host.remote(key, node, shipped, lost), deadline=deadline
+            )
+            self._hosts[key, node] = host, cls
         return host
 
     # The store as a whole
@@ -351,16 +417,23 @@ class RayTransport(Transport):
         facts = self.ask("status")
         answered_in = time.monotonic() - start
         hosts: dict[tuple[str, str], Any] = self._of_store(lambda leader: leader.hosts.remote())
-        asked = {node: host.status.remote() for (key, node), host in hosts.items() if key == MEMORY}
+        asked = {where: host.status.remote() for where, host in hosts.items()}
         known = {node["NodeID"]: node for node in nodes()}
         parts = []
         for node in sorted({node for _, node in hosts} & set(known)):
             volume: dict[str, Any] = dict(_NO_VOLUME)
-            if node in asked:
-                try:
-                    volume |= wait_for(asked[node], backend=MEMORY, timeout=_STATUS_WITHIN)
-                except HostLostError:
-                    continue  # it died since
+            hosted: Counter[str] = Counter()
+            try:
+                for (key, where), task in asked.items():
+                    if where != node:
+                        continue
+                    facts_of_host = wait_for(task, backend=key, timeout=_STATUS_WITHIN)
+                    if key == MEMORY:
+                        volume |= facts_of_host
+                    else:
+                        hosted.update(facts_of_host)
+            except HostLostError:
+                continue  # it died since
             parts.append(
                 NodeStatus(
                     node=node,
@@ -368,12 +441,14 @@ class RayTransport(Transport):
                     backends=tuple(sorted(key for key, where in hosts if where == node)),
                     spilled_bytes=spilled_bytes(known[node], _STATUS_WITHIN),
                     **volume,
+                    **hosted,
                 )
             )
         return StoreStatus(
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=answered_in,
+            hosts_lost=self._of_store(lambda leader: leader.deaths.remote()),
             nodes=tuple(parts),
             **facts,
         )
@@ -403,8 +478,26 @@ class RayTransport(Transport):
             time.sleep(0.05)
 
 
+def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
+    """Return the path that a call is about; of a batch, the first."""
+    places = arguments[1:] if method in ("save", "save_batch", "append") else arguments
+    for place in places:
+        first = place[0] if isinstance(place, list) and place else place
+        if isinstance(first, str):
+            return first
+    return None
+
+
 def _is_dying(error: BaseException) -> bool:
     return isinstance(error.__cause__, ray_exceptions.RayActorError)
+
+
+def _call(message: Message, host: Any) -> Any:
+    return host.call.remote(message)
+
+
+def _transfer(message: Message, host: Any) -> Any:
+    return host.transfer.remote(message)
 
 
 def _publish(

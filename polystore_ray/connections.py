@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -16,12 +17,13 @@ from polystore_ray.cluster import RayTransport
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.leadership import has_ended
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import CONTROLLER, MEMORY, store_namespace, this_process
+from polystore_ray.placement import MEMORY, store_namespace, this_process
 
 __all__ = ["connect", "disconnect"]
 
 _connections: dict[tuple[str, str, str, str], RayTransport] = {}
 _connecting = threading.RLock()
+_PAUSE = 0.1  # seconds before a dead controller's name is asked for again
 _forked = False
 
 
@@ -109,22 +111,27 @@ def _controller(
 ) -> tuple[Any, StoreOptions, str] | None:
     """Return the handle of a store's controller, which answers; its options, and its birth."""
     namespace = store_namespace(store, job)
-    try:
-        if create:
-            controller = controller_of(StoreOf(namespace, job, options))
-        else:
-            controller = ray.get_actor(CONTROLLER, namespace)
-        made_with, birth = ray.get(controller.about.remote(), timeout=timeout)
-    except ValueError:  # what Ray raises for a name that no actor has
-        if create:
-            raise
-        return None
-    except ray_exceptions.RayError as error:
-        raise StoreUnavailableError(
-            f"the controller of the store {store!r} did not start within {timeout:g} s "
-            f"({type(error).__name__}: {str(error).strip()})"
-        ) from error
-    return controller, made_with, birth
+    deadline = time.monotonic() + timeout
+    while create or not has_ended(namespace):
+        try:
+            controller = controller_of(StoreOf(namespace, job, options), start=create)
+            left = max(0.0, deadline - time.monotonic())
+            made_with, birth = ray.get(controller.about.remote(), timeout=left)
+        except ray_exceptions.RayError as error:
+            if _may_come_back(error) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+                continue
+            raise StoreUnavailableError(
+                f"the controller of the store {store!r} did not start within {timeout:g} s "
+                f"({type(error).__name__}: {str(error).strip()})"
+            ) from error
+        return controller, made_with, birth
+    return None
+
+
+def _may_come_back(error: ray_exceptions.RayError) -> bool:
+    """Tell whether it died while it was asked, so that another takes its place."""
+    return isinstance(error, ray_exceptions.RayActorError) and not error.actor_init_failed
 
 
 def _next_controller(

@@ -26,6 +26,7 @@ __all__ = [
     "as_message",
     "closed",
     "keep_closed",
+    "message_of",
     "open_message",
     "sealed_message",
 ]
@@ -85,7 +86,11 @@ def arrived(sealed: Sealed) -> Any:
 
 def as_message(value: Any) -> Message:
     """Return `value` as a message for `open_message`: one bytes object where it is small."""
-    sealed = seal(value)
+    return message_of(seal(value))
+
+
+def message_of(sealed: Sealed) -> Message:
+    """Return the message of a sealed value."""
     return sealed_message(sealed) if sealed.nbytes <= SMALL else (Envelope(sealed),)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 
-from polystore.exceptions import StorageError, StorageWriteError
+from polystore.exceptions import StorageError, StorageResolutionError, StorageWriteError
 
 __all__ = [
     "CallTimeoutError",
     "DataLostError",
+    "HostBusyError",
     "HostLostError",
+    "NodeNotFoundError",
     "StoreUnavailableError",
     "TooFewNodesError",
 ]
@@ -31,6 +33,14 @@ class HostLostError(StorageError):
     """
 
     actor: str = ""
+
+
+class HostBusyError(StorageError):
+    """Signal that a host has as many calls as it may; the call was not executed."""
+
+
+class NodeNotFoundError(StorageResolutionError, LookupError):
+    """Signal that a name fits no node that is in the cluster, or several, or not what is needed."""
 
 
 class DataLostError(StorageError):

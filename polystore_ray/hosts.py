@@ -7,22 +7,26 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
 
+from polystore.exceptions import StorageError
 from polystore_ray.calls import wait_for
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import Pin
 from polystore_ray.placement import MEMORY, is_alive, nodes
 from polystore_ray.ray_internals import actor_id
+from polystore_ray.shipping import opened
 
 __all__ = ["HostTable"]
 
 logger = logging.getLogger(__name__)
 
 _WATCHED_EVERY = 1.0  # seconds until a new host is watched too
+_ENDS_WITHIN = 10.0  # seconds, for a host to say what it is, or to close its backend
 _ANSWER_WITHIN = 60.0  # seconds, for a volume; the upkeep that waits for it can try again
 
 
@@ -33,7 +37,7 @@ class HostTable:
     ----------
     make : callable
         Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
-        a backend that is not ``memory``.
+        a backend that is not ``memory``; with ``another=True``, one that follows another.
     joined : callable
         Told the node and the id of each new volume, before anybody can use it.
     lost : callable
@@ -42,7 +46,7 @@ class HostTable:
 
     def __init__(
         self,
-        make: Callable[[str, str, bytes], Any],
+        make: Callable[..., Any],
         joined: Callable[[str, str], None],
         lost: Callable[[str], None],
     ) -> None:
@@ -51,6 +55,9 @@ class HostTable:
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self.deaths = 0
+        self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
+        self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
         self.leaving: set[str] = set()  # nodes that get nothing any more
 
     def host(self, key: str, node: str, shipped: bytes, lost: str | None = None) -> Any:
@@ -61,7 +68,8 @@ class HostTable:
         key, node : str
             The backend's key and the node's id.
         shipped : bytes
-            The backend's class; empty for ``memory``.
+            The backend's class; empty for ``memory``. If it is a later version than that of the
+            host, the host ends in order and another takes its place.
         lost : str, optional
             The id of the actor that a caller found dead.
 
@@ -75,16 +83,45 @@ class HostTable:
             if host is not None and actor_id(host) == lost:
                 self._forget(key, node)
                 host = None
+            if key != MEMORY:
+                return self._of_class(key, node, host, shipped)
             if host is None:
-                if not is_alive(node):
-                    raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
-                host = self._hosts[key, node] = self._make(key, node, shipped)
-                if key == MEMORY:
-                    self._joined(node, actor_id(host))
-                else:
-                    self._classes[key] = shipped
-                self._watches[host.watch.remote()] = (key, node, host)
+                host = self._made(key, node, shipped)
+                self._joined(node, actor_id(host))
             return host
+
+    def _of_class(self, key: str, node: str, host: Any, shipped: bytes) -> Any:
+        """Return a host of the latest version of a backend's class."""
+        self._learn()
+        wanted = opened(shipped)
+        latest = opened(self._classes.get(key, shipped))
+        if wanted.fingerprint == latest.fingerprint or wanted.since > latest.since:
+            self._classes[key], latest = shipped, wanted
+        if host is not None:
+            if self._made_of.get((key, node)) == latest.fingerprint:
+                return host
+            logger.info("the class of %s has changed; its host on node %s ends", key, node)
+            self._forget(key, node)
+            _end([host])
+        made = self._made(key, node, self._classes[key], another=host is not None)
+        self._made_of[key, node] = latest.fingerprint
+        return made
+
+    def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> Any:
+        if not is_alive(node):
+            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
+        host = self._hosts[key, node] = self._make(key, node, shipped, **options)
+        self._watches[host.watch.remote()] = (key, node, host)
+        return host
+
+    def _learn(self) -> None:
+        """Ask hosts that another controller made what they are made of."""
+        unknown, self._unknown = self._unknown, []
+        for key, node, host in unknown:
+            with suppress(StorageError):  # it is gone
+                shipped = wait_for(host.shipped.remote(), backend=key, timeout=_ENDS_WITHIN)
+                self._classes.setdefault(key, shipped)
+                self._made_of[key, node] = opened(shipped).fingerprint
 
     def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
         """Take over hosts that another controller made."""
@@ -92,10 +129,13 @@ class HostTable:
             for (key, node), host in hosts.items():
                 self._hosts[key, node] = host
                 self._watches[host.watch.remote()] = (key, node, host)
+                if key != MEMORY:
+                    self._unknown.append((key, node, host))
 
     def classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
         with self._lock:
+            self._learn()
             return dict(self._classes)
 
     def found(self, key: str, node: str) -> Any:
@@ -145,16 +185,19 @@ class HostTable:
 
     def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
+        self.deaths += 1
         if key == MEMORY:
             self._lost(node)
 
     def kill_all(self) -> None:
-        """End every host."""
+        """End every host, those that are no volumes in order."""
         with self._lock:
             hosts, self._hosts = self._hosts, {}
             self._watches.clear()
-        for host in hosts.values():
-            ray.kill(host)
+        _end([host for (key, _), host in hosts.items() if key != MEMORY])
+        for (key, _), host in hosts.items():
+            if key == MEMORY:
+                ray.kill(host)
 
     # What upkeep asks of volumes
 
@@ -179,6 +222,20 @@ class HostTable:
             self.host(MEMORY, node, b"").pin_again.remote(pins)
         )
         return found
+
+
+def _end(hosts: list[Any]) -> None:
+    """Close the backends of hosts, as far as that is done in time, and end them."""
+    closed = [host.close.remote() for host in hosts]
+    if closed:
+        ray.wait(closed, num_returns=len(closed), timeout=_ENDS_WITHIN, fetch_local=False)
+    for host, closing in zip(hosts, closed, strict=True):
+        try:
+            ray.get(closing, timeout=0)
+        except ray_exceptions.RayError as error:
+            # A backend that cannot be closed must not keep the store from its end.
+            logger.warning("a host did not close: %s", error)
+        ray.kill(host)
 
 
 def _answer(reference: Any) -> Any:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
 from polystore.exceptions import StorageError
-from polystore_ray.calls import wait_for
+from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.controller import StoreController
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.hosts import HostTable
@@ -44,6 +45,14 @@ def has_ended(namespace: str) -> bool:
     return recall(_epoch_key(namespace)) is None
 
 
+class _Known(NamedTuple):
+    """What the cluster remembers of a store: its last epoch, its birth, its options."""
+
+    epoch: int
+    birth: str
+    options: StoreOptions
+
+
 class _RemoteFollower:
     """The follower in a volume, as the journal calls it."""
 
@@ -56,8 +65,12 @@ class _RemoteFollower:
         wait_for(task, backend=MEMORY, timeout=_FOLLOW_WITHIN)
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
-        task = self._volume.append.remote(epoch, first, records)
-        wait_for(task, backend=MEMORY, timeout=LEASE)
+        answer_of(
+            lambda: self._volume.append.remote(epoch, first, records),
+            backend=MEMORY,
+            timeout=LEASE,
+            repeatable=False,
+        )
 
     def forget(self, epoch: int) -> None:
         self._volume.forget.remote(epoch)
@@ -71,7 +84,7 @@ class Leadership:
     namespace : str
         The store's Ray namespace.
     options : StoreOptions
-        What the store is made with.
+        What a new store is made with; one that lost its controller keeps its own.
     hosts : HostTable
         The store's hosts; those that live join it.
     release : callable
@@ -89,19 +102,20 @@ class Leadership:
         self._namespace = namespace
         self._hosts = hosts
         self._release = release
-        self._synchronous = (options.replicas or 1) > 1
         self._node = ray.get_runtime_context().get_node_id()
         self._follower: _RemoteFollower | None = None
         kept = recall(self._key)
-        before, birth = (0, secrets.token_hex(8)) if kept is None else _parsed(kept)
-        self.birth = birth
+        known = _Known(0, secrets.token_hex(8), options) if kept is None else pickle.loads(kept)
+        self.birth: str = known.birth
+        self.options: StoreOptions = known.options
+        self._synchronous = (self.options.replicas or 1) > 1
         self.lost = ""
         self.is_used = kept is not None
-        self._epoch = before + 1
-        remember(self._key, f"{self._epoch} {birth}".encode())
+        self._epoch = known.epoch + 1
+        remember(self._key, pickle.dumps(known._replace(epoch=self._epoch)))
         if kept is None:
             self.journal = Journal(self._epoch, synchronous=self._synchronous)
-            self.controller = StoreController(release, Ledger(options.max_bytes), self.journal)
+            self.controller = StoreController(release, Ledger(self.options.max_bytes), self.journal)
         else:
             self._take_over()
         if self._synchronous:
@@ -207,8 +221,3 @@ class Leadership:
         return sorted(
             alive, key=lambda n: (n == self._node, self._hosts.found(MEMORY, n) is None, n)
         )
-
-
-def _parsed(kept: bytes) -> tuple[int, str]:
-    epoch, birth = kept.decode().split()
-    return int(epoch), birth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,14 +13,24 @@ from typing import Any
 from polystore.backend_registry import backend_class
 from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.seal import Sealed
+from polystore_ray.backend_options import options_on
 from polystore_ray.controller import StoreController
-from polystore_ray.envelope import Envelope, arrived, as_message, open_message, sealed_message
-from polystore_ray.host import BackendHost, class_to_bytes
+from polystore_ray.envelope import (
+    Envelope,
+    Message,
+    arrived,
+    as_message,
+    open_message,
+    sealed_message,
+)
+from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.ledger import Ledger
 from polystore_ray.messages import Items, Pin, Request, new_operation_id
+from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
+from polystore_ray.shipping import class_to_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
-from polystore_ray.transport import Task, Transport
+from polystore_ray.transport import BATCHES, Task, Transport, when_free
 from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import MemoryVolume
 
@@ -43,6 +54,7 @@ class LocalTransport(Transport):
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._hosts: dict[str, tuple[type, BackendHost]] = {}
+        self._this = Node(_NODE, (platform.node(), "localhost"))
         self._start()
 
     def _start(self) -> None:
@@ -125,14 +137,40 @@ class LocalTransport(Transport):
             yield _as_sent(function(*arguments))
 
     def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
+        self._check_name(node)
         cls = backend_class(key)
         with self._lock:
             cached = self._hosts.get(key)
             if cached is None or cached[0] is not cls:
-                cached = self._hosts[key] = (cls, BackendHost(key, class_to_bytes(cls)))
-        return _as_sent(cached[1].call(method, *_as_sent((arguments, options))))
+                made_with = options_on(self.options.backends, key, self._this)
+                most_calls = self.options.host_calls or MOST_CALLS
+                host = BackendHost(key, class_to_bytes(cls), made_with, most_calls)
+                former, cached = cached, (cls, host)
+                self._hosts[key] = cached
+                if former is not None:
+                    former[1].close()
+        host, message = cached[1], as_message((arguments, options))
+
+        def call() -> Any:
+            with host.admitted():
+                return _arrived(as_message(host.call(method, *_arrived(message))))
+
+        return when_free(call, self.timeout) if method in BATCHES else call()
+
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        self._check_name(node)
+        return options_on(self.options.backends, key, self._this).open()
+
+    def _check_name(self, node: str | None) -> None:
+        if node is not None:
+            node_called(node, [self._this])
 
     def shipped_classes(self) -> dict[str, bytes]:
         return {}
@@ -152,6 +190,7 @@ class LocalTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=time.monotonic() - start,
+            hosts_lost=0,
             nodes=(node,),
             **facts,
         )
@@ -171,7 +210,10 @@ class LocalTransport(Transport):
 
 def _as_sent(value: Any) -> Any:
     """Return `value` as it arrives at the other side of a call on a cluster."""
-    message = as_message(value)
+    return _arrived(as_message(value))
+
+
+def _arrived(message: Message) -> Any:
     return open_message(
         message if isinstance(message, bytes) else sealed_message(message[0].sealed)
     )

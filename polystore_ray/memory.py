@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from polystore.base import StorageBackend, backend_key, check_batch
-from polystore.exceptions import PathNotFoundError, StorageError, VersionConflictError
+from polystore.exceptions import (
+    PathNotFoundError,
+    StorageError,
+    VersionConflictError,
+    VFSTypeError,
+)
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
+from polystore.stacking import Rows, stack
+from polystore.transfers import Pairs
 from polystore_ray.errors import DataLostError
 from polystore_ray.lookup import look_up, texts_of
 from polystore_ray.messages import Found, InlineFullError, Items, Pin
 from polystore_ray.nearby import Nearby
+from polystore_ray.proxy import HostedBackend
 from polystore_ray.transport import Transport
 from polystore_ray.values import Sealing, array_bytes, opened
 
@@ -96,6 +104,10 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         with reporting(progress, len(texts), "loading") as step:
             step(len(texts))
         return values
+
+    def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
+        # All in one call: they are views of shared memory, of which a reader holds no copy.
+        yield from self.load_batch(paths)
 
     def _load(self, transport: Transport, paths: list[str]) -> tuple[list[Any], list[int]]:
         """Return values and their versions, taking from their fallbacks what was lost."""
@@ -233,6 +245,50 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             except VersionConflictError:
                 continue  # another save came first: apply this one to its result
             return
+
+    # What moves many values: it is done where they go to, or where they are
+
+    def copy_to(
+        self,
+        other: StorageBackend,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        other.copy_from(self, pairs, progress=progress, **options)
+
+    def stack_to(
+        self,
+        other: StorageBackend,
+        paths: Sequence[P],
+        path: P,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        texts = texts_of(paths)
+        if not texts:
+            raise VFSTypeError("there is nothing to stack", backend="memory")
+        other.check_resizable(path)
+
+        def fill(parts: Sequence[Rows], done: Callable[[Rows], None]) -> None:
+            found = self.locations([rows.paths[0] for rows in parts])
+            tasks = [
+                (nodes, self.save_rows_to, (other, rows))
+                for nodes, rows in zip(found, parts, strict=True)
+            ]
+            for rows, _ in zip(parts, self._connect().run(tasks, {}), strict=True):
+                done(rows)
+
+        # By tasks on several nodes, in which a relative path would be another.
+        where = other.portable(path) if isinstance(other, HostedBackend) else as_text(path)
+        stack(texts, where, self._like(texts[0]), other, fill, progress, **options)
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        return self._walk_beside_files(path, recursive)
 
     # The tree
 

@@ -10,6 +10,7 @@ __all__ = [
     "WHOLE",
     "Facts",
     "Found",
+    "HostEndedError",
     "InlineFullError",
     "Items",
     "NotPinnedError",
@@ -70,6 +71,10 @@ class Request(NamedTuple):
     operation: str
     arguments: tuple[Any, ...]
     id: str | None = None
+
+
+class HostEndedError(Exception):
+    """Signal that a host ends in order, and that the call was not executed: ask for the next."""
 
 
 class InlineFullError(Exception):

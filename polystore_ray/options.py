@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from polystore.exceptions import StorageResolutionError, VFSTypeError
+from polystore_ray.backend_options import BackendOptions
 
 __all__ = ["StoreOptions"]
 
@@ -27,12 +29,21 @@ class StoreOptions:
     too_few_nodes : {"error", "warn"}, optional
         Whether a save that finds fewer nodes fails, which is the default, or warns and goes on with
         as many as there are; others get their copies when they join.
+    backends : mapping, optional
+        The options of backends, by ``"backend"`` and ``"backend@node"``.
+    host_calls : int, optional
+        How many calls a host may have at a time, 256 by default.
+    read_cache : int, optional
+        Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
     """
 
     max_bytes: int | None = None
     pin_budget: float | None = None
     replicas: int | None = None
     too_few_nodes: Literal["error", "warn"] | None = None
+    backends: Mapping[str, BackendOptions] | None = None
+    host_calls: int | None = None
+    read_cache: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes <= 0:
@@ -42,6 +53,10 @@ class StoreOptions:
 
         if self.replicas is not None and self.replicas < 1:
             raise VFSTypeError(f"replicas is a number of nodes above 0, not {self.replicas!r}")
+        if self.host_calls is not None and self.host_calls < 1:
+            raise VFSTypeError(f"host_calls is a number of calls above 0, not {self.host_calls!r}")
+        if self.read_cache is not None and self.read_cache < 0:
+            raise VFSTypeError(f"read_cache is a number of bytes, not {self.read_cache!r}")
         if self.too_few_nodes not in (None, "error", "warn"):
             raise VFSTypeError(f"too_few_nodes is 'error' or 'warn', not {self.too_few_nodes!r}")
 
@@ -55,12 +70,27 @@ class StoreOptions:
         """
         if self is made_with or self == _ANY:
             return
+        self._check_backends(made_with.backends or {}, store)
         for field in fields(self):
+            if field.name == "backends":
+                continue
             wanted, made = getattr(self, field.name), getattr(made_with, field.name)
             if wanted is not None and wanted != made:
                 raise StorageResolutionError(
                     f"the store {store!r} exists and was made with {field.name}={made!r}, not "
                     f"{wanted!r}; leave the option out, use another name, or end it with shutdown()"
+                )
+
+    def _check_backends(self, made_with: Mapping[str, BackendOptions], store: str) -> None:
+        for key, wanted in (self.backends or {}).items():
+            differing = wanted.differ_from(made_with.get(key, BackendOptions()))
+            if differing:
+                # Not their values, which may be secrets.
+                raise StorageResolutionError(
+                    f"the store {store!r} exists and was made with another "
+                    f"{', '.join(differing)} for this backend; leave backends[{key!r}] out, use "
+                    f"another name, or end it with shutdown()",
+                    backend=key,
                 )
 
 

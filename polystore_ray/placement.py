@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from polystore_ray.errors import NodeNotFoundError
+from polystore_ray.node_names import Node
 
 __all__ = [
     "CONTROLLER",
@@ -15,8 +19,10 @@ __all__ = [
     "head_node",
     "host_name",
     "is_alive",
+    "known_nodes",
     "named_hosts",
     "near_node",
+    "needs_of",
     "nodes",
     "object_store_bytes",
     "store_namespace",
@@ -25,6 +31,7 @@ __all__ = [
 
 CONTROLLER = "controller"
 MEMORY = "memory"
+_ANOTHER = "~"
 
 
 def this_process() -> tuple[str, str]:
@@ -39,6 +46,23 @@ def this_process() -> tuple[str, str]:
 def nodes() -> list[dict[str, Any]]:
     """Return the nodes that are alive, as `ray.nodes` lists them."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def known_nodes() -> list[Node]:
+    """Return the nodes that are alive, by all that they can be called."""
+    return [
+        Node(
+            node["NodeID"],
+            tuple(
+                dict.fromkeys(
+                    node[name] for name in ("NodeManagerHostname", "NodeManagerAddress", "NodeName")
+                )
+            ),
+            node["Labels"],
+            node["Resources"],
+        )
+        for node in nodes()
+    ]
 
 
 def head_node() -> str | None:
@@ -64,16 +88,39 @@ def store_namespace(store: str, job: str | None) -> str:
     return f"polystore/{store}" if job is None else f"polystore/{store}/{job}"
 
 
-def host_name(key: str, node: str) -> str:
-    """Return the name of the actor that hosts a backend on a node."""
-    return f"{key}@{node}"
+def host_name(key: str, node: str, another: str = "") -> str:
+    """Return the name of the actor that hosts a backend on a node, or of another one beside it."""
+    return f"{key}{_ANOTHER}{another}@{node}" if another else f"{key}@{node}"
+
+
+def needs_of(key: str, node: str, needs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a backend needs as options of the actor that hosts it on a node.
+
+    Raises
+    ------
+    NodeNotFoundError
+        If the node has not what the backend needs, with those that have; Ray would let the actor
+        wait for ever.
+    """
+    known = known_nodes()
+    lacks = {this.id: this.lacks(needs) for this in known}
+    if lacks.get(node):
+        able = "; ".join(str(this) for this in known if not lacks[this.id])
+        raise NodeNotFoundError(
+            f"the backend needs {lacks[node]}, which node {node} has not; a key such as "
+            f"{key}@NODE names one that has it: {able or 'there is none'}",
+            backend=key,
+        )
+    # The node is chosen already, and Ray takes only one strategy.
+    return {name: value for name, value in needs.items() if name != "label_selector"}
 
 
 def named_hosts(namespace: str) -> dict[tuple[str, str], Any]:
     """Return the hosts of a store that Ray knows, by backend and node; some may be dying."""
     found: dict[tuple[str, str], Any] = {}
     for actor in ray.util.list_named_actors(all_namespaces=True):
-        key, at, node = actor["name"].rpartition("@")
+        name, at, node = actor["name"].rpartition("@")
+        key = name.partition(_ANOTHER)[0]
         if actor["namespace"] == namespace and at:
             with suppress(ValueError):  # it has ended since
                 found[key, node] = ray.get_actor(actor["name"], namespace)

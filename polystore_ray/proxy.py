@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from polystore.base import BackendBase, StorageBackend, accepts
+from polystore.base import BackendBase, DataSource, StorageBackend, accepts, check_collection
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
+from polystore.stacking import Rows
+from polystore.transfers import Pairs, naming_written
+from polystore_ray.handover import hand_over
+from polystore_ray.nearby import Nearby
 from polystore_ray.transport import Transport
 from polystore_ray.values import array_bytes
 
 __all__ = ["HostedBackend"]
 
+_ASKED_AT_ONCE = 1024  # paths
+
 
 class HostedBackend(StorageBackend):
-    """Run the operations of a backend in its host on the caller's node.
+    """Run the operations of a backend in its host on the caller's node, or on a named one.
 
     Every client of a node shares the one instance that lives there, in the node's own file
     system. Relative paths are made absolute with the caller's working directory. Large values
     pass through the object store; loaded arrays are read-only. The backend's own errors arrive
     as themselves.
 
-    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key.
+    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key; as ``["disk@node-2"]`` it
+    works on that node, whichever the caller's is.
 
     Raises
     ------
     HostLostError
         By every operation, if the host died during it; the next call has a new host.
+    HostBusyError
+        By every operation but those of batches, which wait, if the host has as many calls as it
+        may.
+    NodeNotFoundError
+        By every operation, if the named node is not in the cluster.
     CallTimeoutError, StoreUnavailableError
         By every operation, if no answer comes in time, or the store cannot be reached.
     """
 
-    def __init__(self, key: str, cls: type[BackendBase], connect: Callable[[], Transport]) -> None:
+    def __init__(
+        self,
+        key: str,
+        cls: type[BackendBase],
+        connect: Callable[[], Transport],
+        node: str | None = None,
+    ) -> None:
         self._key = key
         self.hosted_class = cls
         self._connect = connect
+        self._node = node
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._key!r})"
+        where = "" if self._node is None else f"@{self._node}"
+        return f"{type(self).__name__}({self._key + where!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as pickle and copy ask for
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{name!r} is no operation of the storage contract, and a host runs no other of "
+            f"{self.hosted_class.__name__}"
+        )
 
     def load(self, path: P, **options: Any) -> Any:
         return self._call("load", path, **options)
@@ -47,11 +76,18 @@ class HostedBackend(StorageBackend):
     def load_batch(
         self, paths: Sequence[P], *, progress: Progress = None, **options: Any
     ) -> list[Any]:
+        check_collection(paths, "paths", backend=self._key)
+        values: list[Any] = []
         with reporting(progress, len(paths), "loading") as step:
-            texts = [self.portable(path) for path in paths]
-            values: list[Any] = self._run("load_batch", texts, **options)
-            step(len(texts))
-        return values
+            texts = self._all_portable(paths)
+            while True:
+                # The host returns a piece of limited size, so that it never holds all of them.
+                asked = texts[len(values) : len(values) + _ASKED_AT_ONCE]
+                piece = self._run("load_batch", asked, **options)
+                values += piece
+                step(len(piece))
+                if len(values) >= len(texts) or not piece:
+                    return values
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
         self._run("save", data, self.portable(path), **self._parents(parents), **options)
@@ -66,9 +102,18 @@ class HostedBackend(StorageBackend):
         **options: Any,
     ) -> None:
         with reporting(progress, len(paths), "saving") as step:
-            texts = [self.portable(path) for path in paths]
+            texts = self._all_portable(paths)
             self._run("save_batch", list(values), texts, **self._parents(parents), **options)
             step(len(texts))
+
+    def append(self, values: Any, path: P, *, axis: int = 0, **options: Any) -> int:
+        return int(self._run("append", values, self.portable(path), axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
+        self._call("resize", path, tuple(shape), **options)
+
+    def check_resizable(self, path: P) -> None:
+        self._call("check_resizable", path)
 
     def exists(self, path: P) -> bool:
         return bool(self._call("exists", path))
@@ -118,6 +163,96 @@ class HostedBackend(StorageBackend):
     def move(self, source: P, destination: P) -> None:
         self._call("move", source, self.portable(destination))
 
+    # What moves many values: the host does it, and the caller sees none of them
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        directories, files, others = self._call("walk", path, recursive)
+        given = [[self._as_given(path, p) for p in found] for found in (directories, files, others)]
+        return given[0], given[1], given[2]
+
+    def copy_to(
+        self,
+        other: StorageBackend,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(other, HostedBackend | Nearby):
+            super().copy_to(other, pairs, progress=progress, **options)
+            return
+        sources = self._all_portable([source for source, _ in pairs])
+        targets = [target for _, target in pairs]
+        if isinstance(other, HostedBackend):
+            other, targets = other.placed(targets)
+        self._hand_over("copy_to", other, sources, targets, progress, options)
+
+    def copy_from(
+        self,
+        source: DataSource,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(source, Nearby):
+            super().copy_from(source, pairs, progress=progress, **options)
+            return
+        targets = self._all_portable([target for _, target in pairs])
+        options |= self._parents(options.pop("parents", False))
+        sources = [origin for origin, _ in pairs]
+        self._hand_over("copy_from", source, sources, targets, progress, options)
+
+    def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
+        if not isinstance(other, HostedBackend):
+            super().save_rows_to(other, rows)
+            return
+        sources = tuple(self._all_portable(rows.paths))
+        self._run("save_rows_to", other.placed()[0], replace(rows, paths=sources))
+
+    def stack_to(
+        self,
+        other: StorageBackend,
+        paths: Sequence[P],
+        path: P,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        where = other.portable(path) if isinstance(other, HostedBackend) else path
+        super().stack_to(other, paths, where, progress=progress, **options)
+
+    def _hand_over(
+        self,
+        method: str,
+        other: Any,
+        sources: list[str],
+        targets: list[str],
+        progress: Progress,
+        options: dict[str, Any],
+    ) -> None:
+        written: list[str] = []
+        pairs = list(zip(sources, targets, strict=True))
+        with (
+            naming_written(written, len(pairs)),
+            reporting(progress, len(pairs), "copying") as step,
+        ):
+
+            def done(part: Pairs) -> None:
+                written.extend(target for _, target in part)
+                step(len(part))
+
+            hand_over(lambda part: self._run(method, other, part, **options), pairs, done)
+
+    def placed(self, paths: Sequence[P] = ()) -> tuple[HostedBackend, list[str]]:
+        """Return this backend, and paths in it, as what they are here but on another node."""
+        node = self._node or self._connect().node
+        there = HostedBackend(self._key, self.hosted_class, self._connect, node)
+        return there, self._all_portable(paths)
+
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)
 
@@ -127,7 +262,7 @@ class HostedBackend(StorageBackend):
     def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
         transport = self._connect()
         with transport.measured(self._key, method):
-            result = transport.call_host(self._key, method, arguments, options)
+            result = transport.call_host(self._key, self._node, method, arguments, options)
         for moved in (arguments[0], result):
             values = moved if isinstance(moved, list) else [moved]
             transport.moved(self._key, method, array_bytes(values))
@@ -135,7 +270,11 @@ class HostedBackend(StorageBackend):
 
     def portable(self, path: P) -> str:
         """Return a path as it means the same in every process of the node."""
-        return self.hosted_class.portable_path(path)
+        return self._all_portable([path])[0]
+
+    def _all_portable(self, paths: Sequence[P]) -> list[str]:
+        options = self._connect().options_of(self._key, self._node)
+        return [self.hosted_class.portable_path(path, **options) for path in paths]
 
     def _as_given(self, path: P, result: str) -> str:
         """Return a path from the host as the caller would have seen it: relative to relative."""

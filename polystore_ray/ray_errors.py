@@ -97,7 +97,7 @@ def translated(
     for known in type(error).__mro__:
         if known in KNOWN:
             ours = KNOWN[known]
-            meaning = _MEANING[ours].format(timeout=timeout)
+            meaning = _MEANING[ours].format(timeout=round(timeout, 1))
             reason = str(error).strip().partition("\n")[0]
             made = ours(f"{meaning} ({type(error).__name__}: {reason})", path=path, backend=backend)
             if isinstance(made, HostLostError) and isinstance(error, ray_exceptions.RayActorError):

@@ -17,11 +17,12 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore_ray.host import class_from_bytes, class_to_bytes
+from polystore_ray.backend_options import options_of_backends, split_key
 from polystore_ray.local import LocalTransport
 from polystore_ray.memory import ClusterMemoryBackend
 from polystore_ray.options import StoreOptions
 from polystore_ray.proxy import HostedBackend
+from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport import Transport
 
@@ -39,9 +40,10 @@ _local_lock = threading.Lock()
 class RayBackendRegistry(Mapping[str, StorageBackend]):
     """A mapping from a backend's key to that backend, shared by every process of a Ray cluster.
 
-    It behaves as `polystore.BackendRegistry` does. Making one starts nothing; the first use of a
-    backend starts what it needs: Ray, where this process is not connected yet, the store's
-    controller, and a host for the backend on this node.
+    It behaves as `polystore.BackendRegistry` does, and a key may name a node: ``["disk"]`` is the
+    disk of the caller's node, ``["disk@node-2"]`` that of another (see `on`). Making one starts
+    nothing; the first use of a backend starts what it needs: Ray, where this process is not
+    connected yet, the store's controller, and a host for the backend on its node.
 
     A registry travels to tasks and actors as an argument or in a closure, and a
     ``RayBackendRegistry()`` that a task makes for itself is the same store. Classes of custom
@@ -71,6 +73,16 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         loss of any one process or node loses and undoes nothing that was acknowledged.
     too_few_nodes : {"error", "warn"}, default "error"
         What happens to a save when there are fewer nodes.
+    backends : mapping, optional
+        For some keys, what the constructor of the backend gets in every host, such as
+        ``{"disk": {"root": "/data"}}``; under a key ``"disk@node-2"``, what it gets on nodes of
+        that name beside it. Options that the constructor does not take are refused.
+    host_calls : int, default 256
+        How many calls one host may have at a time; a further one raises `HostBusyError`, and a
+        batch waits.
+    read_cache : int, optional
+        Bytes of loaded files that each host keeps for others to load, an eighth of its node's
+        object store by default; 0 for none. A file that was changed is read again.
 
     From ``max_bytes`` on these are a store's own: whoever uses it first decides, others leave them
     out or give the same.
@@ -102,6 +114,9 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         pin_budget: float | None = None,
         replicas: int | None = None,
         too_few_nodes: Literal["error", "warn"] | None = None,
+        backends: Mapping[Any, Mapping[str, Any]] | None = None,
+        host_calls: int | None = None,
+        read_cache: int | None = None,
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
@@ -114,7 +129,15 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         self._store = store
         self._lifetime = lifetime
         self._timeout = timeout
-        self._options = StoreOptions(max_bytes, pin_budget, replicas, too_few_nodes)
+        self._options = StoreOptions(
+            max_bytes,
+            pin_budget,
+            replicas,
+            too_few_nodes,
+            options_of_backends(backends),
+            host_calls,
+            read_cache,
+        )
         self._local = _local_by_default() if local is None else local
         self._shipped: dict[str, bytes] = {}
         self._proxies: dict[str, StorageBackend] = {}
@@ -124,17 +147,49 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         return f"{type(self).__name__}({self._store!r}, lifetime={self._lifetime!r}{mode})"
 
     def __getitem__(self, key: object) -> Any:
-        name = backend_key(key)
+        whole = backend_key(key)
+        name, node = split_key(whole)
         if name == "memory":
+            if node is not None:
+                raise UnsupportedOperationError(
+                    "the memory is one for all nodes, and is named without a node; its method "
+                    "`locations` tells where the bytes of its values are",
+                    backend=whole,
+                )
             return self._proxies.get(name) or self._proxies.setdefault(
                 name, ClusterMemoryBackend(self._connect, self)
             )
         cls = self._class(name)
-        proxy = self._proxies.get(name)
+        proxy = self._proxies.get(whole)
         # A class defined again under the same key (a notebook cell run twice) is a new one.
         if not isinstance(proxy, HostedBackend) or proxy.hosted_class is not cls:
-            proxy = self._proxies[name] = HostedBackend(name, cls, self._connect)
+            proxy = self._proxies[whole] = HostedBackend(name, cls, self._connect, node)
         return proxy
+
+    def on(self, node: str) -> Mapping[str, StorageBackend]:
+        """Return the backends of a node, whichever node the caller is on.
+
+        ``registry.on("node-2")["disk"]`` is ``registry["disk@node-2"]``. The node is looked for
+        when a backend is used.
+
+        Parameters
+        ----------
+        node : str
+            The node's id or at least 8 digits of it, its host name, its address, the name it was
+            started with, or one of its labels as ``key=value``. Case does not matter.
+
+        Raises
+        ------
+        NodeNotFoundError
+            By every operation of a backend, if the name fits no node, or several.
+
+        Examples
+        --------
+        >>> registry = RayBackendRegistry("placed", local=True)
+        >>> registry.on("local")["disk"]
+        HostedBackend('disk@local')
+        """
+        return _OnNode(self, node)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys((*backend_keys(), *self._shipped, *self._of_the_store())))
@@ -144,8 +199,10 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
 
     def __contains__(self, key: object) -> bool:
         try:
-            name = backend_key(key)
+            name, node = split_key(backend_key(key))
         except VFSTypeError:
+            return False
+        if node is not None and name == "memory":
             return False
         return name in backend_keys() or name in list(self)
 
@@ -209,13 +266,16 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             transport.shutdown()
 
     def _class(self, name: str) -> Any:
+        shipped = self._shipped.get(name)
         try:
-            return backend_class(name)
+            cls = backend_class(name)
         except BackendNotFoundError:
-            shipped = self._shipped.get(name) or self._of_the_store().get(name)
+            shipped = shipped or self._of_the_store().get(name)
             if shipped is None:
                 raise
             return class_from_bytes(shipped)
+        # Another registry may have brought a former version into this process.
+        return class_from_bytes(shipped) if shipped and is_newer(shipped, cls) else cls
 
     def _of_the_store(self) -> dict[str, bytes]:
         """Return the custom classes that other processes use in the store, if it has started."""
@@ -238,6 +298,32 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         from polystore_ray.connections import disconnect
 
         disconnect(transport)
+
+
+class _OnNode(Mapping[str, StorageBackend]):
+    """A registry's backends on one node; the memory is on all."""
+
+    def __init__(self, registry: RayBackendRegistry, node: str) -> None:
+        self._registry = registry
+        self._node = node
+
+    def __getitem__(self, key: object) -> Any:
+        return self._registry[f"{backend_key(key)}@{self._node}"]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._registry if key != "memory")
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return f"{backend_key(key)}@{self._node}" in self._registry
+        except VFSTypeError:
+            return False
+
+    def __repr__(self) -> str:
+        return f"{self._registry!r}.on({self._node!r})"
 
 
 def _local_by_default() -> bool:

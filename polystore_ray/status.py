@@ -26,6 +26,12 @@ class NodeStatus:
     spilled_bytes : int or None
         Bytes of objects of any owner that Ray has written to the node's disk, since it started;
         None where Ray does not tell (it needs grpcio, which ``ray[default]`` brings).
+    hosted_calls : int
+        Calls that the node's hosts of backends other than ``memory`` are carrying out.
+    cached, cached_bytes : int
+        Loaded files that these hosts keep for others to load, and their bytes.
+    cache_hits, cache_misses : int
+        How many whole loads were served from what was kept or being loaded, and how many read.
     """
 
     node: str
@@ -37,6 +43,11 @@ class NodeStatus:
     adopted: int
     adopted_bytes: int
     spilled_bytes: int | None
+    hosted_calls: int = 0
+    cached: int = 0
+    cached_bytes: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,8 @@ class StoreStatus:
         Objects that were lost with their node or volume; loading from them raises `DataLostError`.
     epoch : int
         How many controllers the store has had.
+    hosts_lost : int
+        Hosts that died under the present one.
     answered_in : float
         Seconds that the controller took to answer this question.
     calls : int
@@ -82,6 +95,7 @@ class StoreStatus:
     too_few_replicas: int
     lost: int
     epoch: int
+    hosts_lost: int
     answered_in: float
     calls: int
     nodes: tuple[NodeStatus, ...]

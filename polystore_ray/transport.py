@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from polystore.seal import Sealed
+from polystore_ray.errors import HostBusyError
 from polystore_ray.messages import Items, Pin
 from polystore_ray.options import StoreOptions
 from polystore_ray.status import StoreStatus
 
-__all__ = ["Task", "Transport"]
+__all__ = ["BATCHES", "Task", "Transport", "when_free"]
 
 Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
 """A function, its arguments, and the nodes that hold their bytes."""
+
+BATCHES = frozenset({"load_batch", "save_batch"})
+_LONGEST_PAUSE = 0.5  # seconds
+
+T = TypeVar("T")
+
+
+def when_free(call: Callable[[], T], timeout: float) -> T:
+    """Return the result of a call, which is made again while its host is busy."""
+    deadline, pause = time.monotonic() + timeout, 0.01
+    while True:
+        try:
+            return call()
+        except HostBusyError:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class Transport(ABC):
@@ -104,9 +124,28 @@ class Transport(ABC):
 
     @abstractmethod
     def call_host(
-        self, key: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
-        """Run a method of the backend `key` in its host on this node and return its result."""
+        """Run a method of the backend `key` in its host on a node and return its result.
+
+        The node is this one, unless another is named.
+
+        Raises
+        ------
+        NodeNotFoundError
+            If the name fits no node, or several.
+        HostBusyError
+            If the host has as many calls as it may; a batch waits for its turn first.
+        """
+
+    @abstractmethod
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        """Return what the backend `key` is made with on a node; errors as of `call_host`."""
 
     @abstractmethod
     def shipped_classes(self) -> dict[str, bytes]:

@@ -27,9 +27,11 @@ from polystore.remote.store import UnpublishedArray
 from polystore.zarr_arrays import DOTTED, GROUP, METADATA, SLASHED, ArrayOptions, is_chunk
 
 __all__ = [
+    "as_new",
     "clear",
     "copy_array",
     "copy_group",
+    "is_same",
     "put_array",
     "put_file",
     "remove_group",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+_MARK = 64  # characters
 
 
 def put_array(
@@ -79,7 +83,7 @@ def put_array(
         store.stop()
         _take_back(objects, key, store.written, claim)
         raise
-    metadata = _as_new(store.metadata["zarr.json"])
+    metadata = as_new(store.metadata["zarr.json"])
     new = replaced.kind != "array"
     _publish(objects, key, "zarr.json", metadata, store.written, claim, new=new)
     _tidy(objects, key, old - {"zarr.json"})
@@ -145,7 +149,7 @@ def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, cla
         if unchanged:
             raise StorageWriteError("a chunk was deleted while it was copied")
         return False
-    metadata = _as_new(node.metadata or b"")
+    metadata = as_new(node.metadata or b"")
     _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
     return True
 
@@ -255,15 +259,23 @@ def _parsed(metadata: bytes | None) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _as_new(metadata: bytes) -> bytes:
+def as_new(metadata: bytes) -> bytes:
     """Return metadata with white space at the end that those of no other array have.
 
     By it a reader tells an array from the next one at its path, also if all else is the same. A
     field of its own would keep older versions of zarr from opening the array.
     """
     bits = int.from_bytes(os.urandom(8), "big")
-    mark = bytes(b" \t"[bits >> place & 1] for place in range(64))
+    mark = bytes(b" \t"[bits >> place & 1] for place in range(_MARK))
     return metadata.rstrip() + b"\n" + mark
+
+
+def is_same(metadata: bytes | None, others: bytes | None) -> bool:
+    """Tell whether metadata are those of one array, of which others may have grown meanwhile."""
+    if metadata is None or others is None:
+        return metadata is others
+    mark, other = (found[len(found.rstrip()) :] for found in (metadata, others))
+    return metadata == others or (mark == other and len(mark) > _MARK)
 
 
 def _delete(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ from polystore.os_errors import located
 from polystore.paths import NameFilter, P, as_text, file_order, join, split
 from polystore.progress import Progress
 from polystore.region import Region, as_index
+from polystore.remote.arrays import is_same
 from polystore.remote.batches import load_together
 from polystore.remote.nodes import Node, Nodes, below
 from polystore.remote.objects import RemoteObjects
@@ -199,7 +200,7 @@ class RemoteReading(BackendBase, DataSource):
         if node.kind == "file":
             return True
         metadata = self._objects.get(below(key, node.metadata_name))
-        return self._objects.wait(metadata) == node.metadata
+        return is_same(self._objects.wait(metadata), node.metadata)
 
     def _load(self, key: str, node: Node, region: Region | None) -> Any:
         if node.kind == "array":

@@ -17,6 +17,7 @@ This package needs pytest.
 from polystore.testing.batches import AtomicBatches, Batches
 from polystore.testing.concurrency import AtomicMoves, Concurrency
 from polystore.testing.directories import Directories
+from polystore.testing.growing import Growing
 from polystore.testing.kit import BackendKit
 from polystore.testing.links import Links
 from polystore.testing.objects import Objects
@@ -40,6 +41,7 @@ __all__ = [
     "Described",
     "Directories",
     "FileAccess",
+    "Growing",
     "Links",
     "Objects",
     "RawAccess",

@@ -49,8 +49,9 @@ class Row:
 class Table:
     """The rows of one benchmark, shown as they come and written down at the end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, rounds: int = ROUNDS) -> None:
         self.name = name
+        self.rounds = rounds
         self.rows: list[Row] = []
 
     def add(self, work: str, took: float, beside: str, of: float, reach: str = "") -> None:
@@ -71,7 +72,7 @@ class Table:
         """Write the table, and the conditions under which it came about, beside the docs."""
         RESULTS.mkdir(exist_ok=True)
         _write_csv(self.name, [field.name for field in fields(Row)], map(astuple, self.rows))
-        _write_csv(f"{self.name}-conditions", ["what", "value"], _conditions())
+        _write_csv(f"{self.name}-conditions", ["what", "value"], _conditions(self.rounds))
 
 
 def _write_csv(name: str, header: list[str], rows: Iterable[Iterable[str]]) -> None:
@@ -79,7 +80,7 @@ def _write_csv(name: str, header: list[str], rows: Iterable[Iterable[str]]) -> N
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def _conditions() -> list[tuple[str, str]]:
+def _conditions(rounds: int) -> list[tuple[str, str]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "ray", "zarr"))
@@ -90,7 +91,7 @@ def _conditions() -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         ("packages", packages),
         ("load at the end", f"{load:.1f}"),
-        ("each figure", f"the median of {ROUNDS}, measured in turn with what it is compared to"),
+        ("each figure", f"the median of {rounds}, measured in turn with what it is compared to"),
     ]
 
 

@@ -34,8 +34,8 @@ class Nodes:
         self.added: dict[str, Any] = {}
         self.one, self.two = self.add(), self.add()
 
-    def add(self) -> str:
-        node = self.cluster.add_node(**self.arguments)
+    def add(self, **more: Any) -> str:
+        node = self.cluster.add_node(**self.arguments, **more)
         self.cluster.wait_for_nodes()
         self.added[node.node_id] = node
         return str(node.node_id)

@@ -140,6 +140,9 @@ def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(
     [gone] = ray.get([ends.save.remote(registry, "/gone")])
     registry["memory"].save(1, "/small")
     kill(gone)
+    with pytest.raises(ray.exceptions.RayActorError):  # known to be dead, nobody gets its objects
+        while True:
+            ray.get(ends.__ray_ready__.remote(), timeout=30)
     kill_volume(registry, nodes.one)
     assert eventually(lambda: registry.status().lost == 1)
     assert registry["memory"].locations(["/kept"]) == [(nodes.one,)]

@@ -18,6 +18,7 @@ from polystore.testing import (
     Described,
     Directories,
     FileAccess,
+    Growing,
     Links,
     Objects,
     Readable,
@@ -75,7 +76,7 @@ class TestRootedDisk(All, VirtualPaths, Damage, Traces):
         return FileAccess(tmp_path)
 
 
-class TestZarr(TestDisk):
+class TestZarr(TestDisk, Growing):
     @pytest.fixture
     def backend(self) -> Any:
         return ZarrBackend()
@@ -85,7 +86,7 @@ class TestZarr(TestDisk):
         return ZarrAccess(tmp_path, str(tmp_path))
 
 
-class TestRootedZarr(TestRootedDisk):
+class TestRootedZarr(TestRootedDisk, Growing):
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Any:
         return ZarrBackend(tmp_path)

@@ -14,6 +14,7 @@ from polystore.testing import (
     Concurrency,
     Described,
     Directories,
+    Growing,
     Readable,
     Regions,
     Transfers,
@@ -28,13 +29,13 @@ class All(Readable, Described, Writable, Directories, Batches, Regions, Transfer
     """What a tree in a store can do."""
 
 
-class TestRootedInMemory(All, VirtualPaths, Concurrency):
+class TestRootedInMemory(All, Growing, VirtualPaths, Concurrency):
     @pytest.fixture
     def backend(self) -> ZarrBackend:
         return ZarrBackend(f"memory://{uuid.uuid4().hex}/tree")
 
 
-class TestUnrootedInMemory(All):
+class TestUnrootedInMemory(All, Growing):
     deviations: ClassVar[dict[str, str]] = UNROOTED
 
     @pytest.fixture
@@ -46,7 +47,7 @@ class TestUnrootedInMemory(All):
         return str(backend.ensure_directory(f"memory://{uuid.uuid4().hex}/tree"))
 
 
-class TestRootedOnS3(All, VirtualPaths):
+class TestRootedOnS3(All, Growing, VirtualPaths):
     @pytest.fixture
     def backend(self) -> ZarrBackend:
         server = s3_server()

@@ -21,6 +21,7 @@ from polystore.testing import (
     Described,
     Directories,
     FileAccess,
+    Growing,
     Links,
     Objects,
     Readable,
@@ -123,7 +124,7 @@ class TestLocalDisk(Local, Disk, All, Damage, Traces):
     pass
 
 
-class TestLocalZarr(Local, Zarr, All, Damage, Traces):
+class TestLocalZarr(Local, Zarr, All, Growing, Damage, Traces):
     pass
 
 
@@ -151,7 +152,7 @@ class TestRayDisk(OnRay, Disk, All, Damage, Traces):
     pass
 
 
-class TestRayZarr(OnRay, Zarr, All, Damage, Traces):
+class TestRayZarr(OnRay, Zarr, All, Growing, Damage, Traces):
     pass
 
 

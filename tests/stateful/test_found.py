@@ -23,5 +23,6 @@ def test_nothing_goes_below_a_value(machine: Machine, operation: str) -> None:
     machine.save(1, ("a.npy",), overwrite=False, parents=False, between="/")
     for destination in (("a.npy", "b"), ("a.npy", "b", "c")):
         machine.transfer(("a.npy",), destination, operation)
-        machine.create_symlink(("a.npy",), destination, overwrite=False)
+        if machine.links:
+            machine.create_symlink(("a.npy",), destination, overwrite=False)
     machine.whole_trees_are_equal()

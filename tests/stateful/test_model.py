@@ -67,9 +67,9 @@ def outcome(call: Callable[[], Any]) -> tuple[Any, str]:
 class Machine(RuleBasedStateMachine):
     """Do the same to a backend and to the model, and compare what comes of it."""
 
-    def __init__(self, kind: str, done: Counter[str], *, links: bool = True) -> None:
+    def __init__(self, kind: str, done: Counter[str]) -> None:
         super().__init__()
-        self.kind, self.done, self.links = kind, done, links
+        self.kind, self.done, self.links = kind, done, kind not in LINKLESS
         self.steps = -1  # the tree is compared before the first one too
         self.opened = BACKENDS[kind]()
         self.backend, self.top = self.opened.__enter__()
@@ -261,8 +261,7 @@ def test_every_sequence_does_what_the_model_does(
     examples = max(60, settings().max_examples // 10)
     examples //= {"zarr on S3": 30, "zarr in memory://": 3}.get(kind, 1)  # a request takes time
     steps = settings().stateful_step_count // (3 if kind == "zarr on S3" else 1)
-    links = kind not in LINKLESS
-    machine: Any = lambda: Machine(kind, done, links=links)  # noqa: E731 - it wants a class
+    machine: Any = lambda: Machine(kind, done)  # noqa: E731 - it wants a class
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=steps)
     )

@@ -17,6 +17,7 @@ from polystore import (
     ReadOnlyBackend,
     StorageBackend,
     StorageError,
+    ZarrBackend,
 )
 from polystore.testing import FileAccess
 
@@ -183,3 +184,36 @@ class CannotBeWritten(ReadOnlyBackend):
 
     def list_dir(self, path: Any) -> list[str]:
         raise NotImplementedError
+
+
+class LosesRegions(ZarrBackend):
+    """Reads an array, changes a part of it, and writes it whole again."""
+
+    def save(self, data: Any, path: Any, *, region: Any = None, **options: Any) -> None:
+        if region is None:
+            super().save(data, path, **options)
+            return
+        whole = self.load(path)
+        whole[region] = data
+        time.sleep(10 * MOMENT)
+        super().save(whole, path, overwrite=True)
+
+
+class ShowsWhatWasCutOff(ZarrBackend):
+    """Changes nothing but the shape."""
+
+    def resize(self, path: Any, shape: Any, **options: Any) -> None:
+        super().resize(path, shape, **options)
+        if np.prod(shape) > 6:
+            super().save(7, path, region=-1)
+
+
+class AppendsWhereOthersDo(ZarrBackend):
+    """Asks where the end is, and then writes there."""
+
+    def append(self, values: Any, path: Any, *, axis: int = 0, **options: Any) -> int:
+        whole = self.load(path)
+        time.sleep(10 * MOMENT)
+        joined = np.append(whole, values, axis)
+        super().save(joined.astype(whole.dtype), path, overwrite=True)
+        return int(whole.shape[axis])

@@ -1,0 +1,117 @@
+"""Locks of a zarr array: one writer at a time of a shard, and one of the shape.
+
+The shards of an array share a fixed number of locks, so that a small array has few lock files and
+one with a million shards no more than that. Which lock is a shard's depends on its place alone,
+never on the shape, which others may change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import filelock
+import numpy as np
+
+from polystore.atomic import PREFIX, acquired
+from polystore.exceptions import FileLockError, FileLockTimeoutError
+
+__all__ = ["LOCKS", "LocalLocks", "Locks", "lock_of"]
+
+LOCKS = 64
+"""How many locks the shards of an array share."""
+
+_PATIENCE = 60.0  # seconds that a writer waits for others
+
+# Odd and far apart, so that the shards of a row, a column or a block have different locks.
+_STEPS = (1, 11, 37, 23, 53, 29)
+_POLLED_EVERY = 0.005  # seconds
+_LOOKED_AFTER_EVERY = 1.0  # seconds
+
+
+def lock_of(shards: Iterable[Iterable[int]]) -> list[int]:
+    """Return the numbers of the locks of some shards, sorted.
+
+    Parameters
+    ----------
+    shards : iterable of iterable of int
+        For each axis, the indices along it; the shards are those at every combination.
+
+    Examples
+    --------
+    >>> lock_of([[0], [3]]), lock_of([[0, 1], [3]])
+    ([3], [3, 14])
+    """
+    numbers = np.zeros(1, np.int64)
+    for place, indices in enumerate(list(shards)[::-1]):
+        steps = np.fromiter(indices, np.int64) * _STEPS[place % len(_STEPS)]
+        numbers = np.unique((numbers[:, None] + np.unique(steps % LOCKS)) % LOCKS)
+    return [int(number) for number in numbers]
+
+
+class Locks(ABC):
+    """The locks of one array. Who takes both takes that of the shape first."""
+
+    @abstractmethod
+    def shape(self) -> ExitStack:
+        """Hold the lock of the shape until the stack that is returned is closed."""
+
+    @abstractmethod
+    def shards(self, numbers: Iterable[int]) -> ExitStack:
+        """Hold the locks of these numbers, of `lock_of`, until the stack is closed."""
+
+    def all_shards(self) -> ExitStack:
+        """Hold the locks of all shards."""
+        return self.shards(range(LOCKS))
+
+
+class LocalLocks(Locks):
+    """Locks of the operating system on files in the array's directory.
+
+    They are those of the file system itself, so that they hold among threads, processes, and
+    nodes that share it; the system frees them when their holder dies. Copies leave the files out.
+
+    Parameters
+    ----------
+    directory : str
+        That of the array, held open by the caller.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def shape(self) -> ExitStack:
+        return self._held(["shape"])
+
+    def shards(self, numbers: Iterable[int]) -> ExitStack:
+        # In one order everywhere, so that no two wait for each other.
+        return self._held([f"{number:02}" for number in sorted(numbers)])
+
+    def _held(self, names: list[str]) -> ExitStack:
+        deadline = time.monotonic() + _PATIENCE
+        with ExitStack() as stack:
+            for name in names:
+                lock = self._acquired(f"{self._directory}/{PREFIX}~lock~{name}", deadline)
+                stack.callback(lock.release)
+            return stack.pop_all()
+
+    def _acquired(self, lock_file: str, deadline: float) -> filelock.BaseFileLock:
+        while True:
+            try:
+                return acquired(lock_file, _LOOKED_AFTER_EVERY, _POLLED_EVERY)
+            except FileLockError as error:
+                # File systems differ in what they say of a directory that is held and deleted.
+                missing = isinstance(error.__cause__, FileNotFoundError)
+                if missing or os.stat(self._directory).st_nlink == 0:
+                    gone = os.strerror(errno.ENOENT)
+                    raise FileNotFoundError(errno.ENOENT, gone, lock_file) from error
+                if not isinstance(error, FileLockTimeoutError):
+                    raise
+                if time.monotonic() > deadline:
+                    raise FileLockTimeoutError(
+                        f"other writers of the array did not end within {_PATIENCE:g} s"
+                    ) from error

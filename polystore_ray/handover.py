@@ -1,0 +1,100 @@
+"""Long work that a host does in parts: some at a time, each part taking about a moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
+
+__all__ = ["AT_ONCE", "hand_over"]
+
+T = TypeVar("T")
+
+AT_ONCE = 4
+"""Parts that a host works on at a time."""
+
+_MOST = 1024  # things in a part
+_SHORT, _LONG = 0.25, 1.0  # seconds
+
+
+def hand_over(
+    call: Callable[[Sequence[T]], object],
+    things: Sequence[T],
+    done: Callable[[Sequence[T]], object],
+) -> None:
+    """Call with parts of many things, in several threads, until all have been handed over.
+
+    A part grows as long as calls are short, so that many small things cost few calls, and shrinks
+    when they are long, so that none comes near a deadline. After an error nothing new is begun.
+
+    Parameters
+    ----------
+    call : callable
+        Does the work of a part.
+    things : sequence
+        All there is to do.
+    done : callable
+        Told each part that is done, one at a time.
+
+    Raises
+    ------
+    Exception
+        The first that `call` raised, once no call is under way any more.
+    """
+    parts = _Parts(things)
+    telling = threading.Lock()
+
+    def work() -> None:
+        while part := parts.take():
+            start = time.monotonic()
+            try:
+                call(part)
+            except BaseException:
+                parts.stop()
+                raise
+            parts.took(len(part), time.monotonic() - start)
+            with telling:
+                done(part)
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="polystore-handover") as pool:
+        workers = [pool.submit(work) for _ in range(min(AT_ONCE, len(things)))]
+        try:
+            wait(workers)
+        except BaseException:  # such as the user's interruption
+            parts.stop()
+            raise
+    for worker in workers:
+        worker.result()
+
+
+class _Parts(Generic[T]):
+    """What is still to be done."""
+
+    def __init__(self, things: Sequence[T]) -> None:
+        self._things = things
+        self._taken = 0
+        self._size = 1
+        self._lock = threading.Lock()
+
+    def take(self) -> Sequence[T]:
+        """Return the next part, empty when there is none."""
+        with self._lock:
+            # Towards the end smaller ones, so that all threads end at about the same time.
+            left = len(self._things) - self._taken
+            size = max(1, min(self._size, left // AT_ONCE))
+            part = self._things[self._taken : self._taken + size]
+            self._taken += len(part)
+            return part
+
+    def took(self, size: int, seconds: float) -> None:
+        with self._lock:
+            if seconds < _SHORT and size >= self._size:
+                self._size = min(2 * self._size, _MOST)
+            elif seconds > _LONG:
+                self._size = max(1, min(self._size, size) // 2)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._taken = len(self._things)

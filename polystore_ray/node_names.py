@@ -1,0 +1,106 @@
+"""Which node a name means: by id, host name, address, Ray's node name or a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from polystore_ray.errors import NodeNotFoundError
+
+__all__ = ["Node", "node_called"]
+
+_SHORTEST_PREFIX = 8  # digits of an id
+_OWN = "ray.io/"  # labels of Ray's own, which an error need not repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a node can be called.
+
+    Attributes
+    ----------
+    id : str
+        Its id.
+    names : tuple of str
+        Its host name, its address, and the name that it was started with.
+    labels : mapping
+        Its labels.
+    resources : mapping
+        What it offers to tasks and actors in all.
+    """
+
+    id: str
+    names: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether a name fits this node; case does not matter."""
+        wanted = name.lower()
+        label, is_label, value = wanted.partition("=")
+        if is_label:
+            return any(
+                (known.lower(), has.lower()) == (label, value) for known, has in self.labels.items()
+            )
+        return (
+            wanted == self.id
+            or (len(wanted) >= _SHORTEST_PREFIX and self.id.startswith(wanted))
+            or wanted in map(str.lower, self.names)
+        )
+
+    def lacks(self, needs: Mapping[str, Any]) -> str:
+        """Return what an actor with these options needs and this node has not, or ""."""
+        amounts = {"CPU": needs.get("num_cpus"), "GPU": needs.get("num_gpus")}
+        amounts |= needs.get("resources", {})
+        lacking = [
+            f"{amount:g} {name}"
+            for name, amount in amounts.items()
+            if amount and self.resources.get(name, 0) < amount
+        ]
+        lacking += [
+            f"the label {key}={wanted}"
+            for key, wanted in needs.get("label_selector", {}).items()
+            if not _selects(wanted, self.labels.get(key))
+        ]
+        return " and ".join(lacking)
+
+    def __str__(self) -> str:
+        labels = [f"{k}={v}" for k, v in self.labels.items() if not k.startswith(_OWN)]
+        return f"{self.id} ({', '.join(dict.fromkeys([*self.names, *labels]))})"
+
+
+def _selects(wanted: str, has: str | None) -> bool:
+    """Tell whether a label fits, as Ray writes it: ``a``, ``in(a, b)``, and ``!`` before both."""
+    text = wanted.removeprefix("!")
+    inside = text[3:-1] if text.startswith("in(") and text.endswith(")") else text
+    fits = has is not None and has in [value.strip() for value in inside.split(",")]
+    return fits != wanted.startswith("!")
+
+
+def node_called(name: str, nodes: Iterable[Node]) -> Node:
+    """Return the one node that a name fits.
+
+    Raises
+    ------
+    NodeNotFoundError
+        If it fits none, or several; it lists the nodes.
+    """
+    known = list(nodes)
+    found = [node for node in known if node.is_called(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NodeNotFoundError(
+            f"{name!r} fits several nodes, and one was to be named, by its id or 8 digits of it: "
+            f"{_listed(found)}"
+        )
+    raise NodeNotFoundError(
+        f"no node of the cluster is called {name!r}; a node is named by its id or at least "
+        f"{_SHORTEST_PREFIX} digits of it, its host name, its address, or a label key=value, and "
+        f"these are there: {_listed(known)}"
+    )
+
+
+def _listed(nodes: list[Node]) -> str:
+    return "; ".join(sorted(map(str, nodes)))

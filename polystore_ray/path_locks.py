@@ -1,0 +1,133 @@
+"""Locks of paths: what is written by one call of a host is not written by another meanwhile."""
+
+from __future__ import annotations
+
+import posixpath
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+__all__ = ["Claim", "PathLocks", "claims_of"]
+
+_REGION, _SOURCE = "region", "source"
+
+
+class Claim(NamedTuple):
+    """What a call does to a path.
+
+    Attributes
+    ----------
+    path : str
+        The path.
+    tree : bool
+        Whether it concerns all that lies below too.
+    beside : str
+        What may be done at the same time: claims of one such word go beside each other, such as
+        the sources of two copies; "" goes beside nothing.
+    """
+
+    path: str
+    tree: bool = False
+    beside: str = ""
+
+    def conflicts(self, other: Claim) -> bool:
+        """Tell whether two calls that claim these must not run at the same time."""
+        if self.beside and self.beside == other.beside:
+            return False
+        return (
+            self.path == other.path
+            or (self.tree and _lies_in(other.path, self.path))
+            or (other.tree and _lies_in(self.path, other.path))
+        )
+
+
+def claims_of(
+    method: str, arguments: Sequence[Any], options: Mapping[str, Any], *, regions_together: bool
+) -> list[Claim]:
+    """Return what a call of a method of the contract claims: nothing, if it only reads.
+
+    Parameters
+    ----------
+    method, arguments, options
+        The call.
+    regions_together : bool
+        Whether the backend itself takes care of several regions that are written at once.
+    """
+    match method:
+        case "save":
+            together = regions_together and options.get("region") is not None
+            return [Claim(arguments[1], beside=_REGION if together else "")]
+        case "append" | "resize":
+            path = arguments[1 if method == "append" else 0]
+            return [Claim(path, beside=_REGION if regions_together else "")]
+        case "save_batch":
+            return [Claim(path) for path in arguments[1]]
+        case "copy_from":
+            return [Claim(target) for _, target in arguments[1]]
+        case "create_symlink":
+            return [Claim(arguments[1])]
+        case "delete" | "ensure_directory":
+            return [Claim(arguments[0])]
+        case "delete_all":
+            return [Claim(arguments[0], tree=True)]
+        case "copy":
+            source, destination = arguments
+            return [Claim(source, tree=True, beside=_SOURCE), Claim(destination, tree=True)]
+        case "move":
+            return [Claim(path, tree=True) for path in arguments]
+        case _:
+            return []
+
+
+class PathLocks:
+    """Let calls that claim the same paths run one after another, in the order in which they came.
+
+    All claims of a call are granted at once, so that no two calls wait for each other. Paths are
+    compared as they are written: two links to one file are two paths.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._claimed: list[list[Claim]] = []  # granted or waiting, as they came
+
+    @contextmanager
+    def claimed(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """Hold claims during a block, once those that came before and conflict are gone."""
+        if not claims:
+            yield
+            return
+        mine = [claim._replace(path=_normal(claim.path)) for claim in claims]
+        with self._changed:
+            self._claimed.append(mine)
+            self._changed.wait_for(lambda: not self._has_to_wait(mine))
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._claimed = [claims for claims in self._claimed if claims is not mine]
+                self._changed.notify_all()
+
+    def _has_to_wait(self, mine: list[Claim]) -> bool:
+        for earlier in self._claimed:
+            if earlier is mine:
+                return False
+            if _conflict(earlier, mine):
+                return True
+        return False
+
+
+def _conflict(one: list[Claim], other: list[Claim]) -> bool:
+    if len(one) > 1 and len(other) > 1 and not any(claim.tree for claim in (*one, *other)):
+        # Two batches, which may be long.
+        paths = {claim.path for claim in one}
+        other = [claim for claim in other if claim.path in paths]
+    return any(claim.conflicts(theirs) for claim in one for theirs in other)
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath(path).replace("//", "/", 1)
+
+
+def _lies_in(path: str, top: str) -> bool:
+    return path.startswith(top.rstrip("/") + "/")

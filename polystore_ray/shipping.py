@@ -1,0 +1,175 @@
+"""Shipping: how the class of a backend gets into processes that did not define it."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import cloudpickle
+
+from polystore.base import register_backend
+from polystore.exceptions import StorageResolutionError, portable
+from polystore_ray.fingerprint import fingerprint_of
+
+__all__ = [
+    "CarriedError",
+    "Shipped",
+    "carried",
+    "class_from_bytes",
+    "class_to_bytes",
+    "is_newer",
+    "opened",
+]
+
+_OURS = frozenset({"polystore", "polystore_ray"})  # installed on every node
+
+
+class Shipped(NamedTuple):
+    """A class on its way; it can be read without the code that it brings.
+
+    Attributes
+    ----------
+    code : bytes
+        The class: by reference where that can be, else whole.
+    whole : bytes
+        The whole class, for processes that cannot import it; empty where `code` is that, and
+        where it cannot be had.
+    why_not : str
+        Why it cannot be had.
+    fingerprint : str
+        What differs when the code does.
+    since : float
+        When it was sent first, by the clock of the process that defined it.
+    needs : dict
+        What its hosts need, as options of an actor.
+    """
+
+    code: bytes
+    whole: bytes
+    why_not: str
+    fingerprint: str
+    since: float
+    needs: dict[str, Any]
+
+
+# A class travels on as it came: pickled again it would be another.
+_sent: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+_sending = threading.RLock()
+
+
+def class_to_bytes(cls: Any) -> bytes:
+    """Return a backend's class for another process, which `class_from_bytes` takes there."""
+    with _sending:
+        shipped = _sent.get(cls)
+        if shipped is None:
+            shipped = _sent[cls] = pickle.dumps(_shipped(cls), protocol=5)
+        return shipped
+
+
+def opened(shipped: bytes) -> Shipped:
+    """Return what `class_to_bytes` made, without running any code of a user."""
+    found: Shipped = pickle.loads(shipped)
+    return found
+
+
+def class_from_bytes(shipped: bytes) -> Any:
+    """Return the class that `class_to_bytes` shipped, registered in this process.
+
+    Raises
+    ------
+    StorageResolutionError
+        If this process has not the code of the class, and it could not travel.
+    """
+    cls = _class(opened(shipped))
+    register_backend(cls)
+    with _sending:
+        _sent[cls] = shipped
+    return cls
+
+
+def is_newer(shipped: bytes, cls: Any) -> bool:
+    """Tell whether a class that was shipped is a later version of one that came here earlier."""
+    with _sending:
+        known = _sent.get(cls)
+    if known is None or known == shipped:
+        return False
+    one, other = opened(shipped), opened(known)
+    return one.fingerprint != other.fingerprint and one.since > other.since
+
+
+def _shipped(cls: Any) -> Shipped:
+    package = cls.__module__.partition(".")[0]
+    code, now, needs = cloudpickle.dumps(cls), time.time(), dict(cls._host_options)
+    if package in _OURS:
+        return Shipped(code, b"", "", "", now, needs)
+    whole, why_not = b"", ""
+    try:
+        with _pickled_by_value(package):
+            whole = cloudpickle.dumps(cls)
+    except Exception as error:  # noqa: BLE001 - pickling runs foreign code, and need not succeed
+        why_not = f"{type(error).__name__}: {error}"
+    return Shipped(code, b"" if whole == code else whole, why_not, fingerprint_of(cls), now, needs)
+
+
+class CarriedError(Exception):
+    """Carry an error whose class came here whole: Ray would make another class of it."""
+
+    def __init__(self, pickled: bytes, text: str) -> None:
+        super().__init__(pickled, text)
+
+    def open(self) -> BaseException:
+        """Return the error, of the class that the process which shipped it knows."""
+        pickled, text = self.args
+        error: BaseException = pickle.loads(pickled)
+        error.add_note(f"raised in another process:\n{text}")
+        return error
+
+
+def carried(error: BaseException) -> BaseException:
+    """Return an error as it can be raised in a host, so that it arrives as itself."""
+    cls = type(error)
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    sendable = portable(error)
+    if found is cls or sendable is not error:
+        return sendable
+    return CarriedError(cloudpickle.dumps(error), "".join(traceback.format_exception(error)))
+
+
+@contextmanager
+def _pickled_by_value(package: str) -> Iterator[None]:
+    module = sys.modules.get(package)
+    if module is None or package in cloudpickle.list_registry_pickle_by_value():
+        yield  # it has no module, or is so already
+        return
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _class(shipped: Shipped) -> Any:
+    why_not = shipped.why_not
+    try:
+        return pickle.loads(shipped.code)
+    except (ImportError, AttributeError) as error:
+        if shipped.whole:
+            try:
+                return pickle.loads(shipped.whole)
+            except (ImportError, AttributeError) as missing:
+                why_not = f"a part of it went by name, {missing}"
+        raise StorageResolutionError(
+            f"the code of the backend is not in this process ({type(error).__name__}: {error}), "
+            f"and its class could not travel whole ({why_not or 'all of it went by name'}); "
+            f"install its package on every node, or name it in the runtime_env of the job that "
+            f"makes the store"
+        ) from error

@@ -1,0 +1,44 @@
+"""Run chaos: ``python -m polystore_ray.testing --seconds 60 --seed 1``.
+
+It ends with status 1 if anything was lost, undone, torn, out of order, late or left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from polystore_ray.testing.chaos import Chaos
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run chaos, print what it did and found, and return 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m polystore_ray.testing")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--report", type=Path, help="a file to write the report to")
+    chosen = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", ResourceWarning)  # of Ray's own cluster utilities
+    with tempfile.TemporaryDirectory(prefix="polystore-chaos-") as folder:
+        chaos = Chaos(Path(folder), chosen.seed, chosen.nodes, chosen.clients)
+        try:
+            report = chaos.run(chosen.seconds)
+        finally:
+            chaos.close()
+    found = (
+        f"seed {chosen.seed}, {chosen.seconds:g} s, "
+        f"{chosen.nodes} nodes, {chosen.clients} clients\n{report}\n"
+    )
+    sys.stdout.write(found)
+    if chosen.report is not None:
+        chosen.report.write_text(found, encoding="utf-8")
+    return 1 if report.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,312 @@
+"""Chaos: clients use a store with replicas while it is broken on purpose; then all is checked."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from polystore.exceptions import StorageError
+from polystore_ray import RayBackendRegistry
+from polystore_ray.placement import store_namespace
+from polystore_ray.testing import faults
+from polystore_ray.testing.clients import DEADLINE, TURNED_EVERY, Client
+from polystore_ray.testing.history import directory, histories
+from polystore_ray.testing.linearizability import UNKNOWN, explain
+from polystore_ray.testing.nodes import MIB, Nodes
+
+__all__ = ["Chaos", "Report"]
+
+_HOG = 5 * 2**30  # bytes, beyond what the memory monitor allows
+
+
+@dataclass
+class Report:
+    """What a run did, and what was wrong.
+
+    Attributes
+    ----------
+    operations, unknown : int
+        Operations of clients, and those of which nobody knows whether they happened.
+    faults : Counter
+        How often each fault was made.
+    directories : int
+        Histories that were checked.
+    violations : list of str
+        What must not be.
+    """
+
+    operations: int = 0
+    unknown: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    directories: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        made = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
+        found = "\n".join(self.violations) or "nothing lost, undone, torn, late or left over"
+        return (
+            f"{self.operations} operations, {self.unknown} of unknown outcome\n"
+            f"{self.faults.total()} faults: {made}\n"
+            f"{self.directories} histories of directories checked for linearizability\n{found}"
+        )
+
+
+class Chaos:
+    """A cluster on this machine, a store with two replicas, its clients, and their misfortunes.
+
+    What is promised is that one fault at a time loses nothing, so that the next one waits until
+    the store has noticed the last and has all its replicas again.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where histories are written.
+    seed : int
+        What decides who does what, and what breaks when.
+    nodes, clients : int
+        How many.
+    patience : float, default 90
+        Seconds in which the store has to heal after each fault.
+    """
+
+    def __init__(
+        self, folder: Path, seed: int, nodes: int = 3, clients: int = 8, patience: float = 90.0
+    ) -> None:
+        self._patience = patience
+        self.report = Report()
+        self._folder = folder
+        self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
+        self._seed = seed
+        self._nodes = Nodes(nodes)
+        self.registry = RayBackendRegistry("chaos", timeout=DEADLINE, replicas=2)
+        self.registry["memory"].ensure_directory("/")
+        job = ray.get_runtime_context().get_job_id()
+        self.victims = faults.Victims(store_namespace("chaos", job))
+        self._begin = time.monotonic()
+        self._count = clients
+        self._clients: dict[int, tuple[str, Any, Any]] = {}  # by slot: node, actor, its run
+        self._made = 0
+        self._until = 0.0
+
+    def close(self) -> None:
+        """End the cluster."""
+        self._nodes.close()
+
+    # The run
+
+    def run(self, seconds: float, kinds: Iterable[str] = ()) -> Report:
+        """Break the store for a while, then check what its clients saw.
+
+        Parameters
+        ----------
+        seconds : float
+            How long.
+        kinds : iterable of str, optional
+            The faults to make; by default all there are.
+        """
+        self._until = time.monotonic() + seconds
+        for slot in range(self._count):
+            self._start_client(slot)
+        ray.get([actor.pid.remote() for _, actor, _ in self._clients.values()], timeout=120)
+        known = self._kinds()
+        chosen = list(kinds) or list(known)
+        # The first faults come all, in some order; then chance decides.
+        order = self._random.sample(chosen, len(chosen))
+        while time.monotonic() < self._until:
+            time.sleep(self._random.uniform(0.5, 3.0))
+            name = order.pop() if order else self._random.choice(chosen)
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}\n")
+            known[name]()
+            self.report.faults[name] += 1
+            self._wait_until_healed()
+        for _, _, task in self._clients.values():
+            with suppress(ray.exceptions.RayError):
+                ray.get(task, timeout=3 * DEADLINE)
+        self._look_at_the_end()
+        self._check()
+        self._end_store()
+        return self.report
+
+    def _kinds(self) -> dict[str, Callable[[], None]]:
+        controller = self.victims.controller
+        return {
+            "controller killed": lambda: faults.kill(faults.process_of(controller())),
+            "volume killed": self._kill_volume,
+            "client killed": self._kill_client,
+            "node lost": self._lose_node,
+            "controller paused": lambda: self._pause(controller()),
+            "volume paused": lambda: self._pause(self._volume()),
+            "client with a bad network": lambda: self._worsen(self._some_client(), cut=False),
+            "controller with a bad network": lambda: self._worsen(controller(), cut=False),
+            "controller cut off": lambda: self._worsen(controller(), cut=True),
+            "volume cut off": lambda: self._worsen(self._volume(), cut=True),
+            "object store filled": self._fill,
+            "memory monitor fired": self._use_up_memory,
+        }
+
+    # Faults
+
+    def _kill_volume(self) -> None:
+        before = self._lost_hosts()
+        faults.kill(faults.process_of(self._volume()))
+        self._wait_until_noticed(before)
+
+    def _lose_node(self) -> None:
+        before = self._lost_hosts()
+        lost = self._nodes.lose_one(self._random)
+        for slot, (where, _, _) in list(self._clients.items()):
+            if where == lost:
+                self._start_client(slot)
+        self._wait_until_noticed(before)
+
+    def _kill_client(self) -> None:
+        slot = self._random.choice(sorted(self._clients))
+        _, actor, _ = self._clients[slot]
+        faults.kill(faults.process_of(actor))
+        self._start_client(slot)
+
+    def _pause(self, actor: Any) -> None:
+        seconds = self._random.uniform(0.5, 4.0)
+        faults.pause(faults.process_of(actor), seconds)
+        time.sleep(seconds)
+
+    def _worsen(self, actor: Any, *, cut: bool) -> None:
+        seconds = self._random.uniform(1.0, 4.0)
+        faults.worsen(actor, self._random.randrange(2**32), seconds, cut=cut)
+        time.sleep(seconds)
+
+    def _fill(self) -> None:
+        node = self._random.choice(list(self._nodes))
+        with suppress(ray.exceptions.RayError):
+            ray.get(_on(node, _take_room).remote(90 * MIB, 3.0), timeout=60)
+
+    def _use_up_memory(self) -> None:
+        before = self._lost_hosts()
+        volume = faults.process_of(self.victims.volume(self._nodes.watched))
+        try:
+            ray.get(_on(self._nodes.watched, _take_memory).remote(_HOG), timeout=120)
+        except ray.exceptions.OutOfMemoryError:
+            self._replace_dead_clients()
+        else:
+            self.report.violations.append("the memory monitor did not fire: nothing was tried")
+        if not faults.is_alive(volume):
+            self._wait_until_noticed(before)
+
+    def _volume(self) -> Any:
+        return self._random.choice(self.victims.volumes())
+
+    def _some_client(self) -> Any:
+        return self._random.choice([actor for _, actor, _ in self._clients.values()])
+
+    # The store
+
+    def _lost_hosts(self) -> tuple[int, int]:
+        status = self.registry.status()
+        return status.epoch, status.hosts_lost
+
+    def _wait_until_noticed(self, before: tuple[int, int]) -> None:
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            with suppress(StorageError):
+                if self._lost_hosts() > before:
+                    return
+            time.sleep(0.1)
+
+    def _wait_until_healed(self) -> None:
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            with suppress(StorageError):
+                if self.registry.status().too_few_replicas == 0 and self._nodes.are_alive():
+                    return
+            time.sleep(0.1)
+        self.report.violations.append(f"not healed within {self._patience:.0f} s")
+
+    def _start_client(self, slot: int) -> None:
+        self._made += 1
+        node = self._random.choice(list(self._nodes))
+        actor = _on(node, Client, max_concurrency=2).remote(
+            self.registry,
+            str(self._folder),
+            f"client{self._made}",
+            self._seed * 1000 + self._made,
+            self._begin,
+        )
+        self._clients[slot] = (node, actor, actor.run.remote(self._until))
+
+    def _replace_dead_clients(self) -> None:
+        for slot, (_, actor, _) in list(self._clients.items()):
+            try:
+                ray.get(actor.pid.remote(), timeout=30)
+            except ray.exceptions.RayActorError:
+                self._start_client(slot)
+
+    # What is checked
+
+    def _look_at_the_end(self) -> None:
+        last = int((time.monotonic() - self._begin) / TURNED_EVERY)
+        self._until = 0.0
+        self._start_client(-1)
+        _, actor, _ = self._clients[-1]
+        ray.get(actor.look_at.remote([f"/{number}" for number in range(last + 1)]), timeout=600)
+
+    def _check(self) -> None:
+        for file in sorted(self._folder.glob("*.violations")):
+            self.report.violations += file.read_text(encoding="utf-8").splitlines()
+        for where, operations in sorted(histories(self._folder).items()):
+            self.report.directories += 1
+            self.report.operations += len(operations)
+            self.report.unknown += sum(o.outcome == UNKNOWN for o in operations)
+            found = explain(operations, directory, frozenset())
+            if found:
+                self.report.violations.append(f"no order explains {where}:\n{found}")
+
+    def _end_store(self) -> None:
+        for _, actor, _ in self._clients.values():
+            ray.kill(actor)
+        self.registry.shutdown()
+        deadline = time.monotonic() + 60
+        while True:
+            used = ray.cluster_resources()["object_store_memory"]
+            used -= ray.available_resources().get("object_store_memory", 0)
+            left = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+            if not left and not used:
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        self.report.violations.append(f"left over: actors {left}, {used:.0f} bytes of objects")
+
+
+def _on(node: str, what: Any, **options: Any) -> Any:
+    """Return a task or an actor class for Ray, bound to a node."""
+    made: Any = ray.remote(num_cpus=0)(what)
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    if not isinstance(what, type):
+        options["max_retries"] = 0
+    return made.options(scheduling_strategy=where, **options)
+
+
+def _take_room(nbytes: int, seconds: float) -> None:
+    kept = [ray.put(np.ones(MIB, np.uint8)) for _ in range(nbytes // MIB)]
+    time.sleep(seconds)
+    kept.clear()
+
+
+def _take_memory(nbytes: int) -> None:
+    kept = []
+    for _ in range(nbytes // (64 * MIB)):
+        kept.append(np.ones(64 * MIB, np.uint8))
+        time.sleep(0.02)
+    time.sleep(5.0)
+    kept.clear()

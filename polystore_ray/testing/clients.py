@@ -1,0 +1,141 @@
+"""Clients of a store under chaos: they use it at random, and write down what they see."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polystore.exceptions import PathExistsError, PathNotFoundError, StorageError
+from polystore_ray import DataLostError, RayBackendRegistry
+from polystore_ray.testing.history import Recorder
+
+__all__ = ["DEADLINE", "TURNED_EVERY", "Client"]
+
+DEADLINE = 20.0
+"""Seconds that an operation may take, by the registry's timeout."""
+
+TURNED_EVERY = 4.0
+"""Seconds after which all clients go to a new directory, so that histories stay short."""
+
+_SLACK = 15.0  # for a machine that does everything at once
+_NAMES = ["a", "b", "c", "d", "e"]
+_LARGE = 20_000  # values, which are beyond what travels inside a call
+# As often as they stand here.
+_KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5 + ["delete", "list", "move", "replace_all"]
+
+
+class Client:
+    """A client of the store, in a process of its own.
+
+    Parameters
+    ----------
+    registry : RayBackendRegistry
+        The store.
+    folder : str
+        Where it writes what it did, and what must not be.
+    name : str
+        Its own.
+    seed : int
+        What decides over what it does.
+    begin : float
+        The moment of the machine's clock at which all began.
+    """
+
+    def __init__(
+        self, registry: RayBackendRegistry, folder: str, name: str, seed: int, begin: float
+    ) -> None:
+        self._memory = registry["memory"]
+        self._folder = Path(folder)
+        self._recorder = Recorder(self._folder / f"{name}.history", name)
+        self._violations = (self._folder / f"{name}.violations").open("a", encoding="utf-8")
+        self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
+        self._begin = begin
+        self._number = seed * 1_000_000
+
+    def pid(self) -> int:
+        """Return the id of this process."""
+        return os.getpid()
+
+    def run(self, until: float) -> None:
+        """Use the store until a moment of the machine's clock."""
+        while time.monotonic() < until:
+            where = f"/{int((time.monotonic() - self._begin) / TURNED_EVERY)}"
+            name, argument, call = self._choice(where)
+            self._do(where, name, argument, call)
+
+    def look_at(self, directories: list[str]) -> None:
+        """Read everything once more, when all is over."""
+        for where in directories:
+            self._do(where, "list", None, partial(self._list, where))
+            for name in _NAMES:
+                self._do(where, "load", name, partial(self._load, where, name))
+
+    def _choice(self, where: str) -> tuple[str, Any, Callable[[], Any]]:
+        """Return an operation, its argument, and what carries it out."""
+        memory, name, other = self._memory, *self._random.sample(_NAMES, 2)
+        self._number += 1
+        number = self._number
+        path = f"{where}/{name}"
+        kind = self._random.choice(_KINDS)
+        if kind == "save":
+            call = partial(memory.save, _value(number), path, parents=True)
+            return kind, [name, number], call
+        if kind == "replace":
+            call = partial(memory.save, _value(number), path, overwrite=True, parents=True)
+            return kind, [name, number], call
+        if kind == "replace_all":
+            values = [_value(number), _value(number)]
+            paths = [path, f"{where}/{other}"]
+            call = partial(memory.save_batch, values, paths, overwrite=True, parents=True)
+            return kind, [[name, number], [other, number]], call
+        if kind == "delete":
+            return kind, name, partial(memory.delete, path)
+        if kind == "move":
+            return kind, [name, other], partial(memory.move, path, f"{where}/{other}")
+        if kind == "list":
+            return kind, None, partial(self._list, where)
+        return kind, name, partial(self._load, where, name)
+
+    def _list(self, where: str) -> Any:
+        try:
+            return self._memory.list_dir(where)
+        except PathNotFoundError:
+            return []
+
+    def _load(self, where: str, name: str) -> int:
+        value = np.ravel(self._memory.load(f"{where}/{name}"))
+        if not (value == value[0]).all():
+            self._violate(f"a torn value at {where}/{name}")
+        return int(value[0])
+
+    def _do(self, where: str, name: str, argument: Any, call: Callable[[], Any]) -> None:
+        start = time.monotonic()
+        with self._recorder.operation(where, name, argument) as outcome:
+            try:
+                found = call()
+                outcome.append("done" if found is None else found)
+            except PathExistsError:
+                outcome.append("exists")
+            except PathNotFoundError:
+                outcome.append("missing")
+            except DataLostError as error:
+                self._violate(f"lost: {error}")
+            except StorageError:
+                pass  # it may have happened, or not
+        if time.monotonic() - start > DEADLINE + _SLACK:
+            self._violate(f"{name} in {where} took {time.monotonic() - start:.0f} s")
+
+    def _violate(self, what: str) -> None:
+        self._violations.write(f"{what}\n")
+        self._violations.flush()
+
+
+def _value(number: int) -> Any:
+    return np.full(_LARGE, number) if number % 2 == 0 else np.array([number])

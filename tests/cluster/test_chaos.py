@@ -1,0 +1,74 @@
+"""Chaos finds nothing where there is nothing to find, and finds bugs that are planted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from polystore_ray.testing.chaos import Chaos
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    # Of Ray's own cluster utilities.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture
+def chaos(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chaos]:
+    if ray.is_initialized():
+        ray.shutdown()
+    made = Chaos(tmp_path, seed=1, patience=getattr(request, "param", 90.0))
+    yield made
+    made.close()
+
+
+def plant(chaos: Chaos, bug: Any) -> None:
+    # There is a volume on each node only once something was saved there.
+    chaos.registry["memory"].save(np.zeros(2**17), "/anything", replicas=3)
+    ray.get([volume.__ray_call__.remote(bug) for volume in chaos.victims.volumes()])
+
+
+def test_a_minute_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> None:
+    report = chaos.run(60)
+    assert report.violations == []
+    assert report.operations > 100
+    assert report.faults.total() > 5
+
+
+# What is lost does not heal.
+@pytest.mark.parametrize("chaos", [10.0], indirect=True)
+def test_it_finds_an_acknowledgement_before_the_replica_is_pinned(chaos: Chaos) -> None:
+    def acknowledge_early(volume: Any) -> None:
+        held = volume._volume
+        pin = held.pin
+
+        def later(pins: Any, timeout: float) -> tuple[str, str]:
+            threading.Timer(30.0, pin, (pins, timeout)).start()
+            return held._node, held._incarnation
+
+        held.pin = later
+
+    plant(chaos, acknowledge_early)
+    report = chaos.run(30, ["node lost"])
+    assert any(found.startswith("lost: ") for found in report.violations), str(report)
+
+
+def test_it_finds_a_controller_that_takes_over_a_stale_state(chaos: Chaos) -> None:
+    def forget_changes(volume: Any) -> None:
+        follower = volume._follower
+
+        def append(epoch: int, first: int, records: list[bytes]) -> None:
+            follower._number = max(follower._number, first + len(records) - 1)
+
+        follower.append = append
+
+    plant(chaos, forget_changes)
+    report = chaos.run(15, ["controller killed"])
+    assert any(found.startswith("no order explains") for found in report.violations), str(report)
