@@ -11,7 +11,10 @@ import io
 import pickle
 from typing import Any
 
+from polystore.base import DataSource, StorageBackend
 from polystore.exceptions import CorruptDataError, UnsupportedOperationError
+from polystore.progress import Progress
+from polystore.transfers import Pairs
 from polystore_ray.envelope import Envelope, closed, open_message
 from polystore_ray.lookup import look_up
 from polystore_ray.memory import ClusterMemoryBackend
@@ -111,6 +114,12 @@ class PlainMemory(ClusterMemoryBackend):
             return values, found.versions
 
         return look_up(transport, paths, taken)
+
+    def copy_to(
+        self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
+    ) -> None:
+        # Here, where envelopes may stay closed; not in a host, whose other threads open them.
+        DataSource.copy_to(self, other, pairs, progress=progress, **options)
 
 
 def _opened(stored: Stored, envelopes: list[Envelope]) -> Any:

@@ -122,6 +122,9 @@ class _StoreOfJob(RayBackendRegistry):
         super().__init__(store, local=False)
         self._job = job
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _StoreOfJob, (self._store, self._job)
+
     def _connect(self, *, create: bool = True) -> Any:
         return connect_to(
             self._store, "job", self._timeout, self._options, create=create, job=self._job

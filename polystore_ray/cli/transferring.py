@@ -106,7 +106,11 @@ def rm(session: Session, places: tuple[Place, ...], *, recursive: bool) -> None:
     """Delete files, links and empty directories; with -r whole trees."""
     fm = session.files()
     for place in places:
-        if recursive and not place.path.strip("/.") and place.backend in ("disk", "zarr"):
+        if (
+            recursive
+            and not place.path.strip("/.")
+            and place.backend.partition("@")[0] in ("disk", "zarr")
+        ):
             raise Failed(f"{place} is all there is; name what is in it")
         delete = fm.delete_all if recursive else fm.delete
         try:

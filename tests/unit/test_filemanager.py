@@ -363,14 +363,6 @@ def test_a_batch_tells_how_far_it_is(tmp_path: Path, backend: str) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
 
 
-def test_a_copy_into_another_backend_reports_its_files(tmp_path: Path) -> None:
-    fm = FileManager({"memory": MemoryBackend(), "disk": DiskBackend(tmp_path)})
-    fm.save_batch([1, 2], ["/d/a.json", "/d/b.json"], backend="memory")
-    told: list[tuple[int, int]] = []
-    fm.copy("/d", "/d", "memory", to_backend="disk", progress=lambda *counts: told.append(counts))
-    assert told == [(1, 2), (2, 2)]
-
-
 def test_progress_true_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     memory = MemoryBackend()
     memory.save_batch([1, 2], ["a", "b"], progress=True)
