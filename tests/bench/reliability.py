@@ -27,7 +27,19 @@ TRIALS = 7
 TABLE = Table("reliability")
 
 
-def replicas() -> None:
+@ray.remote(num_cpus=0)
+class Other:
+    """A process on another node."""
+
+    def fetch(self, references: list[Any]) -> None:
+        ray.get(references)
+
+
+def _on(node: str) -> Any:
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def replicas(elsewhere: str) -> None:
     """Compare saves on one node and on two."""
     once, twice = RayBackendRegistry("once")["memory"], RayBackendRegistry("twice", replicas=2)
     memory = twice["memory"]
@@ -42,8 +54,22 @@ def replicas() -> None:
     for store in (once, memory):
         save(store, array, 0)
         save(store, array, 1)
-    large = medians({"one": partial(save, once, array), "two": partial(save, memory, array)})
+    other: Any = Other.options(scheduling_strategy=_on(elsewhere)).remote()
+
+    def by_hand(number: int) -> None:
+        ray.get(other.fetch.remote([ray.put(array)]))
+
+    by_hand(0)
+    large = medians(
+        {
+            "one": partial(save, once, array),
+            "two": partial(save, memory, array),
+            "by hand": by_hand,
+        }
+    )
     TABLE.add("save 64 MiB, replicas=2", large["two"], "replicas=1", large["one"], "< 2")
+    by_ray = "ray.put, fetched elsewhere"
+    TABLE.add("save 64 MiB, replicas=2", large["two"], by_ray, large["by hand"])
     small = medians(
         {
             "one": partial(save, once, b"small"),
@@ -131,8 +157,8 @@ def node_death(cluster: Cluster, options: dict[str, Any]) -> None:
     for trial in range(TRIALS):
         node = cluster.add_node(**options)
         cluster.wait_for_nodes()
-        where = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        ray.get(save_there.options(scheduling_strategy=where).remote(registry, f"/{trial}"))
+        there = save_there.options(scheduling_strategy=_on(node.node_id))
+        ray.get(there.remote(registry, f"/{trial}"))
         cluster.remove_node(node, allow_graceful=False)
         killed = time.perf_counter()
         while any(n["Alive"] and n["NodeID"] == node.node_id for n in ray.nodes()):
@@ -151,9 +177,9 @@ def main() -> None:
     options: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 512 * MIB}
     cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    cluster.add_node(**options)
+    elsewhere = cluster.add_node(**options).node_id
     cluster.wait_for_nodes()
-    replicas()
+    replicas(elsewhere)
     journal()
     restart()
     node_death(cluster, options)
