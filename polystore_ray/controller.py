@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from polystore.exceptions import StorageError, UnsupportedOperationError
@@ -64,6 +65,7 @@ class StoreController:
         self._now = 0.0
         self._calls = 0
         self._answers: OrderedDict[str, Any] = OrderedDict()
+        self._needless: list[tuple[str, list[str]]] = []  # by the change that is being made
 
     def handle(self, request: Request) -> Any:
         """Carry out a request and return its answer; a repeated change only gets its answer.
@@ -111,6 +113,9 @@ class StoreController:
             self._remember(request.id, error)
             return error
         self._journal.add(pickle.dumps((_without_references(request), now), protocol=5))
+        for node, ids in self._needless:
+            # Whoever takes over without this change still needs them.
+            self._journal.after(partial(self._release, node, ids))
         if self._ledger.due():
             self._changed.notify_all()
         return answer
@@ -118,6 +123,7 @@ class StoreController:
     def apply(self, request: Request, now: float) -> Any:
         """Make a change as of a moment, given in seconds since the epoch, and return its answer."""
         self._now = now
+        self._needless = []
         answer = self._operation(request.operation)(*request.arguments)
         assert request.id is not None  # noqa: S101 - it is checked where changes come in
         self._remember(request.id, answer)
@@ -293,8 +299,7 @@ class StoreController:
         for held in objects:
             for node in held.copies:
                 released[node].append(held.id)
-        for node, ids in released.items():
-            self._release(node, ids)
+        self._needless.extend(released.items())
 
     # Volumes, and what they do with objects
 
@@ -323,7 +328,7 @@ class StoreController:
         self._check_current(node, incarnation)
         unknown = self._ledger.pinned(node, ids)
         if unknown:
-            self._release(node, unknown)
+            self._needless.append((node, unknown))
 
     def _check_current(self, node: str, incarnation: str) -> None:
         if self._volumes.get(node) != incarnation:

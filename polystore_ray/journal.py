@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from polystore.exceptions import StorageError
@@ -67,6 +68,7 @@ class Journal:
         self._needed = False
         self._heard = 0.0
         self._fenced = False
+        self._later: deque[tuple[int, Callable[[], None]]] = deque()
 
     def add(self, record: Record) -> None:
         """Add a change; the controller calls it under its lock, in order."""
@@ -77,6 +79,22 @@ class Journal:
                 self._changed.notify_all()
             else:
                 self._shipped = self.last
+
+    def after(self, action: Callable[[], None]) -> None:
+        """Do something once the follower has all changes so far, at once where there is none."""
+        with self._changed:
+            if self._shipped < self.last:
+                self._later.append((self.last, action))
+                return
+        action()
+
+    def _do_what_waited(self) -> None:
+        while True:
+            with self._changed:
+                if not self._later or self._later[0][0] > self._shipped:
+                    return
+                _, action = self._later.popleft()
+            action()
 
     def wait(self, number: int, timeout: float) -> None:
         """Return when an answer may be given that depends on so many changes.
@@ -126,6 +144,7 @@ class Journal:
             self._waiting.clear()
             self._shipped = self.last
             self._changed.notify_all()
+        self._do_what_waited()
 
     def follow(self, follower: Following, number: int, state: bytes) -> None:
         """Have a follower take over a state and, from then on, every change.
@@ -145,6 +164,7 @@ class Journal:
             self._follower = follower
             self._heard = time.monotonic()
             self._changed.notify_all()
+        self._do_what_waited()
 
     def ship(self) -> None:
         """Send what there is to send, or a sign of life, and wait for the answer.
@@ -183,3 +203,4 @@ class Journal:
                 self._shipped += len(records)
                 self._heard = sent
                 self._changed.notify_all()
+        self._do_what_waited()

@@ -54,7 +54,8 @@ def replicas(elsewhere: str) -> None:
     for store in (once, memory):
         save(store, array, 0)
         save(store, array, 1)
-    other: Any = Other.options(scheduling_strategy=_on(elsewhere)).remote()
+    kind: Any = Other
+    other = kind.options(scheduling_strategy=_on(elsewhere)).remote()
 
     def by_hand(number: int) -> None:
         ray.get(other.fetch.remote([ray.put(array)]))

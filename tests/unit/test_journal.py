@@ -19,8 +19,10 @@ from polystore_ray.errors import (
 from polystore_ray.follower import Follower
 from polystore_ray.journal import Journal, Record
 from polystore_ray.messages import (
+    WHOLE,
     Items,
     OutOfStepError,
+    Pin,
     Request,
     StaleEpochError,
     new_operation_id,
@@ -56,7 +58,8 @@ class Leader:
 
     def __init__(self, epoch: int = 1, follower: Follower | None = None, **options: Any) -> None:
         self.journal = Journal(epoch, **options)
-        self.controller = StoreController(lambda *_: None, journal=self.journal)
+        self.released: list[str] = []
+        self.controller = StoreController(self._release, journal=self.journal)
         self.follower = follower or Follower()
         self.line = Line(self.follower)
         self._ends = threading.Event()
@@ -65,6 +68,9 @@ class Leader:
         self.journal.need_follower()
         self.journal.follow(self.line, *self.controller.numbered_state())
         threading.Thread(target=self._ship, daemon=True).start()
+
+    def _release(self, _node: str, ids: list[str]) -> None:
+        self.released += ids
 
     def _ship(self) -> None:
         while not self._ends.is_set():
@@ -79,6 +85,11 @@ class Leader:
     def save(self, path: str, **options: Any) -> None:
         items = Items([path], [(1, None, None)], [b"1"], **options)
         self.controller.handle(Request("publish", ([], items), new_operation_id()))
+
+    def save_object(self, path: str, id_: str) -> None:
+        items = Items([path], [(1, None, None)], [(0, WHOLE)], overwrite=True)
+        pins, volumes = [Pin(id_, (), None, 1)], [("node", "volume")]
+        self.controller.handle(Request("publish", (pins, items, volumes), new_operation_id()))
 
     def list(self) -> Any:
         return self.controller.handle(Request("list_dir", ("/",)))
@@ -133,6 +144,19 @@ def test_nothing_is_answered_while_the_follower_is_cut_off(leader: Leader) -> No
     leader.line.error = None
     assert leader.list() == ["a", "b"]
     assert leader.followed() == ["a", "b"]
+
+
+def test_what_a_change_replaces_is_kept_until_the_follower_has_the_change(leader: Leader) -> None:
+    leader.start()
+    leader.controller.note(Request("volume_joined", ("node", "volume"), new_operation_id()))
+    leader.save_object("/a", "old")
+    leader.line.error = CallTimeoutError("cut off")
+    with pytest.raises(StoreUnavailableError, match="did not follow"):
+        leader.save_object("/a", "new")
+    assert leader.released == []
+    leader.line.error = None
+    assert leader.list() == ["a"]
+    assert leader.released == ["old"]
 
 
 def test_a_lost_answer_makes_no_change_twice(leader: Leader) -> None:
