@@ -30,6 +30,10 @@ __all__ = ["Chaos", "Report"]
 _HOG = 5 * 2**30  # bytes, beyond what the memory monitor allows
 
 
+class _NotMadeError(Exception):
+    """A fault was not made, since the machine did not go along; its words say what there was."""
+
+
 @dataclass
 class Report:
     """What a run did, and what was wrong.
@@ -105,7 +109,7 @@ class Chaos:
 
     # The run
 
-    def run(self, seconds: float, kinds: Iterable[str] = ()) -> Report:
+    def run(self, seconds: float, kinds: Iterable[str] = (), *, peace: float = 0.0) -> Report:
         """Break the store for a while, then check what its clients saw.
 
         Parameters
@@ -114,11 +118,14 @@ class Chaos:
             How long.
         kinds : iterable of str, optional
             The faults to make; by default all there are.
+        peace : float, default 0
+            Seconds before the first one.
         """
         self._until = time.monotonic() + seconds
         for slot in range(self._count):
             self._start_client(slot)
         ray.get([actor.pid.remote() for _, actor, _ in self._clients.values()], timeout=120)
+        time.sleep(peace)
         known = self._kinds()
         chosen = list(kinds) or list(known)
         # The first faults come all, in some order; then chance decides.
@@ -127,7 +134,10 @@ class Chaos:
             time.sleep(self._random.uniform(0.5, 3.0))
             name = order.pop() if order else self._random.choice(chosen)
             sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}\n")
-            known[name]()
+            try:
+                known[name]()
+            except _NotMadeError as error:
+                name = str(error)
             self.report.faults[name] += 1
             self._wait_until_healed()
         for _, _, task in self._clients.values():
@@ -199,7 +209,7 @@ class Chaos:
         except ray.exceptions.OutOfMemoryError:
             self._replace_dead_clients()
         else:
-            self.report.violations.append("the memory monitor did not fire: nothing was tried")
+            raise _NotMadeError("memory monitor did not fire")
         if not faults.is_alive(volume):
             self._wait_until_noticed(before)
 

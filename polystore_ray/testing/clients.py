@@ -21,11 +21,11 @@ __all__ = ["DEADLINE", "TURNED_EVERY", "Client"]
 DEADLINE = 20.0
 """Seconds that an operation may take, by the registry's timeout."""
 
-TURNED_EVERY = 4.0
+TURNED_EVERY = 2.0
 """Seconds after which all clients go to a new directory, so that histories stay short."""
 
 _SLACK = 15.0  # for a machine that does everything at once
-_NAMES = ["a", "b", "c", "d", "e"]
+_NAMES = list("abcdefgh")
 _LARGE = 20_000  # values, which are beyond what travels inside a call
 # As often as they stand here.
 _KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5 + ["delete", "list", "move", "replace_all"]
@@ -71,11 +71,14 @@ class Client:
             self._do(where, name, argument, call)
 
     def look_at(self, directories: list[str]) -> None:
-        """Read everything once more, when all is over."""
+        """Read everything once more, when all is over, and everything can be read."""
         for where in directories:
             self._do(where, "list", None, partial(self._list, where))
             for name in _NAMES:
-                self._do(where, "load", name, partial(self._load, where, name))
+                error = self._do(where, "load", name, partial(self._load, where, name))
+                if error is not None:
+                    self._violate(f"unreadable when all was over: {error}")
+                    return
 
     def _choice(self, where: str) -> tuple[str, Any, Callable[[], Any]]:
         """Return an operation, its argument, and what carries it out."""
@@ -115,8 +118,12 @@ class Client:
             self._violate(f"a torn value at {where}/{name}")
         return int(value[0])
 
-    def _do(self, where: str, name: str, argument: Any, call: Callable[[], Any]) -> None:
+    def _do(
+        self, where: str, name: str, argument: Any, call: Callable[[], Any]
+    ) -> StorageError | None:
+        """Carry out an operation; return the error after which it may have happened, or not."""
         start = time.monotonic()
+        failure = None
         with self._recorder.operation(where, name, argument) as outcome:
             try:
                 found = call()
@@ -127,10 +134,11 @@ class Client:
                 outcome.append("missing")
             except DataLostError as error:
                 self._violate(f"lost: {error}")
-            except StorageError:
-                pass  # it may have happened, or not
+            except StorageError as error:
+                failure = error
         if time.monotonic() - start > DEADLINE + _SLACK:
             self._violate(f"{name} in {where} took {time.monotonic() - start:.0f} s")
+        return failure
 
     def _violate(self, what: str) -> None:
         self._violations.write(f"{what}\n")
@@ -138,4 +146,4 @@ class Client:
 
 
 def _value(number: int) -> Any:
-    return np.full(_LARGE, number) if number % 2 == 0 else np.array([number])
+    return np.full(_LARGE, number) if number % 4 else np.array([number])

@@ -6,7 +6,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-OPTIONS = "-W error -p no:cacheprovider -p no:zarr --strict-config --strict-markers"
+OPTIONS = "-W error -p no:cacheprovider -p no:zarr -p no:asyncio --strict-config --strict-markers"
 
 
 def test_fixtures_give_file_managers_on_what_is_the_tests_own(pytester: pytest.Pytester) -> None:
