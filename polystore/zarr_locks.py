@@ -11,13 +11,13 @@ import errno
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
-import filelock
 import numpy as np
 
 from polystore.atomic import PREFIX, acquired
+from polystore.descent import HELD
 from polystore.exceptions import FileLockError, FileLockTimeoutError
 
 __all__ = ["LOCKS", "LocalLocks", "Locks", "lock_of"]
@@ -30,7 +30,6 @@ _PATIENCE = 60.0  # seconds that a writer waits for others
 # Odd and far apart, so that the shards of a row, a column or a block have different locks.
 _STEPS = (1, 11, 37, 23, 53, 29)
 _POLLED_EVERY = 0.005  # seconds
-_LOOKED_AFTER_EVERY = 1.0  # seconds
 
 
 def lock_of(shards: Iterable[Iterable[int]]) -> list[int]:
@@ -95,23 +94,48 @@ class LocalLocks(Locks):
         deadline = time.monotonic() + _PATIENCE
         with ExitStack() as stack:
             for name in names:
-                lock = self._acquired(f"{self._directory}/{PREFIX}~lock~{name}", deadline)
-                stack.callback(lock.release)
+                stack.callback(self._acquired(f"{PREFIX}~lock~{name}", deadline))
             return stack.pop_all()
 
-    def _acquired(self, lock_file: str, deadline: float) -> filelock.BaseFileLock:
-        while True:
+    def _acquired(self, name: str, deadline: float) -> Callable[[], object]:
+        """Take a lock, and return what frees it."""
+        lock_file = f"{self._directory}/{name}"
+        if HELD:
+            return self._locked(lock_file, deadline)
+        timeout = deadline - time.monotonic()
+        try:
+            return acquired(lock_file, timeout, _POLLED_EVERY).release
+        except FileLockTimeoutError as error:
+            raise _too_late() from error
+
+    def _locked(self, lock_file: str, deadline: float) -> Callable[[], object]:
+        # Not by the library, which takes the path of a held directory for where it leads just now,
+        # and so could be led out of a root.
+        import fcntl
+
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with ExitStack() as stack:
             try:
-                return acquired(lock_file, _LOOKED_AFTER_EVERY, _POLLED_EVERY)
-            except FileLockError as error:
-                # File systems differ in what they say of a directory that is held and deleted.
-                missing = isinstance(error.__cause__, FileNotFoundError)
-                if missing or os.stat(self._directory).st_nlink == 0:
-                    gone = os.strerror(errno.ENOENT)
-                    raise FileNotFoundError(errno.ENOENT, gone, lock_file) from error
-                if not isinstance(error, FileLockTimeoutError):
-                    raise
+                descriptor = os.open(lock_file, flags, 0o666)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise FileLockError(f"the lock file cannot be used: {error}") from error
+            stack.callback(os.close, descriptor)
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    is_held = True
+                except BlockingIOError:
+                    is_held = False
+                if os.fstat(descriptor).st_nlink == 0:  # the array was deleted
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), lock_file)
+                if is_held:
+                    return stack.pop_all().close
                 if time.monotonic() > deadline:
-                    raise FileLockTimeoutError(
-                        f"other writers of the array did not end within {_PATIENCE:g} s"
-                    ) from error
+                    raise _too_late()
+                time.sleep(_POLLED_EVERY)
+
+
+def _too_late() -> FileLockTimeoutError:
+    return FileLockTimeoutError(f"other writers of the array did not end within {_PATIENCE:g} s")

@@ -74,7 +74,7 @@ def run(pytester: pytest.Pytester) -> Run:
 
     def run(*arguments: Any) -> dict[str, list[str]]:
         pytester.makepyfile(kit(*arguments))
-        record = pytester.inline_run("-p", "no:cacheprovider", "-W", "error")
+        record = pytester.inline_run("-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error")
         outcomes = zip(("passed", "skipped", "failed"), record.listoutcomes(), strict=True)
         return {
             outcome: sorted({report.nodeid.rpartition("::")[2] for report in reports})
@@ -305,7 +305,7 @@ def test_what_takes_two_capabilities_is_tested_where_both_are_claimed() -> None:
 
 def said(pytester: pytest.Pytester, text: str) -> str:
     pytester.makepyfile(text)
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio")
     assert "passed" not in result.parseoutcomes()
     return result.stdout.str()
 

@@ -356,7 +356,6 @@ def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a", chunks=(2, 4))
     monkeypatch.setattr(zarr_locks, "_PATIENCE", 0.1)
-    monkeypatch.setattr(zarr_locks, "_LOOKED_AFTER_EVERY", 0.05)
     with LocalLocks(str(tmp_path / "a")).shards(lock_of([[1], [0]])):
         store.save(2, "/a", region=(0, 0))  # another shard
         for change in (
