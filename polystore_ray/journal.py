@@ -28,6 +28,7 @@ LEASE = 2.0
 
 _BEAT = 0.5  # seconds between signs of life
 _AT_ONCE = 1000  # records in one message
+_GATHERED_FOR = 0.02  # seconds, where nobody waits for the follower
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 
 Record = bytes
@@ -176,6 +177,9 @@ class Journal:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting and self._follower, _BEAT)
+        if not self._synchronous:
+            time.sleep(_GATHERED_FOR)  # one message for many changes costs their makers less
+        with self._changed:
             follower = self._follower
             first = self._shipped + 1
             records = [self._waiting[i] for i in range(min(len(self._waiting), _AT_ONCE))]
