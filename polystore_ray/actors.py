@@ -45,7 +45,7 @@ from polystore_ray.placement import (
     nodes,
     object_store_bytes,
 )
-from polystore_ray.ray_errors import translated
+from polystore_ray.ray_errors import DIED, translated
 from polystore_ray.ray_internals import draining_nodes, job_is_dead
 from polystore_ray.read_cache import ReadCache, Shared
 from polystore_ray.shipping import carried, opened
@@ -248,7 +248,7 @@ class _Hosting:
                 ray.get(self._controller.watch.remote())
             except ray_exceptions.ActorUnavailableError:
                 time.sleep(_LOOKED_AFTER_EVERY)
-            except ray_exceptions.RayActorError:
+            except DIED:
                 successor = self._next_controller()
                 if successor is None:
                     logger.info("the store has ended; this host ends")

@@ -45,7 +45,7 @@ from polystore_ray.metrics import measured, moved
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
-from polystore_ray.ray_errors import translated
+from polystore_ray.ray_errors import DIED, translated
 from polystore_ray.ray_internals import actor_id, spilled_bytes
 from polystore_ray.read_cache import Shared
 from polystore_ray.shipping import CarriedError, class_to_bytes
@@ -137,6 +137,8 @@ class RayTransport(Transport):
                 if error.actor and error.actor != actor_id(controller):
                     raise  # what was lost is something that the controller was to wait for
                 self._turn_from(controller, deadline, path)
+                if not error.actor and actor_id(self._controller) == actor_id(controller):
+                    raise  # it lives
 
     def _turn_from(self, controller: Any, deadline: float, path: str | None) -> None:
         """Turn to the controller that comes after one that died.
@@ -473,7 +475,7 @@ class RayTransport(Transport):
         while time.monotonic() < ended:
             try:
                 ray.get(self._controller.about.remote(), timeout=self.timeout)
-            except ray_exceptions.RayActorError:
+            except DIED:
                 return
             time.sleep(0.05)
 
@@ -489,7 +491,7 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
 
 
 def _is_dying(error: BaseException) -> bool:
-    return isinstance(error.__cause__, ray_exceptions.RayActorError)
+    return isinstance(error.__cause__, DIED)
 
 
 def _call(message: Message, host: Any) -> Any:

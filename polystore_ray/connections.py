@@ -18,6 +18,7 @@ from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.leadership import has_ended
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, store_namespace, this_process
+from polystore_ray.ray_errors import DIED
 
 __all__ = ["connect", "disconnect", "start_ray"]
 
@@ -145,7 +146,9 @@ def _controller(
 
 def _may_come_back(error: ray_exceptions.RayError) -> bool:
     """Tell whether it died while it was asked, so that another takes its place."""
-    return isinstance(error, ray_exceptions.RayActorError) and not error.actor_init_failed
+    if isinstance(error, ray_exceptions.RayActorError):
+        return not error.actor_init_failed
+    return isinstance(error, DIED)
 
 
 def _next_controller(

@@ -18,6 +18,7 @@ from polystore_ray.calls import wait_for
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import Pin
 from polystore_ray.placement import MEMORY, is_alive, nodes
+from polystore_ray.ray_errors import DIED
 from polystore_ray.ray_internals import actor_id
 from polystore_ray.shipping import opened
 
@@ -174,7 +175,7 @@ class HostTable:
                 if self._is_current(key, node, host):
                     self._watches[host.watch.remote()] = (key, node, host)
             time.sleep(_WATCHED_EVERY)
-        except ray_exceptions.RayActorError as error:
+        except DIED as error:
             with self._lock:
                 if self._is_current(key, node, host):
                     logger.warning("the host %s on node %s was lost (%s)", key, node, error)

@@ -12,7 +12,10 @@ from polystore_ray.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["KNOWN", "translated"]
+__all__ = ["DIED", "KNOWN", "translated"]
+
+DIED = (ray_exceptions.RayActorError, ray_exceptions.OutOfMemoryError)
+"""What Ray raises for an actor whose process has ended, the second if the memory monitor did it."""
 
 # Every error class of Ray, so that a test notices when Ray grows one.
 KNOWN: dict[type[BaseException], type[StorageError]] = {
@@ -23,6 +26,7 @@ KNOWN: dict[type[BaseException], type[StorageError]] = {
             "ActorDiedError",
             "ActorUnavailableError",
             "AsyncioActorExit",
+            "OutOfMemoryError",  # of the memory monitor, which kills the process
             "RayActorError",
             "WorkerCrashedError",
         ),
@@ -35,7 +39,7 @@ KNOWN: dict[type[BaseException], type[StorageError]] = {
             "PlasmaObjectNotAvailable",
             "ReferenceCountingAssertionError",
         ),
-        StorageWriteError: ("ObjectStoreFullError", "OutOfDiskError", "OutOfMemoryError"),
+        StorageWriteError: ("ObjectStoreFullError", "OutOfDiskError"),
         VFSTypeError: ("OufOfBandObjectRefSerializationException", "UnserializableException"),
         StoreUnavailableError: (
             "ActorAlreadyExistsError",

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from polystore.exceptions import StorageError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.placement import store_namespace
+from polystore_ray.ray_errors import DIED
 from polystore_ray.testing import faults
 from polystore_ray.testing.clients import DEADLINE, TURNED_EVERY, Client
 from polystore_ray.testing.history import directory, histories
@@ -258,7 +259,7 @@ class Chaos:
         for slot, (_, actor, _) in list(self._clients.items()):
             try:
                 ray.get(actor.pid.remote(), timeout=30)
-            except ray.exceptions.RayActorError:
+            except DIED:
                 self._start_client(slot)
 
     # What is checked
