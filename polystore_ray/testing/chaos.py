@@ -139,6 +139,8 @@ class Chaos:
                 known[name]()
             except _NotMadeError as error:
                 name = str(error)
+            except DIED:
+                name = f"{name}, who was dead already"
             self.report.faults[name] += 1
             self._wait_until_healed()
         for _, _, task in self._clients.values():
@@ -204,14 +206,15 @@ class Chaos:
 
     def _use_up_memory(self) -> None:
         before = self._lost_hosts()
-        volume = faults.process_of(self.victims.volume(self._nodes.watched))
+        volume = self.victims.volume(self._nodes.watched)
+        process = None if volume is None else faults.process_of(volume)
         try:
             ray.get(_on(self._nodes.watched, _take_memory).remote(_HOG), timeout=120)
         except ray.exceptions.OutOfMemoryError:
             self._replace_dead_clients()
         else:
             raise _NotMadeError("memory monitor did not fire")
-        if not faults.is_alive(volume):
+        if process is not None and not faults.is_alive(process):
             self._wait_until_noticed(before)
 
     def _volume(self) -> Any:

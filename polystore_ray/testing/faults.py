@@ -123,5 +123,5 @@ class Victims:
         return [hosts[where] for where in sorted(hosts) if where[0] == MEMORY]
 
     def volume(self, node: str) -> Any:
-        """Return the volume of a node."""
-        return named_hosts(self._namespace)[MEMORY, node]
+        """Return the volume of a node, None if there is none."""
+        return named_hosts(self._namespace).get((MEMORY, node))
