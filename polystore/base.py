@@ -24,7 +24,6 @@ from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,
     PathNotFoundError,
-    StorageError,
     UnsupportedFormatError,
     UnsupportedOperationError,
     VFSTypeError,
@@ -33,7 +32,7 @@ from polystore.os_errors import located
 from polystore.paths import NameFilter, P, as_text, check_distinct, display, file_order
 from polystore.progress import Progress, reporting
 from polystore.stacking import Rows, stack
-from polystore.transfers import Pairs, copy_values, save_rows
+from polystore.transfers import Pairs, copy_values, naming_written, save_rows
 
 __all__ = [
     "BUILTIN_BACKENDS",
@@ -606,17 +605,14 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         texts = check_batch(values, paths, backend=self._backend_type)
         self._check_batch(texts, **options)
         written: list[str] = []
-        try:
-            with reporting(progress, len(texts), "saving") as step:
-                for value, path, text in zip(values, paths, texts, strict=True):
-                    self.save(value, path, *args, **options)
-                    written.append(text)
-                    step()
-        except Exception as error:
-            error.add_note(f"{len(written)} of {len(texts)} paths were written: {written}")
-            if isinstance(error, StorageError):
-                error.written = tuple(written)
-            raise
+        with (
+            naming_written(written, len(texts), "paths were written"),
+            reporting(progress, len(texts), "saving") as step,
+        ):
+            for value, path, text in zip(values, paths, texts, strict=True):
+                self.save(value, path, *args, **options)
+                written.append(text)
+                step()
 
     def copy_from(
         self, source: DataSource, pairs: Pairs, /, *, progress: Progress = None, **options: Any

@@ -67,7 +67,9 @@ def copy_values(
 
 
 @contextmanager
-def naming_written(written: list[str], number: int) -> Iterator[None]:
+def naming_written(
+    written: list[str], number: int, done: str = "values were copied"
+) -> Iterator[None]:
     """Let an error name the paths that were written, those in its own ``written`` among them."""
     try:
         yield
@@ -75,7 +77,7 @@ def naming_written(written: list[str], number: int) -> Iterator[None]:
         if isinstance(error, StorageError):
             error.written = tuple(dict.fromkeys((*written, *error.written)))
             written = [*error.written]
-        error.add_note(f"{len(written)} of {number} values were copied: {written}")
+        error.add_note(f"{len(written)} of {number} {done}: {written}")
         raise
 
 

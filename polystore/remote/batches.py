@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from polystore.exceptions import StorageError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
+from polystore.transfers import naming_written
 
 __all__ = ["each", "load_together", "save_together"]
 
@@ -50,21 +50,17 @@ def save_together(
     """
     pool = ThreadPoolExecutor(_AT_ONCE)
     saves = [pool.submit(save, value, path) for value, path in zip(values, paths, strict=True)]
-    try:
-        with reporting(progress, len(paths), "saving") as step:
-            for done in as_completed(saves):
-                done.result()
-                step()
-    except Exception as error:
-        pool.shutdown(cancel_futures=True)  # those that were begun end first
-        written = [
-            str(path)
-            for path, done in zip(paths, saves, strict=True)
-            if not done.cancelled() and done.exception() is None
-        ]
-        error.add_note(f"{len(written)} of {len(paths)} paths were written: {written}")
-        if isinstance(error, StorageError):
-            error.written = tuple(written)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    written: list[str] = []
+    with naming_written(written, len(paths), "paths were written"):
+        try:
+            with reporting(progress, len(paths), "saving") as step:
+                for done in as_completed(saves):
+                    done.result()
+                    step()
+        finally:
+            pool.shutdown(cancel_futures=True)  # those that were begun end first
+            written += [
+                str(path)
+                for path, done in zip(paths, saves, strict=True)
+                if not done.cancelled() and done.exception() is None
+            ]

@@ -230,21 +230,24 @@ class Chaos:
         return status.epoch, status.hosts_lost
 
     def _wait_until_noticed(self, before: tuple[int, int]) -> None:
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline:
-            with suppress(StorageError):
-                if self._lost_hosts() > before:
-                    return
-            time.sleep(0.1)
+        self._comes_true(lambda: self._lost_hosts() > before)
 
     def _wait_until_healed(self) -> None:
+        if not self._comes_true(self._is_healed):
+            self.report.violations.append(f"not healed within {self._patience:.0f} s")
+
+    def _is_healed(self) -> bool:
+        return self.registry.status().too_few_replicas == 0 and self._nodes.are_alive()
+
+    def _comes_true(self, condition: Callable[[], bool]) -> bool:
+        """Wait for something that may not be answered meanwhile; tell whether it came true."""
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
             with suppress(StorageError):
-                if self.registry.status().too_few_replicas == 0 and self._nodes.are_alive():
-                    return
+                if condition():
+                    return True
             time.sleep(0.1)
-        self.report.violations.append(f"not healed within {self._patience:.0f} s")
+        return False
 
     def _start_client(self, slot: int) -> None:
         self._made += 1

@@ -17,15 +17,6 @@ from polystore_ray import NodeNotFoundError, RayBackendRegistry, StoreUnavailabl
 from tests.cluster.nodes import MIB, Nodes, eventually
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    ray.shutdown()
-    nodes = Nodes()
-    yield nodes
-    ray.shutdown()
-    nodes.cluster.shutdown()
-
-
 @pytest.fixture
 def roots(nodes: Nodes, tmp_path: Path) -> dict[str, Path]:
     return {node: tmp_path / node[:8] for node in (nodes.head, nodes.one, nodes.two)}

@@ -20,15 +20,6 @@ from polystore_ray import DataLostError, RayBackendRegistry, TooFewNodesError
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    ray.shutdown()
-    nodes = Nodes()
-    yield nodes
-    ray.shutdown()
-    nodes.cluster.shutdown()
-
-
 @pytest.fixture
 def registry(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[RayBackendRegistry]:
     registry = RayBackendRegistry(request.node.name[:60], replicas=2)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from polystore import CorruptDataError, DiskBackend, FileManager, PathExistsError, ZarrBackend
 from polystore_ray import RayBackendRegistry
@@ -22,15 +21,6 @@ from tests.cluster.nodes import MIB, Nodes
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 FILES = 60
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    ray.shutdown()
-    nodes = Nodes()
-    yield nodes
-    ray.shutdown()
-    nodes.cluster.shutdown()
 
 
 @pytest.fixture

@@ -27,15 +27,6 @@ TASKS = 64
 TRUTH = 1 + np.arange(SHAPE[0] * SHAPE[1], dtype=np.int32).reshape(SHAPE)
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    ray.shutdown()
-    nodes = Nodes()
-    yield nodes
-    ray.shutdown()
-    nodes.cluster.shutdown()
-
-
 @pytest.fixture
 def fm(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[FileManager]:
     registry = RayBackendRegistry(request.node.name[:60])
