@@ -137,9 +137,9 @@ class _Controller:
         """Return what the store was made with, and what tells it from others of its name."""
         return self._store.options, self._leadership.birth
 
-    def host(self, key: str, node: str, shipped: bytes, lost: str | None) -> Any:
+    def host(self, key: str, node: str, shipped: bytes) -> Any:
         """Return the host of a backend on a node; see `HostTable.host`."""
-        return self._hosts.host(key, node, shipped, lost)
+        return self._hosts.host(key, node, shipped)
 
     def hosts(self) -> dict[tuple[str, str], Any]:
         """Return all hosts, by backend and node."""

@@ -57,6 +57,7 @@ __all__ = ["RayTransport"]
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 _NODES_KNOWN_FOR = 5.0  # seconds
+_NOTICED_WITHIN = 3.0  # seconds, for the controller to learn what a caller has learned
 _READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
@@ -191,23 +192,40 @@ class RayTransport(Transport):
         while True:
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * (deadline - time.monotonic())
-            wanted = self._nodes_for(items.replicas)
-            volumes = [(n, self._host(MEMORY, n, deadline=deadline)) for n in wanted]
-            pinned = [volume.pin.remote(pins, patience) for _, volume in volumes]
+            volumes = self._volumes(items.replicas, deadline)
+            pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
                 published = partial(_publish, pins, packed, operation_id, pinned)
                 self._of_store(published, path, deadline)
             except (HostLostError, StaleVolumeError):
-                if time.monotonic() > deadline or not self._are_new(volumes, pinned, deadline):
+                if time.monotonic() > deadline:
                     raise
+                # Others have taken their place, or they can be reached again in a moment.
+                self._nodes_known_until = 0.0
+                for node in volumes:
+                    self._hosts.pop((MEMORY, node), None)
+                time.sleep(_TRIED_AGAIN_AFTER)
             except CallTimeoutError:
                 raise  # it may have been published
             except StorageError:
-                for _, volume in volumes:
+                for volume in volumes.values():
                     volume.release.remote([pin.id for pin in pins])
                 raise
             else:
                 return
+
+    def _volumes(self, replicas: int, deadline: float) -> dict[str, Any]:
+        """Return the volumes that are to hold a value, by node, ours first."""
+        while True:
+            ours, *others = self._nodes_for(replicas)
+            volumes = {ours: self._host(MEMORY, ours, deadline)}
+            try:
+                return volumes | {node: self._host(MEMORY, node, deadline) for node in others}
+            except StoreUnavailableError:  # a node is gone, and another will do
+                if time.monotonic() > deadline:
+                    raise
+            self._nodes_known_until = 0.0
+            time.sleep(_TRIED_AGAIN_AFTER)
 
     def _nodes_for(self, replicas: int) -> list[str]:
         """Return the nodes that are to hold a value: ours first, others in turn.
@@ -236,23 +254,6 @@ class RayTransport(Transport):
         if self.options.too_few_nodes != "warn":
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
         warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
-
-    def _are_new(self, volumes: list[tuple[str, Any]], pinned: list[Any], deadline: float) -> bool:
-        """Tell whether a publication failed because of its volumes; then there are new ones."""
-        found = False
-        self._nodes_known_until = 0.0
-        for (node, volume), task in zip(volumes, pinned, strict=True):
-            with suppress(HostLostError):
-                wait_for(task, backend=MEMORY, timeout=deadline - time.monotonic())
-                continue
-            try:
-                new = self._host(MEMORY, node, lost=actor_id(volume), deadline=deadline)
-                found |= new is not volume
-            except StoreUnavailableError:
-                if node == self._node:
-                    raise
-                found = True  # its node is gone, and another will do
-        return found
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
         if not pins:
@@ -376,7 +377,7 @@ class RayTransport(Transport):
         path: str | None = None,
         repeatable: bool = False,
     ) -> Any:
-        """Return a host's answer; a host that was lost is made anew for the next call."""
+        """Return a host's answer; after one that was lost, another is there for the next call."""
         deadline = time.monotonic() + self.timeout
         while True:
             host = self._host(key, node)
@@ -391,23 +392,30 @@ class RayTransport(Transport):
             except HostEndedError as error:
                 if time.monotonic() > deadline:
                     raise HostLostError("its hosts end", path=path, backend=key) from error
-                self._host(key, node, lost=actor_id(host))
+                self._turn_from_host(key, node, host)
             except CarriedError as error:
                 raise error.open() from None
             except HostLostError:
-                self._host(key, node, lost=actor_id(host))
+                self._turn_from_host(key, node, host)
                 if not repeatable or time.monotonic() > deadline:
                     raise
 
-    def _host(
-        self, key: str, node: str, lost: str | None = None, deadline: float | None = None
-    ) -> Any:
+    def _turn_from_host(self, key: str, node: str, host: Any) -> None:
+        """Wait for the host that comes after one that was lost, until the controller knows."""
+        until = time.monotonic() + _NOTICED_WITHIN
+        while True:
+            self._hosts.pop((key, node), None)
+            if actor_id(self._host(key, node)) != actor_id(host) or time.monotonic() > until:
+                return
+            time.sleep(_TRIED_AGAIN_AFTER)
+
+    def _host(self, key: str, node: str, deadline: float | None = None) -> Any:
         cls = None if key == MEMORY else backend_class(key)
         host, made_of = self._hosts.get((key, node), (None, None))
-        if host is None or made_of is not cls or lost is not None:
+        if host is None or made_of is not cls:
             shipped = b"" if cls is None else class_to_bytes(cls)
             host = self._of_store(
-                lambda leader: leader.host.remote(key, node, shipped, lost), deadline=deadline
+                lambda leader: leader.host.remote(key, node, shipped), deadline=deadline
             )
             self._hosts[key, node] = host, cls
         return host

@@ -18,7 +18,6 @@ from polystore_ray.calls import wait_for
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import Pin
 from polystore_ray.placement import MEMORY, is_alive, nodes
-from polystore_ray.ray_errors import DIED
 from polystore_ray.ray_internals import actor_id
 from polystore_ray.shipping import opened
 
@@ -61,8 +60,10 @@ class HostTable:
         self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
         self.leaving: set[str] = set()  # nodes that get nothing any more
 
-    def host(self, key: str, node: str, shipped: bytes, lost: str | None = None) -> Any:
+    def host(self, key: str, node: str, shipped: bytes) -> Any:
         """Return the host of a backend on a node.
+
+        That a host is dead is for Ray to say: a caller who cannot reach it knows only that.
 
         Parameters
         ----------
@@ -71,8 +72,6 @@ class HostTable:
         shipped : bytes
             The backend's class; empty for ``memory``. If it is a later version than that of the
             host, the host ends in order and another takes its place.
-        lost : str, optional
-            The id of the actor that a caller found dead.
 
         Raises
         ------
@@ -81,9 +80,6 @@ class HostTable:
         """
         with self._lock:
             host: Any = self._hosts.get((key, node))
-            if host is not None and actor_id(host) == lost:
-                self._forget(key, node)
-                host = None
             if key != MEMORY:
                 return self._of_class(key, node, host, shipped)
             if host is None:
@@ -175,7 +171,7 @@ class HostTable:
                 if self._is_current(key, node, host):
                     self._watches[host.watch.remote()] = (key, node, host)
             time.sleep(_WATCHED_EVERY)
-        except DIED as error:
+        except ray_exceptions.RayError as error:
             with self._lock:
                 if self._is_current(key, node, host):
                     logger.warning("the host %s on node %s was lost (%s)", key, node, error)

@@ -23,7 +23,7 @@ from polystore_ray.ray_errors import DIED
 from polystore_ray.testing import faults
 from polystore_ray.testing.clients import DEADLINE, TURNED_EVERY, Client
 from polystore_ray.testing.history import directory, histories
-from polystore_ray.testing.linearizability import UNKNOWN, explain
+from polystore_ray.testing.linearizability import UNKNOWN, UndecidedError, explain
 from polystore_ray.testing.nodes import MIB, Nodes
 
 __all__ = ["Chaos", "Report"]
@@ -45,8 +45,8 @@ class Report:
         Operations of clients, and those of which nobody knows whether they happened.
     faults : Counter
         How often each fault was made.
-    directories : int
-        Histories that were checked.
+    directories, undecided : int
+        Histories that were checked, and those of them that have too many possible orders.
     violations : list of str
         What must not be.
     """
@@ -55,6 +55,7 @@ class Report:
     unknown: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     directories: int = 0
+    undecided: int = 0
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -63,7 +64,8 @@ class Report:
         return (
             f"{self.operations} operations, {self.unknown} of unknown outcome\n"
             f"{self.faults.total()} faults: {made}\n"
-            f"{self.directories} histories of directories checked for linearizability\n{found}"
+            f"{self.directories} histories of directories checked for linearizability, "
+            f"{self.undecided} undecided\n{found}"
         )
 
 
@@ -284,7 +286,11 @@ class Chaos:
             self.report.directories += 1
             self.report.operations += len(operations)
             self.report.unknown += sum(o.outcome == UNKNOWN for o in operations)
-            found = explain(operations, directory, frozenset())
+            try:
+                found = explain(operations, directory, frozenset())
+            except UndecidedError:
+                self.report.undecided += 1
+                continue
             if found:
                 self.report.violations.append(f"no order explains {where}:\n{found}")
 

@@ -123,7 +123,6 @@ class Client:
     ) -> StorageError | None:
         """Carry out an operation; return the error after which it may have happened, or not."""
         start = time.monotonic()
-        failure = None
         with self._recorder.operation(where, name, argument) as outcome:
             try:
                 found = call()
@@ -135,10 +134,10 @@ class Client:
             except DataLostError as error:
                 self._violate(f"lost: {error}")
             except StorageError as error:
-                failure = error
+                outcome.append(error)
         if time.monotonic() - start > DEADLINE + _SLACK:
             self._violate(f"{name} in {where} took {time.monotonic() - start:.0f} s")
-        return failure
+        return outcome[0] if outcome and isinstance(outcome[0], StorageError) else None
 
     def _violate(self, what: str) -> None:
         self._violations.write(f"{what}\n")

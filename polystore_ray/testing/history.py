@@ -10,12 +10,16 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polystore_ray.testing.linearizability import UNKNOWN, Operation
 
-__all__ = ["Recorder", "directory", "histories"]
+__all__ = ["UNREAD", "Recorder", "directory", "histories"]
+
+UNREAD = -1
+"""What stands for every number that was written and never read."""
 
 
 class Recorder:
@@ -36,35 +40,58 @@ class Recorder:
 
     @contextmanager
     def operation(self, where: str, name: str, argument: Any) -> Iterator[list[Any]]:
-        """Record an operation; the block appends its outcome to the list that it is given."""
+        """Record an operation; the block appends its outcome to the list that it is given.
+
+        An outcome that is an error is unknown; why is written down for those who read it.
+        """
         self._number += 1
         key = f"{self._client}-{self._number}"
         self._write("start", key, [self._client, where, name, argument, time.monotonic()])
         outcome: list[Any] = []
         yield outcome
-        if outcome:
+        if outcome and isinstance(outcome[0], Exception):
+            self._write("failed", key, [repr(outcome[0]), time.monotonic()])
+        elif outcome:
             self._write("end", key, [outcome[0], time.monotonic()])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def _write(self, kind: str, key: str, facts: list[Any]) -> None:
         self._file.write(json.dumps([kind, key, facts]) + "\n")
 
 
 def histories(folder: Path) -> dict[str, list[Operation]]:
-    """Return what was recorded in a folder, by directory."""
+    """Return what was recorded in a folder, by directory.
+
+    Numbers that nobody read are all `UNREAD`, as it makes no difference which of them is where.
+    """
     found: dict[str, list[Operation]] = {}
     for file in sorted(folder.glob("*.history")):
-        begun: dict[str, list[Any]] = {}
-        ended: dict[str, list[Any]] = {}
+        facts_of: dict[str, dict[str, list[Any]]] = {"start": {}, "end": {}, "failed": {}}
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.endswith("]"):  # the last line of a killed client may be half of one
                 kind, key, facts = json.loads(line)
-                (begun if kind == "start" else ended)[key] = facts
-        for key, (client, where, name, argument, start) in begun.items():
-            outcome, end = ended.get(key, (UNKNOWN, float("inf")))
+                facts_of[kind][key] = facts
+        for key, (client, where, name, argument, start) in facts_of["start"].items():
+            outcome, end = facts_of["end"].get(key, (UNKNOWN, float("inf")))
+            looks = name in ("load", "list") or outcome in ("exists", "missing")
             found.setdefault(where, []).append(
-                Operation(client, name, _hashable(argument), _hashable(outcome), start, end)
+                Operation(client, name, _hashable(argument), _hashable(outcome), start, end, looks)
             )
-    return found
+    return {where: _without_unread(operations) for where, operations in found.items()}
+
+
+def _without_unread(operations: list[Operation]) -> list[Operation]:
+    read = {operation.outcome for operation in operations if operation.name == "load"}
+
+    def seen(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(map(seen, argument))
+        return UNREAD if isinstance(argument, int) and argument not in read else argument
+
+    return [replace(o, argument=seen(o.argument)) for o in operations]
 
 
 def _hashable(value: Any) -> Any:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import random
-from itertools import permutations
+from dataclasses import replace
+from itertools import chain, combinations, permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polystore_ray.testing.history import directory
-from polystore_ray.testing.linearizability import UNKNOWN, Operation, explain, is_linearizable
+from polystore.exceptions import StorageError
+from polystore_ray.testing import linearizability
+from polystore_ray.testing.history import UNREAD, Recorder, directory, histories
+from polystore_ray.testing.linearizability import (
+    UNKNOWN,
+    Operation,
+    UndecidedError,
+    explain,
+    is_linearizable,
+)
 
 INFINITY = float("inf")
 
@@ -91,6 +101,14 @@ def test_the_explanation_ends_where_it_went_wrong() -> None:
 
 
 def by_trying_all(history: list[Operation]) -> bool:
+    doubtful = [operation for operation in history if operation.outcome == UNKNOWN]
+    for never in chain.from_iterable(combinations(doubtful, n) for n in range(len(doubtful) + 1)):
+        if fits_in_some_order([operation for operation in history if operation not in never]):
+            return True
+    return False
+
+
+def fits_in_some_order(history: list[Operation]) -> bool:
     for order in permutations(history):
         if any(b.end < a.start for i, a in enumerate(order) for b in order[i + 1 :]):
             continue
@@ -108,15 +126,15 @@ def test_it_agrees_with_trying_every_order() -> None:
     chance = random.Random(7)
     found = {True: 0, False: 0}
     for _ in range(600):
-        history = [some_operation(chance) for _ in range(6)]
+        history = [some_operation(chance, n) for n in range(6)]
         expected = by_trying_all(history)
         found[expected] += 1
         assert is_linearizable(history, directory, EMPTY) == expected, history
     assert min(found.values()) > 50
 
 
-def some_operation(chance: random.Random) -> Operation:
-    start = chance.randrange(8)
+def some_operation(chance: random.Random, number: int) -> Operation:
+    start = chance.randrange(8) + number / 10
     name = chance.choice(["save", "replace", "load", "delete", "move", "list"])
     argument: Any = chance.choice("ab")
     if name in ("save", "replace"):
@@ -128,4 +146,47 @@ def some_operation(chance: random.Random) -> Operation:
         argument, outcome = None, chance.choice([(), ("a",), ("b",), ("a", "b")])
     else:
         outcome = chance.choice(["missing", 0, 1]) if name == "load" else "done"
-    return op(name, argument, outcome, start, start + chance.randrange(1, 6))
+    if chance.random() < 0.2:
+        return op(name, argument, UNKNOWN, start)
+    made = op(name, argument, outcome, start, start + chance.randrange(1, 6))
+    return replace(made, looks=name in ("load", "list") or outcome in ("exists", "missing"))
+
+
+def test_operations_of_unknown_outcome_that_nobody_read_do_not_make_it_slow() -> None:
+    doubtful = [op("replace", (name, UNREAD), UNKNOWN, n) for n in range(4) for name in "abcdefgh"]
+    written = [op("replace", (name, 1), "done", 10 + n, 11 + n) for n, name in enumerate("abcdef")]
+    read = [op("load", name, 1, 20 + n, 21 + n) for n, name in enumerate("abcdef")]
+    assert is_linearizable([*doubtful, *written, *read], directory, EMPTY)
+    again = [
+        op("load", "a", outcome, 30 + 2 * n, 31 + 2 * n) for n, outcome in enumerate((UNREAD, 1))
+    ]
+    assert not is_linearizable([*doubtful, *written, *read, *again], directory, EMPTY)
+
+
+def test_it_says_so_when_there_are_too_many_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linearizability, "_STEPS", 1000)
+    doubtful = [op("replace", (name, n), UNKNOWN, n) for n in range(4) for name in "abcdefgh"]
+    seen = [op("load", "a", n, 20 + 2 * i, 21 + 2 * i) for i, n in enumerate((2, 1, 2))]
+    with pytest.raises(UndecidedError, match="35 operations"):
+        explain([*doubtful, *seen], directory, EMPTY)
+
+
+def test_what_nobody_read_is_one_and_the_same(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "client.history", "client")
+    for name, argument, outcome in [
+        ("save", ["a", 1], "done"),
+        ("replace_all", [["a", 2], ["b", 3]], "done"),
+        ("load", "a", 2),
+        ("delete", "b", StorageError("no answer")),
+    ]:
+        with recorder.operation("/d", name, argument) as came:
+            came.append(outcome)
+    recorder.close()
+    [operations] = histories(tmp_path).values()
+    assert [(o.argument, o.outcome, o.looks) for o in operations] == [
+        (("a", UNREAD), "done", False),
+        ((("a", 2), ("b", UNREAD)), "done", False),
+        ("a", 2, True),
+        ("b", UNKNOWN, False),
+    ]
+    assert "no answer" in (tmp_path / "client.history").read_text()
