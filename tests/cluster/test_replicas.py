@@ -17,6 +17,9 @@ import ray
 
 from polystore import PathNotFoundError
 from polystore_ray import DataLostError, RayBackendRegistry, TooFewNodesError
+from polystore_ray.placement import store_namespace
+from polystore_ray.ray_internals import actor_id
+from polystore_ray.testing.faults import Victims, worsen
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 
 
@@ -191,3 +194,18 @@ def test_a_lost_value_comes_back_from_its_fallback(nodes: Nodes, tmp_path: Path)
     with pytest.raises(DataLostError, match=f"node {late}"):
         memory.load("/2")
     registry.shutdown()
+
+
+def test_a_volume_that_is_out_of_reach_for_a_moment_is_not_taken_for_dead(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    memory.save(np.full(MIB, 1), "/a")
+    job = ray.get_runtime_context().get_job_id()
+    victims = Victims(store_namespace(registry._store, job))
+    before = victims.volume(nodes.head)
+    worsen(before, seed=1, seconds=2.0, cut=True)
+    memory.save(np.full(MIB, 2), "/b")
+    assert actor_id(victims.volume(nodes.head)) == actor_id(before)
+    assert registry.status().hosts_lost == 0
+    assert [first(registry, path)[0] for path in ("/a", "/b")] == [1, 2]
