@@ -205,7 +205,7 @@ class RayTransport(Transport):
                 for node in volumes:
                     self._hosts.pop((MEMORY, node), None)
                 time.sleep(_TRIED_AGAIN_AFTER)
-            except CallTimeoutError:
+            except (CallTimeoutError, StoreUnavailableError):
                 raise  # it may have been published
             except StorageError:
                 for volume in volumes.values():

@@ -176,8 +176,7 @@ class StoreController:
         """
         with self._lock:
             self._volumes = dict(volumes)
-            for node, ids in self._ledger.recover(holdings).items():
-                self._release(node, ids)
+            self._ledger.recover(holdings)
             self._changed.notify_all()
 
     def nodes_changed(self, nodes: set[str], leaving: set[str]) -> None:

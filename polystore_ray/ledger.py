@@ -324,24 +324,21 @@ class Ledger:
                 held.lost = reason
                 self._gone.pop(id_, None)
 
-    def recover(self, holdings: dict[str, list[Pin]]) -> dict[str, list[str]]:
-        """Count as copies just what volumes say they hold; return what nobody needs, by node."""
-        needless: dict[str, list[str]] = {}
+    def recover(self, holdings: dict[str, list[Pin]]) -> None:
+        """Count as copies just what volumes say they hold."""
         for held in self.held.values():
             held.copies, held.ref = {}, None
         for node, pins in holdings.items():
             for pin in pins:
                 held_ = self.held.get(pin.id)
                 if held_ is None:
-                    needless.setdefault(node, []).append(pin.id)
-                    continue
+                    continue  # it may be about to be published
                 owned = pin.nodes == (node,)  # a pinned one has no nodes, but the saver's reference
                 held_.copies[node] = pin.ref if owned else None
                 held_.ref = pin.ref if owned or held_.ref is None else held_.ref
                 held_.nbytes = pin.nbytes
         for held in self.held.values():
             self._count_copies(held)
-        return needless
 
     def status(self) -> dict[str, Any]:
         """Return what is counted."""

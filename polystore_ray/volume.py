@@ -193,8 +193,14 @@ class MemoryVolume:
         return envelope
 
     def holdings(self) -> list[Pin]:
-        """Return what is held here: what is owned with this node, what is pinned without any."""
+        """Return what is held here: what is owned with this node, what is pinned without any.
+
+        It is for a new controller. What that one does not know may be about to be published, so
+        that it is kept until `reconcile`.
+        """
         with self._lock:
+            held = [*self._pinned, *self._adopted]
+            self._unconfirmed = dict.fromkeys(held, time.monotonic()) | self._unconfirmed
             pinned = [pin._replace(nodes=()) for pin, _ in self._pinned.values()]
             return [*pinned, *self._adopted.values()]
 

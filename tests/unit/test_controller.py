@@ -401,6 +401,15 @@ def test_what_nobody_holds_any_more_is_due_to_be_lost(three: Store) -> None:
     assert chore.pins == [Pin("p", (), None, 1000)]
 
 
+def test_what_is_about_to_be_published_is_kept_when_another_takes_over(store: Store) -> None:
+    released: list[list[str]] = []
+    other = StoreController.from_state(
+        store.controller.state(), lambda _node, ids: released.append(ids)
+    )
+    other.recover({NODE: VOLUME}, {NODE: [pin("p")]})
+    assert released == []
+
+
 def test_tells_which_pins_it_does_not_know(store: Store) -> None:
     store.publish("/a", pin("p"))
     assert store.ask("unknown", ["p", "q"], NODE, VOLUME) == ["q"]

@@ -84,6 +84,18 @@ def test_what_was_never_published_is_let_go_in_the_end() -> None:
     assert len(around.requests) == 2
 
 
+def test_what_a_new_controller_does_not_know_is_let_go_in_the_end() -> None:
+    around = Around()
+    around.pin(pin("known"), pin("forgotten"))
+    around.volume.reconcile(0)
+    around.volume.holdings()
+    around.unknown = ["forgotten"]
+    around.volume.reconcile(60)
+    assert around.volume.status()["pinned"] == 2
+    around.volume.reconcile(0)
+    assert around.volume.status()["pinned"] == 1
+
+
 def test_adopt_puts_the_object_again_once_for_all_readers() -> None:
     around, one = Around(), pin()
     around.pin(one)
