@@ -25,7 +25,7 @@ from polystore_ray.follower import Follower
 from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.hosts import HostTable
 from polystore_ray.journal import Record
-from polystore_ray.leadership import Leadership, Rallied, has_ended
+from polystore_ray.leadership import Leadership, Rallied
 from polystore_ray.messages import (
     Found,
     Pin,
@@ -49,6 +49,7 @@ from polystore_ray.ray_errors import DIED, translated
 from polystore_ray.ray_internals import draining_nodes, job_is_dead
 from polystore_ray.read_cache import ReadCache, Shared
 from polystore_ray.shipping import carried, opened
+from polystore_ray.succession import has_ended
 from polystore_ray.upkeep import carry_out
 from polystore_ray.volume import BUDGET, MemoryVolume
 
@@ -118,7 +119,8 @@ class _Controller:
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
-        self._leadership.is_used = True
+        if not self._leadership.is_used:
+            self._leadership.use()
         if self._leadership.lost:
             raise StoreUnavailableError(self._leadership.lost, backend=MEMORY)
         return self._controller.handle(request)
@@ -216,6 +218,7 @@ class _Controller:
         self._change("volume_joined", node, incarnation)
 
     def _lost(self, node: str) -> None:
+        self._leadership.journal.lose(node)
         self._change("volume_lost", node)
 
     def _change(self, operation: str, *arguments: Any) -> None:

@@ -15,10 +15,10 @@ from polystore_ray.actors import StoreOf, controller_of
 from polystore_ray.addresses import require_listener
 from polystore_ray.cluster import RayTransport
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.leadership import has_ended
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, store_namespace, this_process
 from polystore_ray.ray_errors import DIED
+from polystore_ray.succession import has_ended
 
 __all__ = ["connect", "disconnect", "start_ray"]
 

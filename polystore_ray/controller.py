@@ -342,7 +342,12 @@ class StoreController:
         self._ledger.lost(ids, reason)
 
     def _status(self) -> dict[str, Any]:
-        return self._ledger.status() | {"calls": self._calls, "epoch": self._journal.epoch}
+        follower = self._journal.follower
+        return self._ledger.status() | {
+            "calls": self._calls,
+            "epoch": self._journal.epoch,
+            "follower": None if follower is None else follower.node,
+        }
 
 
 def _raised_or_returned(answer: Any) -> Any:

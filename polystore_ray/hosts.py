@@ -182,9 +182,9 @@ class HostTable:
 
     def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
-        self.deaths += 1
         if key == MEMORY:
             self._lost(node)
+        self.deaths += 1
 
     def kill_all(self) -> None:
         """End every host, those that are no volumes in order."""

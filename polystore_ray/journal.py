@@ -38,8 +38,10 @@ Record = bytes
 class Following(Protocol):
     """A follower, as the journal calls it. Errors are those of remote calls."""
 
+    node: str
+
     def install(self, epoch: int, number: int, state: bytes) -> None:
-        """Take over a whole state, in which this many changes are."""
+        """Take over a whole state, in which this many changes are, and be the one to succeed."""
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         """Apply changes, of which the first has this number; those it has already are left out."""
@@ -131,21 +133,23 @@ class Journal:
         """Whether another controller has taken over."""
         return self._fenced
 
+    @property
+    def follower(self) -> Following | None:
+        """The present one."""
+        return self._follower
+
     def need_follower(self) -> None:
         """Answer nothing from now on that a follower should have and has not."""
         with self._changed:
-            self._needed = True
-            self._heard = time.monotonic()
+            if not self._needed:
+                self._needed = True
+                self._heard = time.monotonic()
 
-    def go_alone(self) -> None:
-        """Answer without a follower, since the cluster has none to offer."""
+    def lose(self, node: str) -> None:
+        """Learn that whoever followed on a node has died."""
         with self._changed:
-            self._needed = False
-            self._follower = None
-            self._waiting.clear()
-            self._shipped = self.last
-            self._changed.notify_all()
-        self._do_what_waited()
+            if self._follower is not None and self._follower.node == node:
+                self._follower = None
 
     def follow(self, follower: Following, number: int, state: bytes) -> None:
         """Have a follower take over a state and, from then on, every change.

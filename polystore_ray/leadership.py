@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import secrets
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any
 
 import ray
 
@@ -21,9 +20,9 @@ from polystore_ray.ledger import Ledger
 from polystore_ray.messages import OutOfStepError, Pin
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, named_hosts, nodes
-from polystore_ray.ray_internals import forget, recall, remember
+from polystore_ray.succession import Succession
 
-__all__ = ["Leadership", "Rallied", "has_ended"]
+__all__ = ["Leadership", "Rallied"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,33 +35,18 @@ Rallied = tuple[str, int, list[Pin]]
 holds (-1 for none), and what it holds of values."""
 
 
-def _epoch_key(namespace: str) -> str:
-    return f"{namespace}/epoch"
-
-
-def has_ended(namespace: str) -> bool:
-    """Tell whether a store was shut down, so that nobody should start its controller anew."""
-    return recall(_epoch_key(namespace)) is None
-
-
-class _Known(NamedTuple):
-    """What the cluster remembers of a store: its last epoch, its birth, its options."""
-
-    epoch: int
-    birth: str
-    options: StoreOptions
-
-
 class _RemoteFollower:
     """The follower in a volume, as the journal calls it."""
 
-    def __init__(self, node: str, volume: Any) -> None:
+    def __init__(self, node: str, volume: Any, succession: Succession) -> None:
         self.node = node
         self._volume = volume
+        self._succession = succession
 
     def install(self, epoch: int, number: int, state: bytes) -> None:
         task = self._volume.install.remote(epoch, number, state)
         wait_for(task, backend=MEMORY, timeout=_FOLLOW_WITHIN)
+        self._succession.appoint(self.node)
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         answer_of(
@@ -98,44 +82,42 @@ class Leadership:
         hosts: HostTable,
         release: Callable[[str, list[str]], None],
     ) -> None:
-        self._key = _epoch_key(namespace)
         self._namespace = namespace
         self._hosts = hosts
         self._release = release
         self._node = ray.get_runtime_context().get_node_id()
-        self._follower: _RemoteFollower | None = None
-        kept = recall(self._key)
-        known = _Known(0, secrets.token_hex(8), options) if kept is None else pickle.loads(kept)
-        self.birth: str = known.birth
-        self.options: StoreOptions = known.options
+        self._succession = Succession(namespace, options)
+        self._epoch, self.birth, self.options = self._succession.origin
         self._synchronous = (self.options.replicas or 1) > 1
         self.lost = ""
-        self.is_used = kept is not None
-        self._epoch = known.epoch + 1
-        remember(self._key, pickle.dumps(known._replace(epoch=self._epoch)))
-        if kept is None:
-            self.journal = Journal(self._epoch, synchronous=self._synchronous)
-            self.controller = StoreController(release, Ledger(self.options.max_bytes), self.journal)
-        else:
-            self._take_over()
+        heir = self._succession.inherited()
+        self.is_used = heir is not None
+        self.journal = Journal(self._epoch, synchronous=self._synchronous)
+        self.controller = StoreController(release, Ledger(self.options.max_bytes), self.journal)
+        if self._epoch > 1:
+            self._take_over(heir)
         if self._synchronous:
             self.journal.need_follower()
 
-    def _take_over(self) -> None:
+    def use(self) -> None:
+        """Know from now on, and let every successor know, that there is a tree."""
+        self._succession.begin()
+        self.is_used = True
+
+    def _take_over(self, heir: str | None) -> None:
         start = time.monotonic()
         known = named_hosts(self._namespace)
         rallied = self._rally({node: host for (key, node), host in known.items() if key == MEMORY})
         self._hosts.rejoin({where: h for where, h in known.items() if self._lives(where, rallied)})
-        best = max(rallied, key=lambda node: rallied[node][1], default=None)
-        if best is None or rallied[best][1] < 0:
-            self.lost = (
-                "the store's controller was lost, and with it, or before it, every process that "
-                "had a copy of its tree; shutdown() lets a new store start"
-            )
-            self.journal = Journal(self._epoch)
-            self.controller = StoreController(self._release, journal=self.journal)
+        if heir is None:
             return
-        host = self._hosts.found(MEMORY, best)
+        if heir not in rallied or rallied[heir][1] < 0:
+            self.lost = (
+                "the store's controller was lost, and with it, or before it, the process that had "
+                "the other copy of its tree; shutdown() lets a new store start"
+            )
+            return
+        host = self._hosts.found(MEMORY, heir)
         number, state = wait_for(
             host.state.remote(self._epoch), backend=MEMORY, timeout=_FOLLOW_WITHIN
         )
@@ -151,7 +133,7 @@ class Leadership:
             "a new controller of %s took over %d changes from node %s",
             self._namespace,
             number,
-            best,
+            heir,
         )
 
     def _lives(self, where: tuple[str, str], rallied: dict[str, Rallied]) -> bool:
@@ -178,7 +160,7 @@ class Leadership:
 
     def end(self) -> None:
         """Let nobody take over any more."""
-        forget(self._key)
+        self._succession.end()
 
     # The follower
 
@@ -188,36 +170,40 @@ class Leadership:
             if not self.is_used and not self._synchronous:
                 time.sleep(0.05)  # a store of files alone has no tree
                 continue
-            if self._follower is None or self._could_be_farther(self._follower):
+            if self._could_be_safer():
                 self._find_follower()
-            try:
+            with suppress(HostLostError, OutOfStepError):
                 self.journal.ship()
-            except (HostLostError, OutOfStepError):
-                self._follower = None
 
-    def _could_be_farther(self, follower: _RemoteFollower) -> bool:
-        return follower.node == self._node and any(n["NodeID"] != self._node for n in nodes())
+    def _could_be_safer(self) -> bool:
+        """Tell whether there is no follower, or another node would be better for it."""
+        if self.journal.follower is None:
+            return True
+        poor = {self._node, *self._hosts.leaving}
+        return self.journal.follower.node in poor and any(n["NodeID"] not in poor for n in nodes())
 
     def _find_follower(self) -> None:
         self.journal.need_follower()
+        before = self.journal.follower
         for node in self._candidates():
             try:
-                follower = _RemoteFollower(node, self._hosts.host(MEMORY, node, b""))
+                follower = _RemoteFollower(
+                    node, self._hosts.host(MEMORY, node, b""), self._succession
+                )
                 self.journal.follow(follower, *self.controller.numbered_state())
             except StorageError:
                 logger.warning("node %s cannot follow; trying another", node, exc_info=True)
                 continue
-            if self._follower is not None:
-                self._follower.forget(self._epoch)
-            self._follower = follower
+            if isinstance(before, _RemoteFollower) and before.node != node:
+                before.forget(self._epoch)
             return
-        self._follower = None
-        self.journal.go_alone()
         time.sleep(_LOOKED_AFTER_EVERY)
 
     def _candidates(self) -> list[str]:
-        """Return the nodes that could follow: those with a volume first, our own last."""
-        alive = [node["NodeID"] for node in nodes()]
-        return sorted(
-            alive, key=lambda n: (n == self._node, self._hosts.found(MEMORY, n) is None, n)
-        )
+        """Return the nodes that could follow, the best first."""
+
+        def drawbacks(node: str) -> tuple[bool, bool, bool, str]:
+            has_no_volume = self._hosts.found(MEMORY, node) is None
+            return node == self._node, node in self._hosts.leaving, has_no_volume, node
+
+        return sorted((node["NodeID"] for node in nodes()), key=drawbacks)

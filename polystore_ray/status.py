@@ -75,6 +75,9 @@ class StoreStatus:
         Objects that were lost with their node or volume; loading from them raises `DataLostError`.
     epoch : int
         How many controllers the store has had.
+    follower : str or None
+        The node that has the other copy of the tree, from which the next controller would take
+        over; None where there is none at the moment.
     hosts_lost : int
         Hosts that died under the present one.
     answered_in : float
@@ -95,6 +98,7 @@ class StoreStatus:
     too_few_replicas: int
     lost: int
     epoch: int
+    follower: str | None
     hosts_lost: int
     answered_in: float
     calls: int

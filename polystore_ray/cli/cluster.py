@@ -12,10 +12,10 @@ import ray
 from polystore_ray.addresses import require_listener
 from polystore_ray.cli.failure import Failed, one_line
 from polystore_ray.connections import connect as connect_to
-from polystore_ray.leadership import has_ended
 from polystore_ray.placement import CONTROLLER, store_namespace
 from polystore_ray.ray_internals import recorded_address
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.succession import has_ended
 
 __all__ = ["KnownStore", "connect", "known_stores", "store"]
 

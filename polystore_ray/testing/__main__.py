@@ -1,11 +1,13 @@
 """Run chaos: ``python -m polystore_ray.testing --seconds 60 --seed 1``.
 
-It ends with status 1 if anything was lost, undone, torn, out of order, late or left over.
+It ends with status 1 if anything was lost, undone, torn, out of order, late or left over; then it
+keeps the histories of the clients and says where.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import warnings
@@ -24,12 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, help="a file to write the report to")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", ResourceWarning)  # of Ray's own cluster utilities
-    with tempfile.TemporaryDirectory(prefix="polystore-chaos-") as folder:
-        chaos = Chaos(Path(folder), chosen.seed, chosen.nodes, chosen.clients)
-        try:
-            report = chaos.run(chosen.seconds)
-        finally:
-            chaos.close()
+    folder = Path(tempfile.mkdtemp(prefix="polystore-chaos-"))
+    chaos = Chaos(folder, chosen.seed, chosen.nodes, chosen.clients)
+    try:
+        report = chaos.run(chosen.seconds)
+    finally:
+        chaos.close()
     found = (
         f"seed {chosen.seed}, {chosen.seconds:g} s, "
         f"{chosen.nodes} nodes, {chosen.clients} clients\n{report}\n"
@@ -37,7 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.write(found)
     if chosen.report is not None:
         chosen.report.write_text(found, encoding="utf-8")
-    return 1 if report.violations else 0
+    if report.violations:
+        sys.stdout.write(f"the histories of the clients are in {folder}\n")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":

@@ -239,7 +239,9 @@ class Chaos:
             self.report.violations.append(f"not healed within {self._patience:.0f} s")
 
     def _is_healed(self) -> bool:
-        return self.registry.status().too_few_replicas == 0 and self._nodes.are_alive()
+        status = self.registry.status()
+        has_all_copies = status.too_few_replicas == 0 and status.follower is not None
+        return has_all_copies and self._nodes.are_alive()
 
     def _comes_true(self, condition: Callable[[], bool]) -> bool:
         """Wait for something that may not be answered meanwhile; tell whether it came true."""

@@ -16,7 +16,12 @@ import pytest
 import ray
 
 from polystore import PathNotFoundError
-from polystore_ray import DataLostError, RayBackendRegistry, TooFewNodesError
+from polystore_ray import (
+    DataLostError,
+    RayBackendRegistry,
+    StoreUnavailableError,
+    TooFewNodesError,
+)
 from polystore_ray.placement import store_namespace
 from polystore_ray.ray_internals import actor_id
 from polystore_ray.testing.faults import Victims, worsen
@@ -121,6 +126,39 @@ def test_a_controller_that_is_killed_is_followed_by_one_that_knows_everything(
             memory.load("/small/1")
     status = registry.status()
     assert (status.epoch, status.lost, status.too_few_replicas) == (3, 0, 0)
+
+
+def test_an_old_copy_of_the_tree_is_never_taken_for_the_present_one(nodes: Nodes) -> None:
+    """One is left behind in a process that could not be told to forget it."""
+    registry = RayBackendRegistry("old-copy", replicas=2)
+    memory = registry["memory"]
+    memory.save(np.zeros(MIB), "/a")
+    victims = Victims(store_namespace("old-copy", ray.get_runtime_context().get_job_id()))
+    epoch, heir = registry.status().epoch, registry.status().follower or ""
+    other = next(n for n in (nodes.one, nodes.two) if n != heir)
+    nodes.run(other, save, registry, "/made-a-volume-here", 1)
+    number, state = ray.get(victims.volume(heir).state.remote(epoch))
+    ray.get(victims.volume(other).install.remote(epoch, number, state))
+    memory.delete("/a")
+    pids = [controller_pid(registry), pid_of(victims.volume(heir))]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(StoreUnavailableError, match="the other copy of its tree"):
+        memory.exists("/a")
+    registry.shutdown()
+    assert not memory.exists("/a")
+    registry.shutdown()
+
+
+def test_a_store_whose_memory_was_never_used_loses_no_tree(nodes: Nodes, tmp_path: Path) -> None:
+    registry = RayBackendRegistry("files-alone")
+    registry["disk"].save(np.arange(3), tmp_path / "a.npy")
+    victims = Victims(store_namespace("files-alone", ray.get_runtime_context().get_job_id()))
+    os.kill(pid_of(victims.controller()), signal.SIGKILL)
+    registry["memory"].save(1, "/a")
+    assert registry["memory"].load("/a") == 1
+    assert registry.status().epoch == 2
+    registry.shutdown()
 
 
 def test_saves_go_on_while_controllers_die(nodes: Nodes, registry: RayBackendRegistry) -> None:

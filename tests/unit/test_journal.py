@@ -33,6 +33,7 @@ class Line:
     """The line between a leader and its follower, which can be cut, or lose answers."""
 
     def __init__(self, follower: Follower) -> None:
+        self.node = "other"
         self.follower = follower
         self.error: Exception | None = None
         self.loses_answers = False
@@ -201,15 +202,24 @@ def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: L
     assert leader.followed() == ["a", "b", "c"]
 
 
-def test_without_any_follower_to_be_had_the_leader_goes_alone(leader: Leader) -> None:
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> None:
+    """Whoever takes over from it would know less than its callers."""
+    leader = Leader(synchronous=synchronous)
     leader.start()
-    leader.line.error = HostLostError("it died")
-    saving = threading.Thread(target=leader.save, args=("/a",))
-    saving.start()
-    time.sleep(0.1)
-    leader.journal.go_alone()
-    saving.join(2)
+    leader.save("/a")
+    leader.journal.lose("yet another")
+    assert leader.journal.follower is leader.line
+    leader.journal.lose(leader.line.node)
+    assert leader.journal.follower is None
+    time.sleep(journal_module.LEASE)
+    for _ in range(2):
+        leader.journal.need_follower()  # as often as one is looked for
+        with pytest.raises(StoreUnavailableError, match="did not follow"):
+            leader.list()
+    leader.journal.follow(leader.line, *leader.controller.numbered_state())
     assert leader.list() == ["a"]
+    leader.end()
 
 
 def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
