@@ -25,7 +25,7 @@ from polystore import (
     StorageWriteError,
     UnsupportedFormatError,
 )
-from polystore.base import check_batch
+from polystore.checks import check_batch
 from polystore.paths import P, normalize
 
 __all__ = ["SqliteBackend"]

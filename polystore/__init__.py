@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from polystore import exceptions
 from polystore.backend_registry import BackendRegistry, backend_class
-from polystore.base import (
-    BackendBase,
-    DataSink,
-    DataSource,
-    ReadOnlyBackend,
-    StorageBackend,
-)
+from polystore.base import DataSink, DataSource, ReadOnlyBackend, StorageBackend
 from polystore.exceptions import *  # noqa: F403 - the error tree is public as a whole
 from polystore.filemanager import FileManager
+from polystore.registration import BackendBase
 
 if TYPE_CHECKING:
     from polystore.disk import DiskBackend

@@ -9,13 +9,6 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
-from polystore.base import (
-    _ABSTRACT,
-    _REGISTRY,
-    BUILTIN_BACKENDS,
-    BackendBase,
-    backend_key,
-)
 from polystore.exceptions import (
     BackendNotFoundError,
     StorageResolutionError,
@@ -23,6 +16,7 @@ from polystore.exceptions import (
     VFSTypeError,
     missing_dependency,
 )
+from polystore.registration import _ABSTRACT, _REGISTRY, BUILTIN_BACKENDS, BackendBase, backend_key
 
 __all__ = [
     "BackendRegistry",

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
-from polystore.base import check_collection
+from polystore.checks import check_collection
 from polystore.exceptions import StorageError
 from polystore.formats import Format, format_of
 from polystore.local_backend import LocalBackend

@@ -23,7 +23,8 @@ from polystore.atomic import (
     temporary_name,
 )
 from polystore.attempts import MOST_ATTEMPTS, again_while_missing
-from polystore.base import StorageBackend, path_exists
+from polystore.base import StorageBackend
+from polystore.checks import path_exists
 from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,

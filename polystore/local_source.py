@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from polystore.atomic import is_temporary
-from polystore.base import BackendBase, DataSource
+from polystore.base import DataSource
 from polystore.exceptions import (
     InvalidPathError,
     PathIsDirectoryError,
@@ -25,6 +25,7 @@ from polystore.exceptions import (
 from polystore.os_errors import located, missing_below_files, nothing_there, os_errors
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.places import Places, RootedPlaces, SystemPlaces
+from polystore.registration import BackendBase
 
 __all__ = ["LocalSource"]
 

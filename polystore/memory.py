@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from polystore.base import StorageBackend, check_batch, check_collection
+from polystore.base import StorageBackend
+from polystore.checks import check_batch, check_collection
 from polystore.os_errors import located
 from polystore.paths import P
 from polystore.progress import Progress, reporting

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
-from polystore.base import backend_key, check_batch, check_collection, path_exists
+from polystore.checks import check_batch, check_collection, path_exists
 from polystore.exceptions import PathNotFoundError, UnsupportedOperationError
 from polystore.paths import P, as_text, display, natural_key
 from polystore.progress import Progress, reporting
+from polystore.registration import backend_key
 from polystore.routing import Routing, offered, parents_option
 from polystore.transfers import Pairs, naming_written
 

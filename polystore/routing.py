@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from polystore.base import accepts, backend_key
+from polystore.base import accepts
 from polystore.exceptions import (
     BackendNotFoundError,
     StorageError,
@@ -14,6 +14,7 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.paths import P, display
+from polystore.registration import backend_key
 
 __all__ = ["Routing", "offered", "parents_option"]
 

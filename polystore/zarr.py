@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from polystore.base import StorageBackend, check_batch
+from polystore.base import StorageBackend
+from polystore.checks import check_batch
 from polystore.exceptions import (
     MissingDependencyError,
     PathMismatchError,

@@ -11,8 +11,8 @@ from typing import Any
 import cloudpickle
 
 from polystore.backend_registry import backend_class
-from polystore.base import backend_key
 from polystore.exceptions import VFSTypeError
+from polystore.registration import backend_key
 from polystore_ray.node_names import Node
 
 __all__ = [

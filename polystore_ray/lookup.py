@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from polystore.base import check_collection
+from polystore.checks import check_collection
 from polystore.paths import P, as_text
 from polystore_ray.errors import DataLostError
 from polystore_ray.messages import Found, NotPinnedError

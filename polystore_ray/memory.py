@@ -8,7 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from polystore.base import StorageBackend, backend_key, check_batch
+from polystore.base import StorageBackend
+from polystore.checks import check_batch
 from polystore.exceptions import (
     PathNotFoundError,
     StorageError,
@@ -18,6 +19,7 @@ from polystore.exceptions import (
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
+from polystore.registration import backend_key
 from polystore.stacking import Rows, stack
 from polystore.transfers import Pairs
 from polystore_ray.errors import DataLostError

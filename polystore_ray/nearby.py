@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polystore.base import backend_key
 from polystore.paths import P, as_text
+from polystore.registration import backend_key
 from polystore.seal import seal
 from polystore_ray.lookup import look_up, texts_of
 from polystore_ray.messages import WHOLE, Found, Stored

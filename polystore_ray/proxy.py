@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from polystore.base import BackendBase, DataSource, StorageBackend, accepts, check_collection
+from polystore.base import DataSource, StorageBackend, accepts
+from polystore.checks import check_collection
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P
 from polystore.progress import Progress, reporting
+from polystore.registration import BackendBase
 from polystore.stacking import Rows
 from polystore.transfers import Pairs, naming_written
 from polystore_ray.handover import hand_over

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from polystore.backend_registry import backend_class, backend_keys
-from polystore.base import _REGISTRY, BUILTIN_BACKENDS, StorageBackend, backend_key
+from polystore.base import StorageBackend
 from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
     UnsupportedOperationError,
     VFSTypeError,
 )
+from polystore.registration import _REGISTRY, BUILTIN_BACKENDS, backend_key
 from polystore_ray.backend_options import options_of_backends, split_key
 from polystore_ray.local import LocalTransport
 from polystore_ray.memory import ClusterMemoryBackend

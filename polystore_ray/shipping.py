@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 import cloudpickle
 
-from polystore.base import register_backend
 from polystore.exceptions import StorageResolutionError, portable
+from polystore.registration import register_backend
 from polystore_ray.fingerprint import fingerprint_of
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import zarr
 
-from polystore.base import BackendBase, DataSource
+from polystore.base import DataSource
 from polystore.exceptions import (
     CorruptDataError,
     PathIsDirectoryError,
@@ -25,6 +25,7 @@ from polystore.os_errors import located
 from polystore.paths import NameFilter, P, as_text, file_order, join, split
 from polystore.progress import Progress
 from polystore.region import Region, as_index
+from polystore.registration import BackendBase
 from polystore.remote.arrays import is_same
 from polystore.remote.batches import load_together
 from polystore.remote.nodes import Node, Nodes, below

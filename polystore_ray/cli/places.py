@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from polystore.backend_registry import backend_keys
-from polystore.base import backend_key
+from polystore.registration import backend_key
 
 __all__ = ["PLACE", "Place"]
 

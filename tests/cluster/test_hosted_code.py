@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from polystore.base import _REGISTRY
+from polystore.registration import _REGISTRY
 from polystore_ray import RayBackendRegistry
 from tests.cluster.test_lifetimes import Drivers
 
@@ -116,7 +116,7 @@ def test_a_changed_class_takes_the_place_of_the_former_one(
 def test_a_new_controller_knows_the_classes(registry: RayBackendRegistry) -> None:
     assert registry["hosted_mine"].load("/a") == (1, 1)
     transport = registry._connect()
-    ray.kill(transport._controller)
+    ray.kill(transport.handles.controller)
     assert transport.shipped_classes().keys() == {"hosted_mine"}
     define(MINE.replace("FACTOR = 1", "FACTOR = 3"))
     assert registry["hosted_mine"].load("/a") == (3, 1)

@@ -27,14 +27,14 @@ from polystore import (
     StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
-    base,
+    registration,
 )
 from polystore.backend_registry import (
     cleanup_all_backends,
     create_storage_registry,
     get_backend_instance,
 )
-from polystore.base import BackendBase, register_backend
+from polystore.registration import BackendBase, register_backend
 
 
 class Five:
@@ -63,12 +63,14 @@ class Five:
 
 @pytest.fixture(autouse=True)
 def _definitions_end_with_the_test() -> Iterator[None]:
-    abstract = dict(base._ABSTRACT)
-    others = tuple(key for key in base._REGISTRY if key not in base.BUILTIN_BACKENDS)
+    abstract = dict(registration._ABSTRACT)
+    others = tuple(
+        key for key in registration._REGISTRY if key not in registration.BUILTIN_BACKENDS
+    )
     with restored_registry(BackendBase, released=others):
         yield
-    base._ABSTRACT.clear()
-    base._ABSTRACT.update(abstract)
+    registration._ABSTRACT.clear()
+    registration._ABSTRACT.update(abstract)
 
 
 def define(key: str, name: str = "Mine", **members: Any) -> Any:
@@ -355,11 +357,11 @@ def test_a_class_that_arrives_in_a_pickle_is_registered_by_hand() -> None:
     cls = define("travelled")
     cls.__module__ = "__main__"
     shipped = cloudpickle.dumps(cls)
-    del base._REGISTRY["travelled"]
+    del registration._REGISTRY["travelled"]
     code = (
         "import sys, cloudpickle\n"
         "from polystore import BackendRegistry\n"
-        "from polystore.base import register_backend\n"
+        "from polystore.registration import register_backend\n"
         "cls = cloudpickle.loads(bytes.fromhex(sys.argv[1]))\n"
         "assert 'travelled' not in BackendRegistry()\n"
         "register_backend(cls); register_backend(cls)\n"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from polystore import DiskBackend
-from polystore.base import _REGISTRY
 from polystore.exceptions import StorageResolutionError
+from polystore.registration import _REGISTRY
 from polystore_ray.fingerprint import fingerprint_of
 from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer, opened
 

@@ -88,7 +88,7 @@ def test_what_a_new_controller_does_not_know_is_let_go_in_the_end() -> None:
     around = Around()
     around.pin(pin("known"), pin("forgotten"))
     around.volume.reconcile(0)
-    around.volume.holdings()
+    around.volume.doubt()
     around.unknown = ["forgotten"]
     around.volume.reconcile(60)
     assert around.volume.status()["pinned"] == 2
