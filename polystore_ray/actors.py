@@ -113,10 +113,6 @@ class _Controller:
             return answer
         return pickle.dumps(answer, protocol=5)
 
-    def deaths(self) -> int:
-        """Return how many hosts were lost under this controller."""
-        return self._hosts.deaths
-
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
         if not self._leadership.is_used:
@@ -143,9 +139,9 @@ class _Controller:
         """Return the host of a backend on a node; see `HostTable.host`."""
         return self._hosts.host(key, node, shipped)
 
-    def hosts(self) -> dict[tuple[str, str], Any]:
-        """Return all hosts, by backend and node."""
-        return self._hosts.everywhere()
+    def hosts(self) -> tuple[dict[tuple[str, str], Any], int]:
+        """Return all hosts, by backend and node, and how many were lost under this controller."""
+        return self._hosts.everywhere(), self._hosts.deaths
 
     def drain(self, node: str) -> int:
         """Have others hold what a node holds; return how many objects it holds alone still."""
@@ -357,6 +353,7 @@ class _Volume(_Hosting):
         """Turn to a new controller, and tell it what is here."""
         number = self._follower.promise(epoch)
         self._controller = controller
+        self._volume.doubt()
         return self._incarnation, number, self._volume.holdings()
 
     @ray.method(concurrency_group="follow")

@@ -1,10 +1,9 @@
-"""A store on a Ray cluster, as one process reaches it: handles, deadlines, what to do at a loss."""
+"""A store on a Ray cluster, as one process reaches it: objects put and got, hosts called."""
 
 from __future__ import annotations
 
 import itertools
 import pickle
-import threading
 import time
 import warnings
 from collections import Counter, deque
@@ -17,12 +16,11 @@ import ray
 from ray import exceptions as ray_exceptions
 from ray.util import client as ray_client
 
-from polystore.backend_registry import backend_class
 from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
-from polystore_ray.calls import answer_of, wait_for
+from polystore_ray.calls import wait_for
 from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -31,9 +29,9 @@ from polystore_ray.errors import (
     StoreUnavailableError,
     TooFewNodesError,
 )
+from polystore_ray.handles import Handles, pause
 from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
-    HostEndedError,
     Items,
     NotPinnedError,
     Pin,
@@ -46,18 +44,15 @@ from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
 from polystore_ray.ray_errors import DIED, translated
-from polystore_ray.ray_internals import actor_id, spilled_bytes
+from polystore_ray.ray_internals import spilled_bytes
 from polystore_ray.read_cache import Shared
-from polystore_ray.shipping import CarriedError, class_to_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import BATCHES, Task, Transport, when_free
 
 __all__ = ["RayTransport"]
 
 _STATUS_WITHIN = 5.0  # seconds, for what one node has to say
-_TRIED_AGAIN_AFTER = 0.1  # seconds
 _NODES_KNOWN_FOR = 5.0  # seconds
-_NOTICED_WITHIN = 3.0  # seconds, for the controller to learn what a caller has learned
 _READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
@@ -69,7 +64,7 @@ _NO_VOLUME = {
 
 
 class RayTransport(Transport):
-    """One process's connection to one store: the controller's handle and those of its hosts."""
+    """One process's connection to one store."""
 
     def __init__(
         self,
@@ -80,13 +75,10 @@ class RayTransport(Transport):
         next_controller: Callable[[float], Any],
     ) -> None:
         self.timeout = 60.0
-        self._next_controller = next_controller
-        self._turning = threading.Lock()
         self.options = options
+        self.handles = Handles(controller, next_controller)
         self._store = store
         self._node = node
-        self._controller = controller
-        self._hosts: dict[tuple[str, str], tuple[Any, type | None]] = {}
         self._made_with: dict[tuple[str, str], BackendOptions] = {}
         self._called: dict[str, tuple[str, float]] = {}
         self._others: list[str] = []
@@ -112,53 +104,14 @@ class RayTransport(Transport):
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = pickle.dumps(request, protocol=5)
-        answer = self._of_store(lambda controller: controller.call.remote(message), path)
+        answer = self._of_store(lambda controller: controller.call.remote(message), path=path)
         return pickle.loads(answer) if isinstance(answer, bytes) else answer
 
-    def _of_store(
-        self, call: Callable[[Any], Any], path: str | None = None, deadline: float | None = None
-    ) -> Any:
-        """Return the controller's answer, or that of the next one if it dies.
+    def _of_store(self, call: Callable[[Any], Any], *, path: str | None = None) -> Any:
+        return self.handles.of_store(call, self._deadline(), path=path)
 
-        All that is asked of a controller may be asked again: changes have ids.
-        """
-        if deadline is None:
-            deadline = time.monotonic() + self.timeout
-        while True:
-            controller = self._controller
-            try:
-                return answer_of(
-                    partial(call, controller),
-                    backend=MEMORY,
-                    timeout=deadline - time.monotonic(),
-                    path=path,
-                    repeatable=True,
-                )
-            except HostLostError as error:
-                if error.actor and error.actor != actor_id(controller):
-                    raise  # what was lost is something that the controller was to wait for
-                self._turn_from(controller, deadline, path)
-                if not error.actor and actor_id(self._controller) == actor_id(controller):
-                    raise  # it lives
-
-    def _turn_from(self, controller: Any, deadline: float, path: str | None) -> None:
-        """Turn to the controller that comes after one that died.
-
-        Raises
-        ------
-        StoreUnavailableError
-            If the store has ended, or no other one takes over by the deadline.
-        """
-        with self._turning:
-            while self._controller is controller:
-                try:
-                    self._controller = self._next_controller(deadline - time.monotonic())
-                except StoreUnavailableError as error:
-                    # The dead one may have the name for a moment still.
-                    if time.monotonic() > deadline or not _is_dying(error):
-                        error.located(path=path, backend=MEMORY)
-                        raise
-                    time.sleep(_TRIED_AGAIN_AFTER)
+    def _deadline(self) -> float:
+        return time.monotonic() + self.timeout
 
     # Objects
 
@@ -169,8 +122,11 @@ class RayTransport(Transport):
     def put(self, sealed: Sealed) -> Pin:
         if self._is_remote:
             head, buffers = plain_bytes(sealed.head), [*map(plain_bytes, sealed.buffers)]
-            pin: Pin = self._of_host(
-                MEMORY, self._node, lambda volume: volume.put.remote(head, buffers)
+            pin: Pin = self.handles.of_host(
+                MEMORY,
+                self._node,
+                lambda volume: volume.put.remote(head, buffers),
+                self._deadline(),
             )
             return pin
         return Pin(new_operation_id(), (self._node,), self.reference(sealed), sealed.nbytes)
@@ -188,7 +144,7 @@ class RayTransport(Transport):
             return
         packed = pickle.dumps(items, protocol=5)
         operation_id = new_operation_id()
-        deadline = time.monotonic() + self.timeout
+        deadline = self._deadline()
         while True:
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * (deadline - time.monotonic())
@@ -196,15 +152,14 @@ class RayTransport(Transport):
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
                 published = partial(_publish, pins, packed, operation_id, pinned)
-                self._of_store(published, path, deadline)
+                self.handles.of_store(published, deadline, path=path)
             except (HostLostError, StaleVolumeError):
                 if time.monotonic() > deadline:
                     raise
                 # Others have taken their place, or they can be reached again in a moment.
-                self._nodes_known_until = 0.0
                 for node in volumes:
-                    self._hosts.pop((MEMORY, node), None)
-                time.sleep(_TRIED_AGAIN_AFTER)
+                    self.handles.forget_host(MEMORY, node)
+                self._look_around_again()
             except (CallTimeoutError, StoreUnavailableError):
                 raise  # it may have been published
             except StorageError:
@@ -218,14 +173,19 @@ class RayTransport(Transport):
         """Return the volumes that are to hold a value, by node, ours first."""
         while True:
             ours, *others = self._nodes_for(replicas)
-            volumes = {ours: self._host(MEMORY, ours, deadline)}
+            volume = partial(self.handles.host, MEMORY, deadline=deadline)
+            volumes = {ours: volume(ours)}
             try:
-                return volumes | {node: self._host(MEMORY, node, deadline) for node in others}
+                return volumes | {node: volume(node) for node in others}
             except StoreUnavailableError:  # a node is gone, and another will do
                 if time.monotonic() > deadline:
                     raise
-            self._nodes_known_until = 0.0
-            time.sleep(_TRIED_AGAIN_AFTER)
+            self._look_around_again()
+
+    def _look_around_again(self) -> None:
+        """Ask anew, in a moment, which nodes there are."""
+        self._nodes_known_until = 0.0
+        pause()
 
     def _nodes_for(self, replicas: int) -> list[str]:
         """Return the nodes that are to hold a value: ours first, others in turn.
@@ -280,7 +240,9 @@ class RayTransport(Transport):
     def owned(self, pin: Pin) -> Pin:
         for node in pin.nodes:
             with suppress(HostLostError, StoreUnavailableError, NotPinnedError):
-                owned: Pin = self._of_host(MEMORY, node, partial(_adopt, pin))
+                owned: Pin = self.handles.of_host(
+                    MEMORY, node, partial(_adopt, pin), self._deadline()
+                )
                 return owned
         raise NotPinnedError(f"no volume that was known to hold {pin.id} has it")
 
@@ -315,14 +277,15 @@ class RayTransport(Transport):
         options: dict[str, Any],
     ) -> Any:
         message = as_message((method, arguments, options))
-        where, deadline = self._node_called(node), time.monotonic() + self.timeout
+        where, deadline = self._node_called(node), self._deadline()
 
         def call() -> Any:
             try:
-                return self._of_host(
+                return self.handles.of_host(
                     key,
                     where,
                     partial(_transfer if method in TRANSFERS else _call, message),
+                    self._deadline(),
                     path=_path_of(method, arguments),
                     repeatable=method in _READING,
                 )
@@ -368,98 +331,19 @@ class RayTransport(Transport):
         )
         return shipped
 
-    def _of_host(
-        self,
-        key: str,
-        node: str,
-        call: Callable[[Any], Any],
-        *,
-        path: str | None = None,
-        repeatable: bool = False,
-    ) -> Any:
-        """Return a host's answer; after one that was lost, another is there for the next call."""
-        deadline = time.monotonic() + self.timeout
-        while True:
-            host = self._host(key, node)
-            try:
-                return answer_of(
-                    partial(call, host),
-                    backend=key,
-                    timeout=deadline - time.monotonic(),
-                    path=path,
-                    repeatable=repeatable,
-                )
-            except HostEndedError as error:
-                if time.monotonic() > deadline:
-                    raise HostLostError("its hosts end", path=path, backend=key) from error
-                self._turn_from_host(key, node, host)
-            except CarriedError as error:
-                raise error.open() from None
-            except HostLostError:
-                self._turn_from_host(key, node, host)
-                if not repeatable or time.monotonic() > deadline:
-                    raise
-
-    def _turn_from_host(self, key: str, node: str, host: Any) -> None:
-        """Wait for the host that comes after one that was lost, until the controller knows."""
-        until = time.monotonic() + _NOTICED_WITHIN
-        while True:
-            self._hosts.pop((key, node), None)
-            if actor_id(self._host(key, node)) != actor_id(host) or time.monotonic() > until:
-                return
-            time.sleep(_TRIED_AGAIN_AFTER)
-
-    def _host(self, key: str, node: str, deadline: float | None = None) -> Any:
-        cls = None if key == MEMORY else backend_class(key)
-        host, made_of = self._hosts.get((key, node), (None, None))
-        if host is None or made_of is not cls:
-            shipped = b"" if cls is None else class_to_bytes(cls)
-            host = self._of_store(
-                lambda leader: leader.host.remote(key, node, shipped), deadline=deadline
-            )
-            self._hosts[key, node] = host, cls
-        return host
-
     # The store as a whole
 
     def status(self) -> StoreStatus:
         start = time.monotonic()
         facts = self.ask("status")
         answered_in = time.monotonic() - start
-        hosts: dict[tuple[str, str], Any] = self._of_store(lambda leader: leader.hosts.remote())
-        asked = {where: host.status.remote() for where, host in hosts.items()}
-        known = {node["NodeID"]: node for node in nodes()}
-        parts = []
-        for node in sorted({node for _, node in hosts} & set(known)):
-            volume: dict[str, Any] = dict(_NO_VOLUME)
-            hosted: Counter[str] = Counter()
-            try:
-                for (key, where), task in asked.items():
-                    if where != node:
-                        continue
-                    facts_of_host = wait_for(task, backend=key, timeout=_STATUS_WITHIN)
-                    if key == MEMORY:
-                        volume |= facts_of_host
-                    else:
-                        hosted.update(facts_of_host)
-            except HostLostError:
-                continue  # it died since
-            parts.append(
-                NodeStatus(
-                    node=node,
-                    host=known[node]["NodeManagerHostname"],
-                    backends=tuple(sorted(key for key, where in hosts if where == node)),
-                    spilled_bytes=spilled_bytes(known[node], _STATUS_WITHIN),
-                    **volume,
-                    **hosted,
-                )
-            )
+        hosts, lost = self._of_store(lambda leader: leader.hosts.remote())
         return StoreStatus(
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=answered_in,
-            hosts_lost=self._of_store(lambda leader: leader.deaths.remote()),
-            nodes=tuple(parts),
+            hosts_lost=lost,
+            nodes=tuple(_parts_of(hosts)),
             **facts,
         )
 
@@ -471,7 +355,7 @@ class RayTransport(Transport):
             remaining: int = self._of_store(lambda leader: leader.drain.remote(node))
             if not remaining or time.monotonic() > deadline:
                 return remaining
-            time.sleep(_TRIED_AGAIN_AFTER)
+            pause()
 
     def shutdown(self) -> None:
         try:
@@ -479,13 +363,40 @@ class RayTransport(Transport):
         except StoreUnavailableError:
             return  # it had ended already
         # Only when the controller is gone can the name be used for a new store.
-        ended = time.monotonic() + self.timeout
-        while time.monotonic() < ended:
+        deadline = self._deadline()
+        while time.monotonic() < deadline:
             try:
-                ray.get(self._controller.about.remote(), timeout=self.timeout)
+                ray.get(self.handles.controller.about.remote(), timeout=self.timeout)
             except DIED:
                 return
-            time.sleep(0.05)
+            pause()
+
+
+def _parts_of(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
+    """Ask hosts, given by backend and node, and say what each node has of their store."""
+    asked = {where: host.status.remote() for where, host in hosts.items()}
+    known = {node["NodeID"]: node for node in nodes()}
+    for node in sorted({node for _, node in hosts} & set(known)):
+        volume: dict[str, Any] = dict(_NO_VOLUME)
+        hosted: Counter[str] = Counter()
+        keys = sorted(key for key, where in hosts if where == node)
+        try:
+            for key in keys:
+                facts = wait_for(asked[key, node], backend=key, timeout=_STATUS_WITHIN)
+                if key == MEMORY:
+                    volume |= facts
+                else:
+                    hosted.update(facts)
+        except HostLostError:
+            continue  # it died since
+        yield NodeStatus(
+            node=node,
+            host=known[node]["NodeManagerHostname"],
+            backends=tuple(keys),
+            spilled_bytes=spilled_bytes(known[node], _STATUS_WITHIN),
+            **volume,
+            **hosted,
+        )
 
 
 def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
@@ -496,10 +407,6 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
         if isinstance(first, str):
             return first
     return None
-
-
-def _is_dying(error: BaseException) -> bool:
-    return isinstance(error.__cause__, DIED)
 
 
 def _call(message: Message, host: Any) -> Any:

@@ -192,15 +192,18 @@ class MemoryVolume:
         [envelope] = self._get([adopted.ref])
         return envelope
 
-    def holdings(self) -> list[Pin]:
-        """Return what is held here: what is owned with this node, what is pinned without any.
+    def doubt(self) -> None:
+        """Let `reconcile` ask about everything: a new controller may not know all that is held.
 
-        It is for a new controller. What that one does not know may be about to be published, so
-        that it is kept until `reconcile`.
+        It cannot be let go at once, since it may be about to be published.
         """
         with self._lock:
             held = [*self._pinned, *self._adopted]
             self._unconfirmed = dict.fromkeys(held, time.monotonic()) | self._unconfirmed
+
+    def holdings(self) -> list[Pin]:
+        """Return what is held here: what is owned with this node, what is pinned without any."""
+        with self._lock:
             pinned = [pin._replace(nodes=()) for pin, _ in self._pinned.values()]
             return [*pinned, *self._adopted.values()]
 

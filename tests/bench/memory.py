@@ -261,13 +261,13 @@ def resident_bytes(connection: Any) -> int:
     def resident(_: Any) -> int:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
 
-    found: int = ray.get(connection._controller.__ray_call__.remote(resident))
+    found: int = ray.get(connection.handles.controller.__ray_call__.remote(resident))
     return found
 
 
 def many_entries(noop: Any) -> None:
     small, large = RayBackendRegistry("few"), RayBackendRegistry("many")
-    value = np.zeros(64, np.uint8)
+    value = np.zeros(80, np.uint8)  # of which a thousand are packed too
     small["memory"].save_batch([value] * 1000, [f"/d/{i}" for i in range(1000)], parents=True)
     for folder in range(100):
         paths = [f"/{folder}/{i}" for i in range(10_000)]

@@ -81,7 +81,7 @@ def test_small_values_beyond_what_the_controller_holds_are_packed(
     def lower(controller: Any) -> None:
         controller._controller._ledger._inline_most = 200_000
 
-    ray.get(connection._controller.__ray_call__.remote(lower))
+    ray.get(connection.handles.controller.__ray_call__.remote(lower))
     for number in range(8, 40):
         memory.save(bytes([number]) * 60_000, f"/{number}")
     deadline = time.monotonic() + 20

@@ -156,7 +156,7 @@ def test_a_store_that_lost_every_copy_of_its_tree_says_so_until_it_is_shut_down(
     registry = RayBackendRegistry("lost")
     memory = registry["memory"]
     memory.save(1, "/a")
-    controller = registry._connect()._controller
+    controller = registry._connect().handles.controller
     # Paused, the controller cannot look for another follower; and it is killed so.
     pid: int = ray.get(controller.__ray_call__.remote(process_id))
     os.kill(pid, signal.SIGSTOP)
@@ -177,7 +177,7 @@ def test_a_controller_that_does_not_answer_is_a_timeout_by_the_deadline() -> Non
     registry = RayBackendRegistry("paused", timeout=3)
     memory = registry["memory"]
     memory.save(1, "/a")
-    controller = registry._connect()._controller
+    controller = registry._connect().handles.controller
     pid: int = ray.get(controller.__ray_call__.remote(process_id))
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -71,7 +71,7 @@ def registry(tmp_path: Path, ray_cluster: None) -> Iterator[RayBackendRegistry]:
 
 def host(registry: RayBackendRegistry, key: str) -> Any:
     transport = registry._connect()
-    return transport._host(key, transport.node)
+    return transport.handles.host(key, transport.node, time.monotonic() + 60)
 
 
 def pid(registry: RayBackendRegistry, key: str) -> int:

@@ -161,7 +161,7 @@ def test_a_store_outlives_its_controller_but_not_its_job(drivers: Drivers) -> No
         time.sleep(0.2)
         with suppress(ValueError):
             successor = ray.get_actor("controller", namespace)
-    hosts: Any = ray.get(successor.hosts.remote(), timeout=30)
+    hosts: Any = ray.get(successor.hosts.remote(), timeout=30)[0]
     driver.kill()
     driver.communicate(timeout=30)
     assert sorted(key for key, _ in hosts) == ["disk", "memory"]

@@ -46,7 +46,7 @@ def process_id(_: object) -> int:
 
 def controller_pid(registry: RayBackendRegistry) -> int:
     registry.status()
-    return pid_of(registry._connect()._controller)
+    return pid_of(registry._connect().handles.controller)
 
 
 def test_a_value_is_on_two_nodes_when_its_save_returns(
