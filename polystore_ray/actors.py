@@ -441,8 +441,20 @@ class _Host(_Hosting):
 
 
 def _get(references: list[Any]) -> list[Any]:
-    envelopes: list[Any] = wait_for(references, backend=MEMORY, timeout=_ANSWER_WITHIN)
-    return envelopes
+    """Return what references lead to, or why one leads to nothing.
+
+    All at once: measured, it takes Ray a second to tell that the owner of an object is dead.
+    """
+    try:
+        found: list[Any] = wait_for(references, backend=MEMORY, timeout=_ANSWER_WITHIN)
+    except StorageError as error:
+        if len(references) == 1:
+            return [error]
+    else:
+        return found
+    different = list(dict.fromkeys(references))
+    ray.wait(different, num_returns=len(different), timeout=_ANSWER_WITHIN)
+    return [found for reference in references for found in _get([reference])]
 
 
 def _put(envelope: Any) -> Any:

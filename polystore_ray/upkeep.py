@@ -77,18 +77,24 @@ def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) 
         if node is not None:
             placed[node].append(pin)
     for node, pins in placed.items():
-        incarnation, pinned, reason = volumes.pin_again(node, pins)
-        _change(controller, "pinned", node, incarnation, pinned)
-        for pin in pins:
-            if pin.id in pinned:
-                continue
-            if pin.nodes:
-                # Its saver is gone, so that it cannot be had by the saver's reference.
-                owned = _put_again(pin, volumes)
-                incarnation, pinned_now, reason = volumes.pin_again(node, [owned])
-                _change(controller, "pinned", node, incarnation, pinned_now)
-            else:
-                _change(controller, "lost", [pin.id], _obituary(chore.lost, reason))
+        missing, reason = _pin_again(node, pins, controller, volumes)
+        lost = [pin.id for pin in missing if not pin.nodes]
+        if lost:
+            _change(controller, "lost", lost, _obituary(chore.lost, reason))
+        # The savers of the others are gone, so that they cannot be had by the savers' references.
+        owned = [_put_again(pin, volumes) for pin in missing if pin.nodes]
+        if owned:
+            _pin_again(node, owned, controller, volumes)
+
+
+def _pin_again(
+    node: str, pins: list[Pin], controller: StoreController, volumes: Volumes
+) -> tuple[list[Pin], str]:
+    """Have a node pin objects; return those that it cannot have, and why not the last one."""
+    incarnation, pinned, reason = volumes.pin_again(node, pins)
+    _change(controller, "pinned", node, incarnation, pinned)
+    found = set(pinned)
+    return [pin for pin in pins if pin.id not in found], reason
 
 
 def _put_again(pin: Pin, volumes: Volumes) -> Pin:

@@ -40,7 +40,8 @@ class MemoryVolume:
     node, incarnation : str
         The node, and what tells this volume from others that the node had or will have.
     get : callable
-        Return the closed envelopes of these references, as views of the node's object store.
+        Return the closed envelopes of these references, as views of the node's object store, and
+        in place of those that cannot be had the reasons.
     put : callable
         Put an envelope again and return the new reference.
     ask : callable
@@ -55,7 +56,7 @@ class MemoryVolume:
         self,
         node: str,
         incarnation: str,
-        get: Callable[[list[Any]], list[Envelope]],
+        get: Callable[[list[Any]], list[Envelope | StorageError]],
         put: Callable[[Envelope], Any],
         ask: Callable[[Request], Any],
         capacity: int | None = None,
@@ -95,9 +96,11 @@ class MemoryVolume:
         """
         new = [pin for pin in pins if pin.id not in self._adopted]
         self._wait_for_room(sum(pin.nbytes for pin in new), timeout)
-        self._pin(new)
+        failed = self._pin(new)
         with self._lock:
             self._unconfirmed |= dict.fromkeys((pin.id for pin in pins), time.monotonic())
+        for error in failed.values():
+            raise error
         return self._node, self._incarnation
 
     def reconcile(self, age: float) -> None:
@@ -190,6 +193,8 @@ class MemoryVolume:
         if adopted is None:
             raise NotPinnedError(f"{id_} is not held on node {self._node}")
         [envelope] = self._get([adopted.ref])
+        if isinstance(envelope, StorageError):
+            raise envelope
         return envelope
 
     def doubt(self) -> None:
@@ -219,31 +224,30 @@ class MemoryVolume:
         reason : str
             Why the last one of the others is not.
         """
-        found: list[str] = []
-        reason = ""
-        for pin in pins:
-            if pin.id in self._adopted:
-                found.append(pin.id)
-                continue
-            if pin.ref is None:
-                reason = "nobody has a reference to the object any more"
-                continue
-            try:
-                self._pin([pin])
-            except StorageError as error:
-                reason = str(error)
-            else:
-                found.append(pin.id)
-        return self._incarnation, found, reason
+        new = [pin for pin in pins if pin.id not in self._adopted]
+        why_not = dict.fromkeys(
+            (pin.id for pin in new if pin.ref is None),
+            "nobody has a reference to the object any more",
+        )
+        failed = self._pin([pin for pin in new if pin.ref is not None])
+        why_not |= {id_: str(error) for id_, error in failed.items()}
+        found = [pin.id for pin in pins if pin.id not in why_not]
+        return self._incarnation, found, next(reversed(why_not.values()), "")
 
-    def _pin(self, pins: list[Pin]) -> None:
+    def _pin(self, pins: list[Pin]) -> dict[str, StorageError]:
+        """Pin all that can be had; return why others cannot, by their ids."""
+        failed: dict[str, StorageError] = {}
         envelopes = self._get([pin.ref for pin in pins])
         with self._changed:
             for pin, envelope in zip(pins, envelopes, strict=True):
+                if isinstance(envelope, StorageError):
+                    failed[pin.id] = envelope
+                    continue
                 self._unpin(pin.id)
                 self._pinned[pin.id] = (pin, envelope)
                 self._pinned_bytes += pin.nbytes
             self._changed.notify_all()
+        return failed
 
     def _unpin(self, id_: str) -> bool:
         pinned = self._pinned.pop(id_, None)

@@ -13,6 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore_ray import DataLostError, RayBackendRegistry
+from polystore_ray.testing import faults
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 
 
@@ -157,6 +158,23 @@ def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(
     assert first(registry, "/new") == (2, False)
     registry["memory"].delete("/gone")
     assert registry.status().lost == 0
+
+
+def test_what_has_lost_both_saver_and_volume_is_known_to_be_lost(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    kill(nodes.run(nodes.one, save, registry, "/gone", 1))
+    controller = faults.process_of(registry._connect().handles.controller)
+    faults.pause(controller, seconds=6.0)  # so that nobody saves what is left of it
+    kill_volume(registry, nodes.one)
+    nodes.run(nodes.one, take_the_whole_object_store)
+    assert eventually(lambda: registry.status().lost == 1)
+    with pytest.raises(DataLostError, match=f"node {nodes.one}"):
+        registry["memory"].load("/gone")
+
+
+def take_the_whole_object_store() -> None:
+    ray.put(np.ones(230 * MIB, np.uint8))
 
 
 def test_a_lost_node_loses_what_only_it_had_and_says_so(

@@ -103,6 +103,22 @@ def test_the_loss_of_a_node_loses_nothing_and_replicas_are_made_anew(
     assert registry.status().lost == 0
 
 
+def test_many_replicas_are_made_anew_at_once(nodes: Nodes, registry: RayBackendRegistry) -> None:
+    """Ray takes a second to tell that an owner is dead, as is that of each value of a lost node."""
+    late = nodes.add()
+
+    def save_many(registry: RayBackendRegistry) -> None:
+        for number in range(60):
+            registry["memory"].save(np.full(20_000, number), f"/{number}")
+
+    nodes.run(late, save_many, registry)
+    nodes.remove(late)
+    assert eventually(lambda: registry.status().too_few_replicas == 60)
+    assert eventually(lambda: registry.status().too_few_replicas == 0)
+    assert registry.status().lost == 0
+    assert first(registry, "/59") == (59, False)
+
+
 def test_a_controller_that_is_killed_is_followed_by_one_that_knows_everything(
     nodes: Nodes, registry: RayBackendRegistry
 ) -> None:

@@ -26,13 +26,15 @@ class Around:
         self.put_error: Exception | None = None
         self.unknown: list[str] = []
         self.lost: set[str] = set()
+        self.gets = 0
         self.volume = MemoryVolume("node", "v1", self.get, self.put, self.ask, **options)
 
-    def get(self, references: list[Any]) -> list[Envelope]:
-        for reference in references:
-            if reference in self.lost:
-                raise DataLostError("its owner died")
-        return [getattr(ref, "envelope", ref) for ref in references]
+    def get(self, references: list[Any]) -> list[Envelope | StorageError]:
+        self.gets += 1
+        return [
+            DataLostError("its owner died") if ref in self.lost else getattr(ref, "envelope", ref)
+            for ref in references
+        ]
 
     def put(self, envelope: Envelope) -> Any:
         if self.put_error is not None:
@@ -156,7 +158,9 @@ def test_pins_again_what_still_has_an_owner() -> None:
     around = Around()
     pins = [pin("a"), pin("b"), pin("c")]
     around.lost = {pins[1].ref}
+    before = around.gets
     incarnation, found, reason = around.volume.pin_again(pins)
+    assert around.gets == before + 1  # as each could have to wait
     assert (incarnation, found) == ("v1", ["a", "c"])
     assert "its owner died" in reason
     assert around.volume.status()["pinned"] == 2
