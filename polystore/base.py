@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -224,13 +224,16 @@ class DataSource(AsyncLoads, ABC):
         if not texts:
             raise VFSTypeError("there is nothing to stack", backend=self._backend_type)
         other.check_resizable(path)
+        fill = partial(self._save_stack_to, other)
+        where = other.portable(path)
+        stack(texts, where, self._like(texts[0]), other, fill, progress, **options)
 
-        def fill(parts: Sequence[Rows], done: Callable[[Rows], None]) -> None:
-            for rows in parts:
-                self.save_rows_to(other, rows)
-                done(rows)
-
-        stack(texts, as_text(path), self._like(texts[0]), other, fill, progress, **options)
+    def _save_stack_to(
+        self, other: StorageBackend, parts: Sequence[Rows], done: Callable[[Rows], None]
+    ) -> None:
+        for rows in parts:
+            self.save_rows_to(other, rows)
+            done(rows)
 
     def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
         """Save arrays as rows of one that is stored in another backend."""

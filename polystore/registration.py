@@ -148,6 +148,10 @@ class BackendBase(metaclass=BackendMeta):
         """
         return options
 
+    def portable(self, path: P, /) -> str:
+        """Return a path as others are to say it who use this same instance."""
+        return as_text(path, backend=self._backend_type)
+
     def content_identity(self, path: P, /) -> Hashable | None:
         """Return what differs as soon as what `load` returns does; None if nothing is known to.
 

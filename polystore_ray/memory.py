@@ -14,19 +14,17 @@ from polystore.exceptions import (
     PathNotFoundError,
     StorageError,
     VersionConflictError,
-    VFSTypeError,
 )
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
-from polystore.stacking import Rows, stack
+from polystore.stacking import Rows
 from polystore.transfers import Pairs
 from polystore_ray.errors import DataLostError
 from polystore_ray.lookup import look_up, texts_of
 from polystore_ray.messages import Found, InlineFullError, Items, Pin
 from polystore_ray.nearby import Nearby
-from polystore_ray.proxy import HostedBackend
 from polystore_ray.transport import Transport
 from polystore_ray.values import Sealing, array_bytes, opened
 
@@ -279,33 +277,16 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
     ) -> None:
         other.copy_from(self, pairs, progress=progress, **options)
 
-    def stack_to(
-        self,
-        other: StorageBackend,
-        paths: Sequence[P],
-        path: P,
-        /,
-        *,
-        progress: Progress = None,
-        **options: Any,
+    def _save_stack_to(
+        self, other: StorageBackend, parts: Sequence[Rows], done: Callable[[Rows], None]
     ) -> None:
-        texts = texts_of(paths)
-        if not texts:
-            raise VFSTypeError("there is nothing to stack", backend="memory")
-        other.check_resizable(path)
-
-        def fill(parts: Sequence[Rows], done: Callable[[Rows], None]) -> None:
-            found = self.locations([rows.paths[0] for rows in parts])
-            tasks = [
-                (nodes, self.save_rows_to, (other, rows))
-                for nodes, rows in zip(found, parts, strict=True)
-            ]
-            for rows, _ in zip(parts, self._connect().run(tasks, {}), strict=True):
-                done(rows)
-
-        # By tasks on several nodes, in which a relative path would be another.
-        where = other.portable(path) if isinstance(other, HostedBackend) else as_text(path)
-        stack(texts, where, self._like(texts[0]), other, fill, progress, **options)
+        found = self.locations([rows.paths[0] for rows in parts])
+        tasks = [
+            (nodes, self.save_rows_to, (other, rows))
+            for nodes, rows in zip(found, parts, strict=True)
+        ]
+        for rows, _ in zip(parts, self._connect().run(tasks, {}), strict=True):
+            done(rows)
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
         return self._walk_beside_files(path, recursive)

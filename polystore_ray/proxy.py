@@ -214,19 +214,6 @@ class HostedBackend(StorageBackend):
         sources = tuple(self._all_portable(rows.paths))
         self._run("save_rows_to", other.placed()[0], replace(rows, paths=sources))
 
-    def stack_to(
-        self,
-        other: StorageBackend,
-        paths: Sequence[P],
-        path: P,
-        /,
-        *,
-        progress: Progress = None,
-        **options: Any,
-    ) -> None:
-        where = other.portable(path) if isinstance(other, HostedBackend) else path
-        super().stack_to(other, paths, where, progress=progress, **options)
-
     def _hand_over(
         self,
         method: str,
