@@ -20,7 +20,7 @@ from polystore_ray.allocator import give_back_at_once
 from polystore_ray.backend_options import options_on
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.envelope import Message, as_message, keep_closed, open_message
-from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
 from polystore_ray.follower import Follower
 from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.hosts import HostTable
@@ -66,7 +66,7 @@ _ANSWER_WITHIN = 60.0
 _PUBLISHED_AFTER = 300.0
 _CACHED = 8  # a host keeps that part of its node's object store
 _REFUSING = 8  # calls that a host can refuse while it has as many as it may
-_TAKEN_OVER_WITHIN = 60.0  # seconds that a host waits for the next controller
+_HAD_WITHIN = 40.0  # seconds for objects to come; whoever asked waits longer
 
 
 class StoreOf:
@@ -171,8 +171,13 @@ class _Controller:
     # In the background
 
     def _watch_cluster(self) -> None:
-        while self._store.job is None or not job_is_dead(self._store.job):
-            self._tell_of_nodes()
+        while True:
+            try:
+                if self._store.job is not None and job_is_dead(self._store.job):
+                    break
+                self._tell_of_nodes()
+            except Exception:
+                logger.warning("the cluster could not be asked; asking again", exc_info=True)
             time.sleep(_LOOKED_AFTER_EVERY)
         self.shutdown()
 
@@ -189,11 +194,11 @@ class _Controller:
     def _keep_up(self) -> None:
         replicas = self._store.options.replicas or 1
         while True:
-            chore = self._controller.chore(_LOOKED_AFTER_EVERY)
-            if chore is None:
-                continue
+            chore = None
             try:
-                carry_out(chore, self._controller, self._hosts, replicas)
+                chore = self._controller.chore(_LOOKED_AFTER_EVERY)
+                if chore is not None:
+                    carry_out(chore, self._controller, self._hosts, replicas)
             except Exception:
                 # Whatever it is, nobody waits for it, and it is tried again.
                 logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
@@ -260,17 +265,20 @@ class _Hosting:
         """Do what is due before the end."""
 
     def _next_controller(self) -> Any:
-        """Return the controller that comes after one that died, None if the store has ended."""
-        deadline = time.monotonic() + _TAKEN_OVER_WITHIN
-        while time.monotonic() < deadline and not has_ended(self._store.namespace):
+        """Return the controller that comes after one that died, None if the store has ended.
+
+        However long that takes: what is held here may be all that is left.
+        """
+        while True:
             try:
+                if has_ended(self._store.namespace):
+                    return None
                 successor = controller_of(self._store, start=False)
-                ray.get(successor.about.remote(), timeout=_TAKEN_OVER_WITHIN)
+                ray.get(successor.about.remote(), timeout=_ANSWER_WITHIN)
             except (ValueError, ray_exceptions.RayError):
                 time.sleep(0.1)  # the dead one still has the name
             else:
                 return successor
-        return None
 
 
 class _Volume(_Hosting):
@@ -437,7 +445,11 @@ class _Host(_Hosting):
         self._host.close()
 
     def _end(self) -> None:
-        self._host.close()
+        try:
+            self._host.close()
+        except Exception:
+            # Whatever it is, this process ends.
+            logger.warning("the backend did not close", exc_info=True)
 
 
 def _get(references: list[Any]) -> list[Any]:
@@ -445,16 +457,20 @@ def _get(references: list[Any]) -> list[Any]:
 
     All at once: measured, it takes Ray a second to tell that the owner of an object is dead.
     """
+    deadline = time.monotonic() + _HAD_WITHIN
     try:
-        found: list[Any] = wait_for(references, backend=MEMORY, timeout=_ANSWER_WITHIN)
+        found: list[Any] = wait_for(references, backend=MEMORY, timeout=_HAD_WITHIN)
     except StorageError as error:
         if len(references) == 1:
             return [error]
     else:
         return found
     different = list(dict.fromkeys(references))
-    ray.wait(different, num_returns=len(different), timeout=_ANSWER_WITHIN)
-    return [found for reference in references for found in _get([reference])]
+    left = max(0.0, deadline - time.monotonic())
+    ready, _ = ray.wait(different, num_returns=len(different), timeout=left)
+    late = CallTimeoutError(f"it did not come within {_HAD_WITHIN:g} s", backend=MEMORY)
+    known = {reference: _get([reference])[0] for reference in ready}
+    return [known.get(reference, late) for reference in references]
 
 
 def _put(envelope: Any) -> Any:

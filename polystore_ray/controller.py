@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from polystore.exceptions import StorageError, UnsupportedOperationError
+from polystore.exceptions import (
+    StorageError,
+    StorageWriteError,
+    UnsupportedOperationError,
+)
 from polystore.tree import PathTree, replaced
 from polystore_ray.errors import DataLostError
 from polystore_ray.journal import Journal
@@ -65,6 +69,7 @@ class StoreController:
         self._now = 0.0
         self._calls = 0
         self._answers: OrderedDict[str, Any] = OrderedDict()
+        self._given_up: OrderedDict[str, None] = OrderedDict()  # objects that were not published
         self._needless: list[tuple[str, list[str]]] = []  # by the change that is being made
 
     def handle(self, request: Request) -> Any:
@@ -268,6 +273,13 @@ class StoreController:
         for node, incarnation in volumes:
             self._check_current(node, incarnation)
             nodes.append(node)
+        if any(pin.id in self._given_up for pin in pins):
+            raise StorageWriteError(
+                "so long after its bytes were pinned they have been let go; nothing has been "
+                "saved, and saving again is safe",
+                path=items.paths[0],
+                backend="memory",
+            )
         places = self._tree.check_put(
             items.paths,
             overwrite=items.overwrite,
@@ -334,9 +346,17 @@ class StoreController:
             raise StaleVolumeError(f"{incarnation!r} is not the volume of node {node} any more")
 
     def _unknown(self, ids: list[str], node: str, incarnation: str) -> list[str]:
-        """Return which of the objects that a volume holds no entry refers to."""
+        """Return which of the objects that a volume holds are not known to be held there.
+
+        It lets go of them, so that they cannot be published any more.
+        """
         self._check_current(node, incarnation)
-        return [id_ for id_ in ids if id_ not in self._ledger.held]
+        held = self._ledger.held
+        unknown = [id_ for id_ in ids if id_ not in held or node not in held[id_].copies]
+        self._given_up.update(dict.fromkeys(id_ for id_ in unknown if id_ not in held))
+        while len(self._given_up) > _REMEMBERED:
+            self._given_up.popitem(last=False)
+        return unknown
 
     def _lost(self, ids: list[str], reason: str) -> None:
         self._ledger.lost(ids, reason)

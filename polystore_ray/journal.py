@@ -26,6 +26,8 @@ __all__ = ["LEASE", "Following", "Journal", "Record"]
 LEASE = 2.0
 """Seconds that a leader may speak for its store after its follower answered last."""
 
+_GIVEN_UP_AFTER = 10.0  # seconds without an answer, and another process may follow
+
 _BEAT = 0.5  # seconds between signs of life
 _AT_ONCE = 1000  # records in one message
 _GATHERED_FOR = 0.02  # seconds, where nobody waits for the follower
@@ -158,18 +160,30 @@ class Journal:
         ------
         StorageError
             If it cannot be reached; then there is none.
+        StaleEpochError
+            If another controller has taken over.
         """
         with self._changed:
             self._follower = None
-        follower.install(self.epoch, number, state)
+        sent = time.monotonic()
+        try:
+            follower.install(self.epoch, number, state)
+        except StaleEpochError:
+            self._fence()
+            raise
         with self._changed:
             for _ in range(number - self._shipped):
                 self._waiting.popleft()
             self._shipped = number
             self._follower = follower
-            self._heard = time.monotonic()
+            self._heard = sent
             self._changed.notify_all()
         self._do_what_waited()
+
+    def _fence(self) -> None:
+        with self._changed:
+            self._fenced = True
+            self._changed.notify_all()
 
     def ship(self) -> None:
         """Send what there is to send, or a sign of life, and wait for the answer.
@@ -177,7 +191,9 @@ class Journal:
         Raises
         ------
         HostLostError
-            If the follower is dead; then there is none any more.
+            If the follower is dead, or has not answered for long; then there is none any more.
+        OutOfStepError
+            If it misses changes; then there is none either.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting and self._follower, _BEAT)
@@ -193,16 +209,17 @@ class Journal:
         try:
             follower.append(self.epoch, first, records)
         except StaleEpochError:
-            with self._changed:
-                self._fenced = True
-                self._changed.notify_all()
+            self._fence()
             return
         except (HostLostError, OutOfStepError):
-            with self._changed:
-                self._follower = None
+            self.lose(follower.node)
             raise
-        except StorageError:
-            time.sleep(_TRIED_AGAIN_AFTER)  # cut off, it is tried again, and nothing is answered
+        except StorageError as error:
+            # Cut off, it is tried again, and nothing is answered.
+            if time.monotonic() - self._heard > _GIVEN_UP_AFTER:
+                self.lose(follower.node)
+                raise HostLostError(f"node {follower.node} does not follow any more") from error
+            time.sleep(_TRIED_AGAIN_AFTER)
             return
         with self._changed:
             if self._follower is follower:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import ray
 
-from polystore.exceptions import StorageError
 from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.controller import StoreController
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
@@ -20,6 +20,7 @@ from polystore_ray.ledger import Ledger
 from polystore_ray.messages import OutOfStepError, Pin
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, named_hosts, nodes
+from polystore_ray.ray_errors import is_known_dead
 from polystore_ray.succession import Succession
 
 __all__ = ["Leadership", "Rallied"]
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 _RALLY_WITHIN = 30.0  # seconds for volumes that are not known to be dead
 _FOLLOW_WITHIN = 30.0  # seconds for a follower to take over a whole state
 _LOOKED_AFTER_EVERY = 1.0  # seconds
+_AVOIDED_FOR = 60.0  # seconds, where a node could not follow
 
 Rallied = tuple[str, int, list[Pin]]
 """What a volume says to a new controller: its incarnation, how many changes its copy of the tree
@@ -55,9 +57,6 @@ class _RemoteFollower:
             timeout=LEASE,
             repeatable=False,
         )
-
-    def forget(self, epoch: int) -> None:
-        self._volume.forget.remote(epoch)
 
 
 class Leadership:
@@ -90,6 +89,7 @@ class Leadership:
         self._epoch, self.birth, self.options = self._succession.origin
         self._synchronous = (self.options.replicas or 1) > 1
         self.lost = ""
+        self._failed: dict[str, float] = {}  # nodes that could not follow, and when
         heir = self._succession.inherited()
         self.is_used = heir is not None
         self.journal = Journal(self._epoch, synchronous=self._synchronous)
@@ -105,11 +105,14 @@ class Leadership:
         self.is_used = True
 
     def _take_over(self, heir: str | None) -> None:
-        start = time.monotonic()
         known = named_hosts(self._namespace)
         rallied = self._rally({node: host for (key, node), host in known.items() if key == MEMORY})
+        # From now on nobody follows a leader that is cut off and believes that it still is one.
+        start = time.monotonic()
         self._hosts.rejoin({where: h for where, h in known.items() if self._lives(where, rallied)})
-        if heir is None:
+        volumes = {node: incarnation for node, (incarnation, _, _) in rallied.items()}
+        if not heir and (heir is None or self._synchronous):
+            self.controller.recover(volumes, {})  # nothing has been answered
             return
         if heir not in rallied or rallied[heir][1] < 0:
             self.lost = (
@@ -123,11 +126,9 @@ class Leadership:
         )
         self.journal = Journal(self._epoch, number, synchronous=self._synchronous)
         self.controller = StoreController.from_state(state, self._release, self.journal)
-        # Until then a leader that is cut off may believe that it speaks for the store.
         time.sleep(max(0.0, LEASE - (time.monotonic() - start)))
         self.controller.recover(
-            {node: incarnation for node, (incarnation, _, _) in rallied.items()},
-            {node: holdings for node, (_, _, holdings) in rallied.items()},
+            volumes, {node: holdings for node, (_, _, holdings) in rallied.items()}
         )
         logger.warning(
             "a new controller of %s took over %d changes from node %s",
@@ -143,14 +144,25 @@ class Leadership:
     def _rally(self, volumes: dict[str, Any]) -> dict[str, Rallied]:
         """Return what volumes say that live; one that may live and says nothing is waited for."""
         this = ray.get_runtime_context().current_actor
-        asked = {node: volume.rally.remote(self._epoch, this) for node, volume in volumes.items()}
+        deadline = time.monotonic() + _RALLY_WITHIN
+
+        def call(volume: Any) -> Any:
+            return volume.rally.remote(self._epoch, this)
+
+        asked = {node: call(volume) for node, volume in volumes.items()}  # all at once
         found: dict[str, Rallied] = {}
-        for node, task in asked.items():
+        for node, volume in volumes.items():
+            calls = itertools.chain([asked[node]], map(call, itertools.repeat(volume)))
             try:
-                found[node] = wait_for(task, backend=MEMORY, timeout=_RALLY_WITHIN)
-            except HostLostError:
-                continue
-            except CallTimeoutError as error:
+                found[node] = answer_of(
+                    partial(next, calls),
+                    backend=MEMORY,
+                    timeout=max(0.0, deadline - time.monotonic()),
+                    repeatable=True,
+                )
+            except (HostLostError, CallTimeoutError) as error:
+                if is_known_dead(error):
+                    continue
                 raise StoreUnavailableError(
                     f"the memory host of node {node} may have the newest copy of the tree, and "
                     f"does not answer",
@@ -167,43 +179,67 @@ class Leadership:
     def keep_follower(self) -> None:
         """Ship every change, to a new follower when one is lost; returns when it is fenced off."""
         while not self.journal.is_fenced:
-            if not self.is_used and not self._synchronous:
+            if self.lost:
+                time.sleep(_LOOKED_AFTER_EVERY)  # an empty tree must not become the one to inherit
+            elif not self.is_used and not self._synchronous:
                 time.sleep(0.05)  # a store of files alone has no tree
-                continue
+            else:
+                self._follow_and_ship()
+
+    def _follow_and_ship(self) -> None:
+        try:
             if self._could_be_safer():
                 self._find_follower()
-            with suppress(HostLostError, OutOfStepError):
-                self.journal.ship()
+            follower = self.journal.follower
+            self.journal.ship()
+        except OutOfStepError:
+            return
+        except HostLostError as error:
+            if follower is not None and not is_known_dead(error):
+                self._failed[follower.node] = time.monotonic()
+        except Exception:
+            # Whatever it is, calls wait for the follower.
+            logger.warning("the follower could not be kept; trying again", exc_info=True)
+            time.sleep(_LOOKED_AFTER_EVERY)
 
     def _could_be_safer(self) -> bool:
         """Tell whether there is no follower, or another node would be better for it."""
-        if self.journal.follower is None:
+        follower = self.journal.follower
+        if follower is None:
             return True
         poor = {self._node, *self._hosts.leaving}
-        return self.journal.follower.node in poor and any(n["NodeID"] not in poor for n in nodes())
+        if follower.node not in poor:
+            return False
+        return any(n["NodeID"] not in poor and not self._has_failed(n["NodeID"]) for n in nodes())
 
     def _find_follower(self) -> None:
         self.journal.need_follower()
-        before = self.journal.follower
         for node in self._candidates():
             try:
-                follower = _RemoteFollower(
-                    node, self._hosts.host(MEMORY, node, b""), self._succession
-                )
+                volume = self._hosts.host(MEMORY, node, b"")
+                follower = _RemoteFollower(node, volume, self._succession)
                 self.journal.follow(follower, *self.controller.numbered_state())
-            except StorageError:
+            except Exception:
+                # Whatever it is, another one may do.
+                if self.journal.is_fenced:
+                    return
                 logger.warning("node %s cannot follow; trying another", node, exc_info=True)
+                self._failed[node] = time.monotonic()
                 continue
-            if isinstance(before, _RemoteFollower) and before.node != node:
-                before.forget(self._epoch)
+            for (key, other), host in self._hosts.everywhere().items():
+                if key == MEMORY and other != node:
+                    host.forget.remote(self._epoch)
             return
         time.sleep(_LOOKED_AFTER_EVERY)
+
+    def _has_failed(self, node: str) -> bool:
+        return time.monotonic() - self._failed.get(node, -_AVOIDED_FOR) < _AVOIDED_FOR
 
     def _candidates(self) -> list[str]:
         """Return the nodes that could follow, the best first."""
 
-        def drawbacks(node: str) -> tuple[bool, bool, bool, str]:
-            has_no_volume = self._hosts.found(MEMORY, node) is None
-            return node == self._node, node in self._hosts.leaving, has_no_volume, node
+        def drawbacks(node: str) -> tuple[bool, bool, bool, bool, str]:
+            leaves, has_none = node in self._hosts.leaving, self._hosts.found(MEMORY, node) is None
+            return self._has_failed(node), node == self._node, leaves, has_none, node
 
         return sorted((node["NodeID"] for node in nodes()), key=drawbacks)

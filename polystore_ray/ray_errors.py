@@ -12,7 +12,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["DIED", "KNOWN", "translated"]
+__all__ = ["DIED", "KNOWN", "is_known_dead", "translated"]
 
 DIED = (ray_exceptions.RayActorError, ray_exceptions.OutOfMemoryError)
 """What Ray raises for an actor whose process has ended, the second if the memory monitor did it."""
@@ -82,6 +82,12 @@ _MEANING = {
     VFSTypeError: "the value cannot travel between processes",
     StoreUnavailableError: "the cluster did not serve the call",
 }
+
+
+def is_known_dead(error: StorageError) -> bool:
+    """Tell whether Ray said that a process is dead, not only that it is out of reach."""
+    cause = error.__cause__
+    return isinstance(cause, DIED) and not isinstance(cause, ray_exceptions.ActorUnavailableError)
 
 
 def translated(

@@ -60,7 +60,7 @@ class Succession:
         An empty one if the tree was used before there was any copy, None if it never was.
         """
         for epoch in range(self.origin.epoch - 1, 0, -1):
-            kept = recall(_successor_key(self._namespace, epoch))
+            kept = recall(self._key(epoch))
             if kept is not None:
                 return kept.decode()
         return None
@@ -88,8 +88,8 @@ class Succession:
         epoch = self.origin.epoch
         with self._lock:
             try:
-                remember(_successor_key(self._namespace, epoch), node.encode())
-                forget(_successor_key(self._namespace, epoch - 1))
+                remember(self._key(epoch), node.encode())
+                forget(self._key(epoch - 1))
             except ray_exceptions.RayError as error:
                 raise translated(error, backend=MEMORY) from error
             self._appointed = node
@@ -98,12 +98,11 @@ class Succession:
         """Let nobody take over any more."""
         forget(_origin_key(self._namespace))
         for epoch in range(1, self.origin.epoch + 1):
-            forget(_successor_key(self._namespace, epoch))
+            forget(self._key(epoch))
+
+    def _key(self, epoch: int) -> str:
+        return f"{self._namespace}/{self.origin.birth}/{epoch}"
 
 
 def _origin_key(namespace: str) -> str:
     return f"{namespace}/epoch"
-
-
-def _successor_key(namespace: str, epoch: int) -> str:
-    return f"{namespace}/successor/{epoch}"

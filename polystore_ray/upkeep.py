@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from polystore.exceptions import StorageError
@@ -76,15 +77,32 @@ def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) 
         node = volumes.place(pin, chore.lost)
         if node is not None:
             placed[node].append(pin)
+    if not placed:
+        raise NotPinnedError("there is no node that stays for what lost its node")
+    failed: Exception | None = None
     for node, pins in placed.items():
-        missing, reason = _pin_again(node, pins, controller, volumes)
-        lost = [pin.id for pin in missing if not pin.nodes]
-        if lost:
-            _change(controller, "lost", lost, _obituary(chore.lost, reason))
-        # The savers of the others are gone, so that they cannot be had by the savers' references.
-        owned = [_put_again(pin, volumes) for pin in missing if pin.nodes]
-        if owned:
-            _pin_again(node, owned, controller, volumes)
+        try:
+            _replicate_on(node, pins, chore.lost, controller, volumes)
+        except Exception as error:  # noqa: BLE001 - it is raised once all nodes had their turn
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def _replicate_on(
+    node: str, pins: list[Pin], lost_node: str, controller: StoreController, volumes: Volumes
+) -> None:
+    missing, reason = _pin_again(node, pins, controller, volumes)
+    lost = [pin.id for pin in missing if not pin.nodes]
+    if lost:
+        _change(controller, "lost", lost, _obituary(lost_node, reason))
+    # The savers of the others are gone, so that their references lead to nothing.
+    again = {pin.id: _put_again(pin, volumes) for pin in missing if pin.nodes}
+    owned = [pin for pin in again.values() if pin is not None]
+    if owned:
+        _pin_again(node, owned, controller, volumes)
+    if len(owned) < len(again):
+        raise NotPinnedError(f"no volume could put {len(again) - len(owned)} objects again")
 
 
 def _pin_again(
@@ -97,13 +115,11 @@ def _pin_again(
     return [pin for pin in pins if pin.id not in found], reason
 
 
-def _put_again(pin: Pin, volumes: Volumes) -> Pin:
+def _put_again(pin: Pin, volumes: Volumes) -> Pin | None:
     for node in pin.nodes:
-        try:
+        with suppress(NotPinnedError, StorageError):
             return volumes.adopt(node, pin, [])
-        except (NotPinnedError, StorageError):
-            continue
-    raise NotPinnedError(f"no volume holds {pin.id}")
+    return None
 
 
 def _obituary(node: str, reason: str) -> str:

@@ -96,15 +96,14 @@ class MemoryVolume:
         """
         new = [pin for pin in pins if pin.id not in self._adopted]
         self._wait_for_room(sum(pin.nbytes for pin in new), timeout)
-        failed = self._pin(new)
+        for error in self._pin(new).values():
+            raise error
         with self._lock:
             self._unconfirmed |= dict.fromkeys((pin.id for pin in pins), time.monotonic())
-        for error in failed.values():
-            raise error
         return self._node, self._incarnation
 
     def reconcile(self, age: float) -> None:
-        """Let go of what was pinned this long ago in seconds, and was never published.
+        """Let go of what was pinned this long ago in seconds, and nobody knows to be here.
 
         Raises
         ------
@@ -121,21 +120,16 @@ class MemoryVolume:
                     self._unconfirmed.pop(id_, None)
 
     def put(self, sealed: Sealed) -> Pin:
-        """Put a value for a client that cannot put it itself, and hold it."""
-        pin = self._own(new_operation_id(), sealed)
+        """Put a value for somebody who cannot put it here, and hold it."""
+        pin = Pin(new_operation_id(), (self._node,), self._put(Envelope(sealed)), sealed.nbytes)
         with self._lock:
+            self._adopted[pin.id] = pin
             self._unconfirmed[pin.id] = time.monotonic()
         return pin
 
     def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
         """Put small values as one pack, and hold it; return our incarnation too."""
-        return self._own(new_operation_id(), seal(Pack.of(messages))), self._incarnation
-
-    def _own(self, id_: str, sealed: Sealed) -> Pin:
-        pin = Pin(id_, (self._node,), self._put(Envelope(sealed)), sealed.nbytes)
-        with self._lock:
-            self._adopted[id_] = pin
-        return pin
+        return self.put(seal(Pack.of(messages))), self._incarnation
 
     def release(self, ids: Iterable[str]) -> None:
         """Let go of objects that no entry needs any more; readers that have them keep them."""
@@ -243,6 +237,9 @@ class MemoryVolume:
                 if isinstance(envelope, StorageError):
                     failed[pin.id] = envelope
                     continue
+                self._unconfirmed[pin.id] = time.monotonic()
+                if pin.id in self._adopted:
+                    continue  # adopted in between
                 self._unpin(pin.id)
                 self._pinned[pin.id] = (pin, envelope)
                 self._pinned_bytes += pin.nbytes

@@ -59,8 +59,6 @@ def _warn(found: StoreStatus) -> None:
         say(f"\n{found.lost} objects are lost; `polystore why` tells how a path was.")
     if found.too_few_replicas:
         say(f"\n{found.too_few_replicas} objects are on fewer nodes than was asked for.")
-    if found.files and found.epoch and found.follower is None:
-        say("\nNo other process has a copy of the tree of paths at this moment.")
 
 
 def _list_stores(session: Session) -> None:

@@ -8,6 +8,7 @@ from polystore.exceptions import (
     PathExistsError,
     PathNotFoundError,
     StorageFullError,
+    StorageWriteError,
     UnsupportedOperationError,
     VersionConflictError,
 )
@@ -415,6 +416,17 @@ def test_tells_which_pins_it_does_not_know(store: Store) -> None:
     assert store.ask("unknown", ["p", "q"], NODE, VOLUME) == ["q"]
     with pytest.raises(StaleVolumeError):
         store.ask("unknown", ["p"], NODE, "an older volume")
+
+
+def test_what_a_volume_let_go_of_cannot_be_published_any_more(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    assert store.ask("unknown", ["p", "late"], NODE, VOLUME) == ["late"]
+    with pytest.raises(StorageWriteError, match=r"let go.*'/a'"):
+        store.publish("/a", pin("late"), overwrite=True)
+    assert store.ask("read", ["/a"]).pins == [pin("p")]
+    store.change("volume_joined", "another node", "another volume")
+    assert store.ask("unknown", ["p"], "another node", "another volume") == ["p"]
+    store.publish("/b", pin("p"))  # it is held elsewhere, and known
 
 
 @pytest.mark.parametrize("operation", ["_publish", "__init__", "put", "handle", "read_all"])

@@ -202,6 +202,24 @@ def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: L
     assert leader.followed() == ["a", "b", "c"]
 
 
+def test_a_follower_that_does_not_answer_for_long_is_given_up(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_GIVEN_UP_AFTER", 0.5)
+    leader.start()
+    leader.save("/a")
+    leader.line.error = CallTimeoutError("it hangs")
+    time.sleep(0.2)
+    assert leader.journal.follower is leader.line
+    time.sleep(1.0)
+    assert leader.journal.follower is None
+    another = Line(Follower())
+    leader.journal.follow(another, *leader.controller.numbered_state())
+    leader.save("/b")
+    assert leader.list() == ["a", "b"]
+    assert another.sent == 1
+
+
 @pytest.mark.parametrize("synchronous", [True, False])
 def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> None:
     """Whoever takes over from it would know less than its callers."""
@@ -231,6 +249,8 @@ def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
     with pytest.raises(StoreUnavailableError, match="taken over"):
         leader.list()
     assert leader.journal.is_fenced
+    with pytest.raises(StaleEpochError):
+        leader.journal.follow(leader.line, *leader.controller.numbered_state())
     _, state = leader.follower.state(2)
     assert StoreController.from_state(state).handle(Request("list_dir", ("/",))) == ["a"]
     for late in (leader.follower.promise, leader.follower.state, leader.follower.forget):

@@ -167,6 +167,32 @@ def test_pins_again_what_still_has_an_owner() -> None:
     assert around.volume.pin_again([pin("d")._replace(ref=None)])[1] == []
 
 
+def test_what_is_pinned_again_but_known_to_nobody_is_let_go_in_the_end() -> None:
+    around = Around()
+    around.volume.pin_again([pin("a")])
+    made, _ = around.volume.pack([b"1", b"2"])
+    around.unknown = ["a", made.id]
+    around.volume.reconcile(0)
+    status = around.volume.status()
+    assert (status["pinned"], status["adopted"]) == (0, 0)
+
+
+def test_what_is_adopted_while_it_is_pinned_is_not_held_twice() -> None:
+    around, one = Around(), pin()
+    around.pin(one)
+    get = around.volume._get
+
+    def adopt_meanwhile(references: list[Any]) -> list[Any]:
+        around.volume._get = get
+        around.volume.adopt(one)
+        return get(references)
+
+    around.volume._get = adopt_meanwhile
+    around.pin(one)
+    status = around.volume.status()
+    assert (status["pinned"], status["adopted"]) == (0, 1)
+
+
 def test_tells_what_it_holds_and_what_it_owns() -> None:
     around = Around()
     around.pin(pin("a"), pin("b"))
