@@ -59,6 +59,7 @@ class HostTable:
         self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
         self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
         self.leaving: set[str] = set()  # nodes that get nothing any more
+        self._has_ended = False
 
     def host(self, key: str, node: str, shipped: bytes) -> Any:
         """Return the host of a backend on a node.
@@ -105,6 +106,8 @@ class HostTable:
         return made
 
     def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> Any:
+        if self._has_ended:
+            raise StoreUnavailableError("the store was shut down", backend=key)
         if not is_alive(node):
             raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
         host = self._hosts[key, node] = self._make(key, node, shipped, **options)
@@ -187,8 +190,9 @@ class HostTable:
         self.deaths += 1
 
     def kill_all(self) -> None:
-        """End every host, those that are no volumes in order."""
+        """End every host, those that are no volumes in order, and make no other."""
         with self._lock:
+            self._has_ended = True  # a host made from now on would outlive the store
             hosts, self._hosts = self._hosts, {}
             self._watches.clear()
         _end([host for (key, _), host in hosts.items() if key != MEMORY])
