@@ -177,6 +177,7 @@ class _Controller:
                     break
                 self._tell_of_nodes()
             except Exception:
+                # Whatever it is, the store must not outlive its job because nobody looks any more.
                 logger.warning("the cluster could not be asked; asking again", exc_info=True)
             time.sleep(_LOOKED_AFTER_EVERY)
         self.shutdown()

@@ -269,10 +269,7 @@ class StoreController:
             The nodes whose volumes have pinned the objects, with the incarnation of each: one
             that is believed to be dead pins nothing.
         """
-        nodes = []
-        for node, incarnation in volumes:
-            self._check_current(node, incarnation)
-            nodes.append(node)
+        nodes = self._current_nodes(volumes)
         if any(pin.id in self._given_up for pin in pins):
             raise StorageWriteError(
                 "so long after its bytes were pinned they have been let go; nothing has been "
@@ -289,7 +286,7 @@ class StoreController:
         old = replaced(places)
         self._ledger.admit(items.facts, old, inline=not pins)
         self._version += 1
-        held_on = [pin._replace(nodes=tuple(nodes)) for pin in pins]
+        held_on = [pin._replace(nodes=nodes) for pin in pins]
         self._tree.set(places, self._ledger.enter(held_on, items, (self._version, self._now)))
         self._dropped(old)
 
@@ -327,11 +324,8 @@ class StoreController:
     def _packed(
         self, pin: Pin, serials: list[int], replicas: int, volumes: Iterable[tuple[str, str]]
     ) -> None:
-        nodes = []
-        for node, incarnation in volumes:
-            self._check_current(node, incarnation)
-            nodes.append(node)
-        held = self._ledger.packed(pin._replace(nodes=tuple(nodes)), serials, replicas)
+        nodes = self._current_nodes(volumes)
+        held = self._ledger.packed(pin._replace(nodes=nodes), serials, replicas)
         if not held.live:
             self._let_go([held])
 
@@ -340,6 +334,14 @@ class StoreController:
         unknown = self._ledger.pinned(node, ids)
         if unknown:
             self._needless.append((node, unknown))
+
+    def _current_nodes(self, volumes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+        """Return the nodes of volumes, given with their incarnations, if none has been given up."""
+        nodes: list[str] = []
+        for node, incarnation in volumes:
+            self._check_current(node, incarnation)
+            nodes.append(node)
+        return tuple(nodes)
 
     def _check_current(self, node: str, incarnation: str) -> None:
         if self._volumes.get(node) != incarnation:
