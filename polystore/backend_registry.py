@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NoReturn
+from functools import cache, partial
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from polystore.exceptions import (
     BackendNotFoundError,
@@ -17,6 +17,9 @@ from polystore.exceptions import (
     missing_dependency,
 )
 from polystore.registration import _ABSTRACT, _REGISTRY, BUILTIN_BACKENDS, BackendBase, backend_key
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "BackendRegistry",
@@ -32,6 +35,8 @@ ENTRY_POINT_GROUP = "polystore.backends"
 
 @cache
 def _plugins() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # a sixth of the time that importing would take
+
     return {backend_key(point.name): point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
@@ -59,23 +64,24 @@ def backend_class(key: object) -> type[BackendBase]:
     if registered is not None:
         return registered
     if name in BUILTIN_BACKENDS:
-        module, attribute = BUILTIN_BACKENDS[name]
-        return _imported(name, EntryPoint(attribute, f"{module}:{attribute}", ENTRY_POINT_GROUP))
+        place = ":".join(BUILTIN_BACKENDS[name])
+        return _imported(name, place, partial(resolve_name, place))
     if name in _plugins():
-        return _imported(name, _plugins()[name])
+        point = _plugins()[name]
+        return _imported(name, point.value, point.load)
     raise _unknown(name)
 
 
-def _imported(key: str, source: EntryPoint) -> type[BackendBase]:
+def _imported(key: str, source: str, load: Callable[[], Any]) -> type[BackendBase]:
     try:
-        cls = source.load()
+        cls = load()
     except ImportError as error:
         raise missing_dependency("the backend", error, "all", backend=key) from error
     except Exception as error:
-        raise _failed(f"the import of {source.value}", error, key) from error
+        raise _failed(f"the import of {source}", error, key) from error
     if not (isinstance(cls, type) and issubclass(cls, BackendBase)) or cls._backend_type != key:
         raise BackendNotFoundError(
-            f"the plug-in {source.value!r} is not a backend that declares _backend_type = {key!r}",
+            f"the plug-in {source!r} is not a backend that declares _backend_type = {key!r}",
             backend=key,
         )
     return cls

@@ -37,8 +37,6 @@ import errno
 import pickle
 from typing import Any, ClassVar, Self
 
-import cloudpickle
-
 __all__ = [
     "BackendNotFoundError",
     "BatchLengthError",
@@ -149,6 +147,8 @@ def _rebuild(
 
 def portable(error: BaseException) -> BaseException:
     """Return `error`, or its text in a RuntimeError where it would not survive a pickle."""
+    import cloudpickle  # an eighth of the time that importing polystore would take
+
     try:
         pickle.loads(cloudpickle.dumps(error))
     except Exception:  # noqa: BLE001 - a foreign exception may fail to pickle in any way
