@@ -31,6 +31,7 @@ _GIVEN_UP_AFTER = 10.0  # seconds without an answer, and another process may fol
 _BEAT = 0.5  # seconds between signs of life
 _AT_ONCE = 1000  # records in one message
 _GATHERED_FOR = 0.02  # seconds, where nobody waits for the follower
+_WAITED_FOR_OTHERS = 0.002  # seconds, where somebody waits
 _TRIED_AGAIN_AFTER = 0.1  # seconds
 
 Record = bytes
@@ -66,7 +67,11 @@ class Journal:
         self.epoch = epoch
         self.last = number
         self._synchronous = synchronous
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._enough = threading.Condition(lock)  # of records for a message
+        self._wanted = 1  # records that are enough
+        self._together = 1  # records in the last message
         self._waiting: deque[Record] = deque()  # those after `_shipped`
         self._shipped = number
         self._follower: Following | None = None
@@ -81,7 +86,8 @@ class Journal:
             self.last += 1
             if self._needed:
                 self._waiting.append(record)
-                self._changed.notify_all()
+                if len(self._waiting) >= self._wanted:
+                    self._enough.notify()
             else:
                 self._shipped = self.last
 
@@ -185,6 +191,20 @@ class Journal:
             self._fenced = True
             self._changed.notify_all()
 
+    def _gather(self) -> None:
+        """Wait for a change, then for others: one message for many costs their makers less."""
+        with self._changed:
+            self._wait_for(1, _BEAT)
+            if self._synchronous and self._waiting:
+                # Whoever had an answer to the last message may be about to make another change.
+                self._wait_for(self._together, _WAITED_FOR_OTHERS)
+        if not self._synchronous:
+            time.sleep(_GATHERED_FOR)
+
+    def _wait_for(self, wanted: int, seconds: float) -> None:
+        self._wanted = wanted
+        self._enough.wait_for(lambda: len(self._waiting) >= wanted and self._follower, seconds)
+
     def ship(self) -> None:
         """Send what there is to send, or a sign of life, and wait for the answer.
 
@@ -195,14 +215,12 @@ class Journal:
         OutOfStepError
             If it misses changes; then there is none either.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting and self._follower, _BEAT)
-        if not self._synchronous:
-            time.sleep(_GATHERED_FOR)  # one message for many changes costs their makers less
+        self._gather()
         with self._changed:
             follower = self._follower
             first = self._shipped + 1
             records = [self._waiting[i] for i in range(min(len(self._waiting), _AT_ONCE))]
+            self._together = len(records)
         if follower is None:
             return
         sent = time.monotonic()

@@ -172,6 +172,47 @@ def test_a_lost_answer_makes_no_change_twice(leader: Leader) -> None:
     assert leader.line.sent > 1
 
 
+class Sizes:
+    """A follower that notes how many changes are in each message."""
+
+    node = "other"
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def install(self, epoch: int, number: int, state: bytes) -> None:
+        """Take over nothing."""
+
+    def append(self, epoch: int, first: int, records: list[Record]) -> None:
+        self.sizes.append(len(records))
+
+
+def test_changes_that_came_together_are_waited_for_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 0.5)
+    follower, journal = Sizes(), Journal(1, synchronous=True)
+    journal.need_follower()
+    journal.follow(follower, 0, b"")
+    for _ in range(2):
+        journal.add(b"")
+    journal.ship()
+    shipping = threading.Thread(target=journal.ship)
+    shipping.start()
+    journal.add(b"")
+    time.sleep(0.1)
+    assert follower.sizes == [2]
+    journal.add(b"")
+    shipping.join(0.3)
+    assert follower.sizes == [2, 2]
+    for sizes in ([2, 2, 1], [2, 2, 1, 1]):  # not for long, and not again
+        journal.add(b"")
+        start = time.monotonic()
+        journal.ship()
+        assert follower.sizes == sizes
+    assert time.monotonic() - start < 0.4
+
+
 def test_an_asynchronous_leader_waits_for_no_change_but_for_signs_of_life() -> None:
     leader = Leader()
     leader.start()
