@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ def _first_series(path: str) -> Iterator[tifffile.TiffPageSeries]:
         Path(path).open("rb") as opened,
         tifffile.TiffFile(opened, _multifile=False, is_ndtiff=False) as file,
     ):
+        _check_chain(file)
         series, stored = file.series[0], os.fstat(opened.fileno()).st_size
         plain = all(page is not None and page.compression == 1 for page in series.pages)
         if plain and series.nbytes > stored:
@@ -78,6 +80,25 @@ def _first_series(path: str) -> Iterator[tifffile.TiffPageSeries]:
             )
         check_claim(series.nbytes, stored)
         yield series
+
+
+def _check_chain(file: tifffile.TiffFile) -> None:
+    """Raise if the pages lead back to an earlier one: tifffile would follow them for ever."""
+    form, opened = file.tiff, file.filehandle
+    seen: set[int] = set()
+    offset = file.pages.first.offset
+    while offset not in seen:
+        seen.add(offset)
+        opened.seek(offset)
+        try:
+            (tags,) = struct.unpack(form.tagnoformat, opened.read(form.tagnosize))
+            opened.seek(offset + form.tagnosize + tags * form.tagsize)
+            (offset,) = struct.unpack(form.offsetformat, opened.read(form.offsetsize))
+        except (struct.error, OSError):
+            return  # cut off, which tifffile sees too
+        if offset == 0:
+            return
+    raise ImageLoadError(f"its pages do not end: page {len(seen)} leads back to byte {offset}")
 
 
 def _read_tiff(path: str) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import signal
 import struct
 import warnings
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, GzipCodec
 
-from polystore import CorruptDataError, DiskBackend, StorageError, ZarrBackend
+from polystore import CorruptDataError, DiskBackend, ImageLoadError, StorageError, ZarrBackend
 
 GIB = 2**30
 RNG = np.random.default_rng(0)
@@ -116,6 +117,21 @@ def damaged(data: bytes, edits: list[tuple[str, float, Any]]) -> bytes:
     return bytes(found)
 
 
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail the test, not only what runs in it, after so many seconds."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"still at it after {seconds:g} s")
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def load_all_ways(backend: Any, path: str) -> None:
     """Load a damaged file in every way; anything but a value and our errors fails the test."""
     uses: list[Callable[[], Any]] = [
@@ -124,7 +140,7 @@ def load_all_ways(backend: Any, path: str) -> None:
         lambda: backend.stat(path),
     ]
     for use in uses:
-        with warnings.catch_warnings(), suppress(StorageError):
+        with within(20), warnings.catch_warnings(), suppress(StorageError):
             warnings.simplefilter("ignore")  # of decoders, about what they could still read
             use()
 
@@ -245,6 +261,28 @@ def test_a_tiff_that_claims_more_than_it_has_is_refused(tmp_path: Path) -> None:
     for region in (None, (0,)):
         with pytest.raises(CorruptDataError):
             DiskBackend(tmp_path).load("a.tif", region=region)
+
+
+@pytest.mark.parametrize("pages", [1, 150])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_whose_pages_go_round_is_refused(tmp_path: Path, pages: int, big: bool) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=big) as writer:
+        for _ in range(pages):
+            writer.write(GRAY, metadata=None)
+    assert DiskBackend().load(path).shape[-2:] == GRAY.shape
+    with tifffile.TiffFile(path) as file:
+        last, form = file.pages[-1].aspage(), file.tiff
+        next_page = last.offset + form.tagnosize + len(last.tags) * form.tagsize
+        back = struct.pack(form.offsetformat, last.offset)
+    with path.open("r+b") as opened:
+        opened.seek(next_page)
+        opened.write(back)
+    for region in (None, (0,)):
+        with within(20), pytest.raises(ImageLoadError, match="pages do not end"):
+            DiskBackend().load(path, region=region)
+    with within(20):
+        assert "shape" not in DiskBackend().stat(path)
 
 
 def test_a_zarr_array_that_claims_a_huge_shape_is_refused(tmp_path: Path) -> None:
