@@ -48,15 +48,17 @@ def answer_of(
     timeout: float,
     path: str | None = None,
     repeatable: bool,
+    asked: Any = None,
 ) -> Any:
     """Return the result of a remote call by the deadline; errors are those of `wait_for`.
 
-    A call whose answer was lost on the way is made again where it is harmless to repeat it.
+    A call whose answer was lost on the way is made again where it is harmless to repeat it. `asked`
+    is the reference to the answer of a call that has been made once, if it has.
     """
     deadline = time.monotonic() + timeout
     while True:
         try:
-            answer = network.send(call)
+            answer, asked = asked or network.send(call), None
             return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
         except ray_exceptions.ActorUnavailableError as error:
             if not repeatable or time.monotonic() > deadline - _PAUSE:

@@ -196,11 +196,14 @@ class StoreController:
         with self._lock:
             return self._ledger.held_alone_by(node)
 
-    def chore(self, timeout: float) -> Chore | None:
-        """Return what should be done for the store, as soon as there is anything."""
+    def chore(self, timeout: float, failed: int = 0) -> Chore | None:
+        """Return what should be done for the store, as soon as there is anything.
+
+        See `Ledger.chore`.
+        """
         with self._changed:
             self._changed.wait_for(self._ledger.due, timeout)
-            return self._ledger.chore()
+            return self._ledger.chore(failed)
 
     # Values
 

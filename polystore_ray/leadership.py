@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import ray
 
-from polystore_ray.calls import answer_of, wait_for
+from polystore_ray.calls import answer_of, network, wait_for
 from polystore_ray.controller import StoreController
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.hosts import HostTable
@@ -145,20 +144,20 @@ class Leadership:
         """Return what volumes say that live; one that may live and says nothing is waited for."""
         this = ray.get_runtime_context().current_actor
         deadline = time.monotonic() + _RALLY_WITHIN
-
-        def call(volume: Any) -> Any:
-            return volume.rally.remote(self._epoch, this)
-
-        asked = {node: call(volume) for node, volume in volumes.items()}  # all at once
+        calls = {
+            node: partial(volume.rally.remote, self._epoch, this)
+            for node, volume in volumes.items()
+        }
+        asked = {node: network.send(call) for node, call in calls.items()}  # all at once
         found: dict[str, Rallied] = {}
-        for node, volume in volumes.items():
-            calls = itertools.chain([asked[node]], map(call, itertools.repeat(volume)))
+        for node, call in calls.items():
             try:
                 found[node] = answer_of(
-                    partial(next, calls),
+                    call,
                     backend=MEMORY,
                     timeout=max(0.0, deadline - time.monotonic()),
                     repeatable=True,
+                    asked=asked[node],
                 )
             except (HostLostError, CallTimeoutError) as error:
                 if is_known_dead(error):

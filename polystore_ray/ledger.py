@@ -8,7 +8,8 @@ many nodes as it has replicas.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from polystore.exceptions import StorageFullError
@@ -377,22 +378,33 @@ class Ledger:
             or (bool(self._too_few) and not self._is_hopeless)
         )
 
-    def chore(self) -> Chore | None:
-        """Return what should be done next, as long as there is anything."""
+    def chore(self, failed: int = 0) -> Chore | None:
+        """Return what should be done next, as long as there is anything.
+
+        After so many that `failed` one after another, it is one of another kind, if there is one.
+        """
+        due = self._chores()
+        if not failed:
+            return next(due, None)
+        kinds = list(due)
+        return kinds[failed % len(kinds)] if kinds else None
+
+    def _chores(self) -> Iterator[Chore]:
+        """Yield a chore of every kind that is due, the most urgent first."""
         if self._gone:
             node = next(iter(self._gone.values()))
             ids = [id_ for id_, where in self._gone.items() if where == node]
-            return Replicate([self.held[id_].pin() for id_ in ids], node)
+            yield Replicate([self.held[id_].pin() for id_ in ids], node)
         if self._inline_cost() > self._inline_most:
-            return self._oldest_inline()
+            yield self._oldest_inline()
         if self._too_few and not self._is_hopeless:
             pins = self._pins_to_copy()
             if pins:
-                return Replicate(pins, "")
-            self._is_hopeless = True
-        for held in self._half_empty.values():
-            return Adopt(held.pin(), list(held.dropped))
-        return None
+                yield Replicate(pins, "")
+            else:
+                self._is_hopeless = True
+        for held in islice(self._half_empty.values(), 1):
+            yield Adopt(held.pin(), list(held.dropped))
 
     def _pins_to_copy(self) -> list[Pin]:
         """Return some of the objects that could have one copy more, so many as go at once."""

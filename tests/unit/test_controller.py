@@ -210,6 +210,15 @@ def test_the_oldest_inline_values_are_packed_when_there_are_too_many() -> None:
     assert (facts["inline_values"], facts["inline_bytes"]) == (1, 3)
 
 
+def test_a_chore_that_fails_keeps_no_other_from_its_turn() -> None:
+    store = Store(inline_most=100)
+    store.publish("/inline", b"1" * 200)
+    store.publish("/lost", pin("p"))
+    store.change("volume_lost", NODE)
+    kinds = [type(store.controller.chore(0, failed)) for failed in range(4)]
+    assert kinds == [Replicate, PackInline, Replicate, PackInline]
+
+
 def test_a_pack_that_came_too_late_is_released() -> None:
     store = Store(inline_most=100)
     store.publish("/a", b"1" * 200)

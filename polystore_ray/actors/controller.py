@@ -1,0 +1,210 @@
+"""The actor of a controller: a store's tree, its hosts, and its end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import pickle
+import threading
+import time
+from typing import Any
+
+import ray
+
+from polystore_ray.actors.host import HostActor
+from polystore_ray.actors.hosting import LOOKED_AFTER_EVERY, StoreOf, as_actor, in_background
+from polystore_ray.actors.volume import VolumeActor
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.host import MOST_CALLS
+from polystore_ray.hosts import HostTable
+from polystore_ray.leadership import Leadership
+from polystore_ray.messages import (
+    Found,
+    Pin,
+    Request,
+    new_operation_id,
+)
+from polystore_ray.options import StoreOptions
+from polystore_ray.placement import (
+    CONTROLLER,
+    MEMORY,
+    actor_options,
+    head_node,
+    host_name,
+    needs_of,
+    nodes,
+)
+from polystore_ray.ray_internals import draining_nodes, job_is_dead
+from polystore_ray.shipping import opened
+from polystore_ray.succession import has_ended
+from polystore_ray.upkeep import carry_out
+
+__all__ = ["ControllerActor", "controller_of"]
+
+logger = logging.getLogger(__name__)
+
+# A tree of a million entries has no cycles, and takes long to search for some.
+_RARELY = (100_000, 50, 100)
+_REFUSING = 8  # calls that a host can refuse while it has as many as it may
+
+
+def controller_of(store: StoreOf, *, start: bool = True) -> Any:
+    """Return the handle of a store's controller, which is started where there is none.
+
+    Worker nodes come and go, so that it is bound to the head node. Without `start`, one that is
+    started ends again if the store has been shut down.
+    """
+    node = head_node() or ray.get_runtime_context().get_node_id()
+    wanted = actor_options(store.namespace, CONTROLLER, node)
+    return ControllerActor.options(get_if_exists=True, **wanted).remote(store, start)
+
+
+class _Controller:
+    """The controller of one store: its tree, its hosts, and its end."""
+
+    def __init__(self, store: StoreOf, start: bool) -> None:
+        gc.set_threshold(*_RARELY)
+        if not start and has_ended(store.namespace):
+            ray.actor.exit_actor()
+        self._self = ray.get_runtime_context().current_actor
+        self._hosts = HostTable(self._make, self._joined, self._lost)
+        self._leadership = Leadership(store.namespace, store.options, self._hosts, self._release)
+        self._store = StoreOf(store.namespace, store.job, self._leadership.options)
+        self._controller = self._leadership.controller
+        self._ended = threading.Event()
+        self._drained: set[str] = set()
+        for work in (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster):
+            in_background(work)
+
+    def call(self, request: bytes) -> bytes | Found:
+        """Carry out a small request, which is one bytes object, as is an answer without pins."""
+        answer = self.handle(pickle.loads(request))
+        if isinstance(answer, Found) and answer.pins:
+            return answer
+        return pickle.dumps(answer, protocol=5)
+
+    def handle(self, request: Request) -> Any:
+        """Carry out a request that holds object references."""
+        if not self._leadership.is_used:
+            self._leadership.use()
+        if self._leadership.lost:
+            raise StoreUnavailableError(self._leadership.lost, backend=MEMORY)
+        return self._controller.handle(request)
+
+    def publish(
+        self, pins: list[Pin], items: bytes, operation_id: str, *volumes: tuple[str, str]
+    ) -> None:
+        """Publish values whose objects these volumes have pinned; see `StoreController`.
+
+        The references come from whoever owns them, not through a volume: measured in Ray 2.60,
+        one in fifty that came through another borrower was lost when that one died.
+        """
+        self.handle(Request("publish", (pins, pickle.loads(items), volumes), operation_id))
+
+    def about(self) -> tuple[StoreOptions, str]:
+        """Return what the store was made with, and what tells it from others of its name."""
+        return self._store.options, self._leadership.birth
+
+    def host(self, key: str, node: str, shipped: bytes) -> Any:
+        """Return the host of a backend on a node; see `HostTable.host`."""
+        return self._hosts.host(key, node, shipped)
+
+    def hosts(self) -> tuple[dict[tuple[str, str], Any], int]:
+        """Return all hosts, by backend and node, and how many were lost under this controller."""
+        return self._hosts.everywhere(), self._hosts.deaths
+
+    def drain(self, node: str) -> int:
+        """Have others hold what a node holds; return how many objects it holds alone still."""
+        self._drained.add(node)
+        self._tell_of_nodes()
+        return self._controller.held_alone_by(node)
+
+    def shipped_classes(self) -> dict[str, bytes]:
+        """Return the classes of the hosted backends, by key."""
+        return self._hosts.classes()
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Wait for the end of the store; the caller also learns of a violent one."""
+        self._ended.wait()
+
+    def shutdown(self) -> None:
+        """End every host, then this actor."""
+        self._leadership.end()
+        self._hosts.kill_all()
+        in_background(self._leave)
+
+    def _leave(self) -> None:
+        time.sleep(0.1)  # lets the answer to `shutdown` out
+        ray.kill(self._self)
+
+    # In the background
+
+    def _watch_cluster(self) -> None:
+        while True:
+            try:
+                if self._store.job is not None and job_is_dead(self._store.job):
+                    break
+                self._tell_of_nodes()
+            except Exception:
+                # Whatever it is, the store must not outlive its job because nobody looks any more.
+                logger.warning("the cluster could not be asked; asking again", exc_info=True)
+            time.sleep(LOOKED_AFTER_EVERY)
+        self.shutdown()
+
+    def _tell_of_nodes(self) -> None:
+        leaving = self._drained | draining_nodes()
+        self._hosts.leaving = leaving
+        self._controller.nodes_changed({node["NodeID"] for node in nodes()}, leaving)
+
+    def _lead(self) -> None:
+        self._leadership.keep_follower()
+        logger.warning("another controller has taken over; this one ends")
+        ray.kill(self._self)
+
+    def _keep_up(self) -> None:
+        replicas = self._store.options.replicas or 1
+        failed = 0
+        while True:
+            chore = None
+            try:
+                chore = self._controller.chore(LOOKED_AFTER_EVERY, failed)
+                if chore is not None:
+                    carry_out(chore, self._controller, self._hosts, replicas)
+                failed = 0
+            except Exception:
+                # Whatever it is, nobody waits for it, and it is tried again.
+                failed += 1
+                logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
+                time.sleep(LOOKED_AFTER_EVERY)
+
+    # For the table of hosts and the tree
+
+    def _make(self, key: str, node: str, shipped: bytes, *, another: bool = False) -> Any:
+        name = host_name(key, node, new_operation_id() if another else "")
+        options = actor_options(self._store.namespace, name, node)
+        if key == MEMORY:
+            return VolumeActor.options(**options).remote(self._self, self._store, controller_of)
+        calls = _REFUSING + (self._store.options.host_calls or MOST_CALLS)
+        options |= {"max_concurrency": calls} | needs_of(key, node, opened(shipped).needs)
+        return HostActor.options(**options).remote(
+            self._self, self._store, controller_of, key, shipped
+        )
+
+    def _joined(self, node: str, incarnation: str) -> None:
+        self._change("volume_joined", node, incarnation)
+
+    def _lost(self, node: str) -> None:
+        self._leadership.journal.lose(node)
+        self._change("volume_lost", node)
+
+    def _change(self, operation: str, *arguments: Any) -> None:
+        self._controller.note(Request(operation, arguments, new_operation_id()))
+
+    def _release(self, node: str, pins: list[str]) -> None:
+        volume = self._hosts.found(MEMORY, node)
+        if volume is not None:
+            volume.release.remote(pins)
+
+
+ControllerActor = as_actor(concurrency_groups={"watch": 1}, max_concurrency=16)(_Controller)
