@@ -252,17 +252,23 @@ class LocalBackend(LocalSource, StorageBackend):
 
     def delete(self, path: P) -> None:
         with self._present(path) as place:
-            if not _is_real_directory(place):
-                os.unlink(place)
-            elif not (self._is_value(place) and self._take_away(place, self._is_value)):
-                self._remove_directory(place)
+            _while_its_kind_changes(self._delete, place)
+
+    def _delete(self, place: str) -> None:
+        if not _is_real_directory(place):
+            os.unlink(place)
+        elif not (self._is_value(place) and self._take_away(place, self._is_value)):
+            self._remove_directory(place)
 
     def delete_all(self, path: P) -> None:
         with self._present(path) as place:
-            if _is_real_directory(place):
-                self._take_away(place)
-            else:
-                os.unlink(place)
+            _while_its_kind_changes(self._delete_all, place)
+
+    def _delete_all(self, place: str) -> None:
+        if _is_real_directory(place):
+            self._take_away(place)
+        else:
+            os.unlink(place)
 
     def _take_away(self, directory: str, is_meant: Callable[[str], bool] = os.path.lexists) -> bool:
         """Delete a directory with all that is in it: nobody sees a part of it.
@@ -370,6 +376,14 @@ class LocalBackend(LocalSource, StorageBackend):
             if not os.path.islink(origin) and inside.startswith(os.path.realpath(origin) + os.sep):
                 raise InvalidPathError(f"a directory cannot go into itself ({display(source)})")
             yield origin, place
+
+
+def _while_its_kind_changes(delete: Callable[[str], None], place: str) -> None:
+    """Delete what is at a place, however often a file there gives way to an array, or back."""
+    for _ in range(MOST_ATTEMPTS - 1):
+        with suppress(IsADirectoryError, NotADirectoryError):
+            return delete(place)
+    return delete(place)
 
 
 def _is_real_directory(place: str) -> bool:

@@ -173,6 +173,26 @@ def test_an_array_has_nothing_below_it(store: ZarrBackend) -> None:
     assert os.path.basename(str(store.list_files(".", recursive=True)[0])) == "a"
 
 
+@pytest.mark.parametrize("method", ["delete", "delete_all"])
+@pytest.mark.parametrize("value", ["in a file", IMAGE], ids=["file", "array"])
+def test_a_value_is_deleted_that_was_of_the_other_kind_when_it_was_looked_at(
+    store: ZarrBackend, monkeypatch: pytest.MonkeyPatch, method: str, value: Any
+) -> None:
+    store.save(value, "value.json")
+    looked = 0
+
+    def is_real_directory(place: str) -> bool:
+        nonlocal looked
+        looked += 1
+        return os.path.isdir(place) != (looked == 1)
+
+    monkeypatch.setattr("polystore.local_backend._is_real_directory", is_real_directory)
+    getattr(store, method)("value.json")
+    assert looked > 0
+    assert not store.exists("value.json")
+    assert store.list_dir(".") == []
+
+
 def test_a_group_is_deleted_only_when_it_is_empty(store: ZarrBackend) -> None:
     store.save(IMAGE, "d/a", parents=True)
     with pytest.raises(DirectoryNotEmptyError):
