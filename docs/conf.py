@@ -7,7 +7,7 @@ author = "the polystore developers"
 copyright = "2026, the polystore developers"  # noqa: A001 - Sphinx's name
 version = release = polystore.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "numpydoc", "sphinx_click"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "myst_nb", "numpydoc", "sphinx_click"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "polystore"
@@ -16,6 +16,7 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = True
 numpydoc_show_class_members = False
 nitpicky = False
+nb_execution_mode = "off"  # a test sees to it that the results in it are right
 trim_doctest_flags = True
 doctest_global_setup = """
 import os
