@@ -247,8 +247,10 @@ class LocalBackend(LocalSource, StorageBackend):
                 return
             if self._is_directory(place):
                 return
-            os.lstat(place)  # or it went again
-            raise PathExistsError("the path is a file or a link that leads nowhere")
+            kind = stat.S_IFMT(os.lstat(place).st_mode)  # or it went again
+            came_again = kind == stat.S_IFDIR and not self._is_value(place)
+            if not came_again:
+                raise PathExistsError("the path is a file or a link that leads nowhere")
 
     def delete(self, path: P) -> None:
         with self._present(path) as place:

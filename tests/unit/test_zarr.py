@@ -22,6 +22,7 @@ from polystore import (
     UnsupportedFormatError,
     ZarrBackend,
 )
+from polystore.zarr_local import LocalZarr
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)
 
@@ -191,6 +192,17 @@ def test_a_value_is_deleted_that_was_of_the_other_kind_when_it_was_looked_at(
     assert looked > 0
     assert not store.exists("value.json")
     assert store.list_dir(".") == []
+
+
+def test_a_directory_that_went_and_came_again_is_there(
+    store: ZarrBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.ensure_directory("group")
+    store.save(IMAGE, "array")
+    monkeypatch.setattr(LocalZarr, "_is_directory", lambda *_: False)  # it was gone when looked at
+    store.ensure_directory("group")
+    with pytest.raises(PathExistsError):
+        store.ensure_directory("array")
 
 
 def test_a_group_is_deleted_only_when_it_is_empty(store: ZarrBackend) -> None:
