@@ -47,6 +47,7 @@ Mode = Literal["r", "r+"]
 Encoding = Mapping[str, str]
 """How the key of a chunk is made, as `zarr.create_array` takes it."""
 
+_FEW = 100_000  # chunks that are looked for even if nearly all are missing
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
@@ -239,8 +240,15 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
     part = ... if region is None else region
     check_region(array.shape, part)
     index, turn = forward(array.shape, part)
-    if region is None and array.nbytes > MOST_DECODED:
-        check_claim(array.nbytes, stored())
+    if region is None and (array.nbytes > MOST_DECODED or array.nchunks > _FEW):
+        size = stored()
+        if array.nbytes > MOST_DECODED:
+            check_claim(array.nbytes, size)
+        if array.nchunks > max(_FEW, size):
+            raise CorruptDataError(
+                f"{size} bytes claim to be {array.nchunks} chunks: damage, or an array with next "
+                f"to nothing in it, of which region= loads a part"
+            )
     try:
         return np.asarray(array[index])[turn]
     except StorageError:

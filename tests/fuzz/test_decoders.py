@@ -307,6 +307,17 @@ def test_a_zarr_array_that_claims_a_huge_shape_is_refused(tmp_path: Path) -> Non
     assert (store.load("a", region=(slice(0, 64),)) == SMOOTH).all()
 
 
+def test_a_zarr_array_that_claims_millions_of_chunks_is_refused(tmp_path: Path) -> None:
+    store = ZarrBackend(tmp_path)
+    store.save(SMOOTH, "a", chunks=(1, 64))
+    metadata = json.loads((tmp_path / "a/zarr.json").read_text())
+    metadata["shape"] = [2**22, 64]
+    (tmp_path / "a/zarr.json").write_text(json.dumps(metadata))
+    with within(20), pytest.raises(CorruptDataError, match="4194304 chunks"):
+        store.load("a")
+    assert (store.load("a", region=(slice(0, 64),)) == SMOOTH).all()
+
+
 def test_an_ome_tiff_that_names_other_files_reads_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     tifffile.imwrite(tmp_path / "secret.tif", np.full((4, 4), 42, np.uint8))
