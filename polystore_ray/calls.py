@@ -56,14 +56,16 @@ def answer_of(
     is the reference to the answer of a call that has been made once, if it has.
     """
     deadline = time.monotonic() + timeout
+    attempt = call if asked is None else lambda: asked
     while True:
         try:
-            answer, asked = asked or network.send(call), None
+            answer = network.send(attempt)
             return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
         except ray_exceptions.ActorUnavailableError as error:
             if not repeatable or time.monotonic() > deadline - _PAUSE:
                 raise _ours(error, backend, path, timeout) from error
             time.sleep(_PAUSE)
+            attempt = call
         except ray_exceptions.RayTaskError as error:
             raise _ours(error, backend, path, timeout) from None
         except ray_exceptions.RayError as error:

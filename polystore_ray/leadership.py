@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from polystore_ray.calls import answer_of, network, wait_for
+from polystore_ray.calls import answer_of, wait_for
 from polystore_ray.controller import StoreController
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.hosts import HostTable
@@ -148,7 +148,7 @@ class Leadership:
             node: partial(volume.rally.remote, self._epoch, this)
             for node, volume in volumes.items()
         }
-        asked = {node: network.send(call) for node, call in calls.items()}  # all at once
+        asked = {node: call() for node, call in calls.items()}  # all at once
         found: dict[str, Rallied] = {}
         for node, call in calls.items():
             try:
