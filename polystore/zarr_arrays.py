@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from polystore.exceptions import (
 )
 from polystore.formats import MOST_DECODED, check_claim
 from polystore.region import Region, check_region, forward
+from polystore.zarr_codecs import checked
 
 __all__ = [
     "DEFAULTS",
@@ -42,12 +45,14 @@ __all__ = [
     "open_array",
     "open_node",
     "read_array",
+    "write_part",
 ]
 
 Mode = Literal["r", "r+"]
 Encoding = Mapping[str, str]
 """How the key of a chunk is made, as `zarr.create_array` takes it."""
 
+_OF_NO_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _FEW = 100_000  # chunks that are looked for even if nearly all are missing
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
@@ -176,15 +181,12 @@ def open_node(store: Store | str, mode: Mode) -> zarr.Array[Any] | zarr.Group:
     CorruptDataError
         If its metadata is damaged.
     """
-    try:
-        opened: Any = zarr.open(store=store, mode=mode)
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        raise UnsupportedFormatError("the directory is not a zarr group") from error
-    except Exception as error:
-        raise CorruptDataError(f"it cannot be opened ({error})") from error
-    return opened  # type: ignore[no-any-return]
+    with _damage("it cannot be opened"):
+        try:
+            opened: Any = zarr.open(store=store, mode=mode)
+        except FileNotFoundError as error:
+            raise UnsupportedFormatError("the directory is not a zarr group") from error
+        return checked(opened) if isinstance(opened, zarr.Array) else opened
 
 
 def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
@@ -195,12 +197,8 @@ def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
     CorruptDataError
         If its metadata is damaged.
     """
-    try:
-        return zarr.open_array(store=store, mode=mode)
-    except StorageError:
-        raise
-    except Exception as error:
-        raise CorruptDataError(f"the zarr array cannot be opened ({error})") from error
+    with _damage("the zarr array cannot be opened"):
+        return checked(zarr.open_array(store=store, mode=mode))
 
 
 def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
@@ -250,12 +248,34 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
             f"{touched} chunks are to be in {stored()} bytes: damage, or next to nothing, of "
             f"which a smaller region= can be loaded"
         )
-    try:
+    with _damage("a chunk cannot be decoded"):
         return np.asarray(array[index])[turn]
+
+
+def write_part(array: zarr.Array[Any], part: Any, values: Any) -> None:
+    """Write into a part of an array, and keep the rest of the chunks that it touches.
+
+    Raises
+    ------
+    CorruptDataError
+        If one of those is damaged. It stays as it is; a part that covers all of it mends it.
+    """
+    with _damage("a chunk that the region covers in part cannot be decoded"):
+        array[part] = values
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Let errors of zarr and its codecs out as damage; those of the system are none, nor ours."""
+    try:
+        yield
     except StorageError:
         raise
     except Exception as error:
-        raise CorruptDataError(f"a chunk cannot be decoded ({error})") from error
+        # What a codec raises has no number, even if it is an OSError as that of gzip.
+        if isinstance(error, OSError) and error.errno not in _OF_NO_FILE:
+            raise
+        raise CorruptDataError(f"{what} ({error})") from error
 
 
 def _touched(part: int | slice, side: int) -> int:

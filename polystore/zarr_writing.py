@@ -23,7 +23,7 @@ from zarr.storage import WrapperStore
 
 from polystore.exceptions import UnsupportedFormatError, VFSTypeError
 from polystore.region import Region, check_region, forward
-from polystore.zarr_arrays import open_array
+from polystore.zarr_arrays import open_array, write_part
 from polystore.zarr_locks import Locks, lock_of
 
 __all__ = ["Shared", "append", "resize", "write_region"]
@@ -97,7 +97,7 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
         with array.locks.shards(_locks_of(stored, index)):
             if open_array(array.store, "r+").shape != stored.shape:
                 continue  # the region may mean another part now
-            stored[index] = values[turn]
+            write_part(stored, index, values[turn])
             return
 
 
@@ -126,7 +126,7 @@ def append(array: Shared, values: Any, axis: int) -> int:
         if fitting.size:
             index, _ = forward(grown.shape, region)
             with array.locks.shards(_locks_of(grown, index)):
-                grown[region] = fitting
+                write_part(grown, region, fitting)
         array.publish(metadata)
         return start
 
@@ -153,7 +153,7 @@ def resize(array: Shared, shape: Sequence[int]) -> None:
         array.delete(key for key in keys if _is_outside(key, old, sides))
         fill = 0 if stored.fill_value is None else stored.fill_value
         for edge in _new_edges(old, new, sides):
-            grown[edge] = fill
+            write_part(grown, edge, fill)
         array.publish(metadata, shows_less=any(map(operator.lt, new, old)))
         array.delete(key for key in keys if _is_outside(key, new, sides))
 

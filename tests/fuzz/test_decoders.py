@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import resource
 import signal
 import struct
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -168,6 +170,8 @@ ARRAYS: dict[str, dict[str, Any]] = {
     "format 3": {},
     "sharded": {"chunks": (5, 20), "shards": (10, 20)},
     "blosc": {"compressors": BloscCodec()},
+    "blosc, format 2": {"compressors": numcodecs.Blosc(), "zarr_format": 2},
+    "blosc, sharded": {"compressors": BloscCodec(), "chunks": (5, 20), "shards": (10, 20)},
     "gzip": {"compressors": GzipCodec()},
 }
 
@@ -318,6 +322,75 @@ def test_a_zarr_array_that_claims_millions_of_chunks_is_refused(tmp_path: Path) 
             store.load("a", region=region)
     for rows in (slice(0, 64), slice(63, None, -1)):
         assert (store.load("a", region=(rows,)) == SMOOTH[rows]).all()
+
+
+BLOSC: dict[str, dict[str, Any]] = {
+    "format 3": {"compressors": BloscCodec()},
+    "sharded": {"compressors": BloscCodec(), "chunks": (5, 20), "shards": (20, 20)},
+    "of numcodecs": {"compressors": {"name": "numcodecs.blosc", "configuration": {"cname": "lz4"}}},
+    "format 2": {"compressors": numcodecs.Blosc(), "zarr_format": 2},
+    "format 2, a filter": {"filters": [numcodecs.Blosc()], "compressors": None, "zarr_format": 2},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
+@pytest.mark.parametrize("kind", BLOSC)
+def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(tmp_path: Path, kind: str) -> None:
+    """C-Blosc would read on behind its end, and end the process now and then."""
+    array = zarr.create_array(
+        tmp_path / "a", shape=(20, 20), dtype="u2", **({"chunks": (20, 20)} | BLOSC[kind])
+    )
+    array[...] = SMOOTH[:20, :20]
+    store = ZarrBackend(tmp_path)
+    assert (store.load("a") == SMOOTH[:20, :20]).all()
+    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[12:16] = struct.pack("<I", 2**20)
+    chunk.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=r"Blosc chunk .* claims 1048576"):
+        store.load("a")
+    opened = store.open("a")
+    assert isinstance(opened, zarr.Array)
+    with pytest.raises(ValueError, match="Blosc chunk"):
+        opened[...]
+    with pytest.raises(CorruptDataError, match=r"in part .*Blosc chunk"):
+        store.save(SMOOTH[:1, :20], "a", region=(slice(0, 1),))
+    store.save(SMOOTH[:20, :20], "a", region=...)
+    assert (store.load("a") == SMOOTH[:20, :20]).all()
+    chunk.write_bytes(data[:9])
+    with pytest.raises(CorruptDataError):
+        store.load("a")
+
+
+def test_an_array_whose_codec_is_pickle_is_refused(tmp_path: Path) -> None:
+    """Of format 2, where zarr asks numcodecs for any codec that the metadata names."""
+    (tmp_path / "a").mkdir()
+    metadata = {
+        "zarr_format": 2,
+        "shape": [4],
+        "chunks": [4],
+        "dtype": "|O",
+        "compressor": {"id": "pickle"},
+        "filters": [{"id": "vlen-utf8"}],
+        "order": "C",
+        "fill_value": "",
+    }
+    (tmp_path / "a/.zarray").write_text(json.dumps(metadata))
+    done = tmp_path / "done"
+    (tmp_path / "a/0").write_bytes(pickle.dumps(Touch(str(done))))
+    with pytest.raises(CorruptDataError):
+        ZarrBackend(tmp_path).load("a")
+    assert not done.exists()
+
+
+class Touch:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self._path, "w")
 
 
 def test_an_ome_tiff_that_names_other_files_reads_none_of_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from polystore import (
     ZarrBackend,
 )
 from polystore.zarr_local import LocalZarr
+from polystore.zarr_store import RootedStore
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)
 
@@ -237,6 +239,25 @@ def test_a_damaged_array_is_corrupt_and_named(store: ZarrBackend, tmp_path: Path
     with pytest.raises(CorruptDataError, match="'a'"):
         store.load("a")
     assert store.stat("a")["type"] == "file"
+
+
+def test_a_chunk_that_the_system_refuses_to_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ZarrBackend(tmp_path)
+    store.save(IMAGE, "a")
+    read = RootedStore._read
+
+    def refused(self: RootedStore, key: str, wanted: Any) -> bytes | None:
+        if key == "zarr.json":
+            return read(self, key, wanted)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(RootedStore, "_read", refused)
+    for use in (lambda: store.load("a"), lambda: store.save(1, "a", region=(0, 0))):
+        with pytest.raises(StorageError, match=r"Input/output error.*'a'") as caught:
+            use()
+        assert not isinstance(caught.value, CorruptDataError)
 
 
 def test_links_inside_an_array_lead_nowhere(tmp_path: Path) -> None:
