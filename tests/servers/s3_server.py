@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import fsspec
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 OPTIONS: dict[str, Any] = {"key": "test", "secret": "test"}
@@ -50,7 +50,7 @@ class S3Server:
     """A server of this process; it ends with it."""
 
     def __init__(self) -> None:
-        application = Mended(DomainDispatcherApplication(create_backend_app))
+        application = Mended(create_backend_app("s3"))
         server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{server.server_port}"

@@ -253,14 +253,15 @@ LINKLESS = ("zarr in memory://", "zarr on S3")
 
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_every_sequence_does_what_the_model_does(
-    kind: str, request: pytest.FixtureRequest, done: Counter[str]
+    kind: str, request: pytest.FixtureRequest, done: Counter[str], soaking: bool
 ) -> None:
     if "Ray" in kind:
         request.getfixturevalue("ray_cluster")
     # A sequence is worth many single examples of other tests.
-    examples = max(60, settings().max_examples // 10)
-    examples //= {"zarr on S3": 30, "zarr in memory://": 3}.get(kind, 1)  # a request takes time
-    steps = settings().stateful_step_count // (3 if kind == "zarr on S3" else 1)
+    examples, steps = max(60, settings().max_examples // 10), settings().stateful_step_count
+    if not soaking:  # a request takes time
+        examples //= {"zarr on S3": 30, "zarr in memory://": 3}.get(kind, 1)
+        steps //= 3 if kind == "zarr on S3" else 1
     machine: Any = lambda: Machine(kind, done)  # noqa: E731 - it wants a class
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=steps)

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
+import moto.settings
 import numpy as np
 import pytest
 import zarr
@@ -481,17 +481,11 @@ def test_a_missing_bucket_is_named_and_not_made(place: Place) -> None:
 
 
 @pytest.fixture
-def strict(place: Place) -> Iterator[Place]:
+def strict(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Give a place whose server now asks who one is, and knows nobody."""
     place.store.save(IMAGE, "a")
-
-    def ask(after: str) -> None:
-        url, headers = f"{place.server.url}/moto-api/reset-auth", {"Content-Type": "text/plain"}
-        urllib.request.urlopen(urllib.request.Request(url, after.encode(), headers)).close()
-
-    ask("0")
-    yield place
-    ask("inf")
+    monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    return place
 
 
 def check_refused(store: ZarrBackend, url: str) -> None:
