@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 MIB = 2**20
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "100"}
 STARTED_WITHIN = 60.0  # seconds
 ENDED_WITHIN = 8.0  # seconds
 
@@ -79,7 +80,7 @@ class LocalCluster:
         with log.open("wb") as output:
             node = subprocess.Popen(  # noqa: S603 - our own command
                 command,
-                env=os.environ | self.environment | {"RAY_USAGE_STATS_ENABLED": "0"},
+                env=os.environ | self.environment | SETTINGS,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

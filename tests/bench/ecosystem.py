@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -13,15 +11,13 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 import dask
 import dask.array as da
 import numpy as np
 import ray
 import xarray as xr
 import zarr
-from measuring import Table, medians
+from measuring import Table, medians, start_ray
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import sync
@@ -148,14 +144,7 @@ def computation(ours: Store, files: Store) -> None:
 
 def main() -> None:
     sizes = [int(size) for size in sys.argv[1:]] or SIZES
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=6 * 2**30,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    start_ray(6 * 2**30)
     registry = RayBackendRegistry("bench")
     directory = tempfile.mkdtemp(prefix="polystore-bench-", dir=SHARED)
     disk = tempfile.mkdtemp(prefix="polystore-bench-")

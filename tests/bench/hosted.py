@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import statistics
 import tempfile
@@ -11,11 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 import numpy as np
 import ray
-from measuring import Table, medians
+from measuring import Table, medians, start_ray
 
 from polystore import DiskBackend, StorageBackend
 from polystore_ray import RayBackendRegistry
@@ -163,14 +159,7 @@ def together(registry: RayBackendRegistry, top: Path) -> None:
 
 
 def main() -> None:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=2048 * MIB,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    start_ray(2048 * MIB)
     top = Path(tempfile.mkdtemp(prefix="polystore-bench-"))
     try:
         for number, work in enumerate((calls, large, together)):

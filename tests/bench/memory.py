@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import os
 import shutil
 import subprocess
 import time
@@ -13,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 import numpy as np
 import ray
-from measuring import Table, medians
+from measuring import Table, medians, start_ray
 
 from polystore_ray import RayBackendRegistry
 
@@ -303,14 +299,7 @@ def many_entries(noop: Any) -> None:
 
 
 def main() -> None:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=16 * LARGE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    start_ray(16 * LARGE)
     registry = RayBackendRegistry("bench")
     noop, plain = actor(Noop), actor(DictActor)
     call(noop, "call", b"x")

@@ -9,8 +9,6 @@ import statistics
 import time
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 import numpy as np
 import ray
 from measuring import Table

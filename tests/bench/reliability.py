@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import statistics
 import time
 from functools import partial
 from typing import Any
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import numpy as np
 import ray

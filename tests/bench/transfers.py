@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import shutil
@@ -14,11 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 import numpy as np
 import ray
-from measuring import Table
+from measuring import Table, start_ray
 from skimage import io
 
 from polystore import DiskBackend, FileManager, ZarrBackend
@@ -150,13 +147,7 @@ def regions(fm: FileManager, top: Path) -> None:
 
 
 def main() -> None:
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=2048 * MIB,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    start_ray(2048 * MIB)
     registry = RayBackendRegistry("transfers")
     fm = FileManager(registry)
     top = Path(tempfile.mkdtemp(prefix="polystore-bench-"))
