@@ -209,6 +209,11 @@ class ZarrBackend(StorageBackend):
         UnsupportedFormatError
             If it is a file, or a directory that is no zarr group.
 
+        Notes
+        -----
+        As for `load`, a damaged chunk of an array raises an error. Of arrays that are reached
+        through a group, a damaged Blosc chunk can end the process, as anywhere in zarr.
+
         Examples
         --------
         >>> import tempfile

@@ -56,7 +56,7 @@ async def read(store: Store, keys: list[str]) -> None:
 def chunks(ours: Store, files: Store, size: int) -> None:
     """Measure many chunks that are written, and read, at once."""
     value = cpu.Buffer.from_bytes(np.random.default_rng(0).bytes(size))
-    count = min(MOST, max(4, TOTAL // size))
+    count = min(MOST, max(16, TOTAL // size))
     keys = [f"c/{i}" for i in range(count)]
 
     def all_of(
@@ -87,7 +87,7 @@ def whole(array: zarr.Array[Any], _: int) -> Any:
 
 def array(ours: Store, files: Store, size: int, at_once: int) -> None:
     """Measure an array that zarr reads and writes, so many chunks at once."""
-    count = min(MOST, max(4, TOTAL // size))
+    count = min(MOST, max(16, TOTAL // size))
     values = np.random.default_rng(0).integers(0, 255, count * size, "u1")
 
     def made(store: Store) -> zarr.Array[Any]:
