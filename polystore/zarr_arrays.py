@@ -28,7 +28,7 @@ from polystore.exceptions import (
 )
 from polystore.formats import MOST_DECODED, check_claim
 from polystore.region import Region, check_region, forward
-from polystore.zarr_codecs import checked
+from polystore.zarr_codecs import guarded
 
 __all__ = [
     "DEFAULTS",
@@ -186,7 +186,7 @@ def open_node(store: Store | str, mode: Mode) -> zarr.Array[Any] | zarr.Group:
             opened: Any = zarr.open(store=store, mode=mode)
         except FileNotFoundError as error:
             raise UnsupportedFormatError("the directory is not a zarr group") from error
-        return checked(opened) if isinstance(opened, zarr.Array) else opened
+        return guarded(opened) if isinstance(opened, zarr.Array) else opened
 
 
 def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
@@ -198,7 +198,7 @@ def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
         If its metadata is damaged.
     """
     with _damage("the zarr array cannot be opened"):
-        return checked(zarr.open_array(store=store, mode=mode))
+        return guarded(zarr.open_array(store=store, mode=mode))
 
 
 def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:

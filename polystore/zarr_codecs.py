@@ -1,96 +1,236 @@
-"""Blosc, of whatever format of zarr, with the check that keeps a damaged chunk from a crash.
+"""Codecs of zarr that do not believe what a chunk says of itself.
 
-C-Blosc reads as many bytes as the header of a chunk says, and numcodecs does not compare that with
-how many there are, so that a chunk which was cut off or damaged there ends the process. For a
-chunk whose header is right C-Blosc itself keeps to its bounds.
+numcodecs does. C-Blosc reads as many bytes as a header claims, so that a chunk which was cut off
+or damaged there ends the process; compressed chunks may hold any number of bytes more than there
+are elements; and chunks of strings claim to hold any number of them. Here each codec that reads
+such a claim is guarded: a chunk may decode to about what its array has room for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import bz2
+import lzma
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numcodecs
 import numpy as np
 import zarr
-import zarr.codecs.numcodecs
-from zarr.abc.codec import BytesBytesCodec
-from zarr.codecs import BloscCodec, ShardingCodec
+from numcodecs.compat import ndarray_copy
+from numpy.typing import NDArray
+from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 
-__all__ = ["checked"]
+from polystore.formats import MOST_DECODED
 
-_HEADER = 16  # bytes, of which the last four are how many the whole chunk has
+__all__ = ["guarded"]
+
+_LZMA = 2**28  # bytes that the decoder may take for itself; four times what level 9 does
+_SLACK = 2**16  # bytes that a chunk may hold beside its elements, of checksums and the like
 
 
-def checked(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Return the same array, which raises ValueError where a damaged Blosc chunk might crash."""
+def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return the same array, which raises ValueError for chunks that claim what they cannot hold.
+
+    What is written through it is what would be written without.
+    """
     stored = array.metadata
     safe: ArrayV2Metadata | ArrayV3Metadata
     if isinstance(stored, ArrayV2Metadata):
+        room = None if stored.filters else _room(stored.chunks, stored.dtype)
         codecs = (stored.compressor, *(stored.filters or ()))
-        compressor, *filters = map(_checked, codecs)
+        compressor, *filters = (_guarded_numcodec(codec, room) for codec in codecs)
         if _same(codecs, (compressor, *filters)):
             return array
         safe = replace(stored, compressor=compressor, filters=tuple(filters) or None)
     else:
-        found = tuple(map(_checked, stored.codecs))
+        found = tuple(map(_guarded_codec, stored.codecs))
         if _same(stored.codecs, found):
             return array
         safe = replace(stored, codecs=found)
     return zarr.Array(zarr.AsyncArray(safe, array.store_path, array.async_array.config))
 
 
-def _check(chunk: Any) -> None:
-    found = np.asarray(chunk).reshape(-1).view(np.uint8)
-    if found.size < _HEADER:
-        raise ValueError(f"a Blosc chunk of {found.size} bytes, fewer than its header")
-    claimed = int.from_bytes(found[_HEADER - 4 : _HEADER].tobytes(), "little")
-    if claimed != found.size:
-        raise ValueError(f"a Blosc chunk of {found.size} bytes that claims {claimed}")
-
-
-class _Format2(numcodecs.Blosc):  # type: ignore[misc]
-    def decode(self, buf: Any, out: Any = None) -> Any:
-        _check(buf)
-        return super().decode(buf, out)
-
-
-class _Checking(BytesBytesCodec):
-    async def decode(
-        self, chunks_and_specs: Iterable[tuple[Buffer | None, ArraySpec]]
-    ) -> Iterable[Buffer | None]:
-        chunks = list(chunks_and_specs)
-        for chunk, _ in chunks:
-            if chunk is not None:
-                _check(chunk.as_array_like())
-        return await super().decode(chunks)
-
-
-class _Format3(_Checking, BloscCodec):
-    pass
-
-
-class _Numcodecs(_Checking, zarr.codecs.numcodecs.Blosc):
-    pass
-
-
-def _checked(codec: Any) -> Any:
-    kind = type(codec)
-    if kind is numcodecs.Blosc:
-        return _Format2.from_config({k: v for k, v in codec.get_config().items() if k != "id"})
-    if kind is BloscCodec:
-        return _Format3.from_dict(codec.to_dict())
-    if kind is zarr.codecs.numcodecs.Blosc:
-        return _Numcodecs.from_dict(codec.to_dict())
-    if kind is ShardingCodec:
-        inner = tuple(map(_checked, codec.codecs))
-        return codec if _same(codec.codecs, inner) else replace(codec, codecs=inner)
-    return codec
+def _room(shape: Sequence[int], dtype: Any) -> int | None:
+    """Return the bytes of a chunk's elements, None if their size is not known."""
+    itemsize = getattr(dtype, "item_size", None)
+    return None if itemsize is None else math.prod(shape) * int(itemsize)
 
 
 def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return all(one is other for one, other in zip(some, others, strict=True))
+
+
+# What is believed of a chunk. Codecs have the names that numcodecs gives them.
+
+Chunk = NDArray[np.uint8]
+Config = Mapping[str, Any]
+
+
+def _limits(data: Any, room: int | None) -> tuple[Chunk, int]:
+    """Return a chunk as its bytes, and the most that it may hold."""
+    chunk = np.asarray(data).reshape(-1).view(np.uint8)
+    most = max(MOST_DECODED, 100 * chunk.size)
+    return chunk, most if room is None else min(most, 2 * room + _SLACK)
+
+
+def _believe(claimed: int, most: int) -> None:
+    if claimed > most:
+        raise ValueError(
+            f"a chunk claims to hold {claimed} bytes, where there is room for {most}: damage, or a "
+            f"decompression bomb"
+        )
+
+
+def _little(chunk: Chunk, start: int, end: int) -> int:
+    if chunk.size < end:
+        raise ValueError(f"a chunk of {chunk.size} bytes has no whole header")
+    return int.from_bytes(chunk[start:end].tobytes(), "little")
+
+
+def _check_blosc(chunk: Chunk, most: int) -> None:
+    # The header of C-Blosc: four bytes, then the sizes decoded, of a block, and as it is. Where
+    # the last one is right, C-Blosc keeps to its bounds.
+    claimed = _little(chunk, 12, 16)
+    if claimed != chunk.size:
+        raise ValueError(f"a Blosc chunk of {chunk.size} bytes claims to have {claimed}")
+    _believe(_little(chunk, 4, 8), most)
+
+
+def _check_lz4(chunk: Chunk, most: int) -> None:
+    _believe(_little(chunk, 0, 4), most)  # of numcodecs' own: LZ4 itself has no header
+
+
+def _check_zstd(chunk: Chunk, most: int) -> None:
+    # RFC 8878, section 3.1.1.1: after four magic bytes a descriptor, and the size if there is one.
+    descriptor = _little(chunk, 4, 5)
+    single = descriptor >> 5 & 1
+    length = (single, 2, 4, 8)[descriptor >> 6]
+    if length == 0:
+        numcodecs.Zstd().decode(chunk, np.empty(most, np.uint8))  # fails if it holds more
+        return
+    start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    _believe(_little(chunk, start, start + length) + (256 if length == 2 else 0), most)
+
+
+def _check_objects(chunk: Chunk, _: int) -> None:
+    number = _little(chunk, 0, 4)
+    if 4 + 4 * number > chunk.size:  # each has its length before it
+        raise ValueError(f"a chunk of {chunk.size} bytes claims to hold {number} objects")
+
+
+def _lzma(config: Config) -> lzma.LZMADecompressor:
+    form = config.get("format", lzma.FORMAT_XZ)
+    limit = None if form == lzma.FORMAT_RAW else _LZMA
+    return lzma.LZMADecompressor(form, limit, config.get("filters"))
+
+
+_CHECKS: dict[str, Callable[[Chunk, int], None]] = {
+    "blosc": _check_blosc,
+    "lz4": _check_lz4,
+    "vlen-array": _check_objects,
+    "vlen-bytes": _check_objects,
+    "vlen-utf8": _check_objects,
+    "zstd": _check_zstd,
+}
+_STREAMS: dict[str, Callable[[Config], Any]] = {  # which do not say how much they hold
+    "bz2": lambda _: bz2.BZ2Decompressor(),
+    "gzip": lambda _: zlib.decompressobj(zlib.MAX_WBITS | 16),
+    "lzma": _lzma,
+    "zlib": lambda _: zlib.decompressobj(),
+}
+
+
+def _decoded(name: str, config: Config, chunk: Chunk, most: int) -> bytes:
+    """Return what streams, one after another, hold."""
+    rest, size = chunk.tobytes(), 0
+    parts: list[bytes] = []
+    while rest or not parts:
+        stream = _STREAMS[name](config)
+        parts.append(stream.decompress(rest, most + 1 - size))
+        size += len(parts[-1])
+        _believe(size, most)
+        if not stream.eof:
+            raise ValueError("a chunk ends before what is compressed in it")
+        rest = stream.unused_data.lstrip(b"\0")  # gzip may be padded
+    return b"".join(parts)
+
+
+def _is_guarded(name: str) -> bool:
+    return name in _CHECKS or name in _STREAMS
+
+
+# Codecs of format 2, which are those of numcodecs
+
+
+def _guarded_numcodec(codec: Any, room: int | None) -> Any:
+    if codec is None or not _is_guarded(codec.codec_id):
+        return codec
+    config = {name: value for name, value in codec.get_config().items() if name != "id"}
+    plain: Any = type(codec)
+    safe = _numcodec_class(plain).from_config(config)
+    safe._room = room  # noqa: SLF001 - of the class below; under a name that is no configuration
+    return safe
+
+
+class _GuardedNumcodec:
+    def decode(self: Any, buf: Any, out: Any = None) -> Any:
+        chunk, most = _limits(buf, self._room)
+        if self.codec_id in _STREAMS:
+            decoded = _decoded(self.codec_id, self.get_config(), chunk, most)
+            return ndarray_copy(decoded, out)
+        _CHECKS[self.codec_id](chunk, most)
+        return super().decode(buf, out)  # type: ignore[misc]
+
+    def __reduce__(self: Any) -> tuple[Any, ...]:
+        return _guarded_numcodec, (numcodecs.get_codec(self.get_config()), self._room)
+
+
+@cache
+def _numcodec_class(plain: Any) -> Any:
+    return type(plain.__name__, (_GuardedNumcodec, plain), {})
+
+
+# Codecs of format 3
+
+
+def _guarded_codec(codec: Any) -> Any:
+    if isinstance(codec, ShardingCodec):
+        inner = tuple(map(_guarded_codec, codec.codecs))
+        return codec if _same(codec.codecs, inner) else replace(codec, codecs=inner)
+    described = codec.to_dict()
+    if not _is_guarded(_name(described)):
+        return codec
+    plain: Any = type(codec)
+    return _codec_class(plain).from_dict(described)
+
+
+def _name(described: Mapping[str, Any]) -> str:
+    return str(described["name"]).removeprefix("numcodecs.")
+
+
+class _GuardedCodec:
+    async def _decode_single(self: Any, chunk: Any, spec: ArraySpec) -> Any:
+        described = self.to_dict()
+        name = _name(described)
+        data, most = _limits(chunk.as_array_like(), _room(spec.shape, spec.dtype))
+        if name in _STREAMS:
+            config = described.get("configuration", {})
+            decoded = await asyncio.to_thread(_decoded, name, config, data, most)
+            return spec.prototype.buffer.from_bytes(decoded)
+        _CHECKS[name](data, most)
+        return await super()._decode_single(chunk, spec)  # type: ignore[misc]
+
+    def __reduce__(self: Any) -> tuple[Any, ...]:
+        return _guarded_codec, (self._plain.from_dict(self.to_dict()),)
+
+
+@cache
+def _codec_class(plain: Any) -> Any:
+    return type(plain.__name__, (_GuardedCodec, plain), {"_plain": plain})

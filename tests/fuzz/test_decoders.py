@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import logging
+import lzma
 import pickle
 import resource
 import signal
 import struct
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -15,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
@@ -173,6 +177,8 @@ ARRAYS: dict[str, dict[str, Any]] = {
     "blosc, format 2": {"compressors": numcodecs.Blosc(), "zarr_format": 2},
     "blosc, sharded": {"compressors": BloscCodec(), "chunks": (5, 20), "shards": (10, 20)},
     "gzip": {"compressors": GzipCodec()},
+    "strings": {"dtype": str},
+    "strings, format 2": {"dtype": str, "zarr_format": 2},
 }
 
 
@@ -184,9 +190,9 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, byte
     for kind, options in ARRAYS.items():
         top = folder / kind
         array = zarr.create_array(
-            top, shape=(20, 20), dtype="u2", **({"chunks": (10, 20)} | options)
+            top, shape=(20, 20), **({"chunks": (10, 20), "dtype": "u2"} | options)
         )
-        array[...] = SMOOTH[:20, :20]
+        array[...] = SMOOTH[:20, :20].astype(array.dtype)
         parts = sorted(file for file in top.rglob("*") if file.is_file())
         found[kind] = {str(file.relative_to(top)): file.read_bytes() for file in parts}
     return found
@@ -347,7 +353,7 @@ def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(tmp_path: Path, k
     data = bytearray(chunk.read_bytes())
     data[12:16] = struct.pack("<I", 2**20)
     chunk.write_bytes(data)
-    with pytest.raises(CorruptDataError, match=r"Blosc chunk .* claims 1048576"):
+    with pytest.raises(CorruptDataError, match=r"Blosc chunk .* claims to have 1048576"):
         store.load("a")
     opened = store.open("a")
     assert isinstance(opened, zarr.Array)
@@ -359,6 +365,76 @@ def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(tmp_path: Path, k
     assert (store.load("a") == SMOOTH[:20, :20]).all()
     chunk.write_bytes(data[:9])
     with pytest.raises(CorruptDataError):
+        store.load("a")
+
+
+def zstd_frame(blocks: int) -> bytes:
+    """Return a frame that does not tell its size, of blocks of 128 KiB of one byte."""
+    block = (1 << 1) | (2**17 << 3)
+    parts = [struct.pack("<I", block | (i == blocks - 1))[:3] + b"\0" for i in range(blocks)]
+    return struct.pack("<IBB", 0xFD2FB528, 0, 0x58) + b"".join(parts)
+
+
+NONE = bytes(2**25)  # bytes, where there is room for few
+BOMBS: dict[str, tuple[Any, Any, bytes]] = {  # the codecs of formats 2 and 3, and a chunk
+    "bz2": (numcodecs.BZ2(), "numcodecs.bz2", bz2.compress(NONE)),
+    "blosc": (numcodecs.Blosc(), "blosc", numcodecs.Blosc().encode(NONE)),
+    "gzip": (numcodecs.GZip(), "gzip", gzip.compress(NONE)),
+    "gzip, twice": (numcodecs.GZip(), "gzip", gzip.compress(NONE[:60_000]) * 9),
+    "lz4": (numcodecs.LZ4(), "numcodecs.lz4", numcodecs.LZ4().encode(NONE)),
+    "lzma": (numcodecs.LZMA(), "numcodecs.lzma", lzma.compress(NONE)),
+    "zlib": (numcodecs.Zlib(), "numcodecs.zlib", zlib.compress(NONE)),
+    "zstd": (numcodecs.Zstd(), "zstd", numcodecs.Zstd().encode(NONE)),
+    "zstd, of no known size": (numcodecs.Zstd(), "zstd", zstd_frame(256)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
+@pytest.mark.parametrize("of", [2, 3])
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
+    tmp_path: Path, kind: str, of: Literal[2, 3]
+) -> None:
+    old, new, bomb = BOMBS[kind]
+    array = zarr.create_array(
+        tmp_path / "a",
+        shape=(20, 20),
+        dtype="u2",
+        zarr_format=of,
+        compressors=old if of == 2 else {"name": new, "configuration": {}},
+    )
+    array[...] = SMOOTH[:20, :20]
+    store = ZarrBackend(tmp_path)
+    opened = pickle.loads(pickle.dumps(store.open("a")))
+    for loaded in (store.load("a"), opened[...]):
+        assert (loaded == SMOOTH[:20, :20]).all()
+    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
+    chunk.write_bytes(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptDataError, match=r"bomb|too small"):
+            store.load("a")
+        with pytest.raises((ValueError, RuntimeError), match=r"bomb|too small"):
+            opened[...]
+        # LZMA takes 16 MiB for itself.
+        assert tracemalloc.get_traced_memory()[1] < 0.75 * len(NONE)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("of", [2, 3])
+def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
+    tmp_path: Path, of: Literal[2, 3]
+) -> None:
+    array = zarr.create_array(
+        tmp_path / "a", shape=(3,), dtype=str, zarr_format=of, compressors=None
+    )
+    array[...] = np.array(["a", "bé", ""])
+    store = ZarrBackend(tmp_path)
+    assert list(store.load("a")) == ["a", "bé", ""]
+    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
+    chunk.write_bytes(struct.pack("<I", 2**30) + chunk.read_bytes()[4:])
+    with within(20), pytest.raises(CorruptDataError, match="claims to hold 1073741824 objects"):
         store.load("a")
 
 
