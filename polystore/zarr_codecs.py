@@ -227,8 +227,20 @@ class _GuardedCodec:
         _CHECKS[name](data, most)
         return await super()._decode_single(chunk, spec)  # type: ignore[misc]
 
-    def __reduce__(self: Any) -> tuple[Any, ...]:
-        return _guarded_codec, (self._plain.from_dict(self.to_dict()),)
+    # For those who compare it, keep it or send it, it is the codec that it guards.
+
+    def _unguarded(self: Any) -> Any:
+        return self._plain.from_dict(self.to_dict())
+
+    def __eq__(self, other: object) -> bool:
+        found = other._unguarded() if isinstance(other, _GuardedCodec) else other
+        return bool(self._unguarded() == found)
+
+    def __hash__(self) -> int:
+        return hash(self._unguarded())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _guarded_codec, (self._unguarded(),)
 
 
 @cache
