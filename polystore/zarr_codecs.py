@@ -54,7 +54,7 @@ def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
         if _same(stored.codecs, found):
             return array
         safe = replace(stored, codecs=found)
-    return zarr.Array(zarr.AsyncArray(safe, array.store_path, array.async_array.config))
+    return zarr.Array(zarr.AsyncArray(safe, array.store_path))
 
 
 def _room(shape: Sequence[int], dtype: Any) -> int | None:
