@@ -212,7 +212,8 @@ class ZarrBackend(StorageBackend):
         Notes
         -----
         As for `load`, a damaged chunk of an array raises an error. Of arrays that are reached
-        through a group, a damaged Blosc chunk can end the process, as anywhere in zarr.
+        through a group, a damaged Blosc chunk can end the process, as anywhere in zarr. An array
+        that claims to be huge is only refused by `load`.
 
         Examples
         --------

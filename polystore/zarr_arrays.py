@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ __all__ = [
     "Encoding",
     "Mode",
     "as_numbers",
+    "described",
     "is_chunk",
     "node_type",
     "open_array",
@@ -53,7 +55,9 @@ Encoding = Mapping[str, str]
 """How the key of a chunk is made, as `zarr.create_array` takes it."""
 
 _OF_NO_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-_FEW = 100_000  # chunks that are looked for even if nearly all are missing
+_MOST_AXES = 64  # of an array of NumPy
+_FEW = 10_000  # chunks that are looked for even if nearly all are missing
+_STORED = 8  # bytes that each of more chunks takes at least
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
@@ -89,12 +93,17 @@ def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
 
 def node_type(metadata: bytes) -> str | None:
     """Return what the bytes of a ``zarr.json`` say there is, None where they cannot be read."""
+    found = described(metadata).get("node_type")
+    return found if isinstance(found, str) else None
+
+
+def described(metadata: bytes) -> dict[str, Any]:
+    """Return what metadata say, {} where they cannot be read."""
     try:
         read = json.loads(metadata)
-    except ValueError:
-        return None
-    found = read.get("node_type") if isinstance(read, dict) else None
-    return found if isinstance(found, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +195,7 @@ def open_node(store: Store | str, mode: Mode) -> zarr.Array[Any] | zarr.Group:
             opened: Any = zarr.open(store=store, mode=mode)
         except FileNotFoundError as error:
             raise UnsupportedFormatError("the directory is not a zarr group") from error
-        return guarded(opened) if isinstance(opened, zarr.Array) else opened
+        return _checked(opened) if isinstance(opened, zarr.Array) else opened
 
 
 def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
@@ -198,7 +207,15 @@ def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
         If its metadata is damaged.
     """
     with _damage("the zarr array cannot be opened"):
-        return guarded(zarr.open_array(store=store, mode=mode))
+        return _checked(zarr.open_array(store=store, mode=mode))
+
+
+def _checked(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return an array that NumPy can make, with codecs that can be trusted."""
+    size = math.prod(side for side in array.shape if side) * array.dtype.itemsize
+    if array.ndim > _MOST_AXES or size > sys.maxsize:
+        raise ValueError(f"no array has the shape {array.shape} and the dtype {array.dtype}")
+    return guarded(array)
 
 
 def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
@@ -243,7 +260,11 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
     if region is None and array.nbytes > MOST_DECODED:
         check_claim(array.nbytes, stored())
     touched = math.prod(map(_touched, index, array.chunks))
-    if touched > _FEW and touched > stored():
+    at_once = min(touched, zarr.config.get("async.concurrency") or 1)
+    decoded = at_once * math.prod(array.chunks) * array.dtype.itemsize
+    if decoded > MOST_DECODED:
+        check_claim(decoded, stored())
+    if touched > _FEW and touched * _STORED > stored():
         raise CorruptDataError(
             f"{touched} chunks are to be in {stored()} bytes: damage, or next to nothing, of "
             f"which a smaller region= can be loaded"

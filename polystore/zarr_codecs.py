@@ -31,7 +31,9 @@ from polystore.formats import MOST_DECODED
 
 __all__ = ["guarded"]
 
+_PIECE = 1024  # bytes of a stream that are decoded first
 _LZMA = 2**28  # bytes that the decoder may take for itself; four times what level 9 does
+_FILTERED = 16  # bytes that a filter makes of an element at most, unless the element has more
 _SLACK = 2**16  # bytes that a chunk may hold beside its elements, of checksums and the like
 
 
@@ -43,7 +45,7 @@ def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
     stored = array.metadata
     safe: ArrayV2Metadata | ArrayV3Metadata
     if isinstance(stored, ArrayV2Metadata):
-        room = None if stored.filters else _room(stored.chunks, stored.dtype)
+        room = _room(stored.chunks, stored.dtype, least=_FILTERED if stored.filters else 0)
         codecs = (stored.compressor, *(stored.filters or ()))
         compressor, *filters = (_guarded_numcodec(codec, room) for codec in codecs)
         if _same(codecs, (compressor, *filters)):
@@ -57,10 +59,10 @@ def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
     return zarr.Array(zarr.AsyncArray(safe, array.store_path))
 
 
-def _room(shape: Sequence[int], dtype: Any) -> int | None:
-    """Return the bytes of a chunk's elements, None if their size is not known."""
+def _room(shape: Sequence[int], dtype: Any, least: int = 0) -> int | None:
+    """Return the bytes of a chunk's elements, of so many at least; None for strings and objects."""
     itemsize = getattr(dtype, "item_size", None)
-    return None if itemsize is None else math.prod(shape) * int(itemsize)
+    return None if itemsize is None else math.prod(shape) * max(least, int(itemsize))
 
 
 def _same(some: Sequence[object], others: Sequence[object]) -> bool:
@@ -119,6 +121,13 @@ def _check_zstd(chunk: Chunk, most: int) -> None:
     _believe(_little(chunk, start, start + length) + (256 if length == 2 else 0), most)
 
 
+def _check_widened(config: Config, chunk: Chunk, most: int) -> None:
+    old = config.get("encode_dtype") or config.get("astype") or "u1"
+    new = config.get("decode_dtype") or config.get("dtype") or "u1"
+    widened = 8 if config["id"] == "packbits" else np.dtype(new).itemsize
+    _believe(chunk.size // max(1, np.dtype(old).itemsize) * widened, most)
+
+
 def _check_objects(chunk: Chunk, _: int) -> None:
     number = _little(chunk, 0, 4)
     if 4 + 4 * number > chunk.size:  # each has its length before it
@@ -147,18 +156,26 @@ _STREAMS: dict[str, Callable[[Config], Any]] = {  # which do not say how much th
 }
 
 
+_WIDENING = frozenset({"astype", "categorize", "delta", "fixedscaleoffset", "packbits", "quantize"})
+_REFUSED = frozenset({"json2", "msgpack2", "pickle"})  # which make any object of a few bytes
+
+
 def _decoded(name: str, config: Config, chunk: Chunk, most: int) -> bytes:
     """Return what streams, one after another, hold."""
-    rest, size = chunk.tobytes(), 0
-    parts: list[bytes] = []
-    while rest or not parts:
-        stream = _STREAMS[name](config)
-        parts.append(stream.decompress(rest, most + 1 - size))
-        size += len(parts[-1])
-        _believe(size, most)
-        if not stream.eof:
-            raise ValueError("a chunk ends before what is compressed in it")
-        rest = stream.unused_data.lstrip(b"\0")  # gzip may be padded
+    data, parts, size, at = chunk.tobytes(), [b""], 0, 0
+    while at < len(data) or at == 0:
+        stream, taken = _STREAMS[name](config), _PIECE
+        while not stream.eof:
+            if at >= len(data):
+                raise ValueError("a chunk ends before what is compressed in it")
+            piece = data[at : at + taken]  # small at first: what is left of it is copied
+            parts.append(stream.decompress(piece, most + 1 - size))
+            size += len(parts[-1])
+            _believe(size, most)
+            at += len(piece) - len(stream.unused_data)
+            taken *= 2
+        if name == "gzip" and not data[at:].strip(b"\0"):
+            break  # it may be padded
     return b"".join(parts)
 
 
@@ -170,7 +187,11 @@ def _is_guarded(name: str) -> bool:
 
 
 def _guarded_numcodec(codec: Any, room: int | None) -> Any:
-    if codec is None or not _is_guarded(codec.codec_id):
+    if codec is None or not (_is_guarded(codec.codec_id) or codec.codec_id in _WIDENING):
+        if codec is not None and codec.codec_id in _REFUSED:
+            raise ValueError(
+                f"the codec {codec.codec_id} is not read: it makes objects of any kind"
+            )
         return codec
     config = {name: value for name, value in codec.get_config().items() if name != "id"}
     plain: Any = type(codec)
@@ -185,7 +206,10 @@ class _GuardedNumcodec:
         if self.codec_id in _STREAMS:
             decoded = _decoded(self.codec_id, self.get_config(), chunk, most)
             return ndarray_copy(decoded, out)
-        _CHECKS[self.codec_id](chunk, most)
+        if self.codec_id in _WIDENING:
+            _check_widened(self.get_config(), chunk, most)
+        else:
+            _CHECKS[self.codec_id](chunk, most)
         return super().decode(buf, out)  # type: ignore[misc]
 
     def __reduce__(self: Any) -> tuple[Any, ...]:
@@ -202,8 +226,10 @@ def _numcodec_class(plain: Any) -> Any:
 
 def _guarded_codec(codec: Any) -> Any:
     if isinstance(codec, ShardingCodec):
-        inner = tuple(map(_guarded_codec, codec.codecs))
-        return codec if _same(codec.codecs, inner) else replace(codec, codecs=inner)
+        inner, index = (tuple(map(_guarded_codec, of)) for of in (codec.codecs, codec.index_codecs))
+        if _same((*codec.codecs, *codec.index_codecs), (*inner, *index)):
+            return codec
+        return replace(codec, codecs=inner, index_codecs=index)
     described = codec.to_dict()
     if not _is_guarded(_name(described)):
         return codec

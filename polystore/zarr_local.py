@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import operator
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -46,6 +45,7 @@ from polystore.zarr_arrays import (
     ArrayOptions,
     Mode,
     as_numbers,
+    described,
     is_chunk,
     node_type,
     open_array,
@@ -356,7 +356,7 @@ class _SharedDirectory(Shared):
         self.locks = LocalLocks(directory)
 
     def metadata(self) -> tuple[str, bytes]:
-        name = ".zarray" if os.path.isfile(f"{self._directory}/.zarray") else "zarr.json"
+        name = "zarr.json" if os.path.isfile(f"{self._directory}/zarr.json") else ".zarray"
         return name, Path(self._directory, name).read_bytes()
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
@@ -396,8 +396,8 @@ def _is_array(place: str) -> bool:
 def _shape(place: str) -> tuple[int, ...]:
     """Return the shape of an array, () if its metadata cannot be read."""
     for name in ("zarr.json", ".zarray"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return tuple(json.loads(Path(place, name).read_bytes())["shape"])
+        with suppress(OSError, KeyError, TypeError):
+            return tuple(described(Path(place, name).read_bytes())["shape"])
     return ()
 
 

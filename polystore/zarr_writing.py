@@ -9,6 +9,7 @@ reader sees an append whole or not at all.
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
 from abc import ABC, abstractmethod
@@ -22,11 +23,15 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import WrapperStore
 
 from polystore.exceptions import UnsupportedFormatError, VFSTypeError
+from polystore.formats import MOST_DECODED
 from polystore.region import Region, check_region, forward
-from polystore.zarr_arrays import open_array, write_part
+from polystore.zarr_arrays import described, open_array, write_part
 from polystore.zarr_locks import Locks, lock_of
 
 __all__ = ["Shared", "append", "resize", "write_region"]
+
+_MOST_AT_ONCE = 2**31  # bytes of a shard, or of a chunk where there are none, as of Blosc's
+_MOST_CHUNKS = 2**20  # in a shard
 
 
 class Shared(ABC):
@@ -81,9 +86,17 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
         If other writers do not end in time.
     """
     while True:
-        stored = open_array(array.store, "r+")
+        stored = _opened(array)
         # As NumPy takes them: zarr would leave out what does not fit.
-        values = np.empty(check_region(stored.shape, region), stored.dtype)
+        shape = check_region(stored.shape, region)
+        if math.prod(shape) * stored.dtype.itemsize > max(
+            MOST_DECODED, 100 * np.asarray(data).nbytes
+        ):
+            raise UnsupportedFormatError(
+                f"the region {region!r} has the shape {shape}: more than such a value can fill; "
+                f"save smaller ones, if the array is what it says"
+            )
+        values = np.empty(shape, stored.dtype)
         try:
             values[...] = data
         except (TypeError, ValueError, OverflowError) as error:
@@ -114,7 +127,7 @@ def append(array: Shared, values: Any, axis: int) -> int:
         If other writers do not end in time.
     """
     with array.locks.shape():
-        stored = open_array(array.store, "r+")
+        stored = _opened(array)
         axis = _checked_axis(axis, stored.ndim)
         fitting = _fitting(values, stored, axis)
         start = stored.shape[axis]
@@ -142,7 +155,7 @@ def resize(array: Shared, shape: Sequence[int]) -> None:
         If other writers do not end in time.
     """
     with array.locks.shape(), array.locks.all_shards():
-        stored = open_array(array.store, "r+")
+        stored = _opened(array)
         old, new = stored.shape, _checked_shape(shape, stored.ndim)
         if old == new:
             return
@@ -156,6 +169,20 @@ def resize(array: Shared, shape: Sequence[int]) -> None:
             write_part(grown, edge, fill)
         array.publish(metadata, shows_less=any(map(operator.lt, new, old)))
         array.delete(key for key in keys if _is_outside(key, new, sides))
+
+
+def _opened(array: Shared) -> zarr.Array[Any]:
+    """Return the array to write into, what is written at once being no more than can be held."""
+    stored = open_array(array.store, "r+")
+    side = stored.shards or stored.chunks
+    size = math.prod(side) * stored.dtype.itemsize
+    chunks = math.prod(side) // max(1, math.prod(stored.chunks))
+    if not 0 < size <= _MOST_AT_ONCE or chunks > _MOST_CHUNKS:
+        raise UnsupportedFormatError(
+            f"a part of an array cannot be written whose shards, or chunks, have the shape {side}, "
+            f"{size} bytes and {chunks} chunks: that is nothing, or too much to hold"
+        )
+    return stored
 
 
 def _locks_of(array: zarr.Array[Any], index: tuple[int | slice, ...]) -> list[int]:
@@ -265,8 +292,7 @@ class _Reshaped(WrapperStore[Store]):
 def _reshaped(array: Shared, shape: tuple[int, ...]) -> tuple[zarr.Array[Any], bytes]:
     """Return an array of another shape on the same chunks, and the metadata that publish it."""
     name, metadata = array.metadata()
-    described = json.loads(metadata)
-    described["shape"] = shape
+    grown = described(metadata) | {"shape": shape}
     # With the white space at the end by which a store tells the array from another.
-    changed = json.dumps(described, indent=2).encode() + metadata[len(metadata.rstrip()) :]
+    changed = json.dumps(grown, indent=2).encode() + metadata[len(metadata.rstrip()) :]
     return open_array(_Reshaped(array.store, name, changed), "r+"), changed

@@ -5,7 +5,6 @@ The caller holds the claim on the key.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,15 @@ from polystore.remote.claims import Claim
 from polystore.remote.nodes import Node, below
 from polystore.remote.objects import RemoteObjects
 from polystore.remote.store import UnpublishedArray
-from polystore.zarr_arrays import DOTTED, GROUP, METADATA, SLASHED, ArrayOptions, is_chunk
+from polystore.zarr_arrays import (
+    DOTTED,
+    GROUP,
+    METADATA,
+    SLASHED,
+    ArrayOptions,
+    described,
+    is_chunk,
+)
 
 __all__ = [
     "as_new",
@@ -241,22 +248,14 @@ def _attributes(objects: RemoteObjects, key: str, replaced: Node) -> Mapping[str
     if replaced.kind != "array":
         return {}
     if replaced.old:
-        return _parsed(objects.wait(objects.get(below(key, ".zattrs"))))
-    attributes = _parsed(replaced.metadata).get("attributes")
+        return described(objects.wait(objects.get(below(key, ".zattrs"))) or b"")
+    attributes = described(replaced.metadata or b"").get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 
 
 def _is_slashed(node: Node) -> bool:
-    encoding = _parsed(node.metadata).get("chunk_key_encoding")
+    encoding = described(node.metadata or b"").get("chunk_key_encoding")
     return isinstance(encoding, dict) and encoding.get("name") == SLASHED["name"]
-
-
-def _parsed(metadata: bytes | None) -> dict[str, Any]:
-    try:
-        read = json.loads(metadata or b"")
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 def as_new(metadata: bytes) -> bytes:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
 import logging
-import lzma
-import pickle
-import resource
-import signal
 import struct
-import tracemalloc
 import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -28,11 +21,11 @@ import tifffile
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import within
 from zarr.codecs import BloscCodec, GzipCodec
 
 from polystore import CorruptDataError, DiskBackend, ImageLoadError, StorageError, ZarrBackend
 
-GIB = 2**30
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 255, (24, 32), dtype=np.uint8)
 SMOOTH = np.tile(np.arange(64, dtype=np.uint16), (64, 1))
@@ -80,16 +73,6 @@ def _quiet_tifffile(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs each tag it cannot read
 
 
-@pytest.fixture(autouse=True)
-def _bounded_memory() -> Iterator[None]:
-    """Let any attempt to take much more than a claim that is believed fail as a MemoryError."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + 6 * GIB, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 EXTREMES = [b"\x00", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80", b"9999999", b"-1"]
 EDITS = st.lists(
     st.one_of(
@@ -121,21 +104,6 @@ def damaged(data: bytes, edits: list[tuple[str, float, Any]]) -> bytes:
         elif kind == "drop":
             del found[at : at + what]
     return bytes(found)
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail the test, not only what runs in it, after so many seconds of the processor."""
-
-    def fail(*_: object) -> None:
-        pytest.fail(f"still at it after {seconds:g} s")
-
-    signal.signal(signal.SIGPROF, fail)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def load_all_ways(backend: Any, path: str) -> None:
@@ -328,145 +296,6 @@ def test_a_zarr_array_that_claims_millions_of_chunks_is_refused(tmp_path: Path) 
             store.load("a", region=region)
     for rows in (slice(0, 64), slice(63, None, -1)):
         assert (store.load("a", region=(rows,)) == SMOOTH[rows]).all()
-
-
-BLOSC: dict[str, dict[str, Any]] = {
-    "format 3": {"compressors": BloscCodec()},
-    "sharded": {"compressors": BloscCodec(), "chunks": (5, 20), "shards": (20, 20)},
-    "of numcodecs": {"compressors": {"name": "numcodecs.blosc", "configuration": {"cname": "lz4"}}},
-    "format 2": {"compressors": numcodecs.Blosc(), "zarr_format": 2},
-    "format 2, a filter": {"filters": [numcodecs.Blosc()], "compressors": None, "zarr_format": 2},
-}
-
-
-@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
-@pytest.mark.parametrize("kind", BLOSC)
-def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(tmp_path: Path, kind: str) -> None:
-    """C-Blosc would read on behind its end, and end the process now and then."""
-    array = zarr.create_array(
-        tmp_path / "a", shape=(20, 20), dtype="u2", **({"chunks": (20, 20)} | BLOSC[kind])
-    )
-    array[...] = SMOOTH[:20, :20]
-    store = ZarrBackend(tmp_path)
-    assert (store.load("a") == SMOOTH[:20, :20]).all()
-    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
-    data = bytearray(chunk.read_bytes())
-    data[12:16] = struct.pack("<I", 2**20)
-    chunk.write_bytes(data)
-    with pytest.raises(CorruptDataError, match=r"Blosc chunk .* claims to have 1048576"):
-        store.load("a")
-    opened = store.open("a")
-    assert isinstance(opened, zarr.Array)
-    with pytest.raises(ValueError, match="Blosc chunk"):
-        opened[...]
-    with pytest.raises(CorruptDataError, match=r"in part .*Blosc chunk"):
-        store.save(SMOOTH[:1, :20], "a", region=(slice(0, 1),))
-    store.save(SMOOTH[:20, :20], "a", region=...)
-    assert (store.load("a") == SMOOTH[:20, :20]).all()
-    chunk.write_bytes(data[:9])
-    with pytest.raises(CorruptDataError):
-        store.load("a")
-
-
-def zstd_frame(blocks: int) -> bytes:
-    """Return a frame that does not tell its size, of blocks of 128 KiB of one byte."""
-    block = (1 << 1) | (2**17 << 3)
-    parts = [struct.pack("<I", block | (i == blocks - 1))[:3] + b"\0" for i in range(blocks)]
-    return struct.pack("<IBB", 0xFD2FB528, 0, 0x58) + b"".join(parts)
-
-
-NONE = bytes(2**25)  # bytes, where there is room for few
-BOMBS: dict[str, tuple[Any, Any, bytes]] = {  # the codecs of formats 2 and 3, and a chunk
-    "bz2": (numcodecs.BZ2(), "numcodecs.bz2", bz2.compress(NONE)),
-    "blosc": (numcodecs.Blosc(), "blosc", numcodecs.Blosc().encode(NONE)),
-    "gzip": (numcodecs.GZip(), "gzip", gzip.compress(NONE)),
-    "gzip, twice": (numcodecs.GZip(), "gzip", gzip.compress(NONE[:60_000]) * 9),
-    "lz4": (numcodecs.LZ4(), "numcodecs.lz4", numcodecs.LZ4().encode(NONE)),
-    "lzma": (numcodecs.LZMA(), "numcodecs.lzma", lzma.compress(NONE)),
-    "zlib": (numcodecs.Zlib(), "numcodecs.zlib", zlib.compress(NONE)),
-    "zstd": (numcodecs.Zstd(), "zstd", numcodecs.Zstd().encode(NONE)),
-    "zstd, of no known size": (numcodecs.Zstd(), "zstd", zstd_frame(256)),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
-@pytest.mark.parametrize("of", [2, 3])
-@pytest.mark.parametrize("kind", BOMBS)
-def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
-    tmp_path: Path, kind: str, of: Literal[2, 3]
-) -> None:
-    old, new, bomb = BOMBS[kind]
-    array = zarr.create_array(
-        tmp_path / "a",
-        shape=(20, 20),
-        dtype="u2",
-        zarr_format=of,
-        compressors=old if of == 2 else {"name": new, "configuration": {}},
-    )
-    array[...] = SMOOTH[:20, :20]
-    store = ZarrBackend(tmp_path)
-    opened = pickle.loads(pickle.dumps(store.open("a")))
-    for loaded in (store.load("a"), opened[...]):
-        assert (loaded == SMOOTH[:20, :20]).all()
-    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
-    chunk.write_bytes(bomb)
-    tracemalloc.start()
-    try:
-        with pytest.raises(CorruptDataError, match=r"bomb|too small"):
-            store.load("a")
-        with pytest.raises((ValueError, RuntimeError), match=r"bomb|too small"):
-            opened[...]
-        # LZMA takes 16 MiB for itself.
-        assert tracemalloc.get_traced_memory()[1] < 0.75 * len(NONE)
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("of", [2, 3])
-def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
-    tmp_path: Path, of: Literal[2, 3]
-) -> None:
-    array = zarr.create_array(
-        tmp_path / "a", shape=(3,), dtype=str, zarr_format=of, compressors=None
-    )
-    array[...] = np.array(["a", "bé", ""])
-    store = ZarrBackend(tmp_path)
-    assert list(store.load("a")) == ["a", "bé", ""]
-    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
-    chunk.write_bytes(struct.pack("<I", 2**30) + chunk.read_bytes()[4:])
-    with within(20), pytest.raises(CorruptDataError, match="claims to hold 1073741824 objects"):
-        store.load("a")
-
-
-def test_an_array_whose_codec_is_pickle_is_refused(tmp_path: Path) -> None:
-    """Of format 2, where zarr asks numcodecs for any codec that the metadata names."""
-    (tmp_path / "a").mkdir()
-    metadata = {
-        "zarr_format": 2,
-        "shape": [4],
-        "chunks": [4],
-        "dtype": "|O",
-        "compressor": {"id": "pickle"},
-        "filters": [{"id": "vlen-utf8"}],
-        "order": "C",
-        "fill_value": "",
-    }
-    (tmp_path / "a/.zarray").write_text(json.dumps(metadata))
-    done = tmp_path / "done"
-    (tmp_path / "a/0").write_bytes(pickle.dumps(Touch(str(done))))
-    with pytest.raises(CorruptDataError):
-        ZarrBackend(tmp_path).load("a")
-    assert not done.exists()
-
-
-class Touch:
-    """What makes a file when it is unpickled."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (self._path, "w")
 
 
 def test_an_ome_tiff_that_names_other_files_reads_none_of_them(tmp_path: Path) -> None:
