@@ -56,7 +56,7 @@ Encoding = Mapping[str, str]
 
 _OF_NO_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _MOST_AXES = 64  # of an array of NumPy
-_FEW = 10_000  # chunks that are looked for even if nearly all are missing
+_FEW = 100_000  # chunks that are looked for even if nearly all are missing
 _STORED = 8  # bytes that each of more chunks takes at least
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
