@@ -21,7 +21,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 import zarr
-from numcodecs.compat import ndarray_copy
+from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 from numpy.typing import NDArray
 from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
@@ -77,7 +77,7 @@ Config = Mapping[str, Any]
 
 def _limits(data: Any, room: int | None) -> tuple[Chunk, int]:
     """Return a chunk as its bytes, and the most that it may hold."""
-    chunk = np.asarray(data).reshape(-1).view(np.uint8)
+    chunk = ensure_contiguous_ndarray(data).view(np.uint8)
     most = max(MOST_DECODED, 100 * chunk.size)
     return chunk, most if room is None else min(most, 2 * room + _SLACK)
 

@@ -118,6 +118,39 @@ def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
         tracemalloc.stop()
 
 
+FILTERS = [
+    numcodecs.Delta("u2"),
+    numcodecs.FixedScaleOffset(offset=0, scale=10, dtype="u2", astype="i4"),
+    numcodecs.AsType(encode_dtype="f8", decode_dtype="u2"),
+    numcodecs.Fletcher32(),
+]
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_an_honest_array_is_read_whatever_it_holds_and_its_filters_do(
+    tmp_path: Path, kind: str
+) -> None:
+    store = ZarrBackend(tmp_path)
+    compressor = BOMBS[kind][0]
+    words = np.array(["é" * 3000, ""] * 50)
+    for i, filter_ in enumerate(FILTERS):
+        array = zarr.create_array(
+            tmp_path / f"{i}",
+            shape=(20, 20),
+            dtype="u2",
+            zarr_format=2,
+            filters=[filter_],
+            compressors=compressor,
+        )
+        array[...] = SMOOTH
+        assert (store.load(f"{i}") == SMOOTH).all()
+    strings = zarr.create_array(
+        tmp_path / "s", shape=(100,), dtype=str, zarr_format=2, compressors=compressor
+    )
+    strings[...] = words
+    assert list(store.load("s")) == list(words)
+
+
 @pytest.mark.parametrize("of", [2, 3])
 def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
     tmp_path: Path, of: Literal[2, 3]
