@@ -97,10 +97,10 @@ def node_type(metadata: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def described(metadata: bytes) -> dict[str, Any]:
-    """Return what metadata say, {} where they cannot be read."""
+def described(metadata: bytes | None) -> dict[str, Any]:
+    """Return what metadata say, {} where there are none, or they cannot be read."""
     try:
-        read = json.loads(metadata)
+        read = json.loads(metadata or b"")
     except (ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -200,6 +200,8 @@ def _guarded_numcodec(codec: Any, room: int | None) -> Any:
 
 
 class _GuardedNumcodec:
+    """What is mixed into the class of a codec, which `super` is."""
+
     def decode(self: Any, buf: Any, out: Any = None) -> Any:
         chunk, most = _limits(buf, self._room)
         if self.codec_id in _STREAMS:
@@ -241,6 +243,8 @@ def _name(described: Mapping[str, Any]) -> str:
 
 
 class _GuardedCodec:
+    """What is mixed into the class of a codec, which `super` is."""
+
     async def _decode_single(self: Any, chunk: Any, spec: ArraySpec) -> Any:
         described = self.to_dict()
         name = _name(described)

@@ -89,9 +89,8 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
         stored = _opened(array)
         # As NumPy takes them: zarr would leave out what does not fit.
         shape = check_region(stored.shape, region)
-        if math.prod(shape) * stored.dtype.itemsize > max(
-            MOST_DECODED, 100 * np.asarray(data).nbytes
-        ):
+        size = math.prod(shape) * stored.dtype.itemsize
+        if size > MOST_DECODED and size > 100 * getattr(data, "nbytes", 0):
             raise UnsupportedFormatError(
                 f"the region {region!r} has the shape {shape}: more than such a value can fill; "
                 f"save smaller ones, if the array is what it says"

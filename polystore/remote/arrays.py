@@ -248,13 +248,13 @@ def _attributes(objects: RemoteObjects, key: str, replaced: Node) -> Mapping[str
     if replaced.kind != "array":
         return {}
     if replaced.old:
-        return described(objects.wait(objects.get(below(key, ".zattrs"))) or b"")
-    attributes = described(replaced.metadata or b"").get("attributes")
+        return described(objects.wait(objects.get(below(key, ".zattrs"))))
+    attributes = described(replaced.metadata).get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 
 
 def _is_slashed(node: Node) -> bool:
-    encoding = described(node.metadata or b"").get("chunk_key_encoding")
+    encoding = described(node.metadata).get("chunk_key_encoding")
     return isinstance(encoding, dict) and encoding.get("name") == SLASHED["name"]
 
 

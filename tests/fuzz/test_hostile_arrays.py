@@ -26,6 +26,51 @@ from polystore import CorruptDataError, StorageError, ZarrBackend
 SMOOTH = np.tile(np.arange(20, dtype=np.uint16), (20, 1))
 
 
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def new(shape: Any = (4,), chunks: Any = (4,), **more: Any) -> dict[str, Any]:
+    """Return metadata of format 3."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [BYTES],
+        "attributes": {},
+    } | more
+
+
+def old(shape: Any = (4,), chunks: Any = (4,), **more: Any) -> dict[str, Any]:
+    """Return metadata of format 2."""
+    return {
+        "zarr_format": 2,
+        "shape": shape,
+        "chunks": chunks,
+        "dtype": "|u1",
+        "compressor": None,
+        "filters": None,
+        "fill_value": 0,
+        "order": "C",
+    } | more
+
+
+def put(top: Path, files: dict[str, Any]) -> None:
+    """Write the files of an array, what is not bytes as JSON."""
+    for name, content in files.items():
+        file = top / "a" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+def only_chunk(top: Path) -> Path:
+    [chunk] = (file for file in (top / "a").rglob("*[0-9]") if file.is_file())
+    return chunk
+
+
 BLOSC: dict[str, dict[str, Any]] = {
     "format 3": {"compressors": BloscCodec()},
     "sharded": {"compressors": BloscCodec(), "chunks": (5, 20), "shards": (20, 20)},
@@ -45,7 +90,7 @@ def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(tmp_path: Path, k
     array[...] = SMOOTH
     store = ZarrBackend(tmp_path)
     assert (store.load("a") == SMOOTH).all()
-    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
+    chunk = only_chunk(tmp_path)
     data = bytearray(chunk.read_bytes())
     data[12:16] = struct.pack("<I", 2**20)
     chunk.write_bytes(data)
@@ -104,7 +149,7 @@ def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
     opened = pickle.loads(pickle.dumps(store.open("a")))
     for loaded in (store.load("a"), opened[...]):
         assert (loaded == SMOOTH).all()
-    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
+    chunk = only_chunk(tmp_path)
     chunk.write_bytes(bomb)
     tracemalloc.start()
     try:
@@ -161,7 +206,7 @@ def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
     array[...] = np.array(["a", "bé", ""])
     store = ZarrBackend(tmp_path)
     assert list(store.load("a")) == ["a", "bé", ""]
-    [chunk] = (f for f in (tmp_path / "a").rglob("*[0-9]") if f.is_file())
+    chunk = only_chunk(tmp_path)
     chunk.write_bytes(struct.pack("<I", 2**30) + chunk.read_bytes()[4:])
     with within(20), pytest.raises(CorruptDataError, match="claims to hold 1073741824 objects"):
         store.load("a")
@@ -169,20 +214,11 @@ def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
 
 def test_an_array_whose_codec_is_pickle_is_refused(tmp_path: Path) -> None:
     """Of format 2, where zarr asks numcodecs for any codec that the metadata names."""
-    (tmp_path / "a").mkdir()
-    metadata = {
-        "zarr_format": 2,
-        "shape": [4],
-        "chunks": [4],
-        "dtype": "|O",
-        "compressor": {"id": "pickle"},
-        "filters": [{"id": "vlen-utf8"}],
-        "order": "C",
-        "fill_value": "",
-    }
-    (tmp_path / "a/.zarray").write_text(json.dumps(metadata))
     done = tmp_path / "done"
-    (tmp_path / "a/0").write_bytes(pickle.dumps(Touch(str(done))))
+    metadata = old(
+        dtype="|O", compressor={"id": "pickle"}, filters=[{"id": "vlen-utf8"}], fill_value=""
+    )
+    put(tmp_path, {".zarray": metadata, "0": pickle.dumps(Touch(str(done)))})
     with pytest.raises(CorruptDataError):
         ZarrBackend(tmp_path).load("a")
     assert not done.exists()
@@ -196,38 +232,6 @@ class Touch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, (self._path, "w")
-
-
-BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-
-
-def new(shape: Any = (4,), chunks: Any = (4,), **more: Any) -> dict[str, Any]:
-    """Return metadata of format 3."""
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": shape,
-        "data_type": "uint8",
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
-        "codecs": [BYTES],
-        "attributes": {},
-    } | more
-
-
-def old(shape: Any = (4,), chunks: Any = (4,), **more: Any) -> dict[str, Any]:
-    """Return metadata of format 2."""
-    return {
-        "zarr_format": 2,
-        "shape": shape,
-        "chunks": chunks,
-        "dtype": "|u1",
-        "compressor": None,
-        "filters": None,
-        "fill_value": 0,
-        "order": "C",
-    } | more
 
 
 def sharded(inner: Any, index: Any = (BYTES, {"name": "crc32c"})) -> dict[str, Any]:
@@ -321,10 +325,7 @@ USES: dict[str, Callable[[ZarrBackend], Any]] = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_array_is_a_value_or_our_error(tmp_path: Path, what: str) -> None:
-    for name, content in HOSTILE[what].items():
-        file = tmp_path / "a" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    put(tmp_path, HOSTILE[what])
     for use in USES.values():
         with within(20):
             try:
@@ -338,10 +339,7 @@ def test_a_hostile_array_is_a_value_or_our_error(tmp_path: Path, what: str) -> N
 
 def test_bombs_in_chunks_much_larger_than_the_array_are_not_decoded(tmp_path: Path) -> None:
     """Each by itself might be honest; ten of them at once would be 10 GiB."""
-    (tmp_path / "a").mkdir()
-    metadata = old((16, 1), (1, 2**30), compressor=ZSTD)
-    (tmp_path / "a/.zarray").write_text(json.dumps(metadata))
-    for i in range(16):
-        (tmp_path / f"a/{i}.0").write_bytes(GIB_OF_ZSTD)
+    chunks = {f"{i}.0": GIB_OF_ZSTD for i in range(16)}
+    put(tmp_path, {".zarray": old((16, 1), (1, 2**30), compressor=ZSTD)} | chunks)
     with within(20), pytest.raises(CorruptDataError, match="bomb"):
         ZarrBackend(tmp_path).load("a")

@@ -241,6 +241,12 @@ def test_a_damaged_array_is_corrupt_and_named(store: ZarrBackend, tmp_path: Path
     assert store.stat("a")["type"] == "file"
 
 
+def test_a_ragged_value_fits_no_region(store: ZarrBackend) -> None:
+    store.save(IMAGE, "a")
+    with pytest.raises(UnsupportedFormatError, match="does not fit the region"):
+        store.save([[1], [1, 2]], "a", region=(slice(0, 2), slice(0, 2)))
+
+
 def test_a_chunk_that_the_system_refuses_to_read_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
