@@ -246,8 +246,10 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         with transport.measured("memory", "save"):
             if transport.options.max_bytes is not None and sealing.has_objects:
                 transport.ask("check", items, path=items.paths[0])
+            # What travels inside the call is held as often as the tree is.
+            inline = wanted <= (transport.options.replicas or 1)
             try:
-                transport.publish(*sealing.put(transport.put, items))
+                transport.publish(*sealing.put(transport.put, items, inline=inline))
             except InlineFullError:
                 transport.publish(*sealing.put(transport.put, items, inline=False))
         transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))

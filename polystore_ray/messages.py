@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "WHOLE",
+    "WITHDRAWN",
+    "ChangeId",
     "Facts",
     "Found",
     "HostEndedError",
@@ -25,6 +27,9 @@ __all__ = [
 
 Facts = tuple[int, tuple[int, ...] | None, str | None]
 """The size of a value in bytes and, of an array, its shape and the name of its dtype."""
+
+WITHDRAWN = True
+"""The answer to the withdrawal of a publication that had not been made."""
 
 WHOLE = -1
 Stored = bytes | tuple[int, int]
@@ -65,12 +70,23 @@ class Found(NamedTuple):
     versions: list[int]
 
 
+class ChangeId(NamedTuple):
+    """One change of one client; see `polystore_ray.sessions`."""
+
+    session: str
+    number: int
+    done: int
+    """The client waits for no answer to a change with a lower number."""
+
+
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
 
     operation: str
     arguments: tuple[Any, ...]
-    id: str | None = None
+    id: ChangeId | None = None
+    within: float = 60.0
+    """Seconds that the caller waits for the answer."""
 
 
 class HostEndedError(Exception):

@@ -16,6 +16,7 @@ __all__ = [
     "recall",
     "recorded_address",
     "remember",
+    "remembered",
     "spilled_bytes",
     "waiting_actors",
 ]
@@ -77,15 +78,29 @@ def draining_nodes() -> set[str]:
 _KEPT = b"polystore"  # the namespace in Ray's own key-value store, which lives as its cluster does
 
 
-def remember(key: str, value: bytes) -> None:
-    """Keep a small value as long as the cluster lives."""
-    internal_kv._internal_kv_put(key.encode(), value, overwrite=True, namespace=_KEPT)  # noqa: SLF001 - as above
+def remember(key: str, value: bytes, *, overwrite: bool = True) -> bool:
+    """Keep a small value as long as the cluster lives.
+
+    Returns
+    -------
+    bool
+        Whether it is kept: without `overwrite`, only if the key had no value. The check and the
+        change are one step.
+    """
+    existed = internal_kv._internal_kv_put(key.encode(), value, overwrite, namespace=_KEPT)  # noqa: SLF001 - as above
+    return overwrite or not existed
 
 
 def recall(key: str) -> bytes | None:
     """Return what was kept, None for nothing."""
     kept: bytes | None = internal_kv._internal_kv_get(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
     return kept
+
+
+def remembered(prefix: str) -> list[str]:
+    """Return the keys with a prefix that have a value."""
+    keys = internal_kv._internal_kv_list(prefix.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+    return [key.decode() for key in keys]
 
 
 def forget(key: str) -> None:

@@ -32,6 +32,9 @@ class NodeStatus:
         Loaded files that these hosts keep for others to load, and their bytes.
     cache_hits, cache_misses : int
         How many whole loads were served from what was kept or being loaded, and how many read.
+    silent : tuple of str
+        The keys of the backends whose hosts there did not answer in time, so that what they have
+        is missing here.
     """
 
     node: str
@@ -48,6 +51,7 @@ class NodeStatus:
     cached_bytes: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
