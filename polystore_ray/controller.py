@@ -24,6 +24,7 @@ from polystore_ray.messages import (
     WITHDRAWN,
     Found,
     Items,
+    Kept,
     Pin,
     Request,
     StaleVolumeError,
@@ -36,8 +37,8 @@ __all__ = ["StoreController"]
 _FOLLOWED_WITHIN = 10.0  # seconds, for upkeep, which is tried again
 
 _QUESTIONS = frozenset(
-    {"check", "exists", "is_dir", "is_file", "is_symlink", "list_dir", "list_files", "read"}
-    | {"stat", "status", "why"}
+    {"check", "exists", "is_dir", "is_file", "is_symlink", "kept", "list_dir", "list_files"}
+    | {"read", "stat", "status", "why"}
 )
 _CHANGES = frozenset(
     {"adopted", "confirm", "copy", "create_symlink", "delete", "delete_all", "drain"}
@@ -163,7 +164,8 @@ class StoreController:
         References to objects are left out. Calls go on while the parts of a large state are made.
         """
         with self._lock:
-            return self._journal.last, snapshot.parts_of(self._state(), self._ledger.files)
+            size = self._ledger.files + len(self._answers)
+            return self._journal.last, snapshot.parts_of(self._state(), size)
 
     def _state(self) -> dict[str, Any]:
         """Return all that changes make, and that decides answers, by the names of attributes."""
@@ -242,11 +244,18 @@ class StoreController:
                 stored.append(held)
         return Found(pins, stored, [entry.moment[0] for entry in entries])
 
+    def _kept(self, path: str) -> Kept:
+        """Return what stays of a value when another one takes its place."""
+        entry = self._tree.get(path)
+        replicas = entry.held.wanted if isinstance(entry.held, Held) else None
+        return Kept(entry.version, replicas, entry.fallback)
+
     def _check_not_lost(self, entry: Entry, path: str) -> None:
         if isinstance(entry.held, Held) and entry.held.lost:
             error = DataLostError(entry.held.lost, path=path, backend="memory")
             error.fallback = entry.fallback
             error.version = entry.version
+            error.replicas = entry.held.wanted
             raise error
 
     def _why(self, path: str) -> dict[str, Any]:
@@ -407,7 +416,10 @@ class StoreController:
 
     def _status(self) -> dict[str, Any]:
         follower = self._journal.follower
-        return self._ledger.status() | {
+        status = self._ledger.status()
+        if self._journal.is_synchronous and self._ledger.has_one_node:
+            status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
+        return status | {
             "calls": self._calls,
             "epoch": self._journal.epoch,
             "follower": None if follower is None else follower.node,

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _CHECKED_EVERY = 0.5  # seconds, well below `LEASE`
 _TRIED_AGAIN_AFTER = 1.0  # seconds
+_LOOKED_FOR_BETTER_EVERY = 1.0  # seconds, a place that is safer for the follower
 _AVOIDED_FOR = 60.0  # seconds, where a node could not follow
 
 
@@ -100,6 +101,7 @@ class Leadership:
         self._failed: dict[str, float] = {}  # nodes that could not follow, and when
         self._used = threading.Event()
         self._checked = 0.0
+        self._content_until = 0.0
         self.lost = ""
         self.journal = Journal(succession.epoch, synchronous=self._synchronous)
         self.controller = StoreController(
@@ -159,7 +161,8 @@ class Leadership:
         try:
             if follower is None:
                 self._find_follower(self._peers.candidates())
-            else:
+            elif time.monotonic() > self._content_until:
+                self._content_until = time.monotonic() + _LOOKED_FOR_BETTER_EVERY
                 self._find_follower(self._peers.could_follow_better(follower.node), patient=True)
             follower = self.journal.follower
             self.journal.ship()

@@ -369,6 +369,11 @@ class Ledger:
             if leaving & held.copies.keys() or held.id in self._too_few:
                 self._count_copies(held)
 
+    @property
+    def has_one_node(self) -> bool:
+        """Whether there is no second node, for replicas of anything."""
+        return len(self._nodes) == 1
+
     def held_alone_by(self, node: str) -> int:
         """Return how many objects only this node holds."""
         return sum(1 for held in self.held.values() if held.copies.keys() == {node})

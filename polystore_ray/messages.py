@@ -15,6 +15,7 @@ __all__ = [
     "HostEndedError",
     "InlineFullError",
     "Items",
+    "Kept",
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
@@ -60,6 +61,16 @@ class Items(NamedTuple):
     if_version: int | None = None
     replicas: int = 1
     fallback: tuple[str, str] | None = None
+
+
+class Kept(NamedTuple):
+    """What stays of a value when another one takes its place."""
+
+    version: int
+    """That of the value which is there now."""
+    replicas: int | None
+    """On how many nodes it is to be held; None as the store was made."""
+    fallback: tuple[str, str] | None
 
 
 class Found(NamedTuple):

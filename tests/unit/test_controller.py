@@ -15,6 +15,7 @@ from polystore.exceptions import (
 )
 from polystore_ray.controller import _REPLICATED, StoreController
 from polystore_ray.errors import DataLostError
+from polystore_ray.journal import Journal
 from polystore_ray.ledger import Adopt, Held, Ledger, PackInline, Replicate
 from polystore_ray.messages import (
     WHOLE,
@@ -389,6 +390,16 @@ def test_without_enough_nodes_nothing_is_tried_until_one_joins(three: Store) -> 
     assert three.ask("status")["too_few_replicas"] == 1
     three.controller.nodes_changed({"b", "d"}, set())
     assert isinstance(three.controller.chore(0), Replicate)
+
+
+def test_small_values_have_too_few_replicas_where_there_is_one_node() -> None:
+    controller = StoreController(lambda *_: None, journal=Journal(1, synchronous=True))
+    store = Store(controller)
+    controller.nodes_changed({NODE}, set())
+    store.publish("/small", b"1", replicas=2)
+    assert store.ask("status")["too_few_replicas"] == 1
+    controller.nodes_changed({NODE, "b"}, set())
+    assert store.ask("status")["too_few_replicas"] == 0
 
 
 def test_a_node_that_will_leave_does_not_count(three: Store) -> None:
