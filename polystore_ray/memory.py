@@ -115,7 +115,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             objects = transport.get(found.pins, paths[0] if paths else None)
             again = partial(_get_one, transport)
-            return opened(found, objects, again), found.versions
+            return opened(found, paths, objects, again), found.versions
 
         while True:
             try:
@@ -132,7 +132,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         except StorageError as second:
             second.add_note(f"it was to replace a value that was lost: {error}")
             raise error from second
-        logger.warning("the lost value %s is restored from %s in %s", path, source, key)
+        logger.warning("the lost value %r is restored from %r in %s", path, source, key)
         with suppress(VersionConflictError, PathNotFoundError):
             self.save(value, path, if_version=error.version, fallback=(key, source))
 

@@ -13,6 +13,7 @@ from polystore.seal import Sealed, seal
 from polystore_ray.envelope import Envelope
 from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
 from polystore_ray.pack import Pack
+from polystore_ray.plain_pickle import plain_loads
 
 __all__ = ["MemoryVolume"]
 
@@ -170,7 +171,7 @@ class MemoryVolume:
                 return known
             envelope = self._envelope(pin.id)
             if dropped:
-                envelope = Envelope(seal(envelope.sealed.open().without(dropped)))
+                envelope = Envelope(seal(envelope.sealed.open(plain_loads).without(dropped)))
             adopted = Pin(pin.id, (self._node,), self._put(envelope), envelope.sealed.nbytes)
             self._ask(Request("adopted", (adopted,), new_operation_id()))
             with self._lock:
