@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import time
 import warnings
 from collections import Counter, deque
@@ -21,6 +20,7 @@ from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import wait_for
+from polystore_ray.decoding import decode, encode
 from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -103,9 +103,9 @@ class RayTransport(Transport):
         return self._request(Request(operation, arguments, new_operation_id()), path)
 
     def _request(self, request: Request, path: str | None) -> Any:
-        message = pickle.dumps(request, protocol=5)
+        message = encode(request)
         answer = self._of_store(lambda controller: controller.call.remote(message), path=path)
-        return pickle.loads(answer) if isinstance(answer, bytes) else answer
+        return decode(answer) if isinstance(answer, bytes) else answer
 
     def _of_store(self, call: Callable[[Any], Any], *, path: str | None = None) -> Any:
         return self.handles.of_store(call, self._deadline(), path=path)
@@ -142,7 +142,7 @@ class RayTransport(Transport):
         if not pins:
             self.change("publish", [], items, path=path)
             return
-        packed = pickle.dumps(items, protocol=5)
+        packed = encode(items)
         operation_id = new_operation_id()
         deadline = self._deadline()
         while True:

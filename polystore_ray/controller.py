@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections import OrderedDict, defaultdict
@@ -16,6 +15,7 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.tree import PathTree, replaced
+from polystore_ray.decoding import decode_state, encode
 from polystore_ray.errors import DataLostError
 from polystore_ray.journal import Journal
 from polystore_ray.ledger import Chore, Entry, Held, Ledger
@@ -117,7 +117,7 @@ class StoreController:
         except StorageError as error:
             self._remember(request.id, error)
             return error
-        self._journal.add(pickle.dumps((_without_references(request), now), protocol=5))
+        self._journal.add(encode((_without_references(request), now)))
         for node, ids in self._needless:
             # Whoever takes over without this change still needs them.
             self._journal.after(partial(self._release, node, ids))
@@ -150,7 +150,7 @@ class StoreController:
         """Return everything that changes have made; references to objects are left out."""
         with self._lock:
             state = self._tree, self._ledger, self._volumes, self._version, self._answers
-            return pickle.dumps(state, protocol=5)
+            return encode(state)
 
     def numbered_state(self) -> tuple[int, bytes]:
         """Return how many changes there are, and the state in which they are."""
@@ -166,7 +166,7 @@ class StoreController:
     ) -> StoreController:
         """Return a controller with this state."""
         made = cls(release, journal=journal)
-        made._tree, made._ledger, made._volumes, made._version, made._answers = pickle.loads(state)
+        made._tree, made._ledger, made._volumes, made._version, made._answers = decode_state(state)
         return made
 
     def recover(self, volumes: dict[str, str], holdings: dict[str, list[Pin]]) -> None:

@@ -43,6 +43,9 @@ class Pin(NamedTuple):
     ref: Any
     nbytes: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pin, tuple(self)  # as `polystore_ray.decoding` reads it
+
 
 class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
@@ -56,6 +59,9 @@ class Items(NamedTuple):
     replicas: int = 1
     fallback: tuple[str, str] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Items, tuple(self)
+
 
 class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins."""
@@ -64,6 +70,9 @@ class Found(NamedTuple):
     stored: list[Stored]
     versions: list[int]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Found, tuple(self)
+
 
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
@@ -71,6 +80,9 @@ class Request(NamedTuple):
     operation: str
     arguments: tuple[Any, ...]
     id: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Request, tuple(self)
 
 
 class HostEndedError(Exception):
