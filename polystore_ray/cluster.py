@@ -43,7 +43,7 @@ from polystore_ray.metrics import measured, moved
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
-from polystore_ray.ray_errors import DIED, translated
+from polystore_ray.ray_errors import DIED, of_user_code, translated
 from polystore_ray.ray_internals import spilled_bytes
 from polystore_ray.read_cache import Shared
 from polystore_ray.status import NodeStatus, StoreStatus
@@ -428,7 +428,10 @@ def _adopt(pin: Pin, volume: Any) -> Any:
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    except ray_exceptions.RayError as error:
+        raise of_user_code(error) from error.__cause__
 
 
 _Apply: Any = ray.remote(_apply)

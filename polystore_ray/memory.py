@@ -189,11 +189,9 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             If the value does not pickle, or contains an object of Ray.
         StorageFullError
             If the store would hold more than its `max_bytes`; before any byte has moved, unless
-            another save took the room meanwhile.
+            another save took the room meanwhile. Or if the node has no room for the value.
         TooFewNodesError
             If the cluster has not so many nodes, unless the store was made to go on with a warning.
-        StorageWriteError
-            If the node has no room for the value.
         """
         text = as_text(path, backend="memory")
         if region is not None:

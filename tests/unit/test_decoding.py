@@ -38,7 +38,7 @@ class Evil:
 class Lying(np.ndarray[Any, Any]):
     """An array that says of itself what would be run elsewhere."""
 
-    shape = property(lambda _: Evil())  # type: ignore[assignment]
+    shape = property(lambda _: Evil())
     dtype = property(lambda _: Evil())
     nbytes = property(lambda _: Evil())
 
