@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import time
 import warnings
 from collections import Counter, deque
@@ -21,6 +20,7 @@ from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import wait_for
+from polystore_ray.decoding import decode, encode
 from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -45,7 +45,7 @@ from polystore_ray.metrics import measured, moved
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes, object_store_bytes
-from polystore_ray.ray_errors import DIED, is_known_dead, translated
+from polystore_ray.ray_errors import DIED, is_known_dead, of_user_code, translated
 from polystore_ray.ray_internals import spilled_bytes
 from polystore_ray.read_cache import Shared
 from polystore_ray.sessions import LONGEST_WAIT, Session
@@ -112,9 +112,9 @@ class RayTransport(Transport):
             return self._request(Request(operation, arguments, id_), path)
 
     def _request(self, request: Request, path: str | None) -> Any:
-        message = pickle.dumps(request._replace(within=self.timeout), protocol=5)
+        message = encode(request._replace(within=self.timeout))
         answer = self._of_store(lambda controller: controller.call.remote(message), path=path)
-        return pickle.loads(answer) if isinstance(answer, bytes) else answer
+        return decode(answer) if isinstance(answer, bytes) else answer
 
     def _of_store(self, call: Callable[[Any], Any], *, path: str | None = None) -> Any:
         return self.handles.of_store(call, self._deadline(), path=path)
@@ -165,7 +165,7 @@ class RayTransport(Transport):
     def _pin_and_publish(
         self, pins: list[Pin], items: Items, id_: ChangeId, path: str | None
     ) -> None:
-        packed = pickle.dumps(items, protocol=5)
+        packed = encode(items)
         deadline = self._deadline()
         while True:
             # Ray makes the last call as soon as those before it are answered.
@@ -468,7 +468,10 @@ def _adopt(pin: Pin, volume: Any) -> Any:
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    except ray_exceptions.RayError as error:
+        raise of_user_code(error) from error.__cause__
 
 
 _Apply: Any = ray.remote(_apply)

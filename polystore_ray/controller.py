@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections import defaultdict
@@ -17,6 +16,7 @@ from polystore.exceptions import (
 )
 from polystore.tree import PathTree, replaced
 from polystore_ray import snapshot
+from polystore_ray.decoding import encode
 from polystore_ray.errors import DataLostError
 from polystore_ray.journal import Journal
 from polystore_ray.ledger import Adopt, Chore, Entry, Held, Ledger
@@ -127,7 +127,7 @@ class StoreController:
     def _change(self, request: Request) -> Any:
         now = time.time()
         answer = self.apply(request, now)
-        self._journal.add(pickle.dumps((_without_references(request), now), protocol=5))
+        self._journal.add(encode((_without_references(request), now)))
         for node, ids in self._needless:
             # Whoever takes over without this change still needs them.
             self._journal.after(partial(self._release, node, ids))

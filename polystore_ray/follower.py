@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 
 from polystore_ray.controller import StoreController
+from polystore_ray.decoding import decode
 from polystore_ray.journal import Record
 from polystore_ray.messages import OutOfStepError, StaleEpochError
 
@@ -81,7 +81,7 @@ class Follower:
             if self._controller is None or first > self._number + 1:
                 raise OutOfStepError(f"after {self._number} comes no {first}")
             for record in records[self._number + 1 - first :]:
-                request, now = pickle.loads(record)
+                request, now = decode(record)
                 self._controller.apply(request, now)
                 self._number += 1
 

@@ -120,7 +120,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             objects = transport.get(found.pins, paths[0] if paths else None)
             again = partial(_get_one, transport)
-            return opened(found, objects, again), found.versions
+            return opened(found, paths, objects, again), found.versions
 
         while True:
             try:
@@ -137,7 +137,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         except StorageError as second:
             second.add_note(f"it was to replace a value that was lost: {error}")
             raise error from second
-        logger.warning("the lost value %s is restored from %s in %s", path, source, key)
+        logger.warning("the lost value %r is restored from %r in %s", path, source, key)
         with suppress(VersionConflictError, PathNotFoundError):
             self.save(
                 value,
@@ -201,11 +201,9 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             If the value does not pickle, or contains an object of Ray.
         StorageFullError
             If the store would hold more than its `max_bytes`; before any byte has moved, unless
-            another save took the room meanwhile.
+            another save took the room meanwhile. Or if the node has no room for the value.
         TooFewNodesError
             If the cluster has not so many nodes, unless the store was made to go on with a warning.
-        StorageWriteError
-            If the node has no room for the value.
         """
         text = as_text(path, backend="memory")
         if region is not None:

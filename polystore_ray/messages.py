@@ -49,6 +49,9 @@ class Pin(NamedTuple):
     ref: Any
     nbytes: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pin, tuple(self)  # as `polystore_ray.decoding` reads it
+
 
 class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
@@ -62,6 +65,9 @@ class Items(NamedTuple):
     replicas: int = 1
     fallback: tuple[str, str] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Items, tuple(self)
+
 
 class Kept(NamedTuple):
     """What stays of a value when another one takes its place."""
@@ -72,6 +78,9 @@ class Kept(NamedTuple):
     """On how many nodes it is to be held; None as the store was made."""
     fallback: tuple[str, str] | None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, tuple(self)
+
 
 class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins."""
@@ -79,6 +88,9 @@ class Found(NamedTuple):
     pins: list[Pin]
     stored: list[Stored]
     versions: list[int]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Found, tuple(self)
 
 
 class ChangeId(NamedTuple):
@@ -89,6 +101,9 @@ class ChangeId(NamedTuple):
     done: int
     """The client waits for no answer to a change with a lower number."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChangeId, tuple(self)
+
 
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
@@ -98,6 +113,9 @@ class Request(NamedTuple):
     id: ChangeId | None = None
     within: float = 60.0
     """Seconds that the caller waits for the answer."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Request, tuple(self)
 
 
 class HostEndedError(Exception):

@@ -9,7 +9,7 @@ answers are part of the controller's state, so that its successor knows them too
 
 from __future__ import annotations
 
-import pickle
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from polystore.exceptions import StorageError
+from polystore_ray.decoding import decode_state, encode
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import ChangeId, new_operation_id
 
@@ -62,11 +63,11 @@ class Refusal(bytes):
     def of(cls, error: StorageError) -> Refusal:
         """Return the refusal of an error."""
         error.__cause__ = error.__context__ = None
-        return cls(pickle.dumps(error.with_traceback(None), protocol=5))
+        return cls(encode(error.with_traceback(None)))
 
     def error(self) -> StorageError:
         """Return the error, a new one each time."""
-        error: StorageError = pickle.loads(self)
+        error: StorageError = decode_state(io.BytesIO(self))
         return error
 
 

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from polystore_ray.decoding import decode_state, encode
+
 __all__ = ["parts_of", "state_of"]
 
 _PART = 4 * 2**20  # bytes
@@ -29,7 +31,7 @@ def parts_of(state: Any, entries: int) -> Iterator[bytes]:
     parts may be taken later.
     """
     if entries < _LARGE:
-        return _cut(pickle.dumps(state, protocol=5))
+        return _cut(encode(state))
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python warns of a fork beside threads; the child uses nothing that they may hold.
@@ -80,7 +82,7 @@ def state_of(parts: Iterable[bytes]) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # millions of objects without a cycle would be searched for some, again and again
     try:
-        state = pickle.Unpickler(_Parts(parts)).load()
+        state = decode_state(_Parts(parts))
         if collecting:
             gc.freeze()
     finally:

@@ -16,6 +16,7 @@ from polystore_ray.envelope import Envelope
 from polystore_ray.errors import DataLostError
 from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
 from polystore_ray.pack import Pack
+from polystore_ray.plain_pickle import plain_loads
 from polystore_ray.sessions import Session
 
 __all__ = ["MemoryVolume", "never_fits"]
@@ -182,7 +183,7 @@ class MemoryVolume:
                 return known
             envelope = self._envelope(pin.id)
             if dropped:
-                envelope = Envelope(seal(envelope.sealed.open().without(dropped)))
+                envelope = Envelope(seal(envelope.sealed.open(plain_loads).without(dropped)))
             adopted = Pin(pin.id, (self._node,), self._put(envelope), envelope.sealed.nbytes)
             self._change("adopted", adopted)
             with self._lock:

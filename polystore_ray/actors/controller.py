@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import pickle
 import threading
 import time
 from typing import Any
@@ -14,6 +13,7 @@ import ray
 from polystore_ray.actors.host import HostActor
 from polystore_ray.actors.hosting import LOOKED_AFTER_EVERY, StoreOf, as_actor, in_background
 from polystore_ray.actors.volume import VolumeActor
+from polystore_ray.decoding import decode, encode
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.host import MOST_CALLS
 from polystore_ray.hosts import HostTable
@@ -75,10 +75,10 @@ class _Controller:
 
     def call(self, request: bytes) -> bytes | Found:
         """Carry out a small request, which is one bytes object, as is an answer without pins."""
-        answer = self.handle(pickle.loads(request))
+        answer = self.handle(decode(request))
         if isinstance(answer, Found) and answer.pins:
             return answer
-        return pickle.dumps(answer, protocol=5)
+        return encode(answer)
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
@@ -95,7 +95,7 @@ class _Controller:
         The references come from whoever owns them, not through a volume: measured in Ray 2.60,
         one in fifty that came through another borrower was lost when that one died.
         """
-        self.handle(Request("publish", (pins, pickle.loads(items), volumes), id_, within))
+        self.handle(Request("publish", (pins, decode(items), volumes), id_, within))
 
     def about(self) -> tuple[StoreOptions, str]:
         """Return what the store was made with, and what tells it from others of its name."""
