@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from polystore.checks import check_collection
 from polystore.exceptions import StorageError
@@ -15,7 +15,7 @@ from polystore.formats import Format, format_of
 from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
-from polystore.region import Region, as_index, put_region
+from polystore.region import Region, as_index
 from polystore.renames import ReplacedError
 from polystore.turns import turn
 
@@ -67,7 +67,14 @@ class DiskBackend(LocalBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
 
-    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        suffix: str | None = None,
+        **options: Any,
+    ) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
         Parameters
@@ -80,6 +87,11 @@ class DiskBackend(LocalBackend):
         suffix : str, optional
             The format, if it is not that of the path's own suffix: ``".bin"`` gives the bytes of
             any file.
+        **options
+            Those of the format. Of images, ``max_decoded=`` is the number of bytes that the pixels
+            may take where more than what a file of this size holds as a rule is refused. Of TIFF,
+            ``series=`` is the number of the image in a file of several, and ``missing="zeros"``
+            loads zeros for planes that the metadata names and the file lacks.
 
         Returns
         -------
@@ -101,10 +113,15 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as place:
             index = None if region is None else as_index(region)
-            return self._format(path, suffix).load(place, index)
+            return self._format(path, suffix).load(place, index, **options)
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        progress: Progress = None,
+        **options: Any,
     ) -> list[Any]:
         """Return the values at `paths`, in their order; compressed files decode in parallel."""
         check_collection(paths, "paths", backend=self._backend_type)
@@ -115,7 +132,7 @@ class DiskBackend(LocalBackend):
                 threads = min(len(paths), os.cpu_count() or 1)
                 each = stack.enter_context(ThreadPoolExecutor(threads)).map
             values: list[Any] = []
-            for value in each(partial(self.load, region=region), paths):
+            for value in each(partial(self.load, region=region, **options), paths):
                 values.append(value)
                 step()
         return values
@@ -181,12 +198,14 @@ class DiskBackend(LocalBackend):
             ):
                 if not self._is_at(path, known):
                     continue  # replaced by who had the turn before
-                array = self.load(path)
-                put_region(array, region, data, path=path, backend=self._backend_type)
-                with self._replacing(
-                    path, overwrite=True, parents=False, durable=durable, known=known
-                ) as temporary:
-                    _write(self._format(path), array, temporary, durable=durable)
+                with (
+                    self._located(path),
+                    self._replacing(
+                        path, overwrite=True, parents=False, durable=durable, known=known
+                    ) as temporary,
+                    _written(temporary, durable=durable) as file,
+                ):
+                    self._format(path).save_region(place, file, as_index(region), data)
                 return
 
     def _is_at(self, path: P, known: os.stat_result) -> bool:
@@ -195,8 +214,14 @@ class DiskBackend(LocalBackend):
 
 
 def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
-    with open(target, "xb") as file:
+    with _written(target, durable=durable) as file:
         chosen.save(file, data)
+
+
+@contextmanager
+def _written(target: str, *, durable: bool) -> Iterator[IO[bytes]]:
+    with open(target, "xb") as file:
+        yield file
         if durable:
             file.flush()
             os.fsync(file.fileno())

@@ -1,17 +1,14 @@
-"""Images: TIFF through tifffile, PNG and JPEG through Pillow (the extra ``images``)."""
+"""PNG and JPEG images through Pillow (the extra ``images``)."""
 
 from __future__ import annotations
 
 import math
 import os
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import tifffile
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -19,9 +16,9 @@ from PIL.PngImagePlugin import PngImageFile
 
 from polystore.exceptions import ImageLoadError, ImageSaveError
 from polystore.formats import DEFLATE, Format, check_claim
-from polystore.region import check_region, forward
+from polystore.pixels import as_image
 
-__all__ = ["JPEG", "PNG", "TIFF"]
+__all__ = ["JPEG", "PNG"]
 
 # What PNG holds exactly: the dtypes and numbers of channels of Pillow's modes.
 _MODES = {
@@ -37,99 +34,8 @@ _SIXTEEN_BITS = ("I;16", "I;16B", "I")
 _CONVERTED = ("P", "PA", "CMYK", "YCbCr")  # to colours, as other readers of images do
 
 
-def _as_image(value: Any) -> np.ndarray[Any, Any]:
-    if not isinstance(value, np.ndarray):
-        raise ImageSaveError(f"an image is an array with pixels, not a {type(value).__name__}")
-    if value.size == 0 or value.ndim == 0:
-        raise ImageSaveError(f"an array of shape {value.shape} has no pixels")
-    return value
-
-
-def _write_tiff(file: IO[bytes], value: Any) -> None:
-    image = _as_image(value)
-    if image.dtype.kind not in "biufc" or image.dtype.itemsize > 16:
-        raise ImageSaveError(f"TIFF holds numbers, not {image.dtype}")
-    if image.dtype.kind == "b":
-        raise ImageSaveError("TIFF would not bring booleans back; save image.astype('uint8')")
-    colour = image.ndim >= 3 and image.shape[-1] in (3, 4) and image.dtype.kind == "u"
-    tifffile.imwrite(
-        file,
-        image,
-        photometric="rgb" if colour else "minisblack",
-        bigtiff=image.nbytes > 2**31,
-    )
-
-
-@contextmanager
-def _first_series(path: str) -> Iterator[tifffile.TiffPageSeries]:
-    """Give the first image of a file that may hold several, once its claims are checked.
-
-    Files that others are named in are not followed: they could lie anywhere.
-    """
-    # By its path tifffile would open what has the name now, links and all.
-    with (
-        Path(path).open("rb") as opened,
-        tifffile.TiffFile(opened, _multifile=False, is_ndtiff=False) as file,
-    ):
-        _check_chain(file)
-        series, stored = file.series[0], os.fstat(opened.fileno()).st_size
-        plain = all(page is not None and page.compression == 1 for page in series.pages)
-        if plain and series.nbytes > stored:
-            raise ImageLoadError(
-                f"the file claims {series.nbytes} bytes of pixels, and has {stored} in all"
-            )
-        check_claim(series.nbytes, stored)
-        claimed, listed = math.prod(series.keyframe.chunked), len(series.keyframe.dataoffsets)
-        if not plain and listed < claimed:
-            raise ImageLoadError(f"a page claims {claimed} strips or tiles, and lists {listed}")
-        yield series
-
-
-def _check_chain(file: tifffile.TiffFile) -> None:
-    """Raise if the pages lead back to an earlier one: tifffile would follow them for ever."""
-    form, opened = file.tiff, file.filehandle
-    seen: set[int] = set()
-    offset = file.pages.first.offset
-    while offset not in seen:
-        seen.add(offset)
-        opened.seek(offset)
-        try:
-            (tags,) = struct.unpack(form.tagnoformat, opened.read(form.tagnosize))
-            opened.seek(offset + form.tagnosize + tags * form.tagsize)
-            (offset,) = struct.unpack(form.offsetformat, opened.read(form.offsetsize))
-        except (struct.error, OSError):
-            return  # cut off, which tifffile sees too
-        if offset == 0:
-            return
-    raise ImageLoadError(f"its pages do not end: page {len(seen)} leads back to byte {offset}")
-
-
-def _read_tiff(path: str) -> Any:
-    with _first_series(path) as series:
-        return series.asarray()
-
-
-def _read_tiff_region(path: str, index: tuple[Any, ...]) -> Any:
-    with _first_series(path) as series:
-        check_region(series.shape, index)
-        import zarr  # slow to load, and needed for regions alone
-
-        store = series.aszarr(level=0)
-        try:
-            # Decodes no more than the tiles and strips that the region touches.
-            ahead, turn = forward(series.shape, index)
-            return np.asarray(zarr.open_array(store, mode="r")[ahead])[turn]
-        finally:
-            store.close()
-
-
-def _describe_tiff(path: str) -> dict[str, Any]:
-    with _first_series(path) as series:
-        return {"shape": series.shape, "dtype": str(series.dtype)}
-
-
 def _write_png(file: IO[bytes], value: Any) -> None:
-    image = _as_image(value)
+    image = as_image(value)
     channels = image.shape[2] if image.ndim == 3 else None
     mode = _MODES.get((str(image.dtype), channels))
     if mode is None or image.ndim not in (2, 3):
@@ -141,7 +47,7 @@ def _write_png(file: IO[bytes], value: Any) -> None:
 
 
 def _write_jpeg(file: IO[bytes], value: Any) -> None:
-    image = _as_image(value)
+    image = as_image(value)
     channels = image.shape[2] if image.ndim == 3 else None
     if image.dtype != np.uint8 or channels not in (None, 3) or image.ndim not in (2, 3):
         raise ImageSaveError(
@@ -202,17 +108,6 @@ def _png_image(file: IO[bytes]) -> ImageFile:
     return image
 
 
-TIFF = Format(
-    "TIFF",
-    (".tif", ".tiff"),
-    _write_tiff,
-    _read_tiff,
-    _read_tiff_region,
-    _describe_tiff,
-    compressed=True,
-    corrupt=ImageLoadError,
-    unwritable=ImageSaveError,
-)
 PNG = Format(
     "PNG",
     (".png",),
