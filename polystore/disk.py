@@ -10,7 +10,7 @@ from functools import partial
 from typing import IO, Any
 
 from polystore.checks import check_collection
-from polystore.exceptions import StorageError
+from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.formats import Format, format_of
 from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
@@ -67,13 +67,36 @@ class DiskBackend(LocalBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
 
+    @classmethod
+    def file_format(cls, path: str) -> str | None:
+        if cls.load is not DiskBackend.load or cls.save is not DiskBackend.save:
+            return None  # a subclass keeps other things
+        with suppress(StorageError):
+            return format_of(path).name
+        return None
+
+    def check_convertible(self, paths: Sequence[P]) -> None:
+        for path in paths:
+            more: list[str] = []
+            with suppress(StorageError), self._existing_value(path) as place:  # its load says it
+                more = self._format(path).apart(place)
+            if more:
+                raise self._error(
+                    UnsupportedOperationError,
+                    f"the other backend would not keep what the file has beside its values: "
+                    f"{', '.join(more)}. lossy=True leaves it behind",
+                    path,
+                )
+
     def load(
         self,
         path: P,
         *,
         region: Region | None = None,
         suffix: str | None = None,
-        **options: Any,
+        series: int | None = None,
+        missing: str | None = None,
+        max_decoded: int | None = None,
     ) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
@@ -87,11 +110,14 @@ class DiskBackend(LocalBackend):
         suffix : str, optional
             The format, if it is not that of the path's own suffix: ``".bin"`` gives the bytes of
             any file.
-        **options
-            Those of the format. Of images, ``max_decoded=`` is the number of bytes that the pixels
-            may take where more than what a file of this size holds as a rule is refused. Of TIFF,
-            ``series=`` is the number of the image in a file of several, and ``missing="zeros"``
-            loads zeros for planes that the metadata names and the file lacks.
+        series : int, optional
+            Which image of a ``.tif`` file that holds several; `stat` returns their number.
+        missing : {"zeros"}, optional
+            Load zeros for planes that the metadata of a ``.tif`` file names and the file lacks;
+            by default these are an error.
+        max_decoded : int, optional
+            Bytes that the pixels of an image may take. By default, an image is refused that takes
+            far more than a file of its size holds as a rule.
 
         Returns
         -------
@@ -113,6 +139,8 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as place:
             index = None if region is None else as_index(region)
+            asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
+            options = {name: value for name, value in asked.items() if value is not None}
             return self._format(path, suffix).load(place, index, **options)
 
     def load_batch(

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import Any
 
-import tifffile
-
-from polystore.exceptions import ImageLoadError, ImageSaveError
+from polystore.exceptions import ImageLoadError, ImageSaveError, VFSTypeError
 from polystore.formats import Format
-from polystore.pixels import as_image
-from polystore.region import check_region, forward
 from polystore.tiff_pages import open_tiff, tiff_image
-from polystore.tiff_segments import read_pixels
+from polystore.tiff_segments import read_pixels, selected
+from polystore.tiff_writing import beside_pixels, rewrite_tiff, write_tiff
 
 __all__ = ["TIFF"]
-
-
-def _write(file: IO[bytes], value: Any) -> None:
-    image = as_image(value)
-    if image.dtype.kind not in "biufc" or image.dtype.itemsize > 16:
-        raise ImageSaveError(f"TIFF holds numbers, not {image.dtype}")
-    if image.dtype.kind == "b":
-        raise ImageSaveError("TIFF would not bring booleans back; save image.astype('uint8')")
-    colour = image.ndim >= 3 and image.shape[-1] in (3, 4) and image.dtype.kind == "u"
-    tifffile.imwrite(
-        file,
-        image,
-        photometric="rgb" if colour else "minisblack",
-        bigtiff=image.nbytes > 2**31,
-    )
 
 
 def _read(
     path: str,
     *,
     series: int | None = None,
-    missing: str = "error",
+    missing: str | None = None,
     max_decoded: int | None = None,
 ) -> Any:
     return _read_region(path, (...,), series=series, missing=missing, max_decoded=max_decoded)
@@ -46,22 +28,17 @@ def _read_region(
     index: tuple[Any, ...],
     *,
     series: int | None = None,
-    missing: str = "error",
+    missing: str | None = None,
     max_decoded: int | None = None,
 ) -> Any:
+    if missing not in (None, "zeros"):
+        raise VFSTypeError(f"the only cure for missing planes is missing='zeros', not {missing!r}")
     with open_tiff(path) as file:
         image = tiff_image(file, series)
         if missing != "zeros":
             image.check_complete()
-        check_region(image.shape, index)
-        ahead, turn = forward(image.shape, index)
-        ranges = [
-            range(*part.indices(side)) if isinstance(part, slice) else range(side)[part:][:1]
-            for part, side in zip(ahead, image.shape, strict=True)
-        ]
-        pixels = read_pixels(image, ranges, most=max_decoded)
-        whole = tuple(slice(None) if isinstance(part, slice) else 0 for part in ahead)
-        return pixels[whole][turn]
+        ranges, taken = selected(image, index)
+        return read_pixels(image, ranges, most=max_decoded)[taken][()]
 
 
 def _describe(path: str) -> dict[str, Any]:
@@ -74,10 +51,15 @@ def _describe(path: str) -> dict[str, Any]:
         return facts
 
 
+def _kept_apart(path: str) -> list[str]:
+    with open_tiff(path) as file:
+        return beside_pixels(file)
+
+
 TIFF = Format(
     "TIFF",
     (".tif", ".tiff"),
-    _write,
+    write_tiff,
     _read,
     _read_region,
     _describe,
@@ -85,4 +67,6 @@ TIFF = Format(
     corrupt=ImageLoadError,
     unwritable=ImageSaveError,
     options=frozenset({"series", "missing", "max_decoded"}),
+    rewrite=rewrite_tiff,
+    kept_apart=_kept_apart,
 )

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ import tifffile
 
 from polystore.exceptions import ImageLoadError
 from polystore.formats import DEFLATE, MOST_DECODED
+from polystore.region import check_region, forward
 from polystore.tiff_pages import Plane, TiffImage
 
-__all__ = ["Segments", "read_pixels"]
+__all__ = ["patched_rows", "read_pixels", "selected"]
 
 _PIECE = 2**22  # bytes of contiguous rows that are read at a time
 _BELIEVED = 2**29  # bytes that any file may decode to
@@ -33,7 +35,7 @@ _BY_TIFFFILE = {65000, 65001, 65002}  # electron events, decoded into arrays of 
 
 
 @dataclass(frozen=True, slots=True)
-class Segments:
+class _Segments:
     """How the planes of an image are cut: five axes, as tifffile orders them.
 
     These are separate samples, depth, length, width, and samples of a pixel. Contiguous pixels
@@ -45,7 +47,7 @@ class Segments:
     is_contiguous: bool
 
     @classmethod
-    def of(cls, keyframe: Any) -> Segments:
+    def of(cls, keyframe: Any) -> _Segments:
         shape = tuple(keyframe.shaped)
         _, _, length, width, samples = shape
         if keyframe.is_final:
@@ -74,6 +76,20 @@ class Segments:
         for places in itertools.product(*along):
             yield int(np.ravel_multi_index(places, counts)), places
 
+    def parts(
+        self, ranges: Sequence[range], places: tuple[int, ...]
+    ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return where a segment lies in what ranges select, and which values of it do.
+
+        A segment has no axis of separate samples.
+        """
+        found = [
+            _part(taken, place, side)
+            for taken, place, side in zip(ranges, places, self.sides, strict=True)
+        ]
+        whole, own = zip(*[part for part in found if part], strict=True)
+        return whole, own[1:]
+
 
 def _part(taken: range, number: int, side: int) -> tuple[slice, slice] | None:
     """Return where values of a segment go to along one axis, and where in it they are."""
@@ -85,6 +101,27 @@ def _part(taken: range, number: int, side: int) -> tuple[slice, slice] | None:
     begin = taken.start + first * taken.step - start
     end = taken.start + (last - 1) * taken.step - start + 1
     return slice(first, last), slice(begin, end, taken.step)
+
+
+def selected(
+    image: TiffImage, index: tuple[Any, ...]
+) -> tuple[list[range], tuple[int | slice | EllipsisType, ...]]:
+    """Return the ranges that hold a region, and what selects it in their array, as a view.
+
+    Raises
+    ------
+    VFSTypeError
+        If the image has no such region.
+    """
+    check_region(image.shape, index)
+    ahead, turn = forward(image.shape, index)
+    turned = iter(turn)
+    ranges = [
+        range(*part.indices(side)) if isinstance(part, slice) else range(side)[part:][:1]
+        for part, side in zip(ahead, image.shape, strict=True)
+    ]
+    taken = [next(turned) if isinstance(part, slice) else 0 for part in ahead]
+    return ranges, (*taken, ...)
 
 
 def read_pixels(
@@ -116,15 +153,14 @@ def read_pixels(
             f"numbers that NumPy knows"
         )
     shape = tuple(map(len, ranges))
-    descriptor = keyframe.parent.filehandle.fileno()
-    size = os.fstat(descriptor).st_size
+    size = os.fstat(keyframe.parent.filehandle.fileno()).st_size
     _check_whole(math.prod(shape) * dtype.itemsize, size, most)
     fill = getattr(keyframe, "nodata", 0)
     # Zeros take no memory until they are written to, as in an image whose tiles are not stored.
     out = np.full(shape, fill, dtype) if fill else np.zeros(shape, dtype)
     if not out.size:
         return out
-    decoder = _Decoder(keyframe, descriptor, most)
+    decoder = _Decoder(keyframe, most)
     inner = _plane_ranges(image, ranges)
     targets = out.reshape(-1, *map(len, inner))
     jobs: list[Callable[[], None]] = []
@@ -135,6 +171,18 @@ def read_pixels(
             jobs += decoder.jobs(plane, target, inner)
     _run(jobs, parallel=keyframe.compression != 1)
     return out if image.series.transform is None else image.series.transform(out)
+
+
+def patched_rows(
+    image: TiffImage, ranges: Sequence[range], part: np.ndarray[Any, Any]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield where in the file which bytes go, to put a part into an image of contiguous planes."""
+    decoder = _Decoder(image.keyframe, None)
+    inner = _plane_ranges(image, ranges)
+    sources = part.reshape(-1, *map(len, inner))
+    for source, plane in zip(sources, _chosen(image, ranges), strict=True):
+        if plane is not None:
+            yield from decoder.patched(plane, source, inner)
 
 
 def _chosen(image: TiffImage, ranges: Sequence[range]) -> Iterator[Plane | None]:
@@ -174,10 +222,10 @@ def _check_whole(claimed: int, stored: int, most: int | None) -> None:
 class _Decoder:
     """Decode strips and tiles of one image, none beyond what its plane can hold."""
 
-    def __init__(self, keyframe: Any, descriptor: int, most: int | None) -> None:
+    def __init__(self, keyframe: Any, most: int | None) -> None:
         self._keyframe = keyframe
-        self._segments = Segments.of(keyframe)
-        self._descriptor = descriptor
+        self._segments = _Segments.of(keyframe)
+        self._descriptor = keyframe.parent.filehandle.fileno()
         self._stored_dtype = np.dtype(keyframe.parent.byteorder + keyframe.dtype.char)
         self._bytes = math.prod(self._segments.sides) * keyframe.dtype.itemsize
         whole = math.prod(self._segments.shape) * keyframe.dtype.itemsize
@@ -205,13 +253,19 @@ class _Decoder:
                 f"a plane has {wanted} strips or tiles, and {len(plane.offsets)} are listed"
             )
         for number, places in segments.touched(ranges):
-            parts = [
-                _part(taken, place, side)
-                for taken, place, side in zip(ranges, places, segments.sides, strict=True)
-            ]
-            to = target[tuple(part[0] for part in parts if part)]
-            of = tuple(part[1] for part in parts if part)[1:]
-            yield partial(self._put, plane, number, places, to, of)
+            to, of = segments.parts(ranges, places)
+            yield partial(self._put, plane, number, places, target[to], of)
+
+    def patched(
+        self, plane: Plane, source: np.ndarray[Any, Any], ranges: Sequence[range]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield where which bytes go, for `source` to take the place of what ranges select."""
+        for _, places in self._segments.touched(ranges):
+            of, to = self._segments.parts(ranges, places)
+            at, stored = self._rows(plane, places)
+            rows = stored.copy()
+            rows[to] = source[of]
+            yield at, rows.tobytes()
 
     def _put(
         self,
@@ -222,21 +276,21 @@ class _Decoder:
         of: tuple[slice, ...],
     ) -> None:
         if self._segments.is_contiguous:
-            values = self._rows(plane, places)
+            values = self._rows(plane, places)[1]
         elif plane.offsets[number] and plane.counts[number]:
             values = self._segment(plane, number)
         else:
             return  # not stored, since there is nothing in it
         to[...] = values[of]
 
-    def _rows(self, plane: Plane, places: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    def _rows(self, plane: Plane, places: tuple[int, ...]) -> tuple[int, np.ndarray[Any, Any]]:
         _, depth, length, width, of_pixel = self._segments.shape
         row = width * of_pixel * self._stored_dtype.itemsize
         first = places[2] * self._segments.sides[2]
         rows = min(self._segments.sides[2], length - first)
         at = plane.offsets[0] + ((places[0] * depth + places[1]) * length + first) * row
         data = self._read(at, rows * row)
-        return np.frombuffer(data, self._stored_dtype).reshape(1, rows, width, of_pixel)
+        return at, np.frombuffer(data, self._stored_dtype).reshape(1, rows, width, of_pixel)
 
     def _segment(self, plane: Plane, number: int) -> np.ndarray[Any, Any]:
         stored, keyframe = plane.counts[number], self._keyframe
