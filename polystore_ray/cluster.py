@@ -369,6 +369,7 @@ class RayTransport(Transport):
             answered_in=answered_in,
             hosts_lost=lost,
             nodes=tuple(_parts_of(hosts)),
+            lost_with_head=self._of_store(lambda leader: leader.lost_with_head.remote()),
             **facts,
         )
 

@@ -10,6 +10,7 @@ from ray.experimental import internal_kv
 __all__ = [
     "actor_id",
     "authentication_mode",
+    "control_store",
     "draining_nodes",
     "forget",
     "job_is_dead",
@@ -106,6 +107,17 @@ def remembered(prefix: str) -> list[str]:
 def forget(key: str) -> None:
     """Keep a value no longer."""
     internal_kv._internal_kv_del(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+
+
+def control_store() -> str | None:
+    """Return where Ray's head keeps its control store: ``memory``, ``redis`` or ``rocksdb``.
+
+    None where Ray does not say. The head notes it when it starts, whether usage is reported or not.
+    """
+    noted: bytes | None = internal_kv._internal_kv_get(  # noqa: SLF001 - as above
+        b"extra_usage_tag_gcs_storage", namespace=b"usage_stats"
+    )
+    return None if noted is None else noted.decode()
 
 
 def waiting_actors() -> list[str]:

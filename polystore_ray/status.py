@@ -90,6 +90,9 @@ class StoreStatus:
         Calls that it was carrying out at that moment, this one among them.
     nodes : tuple of NodeStatus
         The nodes that have a part of the store.
+    lost_with_head : tuple of str
+        Why the store, or a part of it, would not outlive the loss of Ray's head node, each with
+        its cure; empty for a store that outlives it.
     """
 
     store: str
@@ -107,3 +110,4 @@ class StoreStatus:
     answered_in: float
     calls: int
     nodes: tuple[NodeStatus, ...]
+    lost_with_head: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from polystore_ray.actors.hosting import LOOKED_AFTER_EVERY, StoreOf, as_actor, 
 from polystore_ray.actors.volume import VolumeActor
 from polystore_ray.decoding import decode, encode
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.head_loss import lost_with_head
 from polystore_ray.host import MOST_CALLS
 from polystore_ray.hosts import HostTable
 from polystore_ray.leadership import Leadership
@@ -30,7 +31,7 @@ from polystore_ray.placement import (
     needs_of,
     nodes,
 )
-from polystore_ray.ray_internals import draining_nodes, job_is_dead
+from polystore_ray.ray_internals import control_store, draining_nodes, job_is_dead
 from polystore_ray.shipping import opened
 from polystore_ray.succession import Succession, has_ended
 from polystore_ray.upkeep import carry_out
@@ -110,6 +111,18 @@ class _Controller:
     def hosts(self) -> tuple[dict[tuple[str, str], Any], int]:
         """Return all hosts, by backend and node, and how many were lost under this controller."""
         return self._hosts.everywhere(), self._hosts.deaths
+
+    @ray.method(concurrency_group="hosts")
+    def lost_with_head(self) -> tuple[str, ...]:
+        """Return what of the store would not outlive the loss of the head; see `head_loss`."""
+        follower = self._leadership.journal.follower
+        return lost_with_head(
+            control_store(),
+            head_node(),
+            None if follower is None else follower.node,
+            self._store.job,
+            self._store.options.replicas or 1,
+        )
 
     @ray.method(concurrency_group="hosts")
     def drain(self, node: str) -> int:

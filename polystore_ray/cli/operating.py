@@ -32,7 +32,7 @@ def status(session: Session, *, everything: bool) -> None:
         print_json(found)
         return
     facts = dataclasses.asdict(found)
-    del facts["nodes"]
+    del facts["nodes"], facts["lost_with_head"]
     fields(facts | {"answered_in": f"{1000 * found.answered_in:.1f} ms"})
     say()
     aligned([_HEADINGS, *map(_node_row, found.nodes)])
@@ -59,6 +59,10 @@ def _warn(found: StoreStatus) -> None:
         say(f"\n{found.lost} objects are lost; `polystore why` tells how a path was.")
     if found.too_few_replicas:
         say(f"\n{found.too_few_replicas} objects are on fewer nodes than was asked for.")
+    if found.lost_with_head:
+        say("\nIf Ray's head is lost, so is the store or a part of it:")
+        for reason in found.lost_with_head:
+            say(f"  {reason}")
 
 
 def _list_stores(session: Session) -> None:

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 from polystore_ray.testing.chaos import Chaos
+from polystore_ray.testing.nodes import Nodes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,13 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m polystore_ray.testing")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--report", type=Path, help="a file to write the report to")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", ResourceWarning)  # of Ray's own cluster utilities
     folder = Path(tempfile.mkdtemp(prefix="polystore-chaos-"))
-    chaos = Chaos(folder, chosen.seed, chosen.nodes, chosen.clients)
+    chaos = Chaos(folder, chosen.seed, Nodes(chosen.nodes), chosen.clients)
     try:
         report = chaos.run(chosen.seconds)
     finally:

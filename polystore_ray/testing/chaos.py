@@ -81,25 +81,28 @@ class Chaos:
         Where histories are written.
     seed : int
         What decides who does what, and what breaks when.
-    nodes, clients : int
+    nodes : Nodes
+        The cluster; `close` ends it.
+    clients : int
         How many.
     patience : float, default 90
         Seconds in which the store has to heal after each fault.
     """
 
     def __init__(
-        self, folder: Path, seed: int, nodes: int = 3, clients: int = 8, patience: float = 90.0
+        self, folder: Path, seed: int, nodes: Nodes, clients: int = 8, patience: float = 90.0
     ) -> None:
         self._patience = patience
         self.report = Report()
         self._folder = folder
         self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
         self._seed = seed
-        self._nodes = Nodes(nodes)
-        self.registry = RayBackendRegistry("chaos", timeout=DEADLINE, replicas=2)
+        self._nodes = nodes
+        self.registry = RayBackendRegistry(
+            "chaos", lifetime="detached", timeout=DEADLINE, replicas=2
+        )
         self.registry["memory"].ensure_directory("/")
-        job = ray.get_runtime_context().get_job_id()
-        self.victims = faults.Victims(store_namespace("chaos", job))
+        self.victims = faults.Victims(store_namespace("chaos", None))
         self._begin = time.monotonic()
         self._count = clients
         self._clients: dict[int, tuple[str, Any, Any]] = {}  # by slot: node, actor, its run
@@ -168,7 +171,7 @@ class Chaos:
             "volume cut off": lambda: self._worsen(self._volume(), cut=True),
             "object store filled": self._fill,
             "memory monitor fired": self._use_up_memory,
-        }
+        } | ({"head lost": self._lose_head} if self._nodes.has_lasting_head else {})
 
     # Faults
 
@@ -179,11 +182,18 @@ class Chaos:
 
     def _lose_node(self) -> None:
         before = self._lost_hosts()
-        lost = self._nodes.lose_one(self._random)
+        self._start_clients_of(self._nodes.lose_one(self._random))
+        self._wait_until_noticed(before)
+
+    def _lose_head(self) -> None:
+        before = self._lost_hosts()
+        self._start_clients_of(self._nodes.lose_head())
+        self._wait_until_noticed(before)
+
+    def _start_clients_of(self, lost: str) -> None:
         for slot, (where, _, _) in list(self._clients.items()):
             if where == lost:
                 self._start_client(slot)
-        self._wait_until_noticed(before)
 
     def _kill_client(self) -> None:
         slot = self._random.choice(sorted(self._clients))
