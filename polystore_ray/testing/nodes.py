@@ -49,20 +49,20 @@ class Nodes:
     watched : str
         The id of the node that kills workers when the machine has 3 GiB less free memory than
         when the node was made.
-    has_lasting_head : bool
+    can_lose_head : bool
         Whether the cluster outlives its head.
     """
 
     def __init__(self, count: int) -> None:
         self._options: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 150 * MIB}
         self._redis = None if goes_without("redis-server") else RedisServer()
-        self.has_lasting_head = self._redis is not None
+        self.can_lose_head = self._redis is not None
         with self._control_store() as store:
             self._head = {**self._options, **store, "include_dashboard": False}
             self._head["env_vars"] = _UNWATCHED
-            self._cluster = Cluster(initialize_head=True, head_node_args=self._head)
+            self._cluster: Any = Cluster(initialize_head=True, head_node_args=self._head)
         self._address, _, self._port = self._cluster.address.partition(":")
-        self.head: str = self._cluster.head_node.node_id
+        self.head: str = self._cluster.list_all_nodes()[0].node_id
         ours = self._cluster.add_node(**self._options, node_ip_address=_OURS, env_vars=_UNWATCHED)
         ray.init(
             address=self._cluster.address,

@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from polystore_ray.testing.chaos import Chaos
+from polystore_ray.testing.needs import goes_without
 from polystore_ray.testing.nodes import Nodes
 
 pytestmark = [
@@ -43,6 +44,9 @@ def test_a_minute_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> 
     assert report.faults.total() > 5
 
 
+@pytest.mark.skipif(
+    goes_without("redis-server"), reason="POLYSTORE_FAULTS_WITHOUT says to do without Redis"
+)
 def test_the_loss_of_the_head_loses_undoes_and_tears_nothing(chaos: Chaos) -> None:
     report = chaos.run(20, ["head lost"])
     assert report.violations == []
