@@ -56,9 +56,11 @@ def _node_row(node: NodeStatus) -> tuple[str, ...]:
 
 def _warn(found: StoreStatus) -> None:
     if found.lost:
-        say(f"\n{found.lost} objects are lost; `polystore why` tells how a path was.")
+        say()
+        say(f"{found.lost} objects are lost; `polystore why` tells how a path was.")
     if found.too_few_replicas:
-        say(f"\n{found.too_few_replicas} objects are on fewer nodes than was asked for.")
+        say()
+        say(f"{found.too_few_replicas} objects are on fewer nodes than was asked for.")
 
 
 def _list_stores(session: Session) -> None:
