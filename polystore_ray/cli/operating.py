@@ -56,11 +56,14 @@ def _node_row(node: NodeStatus) -> tuple[str, ...]:
 
 def _warn(found: StoreStatus) -> None:
     if found.lost:
-        say(f"\n{found.lost} objects are lost; `polystore why` tells how a path was.")
+        say()
+        say(f"{found.lost} objects are lost; `polystore why` tells how a path was.")
     if found.too_few_replicas:
-        say(f"\n{found.too_few_replicas} objects are on fewer nodes than was asked for.")
+        say()
+        say(f"{found.too_few_replicas} objects are on fewer nodes than was asked for.")
     if found.lost_with_head:
-        say("\nIf Ray's head is lost, so is the store or a part of it:")
+        say()
+        say("If Ray's head is lost, so is the store or a part of it:")
         for reason in found.lost_with_head:
             say(f"  {reason}")
 
