@@ -13,7 +13,7 @@ ONLY ?=
 # Of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
-.PHONY: help demo test check docs bench soak chaos chaos-network test-oldest dist test-wheel clean
+.PHONY: help demo test test-fast check docs bench soak chaos chaos-network test-oldest dist test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -24,6 +24,11 @@ demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see 
 test: check docs  ## All checks, the documentation's examples, and the tests
 	$(BIN)/python -m pytest tests examples
 	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
+		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
+
+test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
+	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/model \
+		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
 		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
 
 check: $(VENV)/.all  ## Lint, format, types, import layers
