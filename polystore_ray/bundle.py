@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from polystore_ray.messages import NotPinnedError
+
 __all__ = ["Bundle"]
 
 
@@ -39,13 +41,13 @@ class Bundle:
 
         Raises
         ------
-        LookupError
+        NotPinnedError
             If one was dropped.
         """
         found = [self._arrays[number] for number in numbers]
         for number, array in zip(numbers, found, strict=True):
             if array is None:
-                raise LookupError(f"value {number} was dropped from the bundle")
+                raise NotPinnedError(f"value {number} was dropped from the bundle")
         return found
 
     def without(self, numbers: Collection[int]) -> Bundle:

@@ -48,16 +48,12 @@ class LocalTransport(Transport):
     """
 
     def __init__(self, store: str, options: StoreOptions) -> None:
-        self.timeout = 60.0
-        self.options = options
+        super().__init__(options)
         self._store = store
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._hosts: dict[str, tuple[type, BackendHost]] = {}
         self._this = Node(_NODE, (platform.node(), "localhost"))
-        self._start()
-
-    def _start(self) -> None:
         self._controller = StoreController(
             release=lambda _node, pins: self._volume.release(pins),
             ledger=Ledger(self.options.max_bytes),
@@ -95,7 +91,7 @@ class LocalTransport(Transport):
 
     def publish(self, pins: list[Pin], items: Items) -> None:
         if pins:
-            volume = self._volume.pin(pins, self.timeout)
+            volume = self._volume.pin(pins, self.deadline.left)
             try:
                 self.change("publish", pins, items, [volume])
             except StorageError:
@@ -162,7 +158,7 @@ class LocalTransport(Transport):
             with host.admitted():
                 return _arrived(as_message(host.call(method, *_arrived(message))))
 
-        return when_free(call, self.timeout) if method in BATCHES else call()
+        return when_free(call, self.deadline) if method in BATCHES else call()
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         self._check_name(node)
@@ -202,9 +198,9 @@ class LocalTransport(Transport):
 
     def shutdown(self) -> None:
         with self._lock:
-            hosts, self._hosts = self._hosts, {}
-            self._start()
-        for _, host in hosts.values():
+            hosts = list(self._hosts.values())
+            self._hosts.clear()
+        for _, host in hosts:
             host.close()
 
 

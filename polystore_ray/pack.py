@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polystore_ray.envelope import open_message
+from polystore_ray.messages import NotPinnedError
 
 __all__ = ["Member", "Pack"]
 
@@ -92,14 +93,14 @@ class Pack:
 
         Raises
         ------
-        LookupError
+        NotPinnedError
             If one was dropped.
         """
         found: list[Any] = []
         for first, count in self._runs(numbers):
             code = self._codes[first]
             if code == _DROPPED:
-                raise LookupError(f"value {first} was dropped from the pack")
+                raise NotPinnedError(f"value {first} was dropped from the pack")
             kind = self._kinds[code]
             if kind is None:
                 for number in range(first, first + count):

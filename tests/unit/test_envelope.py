@@ -84,13 +84,20 @@ def test_a_local_registry_cannot_be_shared_and_says_so(registry: Any) -> None:
     fm = FileManager(registry)
     fm.save(1, "/a", backend="memory")
     assert pickle.loads(pickle.dumps(fm)).load("/a", backend="memory") == 1
-    code = "import pickle, sys; pickle.loads(bytes.fromhex(sys.argv[1]))"
+    # Not as it is unpickled, where a pool would lose the error and hang.
+    code = (
+        "import pickle, sys\n"
+        "fm = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "print('arrived')\n"
+        "fm.exists('/a', backend='memory')\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, pickle.dumps(fm).hex()],
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.stdout == "arrived\n"
     assert UnsupportedOperationError.__name__ in done.stderr
     assert "cannot be shared" in done.stderr
 

@@ -112,7 +112,6 @@ def test_a_full_host_says_so_at_once_and_a_batch_waits(registry: RayBackendRegis
 def test_a_batch_that_finds_no_room_by_the_deadline_says_so() -> None:
     Gated.gate, Gated.begun = threading.Event(), threading.Semaphore(0)
     registry = RayBackendRegistry(uuid.uuid4().hex, local=True, host_calls=1, timeout=0.2)
-    registry._connect().timeout = 0.2
     with ThreadPoolExecutor(1) as threads:
         save = threads.submit(registry["gated"].save, 1, "/a")
         assert Gated.begun.acquire(timeout=10)
