@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -40,24 +41,27 @@ Message = bytes | tuple[Any]
 _ARRAY = b"A"  # what a pickle never begins with
 _ALIGNED = 16  # bytes
 
-_closed = False
+_always_closed = False
+_closed = ContextVar("closed", default=False)
 
 
 def keep_closed() -> None:
     """Let envelopes stay closed in this process from now on."""
-    global _closed  # noqa: PLW0603 - what a process is for does not change in its life
-    _closed = True
+    global _always_closed  # noqa: PLW0603 - what a process is for does not change in its life
+    _always_closed = True
 
 
 @contextmanager
 def closed() -> Iterator[None]:
-    """Let envelopes that arrive in this process stay closed for a while, in every thread."""
-    global _closed  # noqa: PLW0603 - envelopes arrive where Ray unpickles, which asks nobody
-    before, _closed = _closed, True
+    """Let envelopes that this thread or task receives stay closed for a while.
+
+    Ray unpickles in the thread that waits for a value, and asks nobody how.
+    """
+    token = _closed.set(True)
     try:
         yield
     finally:
-        _closed = before
+        _closed.reset(token)
 
 
 class Envelope:
@@ -81,7 +85,7 @@ def _arrive(head: Any, *buffers: Any) -> Any:
 
 def arrived(sealed: Sealed) -> Any:
     """Return the value of an envelope, or the envelope where it is to stay closed."""
-    return Envelope(sealed) if _closed else sealed.open()
+    return Envelope(sealed) if _always_closed or _closed.get() else sealed.open()
 
 
 def as_message(value: Any) -> Message:

@@ -210,10 +210,14 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             self._save_region(data, text, region, replicas, fallback)
             return
         items = Items([text], [], [], overwrite, parents, if_version)
-        if fallback is not None:
-            key, source = backend_key(fallback[0]), as_text(fallback[1])
-            items = items._replace(fallback=(key, self._backend(key).portable(source)))
-        self._publish(Sealing([data], [text]), items, replicas)
+        items = items._replace(fallback=self._portable(fallback))
+        self._publish(self._connect(), Sealing([data], [text]), items, replicas)
+
+    def _portable(self, fallback: tuple[str, P] | None) -> tuple[str, str] | None:
+        if fallback is None:
+            return None
+        key, source = backend_key(fallback[0]), as_text(fallback[1])
+        return key, self._backend(key).portable(source)
 
     def save_batch(
         self,
@@ -247,10 +251,11 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         texts = check_batch(values, paths, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
             sealing = Sealing(values, texts, step if progress else None, bundled)
-        self._publish(sealing, Items(texts, [], [], overwrite, parents), replicas)
+        self._publish(self._connect(), sealing, Items(texts, [], [], overwrite, parents), replicas)
 
-    def _publish(self, sealing: Sealing, items: Items, replicas: int | None) -> None:
-        transport = self._connect()
+    def _publish(
+        self, transport: Transport, sealing: Sealing, items: Items, replicas: int | None
+    ) -> None:
         wanted = replicas or transport.options.replicas or 1
         items = items._replace(facts=sealing.facts, replicas=wanted)
         with transport.measured("memory", "save"):
@@ -273,7 +278,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         fallback: tuple[str, P] | None,
     ) -> None:
         transport = self._connect()
-        deadline = time.monotonic() + transport.timeout
+        deadline = transport.deadline
+        given = self._portable(fallback)
         for attempt in itertools.count():
             start = time.monotonic()
             kept: Kept = transport.ask("kept", path, path=path)
@@ -282,18 +288,14 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             changed = array.copy(order="K")
             put_region(changed, region, data, path=path, backend="memory")
             try:
-                self.save(
-                    changed,
-                    path,
-                    if_version=version,
-                    replicas=replicas or kept.replicas,
-                    fallback=fallback or kept.fallback,
-                )
+                items = Items([path], [], [], if_version=version, fallback=given or kept.fallback)
+                sealing = Sealing([changed], [path])
+                self._publish(transport, sealing, items, replicas or kept.replicas)
             except VersionConflictError as error:
-                if time.monotonic() > deadline:
+                if not deadline.left:
                     raise CallTimeoutError(
                         f"other saves of this array came first, {attempt + 1} times in "
-                        f"{transport.timeout:g} s; nothing was saved. Where many write one array "
+                        f"{deadline.timeout:g} s; nothing was saved. Where many write one array "
                         f"at once, keep it in zarr, or save its parts as arrays of their own",
                         path=path,
                         backend="memory",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from polystore.exceptions import missing_dependency
 
 try:
@@ -32,3 +35,14 @@ class PolystorePath(UPath):
     """
 
     __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # With the filesystem, which leads to the same store in every process.
+        again: tuple[Any, ...] = super().__reduce__()  # type: ignore[no-untyped-call]
+        return _made_again, (self.fs, *again)
+
+
+def _made_again(filesystem: Any, again: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    path = again(*arguments)
+    path._fs_cached = filesystem  # noqa: SLF001 - where UPath keeps it, and from where it goes on
+    return path
