@@ -104,8 +104,8 @@ class Lying(np.ndarray[Any, Any]):
 
     trap = Path()
 
-    @property
-    def shape(self) -> Any:  # type: ignore[misc]  # NumPy's can be set
+    @property  # type: ignore[misc]  # NumPy's can be set
+    def shape(self) -> Any:
         trap = self.trap
 
         class Trap:
