@@ -16,7 +16,7 @@ from typing import Any
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore_ray import errors
-from polystore_ray.messages import Found, Items, Pin, Request
+from polystore_ray.messages import ChangeId, Found, Items, Kept, Pin, Request
 
 __all__ = ["decode", "decode_state", "encode"]
 
@@ -52,8 +52,10 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 
 _MESSAGES = {
+    ("polystore_ray.messages", "ChangeId"): _Maker(ChangeId),
     ("polystore_ray.messages", "Found"): _Maker(Found),
     ("polystore_ray.messages", "Items"): _Maker(_items),
+    ("polystore_ray.messages", "Kept"): _Maker(Kept),
     ("polystore_ray.messages", "Pin"): _Maker(Pin),
     ("polystore_ray.messages", "Request"): _Maker(Request),
 }
@@ -68,6 +70,9 @@ _STATE = frozenset(
         ("polystore_ray.ledger", "Entry"),
         ("polystore_ray.ledger", "Held"),
         ("polystore_ray.ledger", "Ledger"),
+        ("polystore_ray.sessions", "Answers"),
+        ("polystore_ray.sessions", "Refusal"),
+        ("polystore_ray.sessions", "_Kept"),
     }
     | {
         (cls.__module__, cls.__name__)
@@ -111,17 +116,17 @@ def decode(data: bytes) -> Any:
     CorruptDataError
         If it is damaged.
     """
-    return _read(_Messages, data)
+    return _read(_Messages, io.BytesIO(data))
 
 
-def decode_state(data: bytes) -> Any:
-    """Return the state of a controller; errors as of `decode`."""
-    return _read(_States, data)
+def decode_state(file: Any) -> Any:
+    """Return the state of a controller, from a binary file; errors as of `decode`."""
+    return _read(_States, file)
 
 
-def _read(reader: type[pickle.Unpickler], data: bytes) -> Any:
+def _read(reader: type[pickle.Unpickler], file: Any) -> Any:
     try:
-        return reader(io.BytesIO(data)).load()
+        return reader(file).load()
     except StorageError:
         raise
     except Exception as error:  # pickles can be damaged in as many ways as there are errors

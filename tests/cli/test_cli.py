@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Done, run_alone, run_locally, says_one_line
 
 from polystore import FileManager
 from polystore_ray.cli.__main__ import polystore_command
+from tests.cli.commands import Done, run_alone, run_locally, says_one_line
 
 
 @pytest.fixture

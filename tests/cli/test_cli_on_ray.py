@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from commands import Done, run_alone, run_here, says_one_line
 
 from polystore import FileManager
 from polystore_ray import RayBackendRegistry
+from tests.cli.commands import Done, run_alone, run_here, says_one_line
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import run_locally, says_one_line
 
 from polystore import FileManager
 from polystore_ray.cli.finding import Finding
 from polystore_ray.cli.inspecting import doctor
 from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.cli.output import aligned, fields, human_bytes, moment, print_value, say
+from tests.cli.commands import run_locally, says_one_line
 
 ESC = "\x1b[31mred"
 

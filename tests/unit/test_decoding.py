@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from typing import Any
 
@@ -13,7 +14,7 @@ from polystore.seal import shape_and_dtype
 from polystore_ray import RayBackendRegistry
 from polystore_ray.controller import StoreController
 from polystore_ray.decoding import decode, decode_state, encode
-from polystore_ray.messages import Found, Items, Pin, Request
+from polystore_ray.messages import ChangeId, Found, Items, Pin, Request
 from polystore_ray.pack import Pack
 from polystore_ray.values import Sealing, array_bytes
 
@@ -56,8 +57,8 @@ NUMBER: Any = np.int64(3)
 MESSAGES = [
     None,
     Request("exists", ("/a",)),
-    Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), "id-1"),
-    (Request("delete", ("/a",), "id-2"), 1.5),
+    Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), ChangeId("s", 1, 0)),
+    (Request("delete", ("/a",), ChangeId("s", 2, 0)), 1.5),
     Found([], [b"x", (0, 3)], [1, 2]),
     {"size": 1, "shape": (2,), "names": ["a"], "none": None, "lost": ""},
 ]
@@ -75,8 +76,8 @@ def test_messages_come_back_as_they_are(message: Any) -> None:
     [
         Evil(),
         Request("stat", (Evil(),)),
-        Request("publish", ([], Items(["/a"], ANYTHING, [b"x"])), "id-3"),
-        Request("publish", ([], ITEMS._replace(if_version=NUMBER)), "id-4"),
+        Request("publish", ([], Items(["/a"], ANYTHING, [b"x"])), ChangeId("s", 3, 0)),
+        Request("publish", ([], ITEMS._replace(if_version=NUMBER)), ChangeId("s", 4, 0)),
         run,
         Pack,
         OSError(),
@@ -101,7 +102,7 @@ def test_no_message_carries_code_or_a_class(message: Any) -> None:
 )
 def test_facts_that_are_no_numbers_and_names_do_not_arrive(facts: Any) -> None:
     with pytest.raises(CorruptDataError):
-        decode(encode(Request("publish", ([], ITEMS._replace(facts=[facts])), "id-5")))
+        decode(encode(Request("publish", ([], ITEMS._replace(facts=[facts])), ChangeId("s", 5, 0))))
 
 
 def test_a_message_cannot_change_the_classes_of_messages() -> None:
@@ -133,18 +134,19 @@ def test_the_state_of_a_store_comes_back_and_holds_no_code() -> None:
             Request("create_symlink", ("/a", "/link")),
         ]
     ):
-        controller.handle(request._replace(id=f"id-{i}"))
-    missing = Request("delete", ("/missing",), "id-missing")
+        controller.handle(request._replace(id=ChangeId("s", i, 0)))
+    missing = Request("delete", ("/missing",), ChangeId("s", 99, 0))
     with pytest.raises(PathNotFoundError):
         controller.handle(missing)
-    again = StoreController.from_state(controller.state())
+    _, state = controller.parts()
+    again = StoreController.from_parts(state)
     for path in ("/a", "/d/l", "/link"):
         assert again.handle(Request("stat", (path,))) == controller.handle(Request("stat", (path,)))
     with pytest.raises(PathNotFoundError):
         again.handle(missing)
     ran.clear()
     with pytest.raises(UnsupportedOperationError):
-        decode_state(pickle.dumps((Evil(),)))
+        decode_state(io.BytesIO(pickle.dumps((Evil(),))))
     assert not ran
 
 
