@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from polystore.base import StorageBackend
-from polystore.checks import check_batch
+from polystore.checks import check_batch, whole_number
 from polystore.exceptions import (
     PathNotFoundError,
     StorageError,
     VersionConflictError,
+    VFSTypeError,
 )
-from polystore.paths import P, as_text
+from polystore.paths import NameFilter, P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
@@ -209,9 +210,11 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         if region is not None:
             self._save_region(data, text, region, replicas, fallback)
             return
-        items = Items([text], [], [], overwrite, parents, if_version)
+        if if_version is not None:
+            if_version = whole_number(if_version, "if_version", 0, backend="memory")
+        items = Items([text], [], [], bool(overwrite), bool(parents), if_version)
         if fallback is not None:
-            key, source = backend_key(fallback[0]), as_text(fallback[1])
+            key, source = _fallback(fallback)
             items = items._replace(fallback=(key, self._backend(key).portable(source)))
         self._publish(Sealing([data], [text]), items, replicas)
 
@@ -245,13 +248,16 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             As of `save`, before anything is stored.
         """
         texts = check_batch(values, paths, backend="memory")
+        bundled = whole_number(bundled, "bundled", 0, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
             sealing = Sealing(values, texts, step if progress else None, bundled)
-        self._publish(sealing, Items(texts, [], [], overwrite, parents), replicas)
+        self._publish(sealing, Items(texts, [], [], bool(overwrite), bool(parents)), replicas)
 
     def _publish(self, sealing: Sealing, items: Items, replicas: int | None) -> None:
         transport = self._connect()
-        wanted = replicas or transport.options.replicas or 1
+        wanted = transport.options.replicas or 1
+        if replicas is not None:
+            wanted = whole_number(replicas, "replicas", 1, backend="memory")
         items = items._replace(facts=sealing.facts, replicas=wanted)
         with transport.measured("memory", "save"):
             if transport.options.max_bytes is not None and sealing.has_objects:
@@ -286,7 +292,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
                     changed,
                     path,
                     if_version=version,
-                    replicas=replicas or kept.replicas,
+                    replicas=kept.replicas if replicas is None else replicas,
                     fallback=fallback or kept.fallback,
                 )
             except VersionConflictError as error:
@@ -360,8 +366,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         extensions: Iterable[str] | None = None,
         recursive: bool = False,
     ) -> list[str]:
-        endings = extensions if extensions is None or isinstance(extensions, str) else [*extensions]
-        files: list[str] = self._ask("list_files", path, pattern, endings, recursive)
+        wanted = NameFilter(pattern, extensions).plain
+        files: list[str] = self._ask("list_files", path, *wanted, bool(recursive))
         return files
 
     def ensure_directory(self, path: P) -> str:
@@ -380,7 +386,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         self._change("move", source, as_text(destination, backend="memory"))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        self._change("create_symlink", source, as_text(link, backend="memory"), overwrite)
+        self._change("create_symlink", source, as_text(link, backend="memory"), bool(overwrite))
 
     def _ask(self, operation: str, path: P, *arguments: Any) -> Any:
         text = as_text(path, backend="memory")
@@ -397,3 +403,12 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
 
 def _get_one(transport: Transport, pin: Pin) -> Any:
     return transport.get([pin])[0]
+
+
+def _fallback(given: Any) -> tuple[str, str]:
+    """Return a backend's key, and a path in it."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise VFSTypeError(
+            f"fallback is a backend's key and a path in it, not {given!r}", backend="memory"
+        )
+    return backend_key(given[0]), as_text(given[1])

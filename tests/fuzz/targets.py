@@ -6,6 +6,7 @@ are a signal, a lack of memory and a minute without an end.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +24,7 @@ from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.controller import StoreController
 from polystore_ray.decoding import decode, decode_state, encode
 from polystore_ray.envelope import array_message, open_message, sealed_message
-from polystore_ray.messages import Found, Items, Pin, Request
+from polystore_ray.messages import ChangeId, Found, Items, Pin, Request
 from polystore_ray.pack import Pack
 from polystore_ray.plain_pickle import plain_loads
 
@@ -42,8 +43,8 @@ VALUES: list[Any] = [
 ITEMS = Items(["/a"], [(8, (1,), "float64")], [b"x"], fallback=("disk", "/b"))
 MESSAGES = [
     Request("list_files", ("/a", None, [".npy"], True)),
-    Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), "id-1"),
-    (Request("delete", ("/a",), "id-2"), 1.5),
+    Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), ChangeId("s", 1, 0)),
+    (Request("delete", ("/a",), ChangeId("s", 2, 1)), 1.5),
     Found([Pin("1", ("n",), None, 3)], [b"x", (0, 3)], [1, 2]),
     {"size": 1, "shape": (2,), "none": None},
 ]
@@ -90,9 +91,10 @@ def messages(data: bytes) -> None:
         for operation, argument, _ in pickletools.genops(data):
             if operation.name == "LONG_BINPUT" and int(argument or 0) > len(data):
                 return
-    for read in (decode, decode_state):
-        with suppress(StorageError):
-            read(data)
+    with suppress(StorageError):
+        decode(data)
+    with suppress(StorageError):
+        decode_state(io.BytesIO(data))
 
 
 class Decoders:
@@ -132,10 +134,9 @@ def _of_plain() -> list[bytes]:
 
 def _of_messages() -> list[bytes]:
     controller = StoreController(lambda _node, _ids: None)
-    controller.handle(Request("publish", ([], ITEMS), "id-3"))
-    state = controller.state()
-    states = state if isinstance(state, list) else [state]
-    return [*map(encode, MESSAGES), *states]
+    controller.handle(Request("publish", ([], ITEMS), ChangeId("s", 3, 2)))
+    _, state = controller.parts()
+    return [*map(encode, MESSAGES), b"".join(state)]
 
 
 def target(name: str, folder: Path) -> tuple[Target, list[bytes]]:
