@@ -88,6 +88,10 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             If it is a directory.
         DataLostError
             If the bytes were lost with the node that held them.
+        MissingDependencyError
+            If the class of the value is missing in this process.
+        CorruptDataError
+            If the code of its class fails to open it.
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
