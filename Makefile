@@ -51,7 +51,7 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/picture.py
 
-soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
+soak: $(VENV)/.all $(VENV)/.fuzz  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
 	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
@@ -88,6 +88,12 @@ $(VENV)/.all: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.bench: $(VENV)/.all
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+# Without it where it has no wheel: then the targets take their examples only.
+$(VENV)/.fuzz: $(VENV)/.all
+	-$(BIN)/python -m pip install -q --disable-pip-version-check --only-binary atheris \
+		-c constraints.txt -e '.[fuzz]'
 	touch $@
 
 $(OLDEST)/.all: pyproject.toml constraints-oldest.txt
