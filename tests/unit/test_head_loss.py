@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from polystore_ray import RayBackendRegistry
 from polystore_ray.head_loss import lost_with_head
 
 SAFE: dict[str, Any] = {
@@ -37,7 +36,3 @@ def test_a_store_that_outlives_the_head_has_no_reason(control_store: str) -> Non
 def test_what_is_missing_is_named(change: dict[str, Any], named: str) -> None:
     [reason] = lost_with_head(**SAFE | change)
     assert named in reason
-
-
-def test_a_local_store_says_that_it_has_no_such_protection() -> None:
-    assert RayBackendRegistry(local=True).status().lost_with_head
