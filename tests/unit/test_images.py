@@ -110,7 +110,9 @@ def test_planes_that_the_metadata_name_and_the_file_lacks_are_named(
 
 @pytest.mark.parametrize("kind", ["imagej", "shaped"])
 def test_a_stack_that_was_cut_off_is_damaged(disk: DiskBackend, tmp_path: Path, kind: str) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", STACK[0], imagej=kind == "imagej")
+    tifffile.imwrite(
+        tmp_path / "a.tif", STACK[0], imagej=kind == "imagej", photometric="minisblack"
+    )
     whole = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(whole[: -STACK[0, 0].nbytes])
     with pytest.raises(ImageLoadError, match="planes"):
@@ -159,33 +161,29 @@ def test_tiles_that_are_not_stored_are_empty(
 
 
 def test_a_large_well_compressed_mask_is_loaded_in_part_and_on_request_whole(
-    disk: DiskBackend, tmp_path: Path
+    disk: DiskBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tile = np.zeros((2048, 2048), np.uint8)
+    monkeypatch.setattr("polystore.tiff_segments._BELIEVED", 2**20)
+    tile = np.zeros((1024, 1024), np.uint8)
     tile[5, 7] = 1
-    side = 2048 * 14
+    side = 1024 * 4
     tifffile.imwrite(
         tmp_path / "a.tif",
-        (tile for _ in range(14 * 14)),
+        (tile for _ in range(4 * 4)),
         shape=(side, side),
         dtype=tile.dtype,
         tile=tile.shape,
         photometric="minisblack",
         compression="zstd",
     )
-    part = disk.load("a.tif", region=(slice(0, 10), slice(side - 2048, side, 7)))
+    part = disk.load("a.tif", region=(slice(0, 10), slice(side - 1024, side, 7)))
     assert part.sum() == part[5, 1] == 1
-    with pytest.raises(
-        CorruptDataError, match=f"max_decoded={side**2}"
-    ):
+    with pytest.raises(CorruptDataError, match=f"max_decoded={side**2}"):
         disk.load("a.tif")
     assert disk.load("a.tif", max_decoded=side**2).shape == (side, side)
 
 
-SUFFIXES = (".npy", ".tif", ".png", ".jpg")
-
-
-@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix != ".npy"])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
 def test_an_image_format_refuses_a_mask_that_it_would_drop(disk: DiskBackend, suffix: str) -> None:
     masked = np.ma.MaskedArray(np.zeros((3, 4), np.uint8), mask=np.eye(3, 4))
     with pytest.raises(ImageSaveError, match=r"\.filled"):
@@ -218,7 +216,7 @@ def test_jpeg_of_cmyk_and_gray_are_read(disk: DiskBackend, tmp_path: Path) -> No
 
 
 def file_with(path: Path, **options: Any) -> bytes:
-    tifffile.imwrite(path, STACK, **options)
+    tifffile.imwrite(path, STACK, **{"photometric": "minisblack"} | options)
     return path.read_bytes()
 
 
@@ -226,7 +224,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "OME": {"ome": True, "metadata": {"axes": "TCYX", "PhysicalSizeX": 0.5}},
     "ImageJ": {"imagej": True, "resolution": (2, 2), "metadata": {"spacing": 3}},
     "scale": {"resolution": (300, 300), "resolutionunit": 2},
-    "big-endian": {"byteorder": ">", "description": "its own", "metadata": None},
+    "big-endian": {"byteorder": ">", "metadata": {"note": "its own"}},
     "ours": {"photometric": "minisblack"},
 }
 
