@@ -13,7 +13,7 @@ ONLY ?=
 # Of `make chaos`.
 SECONDS ?= 600
 
-.PHONY: help demo test check docs bench soak chaos test-oldest dist test-wheel clean
+.PHONY: help demo test check docs bench soak chaos corpus test-oldest dist test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -50,6 +50,10 @@ soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="
 	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
+
+corpus: $(VENV)/.all  ## Files of all independent writers, loaded, saved and compared
+	$(BIN)/python -m pip install -q --disable-pip-version-check opencv-python-headless
+	POLYSTORE_CORPUS=all $(BIN)/python -m pytest tests/corpus
 
 chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
