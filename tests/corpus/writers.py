@@ -136,13 +136,14 @@ def palette_with_alpha(palette: Any) -> Any:
 def by_imageio(folder: Path) -> Iterator[Case]:
     import imageio.v3 as iio
 
-    for name, image in {
+    images: dict[str, np.ndarray[Any, Any]] = {
         "gray.tif": GRAY,
         "stack.tif": STACK[0],
         "float.tif": FLOAT,
         "deep.png": DEEP,
         "rgb.png": RGB,
-    }.items():
+    }
+    for name, image in images.items():
         iio.imwrite(folder / name, image)
         yield Case(name, image)
 
@@ -150,21 +151,22 @@ def by_imageio(folder: Path) -> Iterator[Case]:
 def by_skimage(folder: Path) -> Iterator[Case]:
     from skimage import io
 
-    for name, image in {
+    images: dict[str, np.ndarray[Any, Any]] = {
         "labels.tif": LABELS,
         "rgb.tif": RGB,
         "float.tif": FLOAT,
         "stack.tif": STACK[0],
         "gray.png": GRAY,
-    }.items():
+    }
+    for name, image in images.items():
         io.imsave(folder / name, image, check_contrast=False)
         yield Case(name, image)
 
 
 def by_opencv(folder: Path) -> Iterator[Case]:
-    import cv2
+    cv2: Any = importlib.import_module("cv2")
 
-    for name, image in {
+    images: dict[str, np.ndarray[Any, Any]] = {
         "gray.tif": GRAY,
         "deep.tif": DEEP,
         "float.tif": FLOAT,
@@ -173,7 +175,8 @@ def by_opencv(folder: Path) -> Iterator[Case]:
         "gray.png": GRAY,
         "rgba.png": RGBA,
         "deep-rgb.png": DEEP_RGB,
-    }.items():
+    }
+    for name, image in images.items():
         order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(image.shape[-1]) if image.ndim == 3 else None
         cv2.imwrite(str(folder / name), image if order is None else image[..., order])
         yield Case(name, image)

@@ -52,7 +52,7 @@ def check_refused(
     assert peak() - before < most
 
 
-def stuffed(path: Path, compression: int, data: bytes) -> None:
+def stuffed(path: Path, compression: int, data: bytes | bytearray) -> None:
     """Write an image of one tile whose data are those of a much larger image."""
     tifffile.imwrite(path, TILE, compression="zlib", tile=(16, 16), metadata=None)
     raw = bytearray(path.read_bytes())
@@ -67,7 +67,7 @@ def stuffed(path: Path, compression: int, data: bytes) -> None:
 
 
 BIG = np.zeros((SIDE, SIDE), np.uint8)
-INNER: dict[str, tuple[int, Callable[[], bytes]]] = {
+INNER: dict[str, tuple[int, Callable[[], bytes | bytearray]]] = {
     "JPEG": (7, lambda: imagecodecs.jpeg_encode(BIG)),
     "JPEG 2000": (34712, lambda: imagecodecs.jpeg2k_encode(BIG, level=0, reversible=True)),
     "JPEG XL": (50002, lambda: imagecodecs.jpegxl_encode(BIG, effort=1)),

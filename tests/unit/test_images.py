@@ -185,7 +185,7 @@ def test_a_large_well_compressed_mask_is_loaded_in_part_and_on_request_whole(
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
 def test_an_image_format_refuses_a_mask_that_it_would_drop(disk: DiskBackend, suffix: str) -> None:
-    masked = np.ma.MaskedArray(np.zeros((3, 4), np.uint8), mask=np.eye(3, 4))
+    masked = np.ma.MaskedArray(np.zeros((3, 4), np.uint8), mask=np.eye(3, 4, dtype=bool))
     with pytest.raises(ImageSaveError, match=r"\.filled"):
         disk.save(masked, f"a{suffix}")
 
