@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal
 
 from polystore.base import accepts
@@ -14,35 +14,56 @@ from polystore.exceptions import (
     PathExistsError,
     PathIsDirectoryError,
     PathNotFoundError,
+    VersionConflictError,
     missing_dependency,
 )
-from polystore_ray.files import as_file, file_size, from_file
+from polystore.paths import split
+from polystore_ray.files import NO_FILE, as_file, file_size, from_file
+from polystore_ray.literal_paths import LiteralPaths
+from polystore_ray.plain import PlainMemory
 from polystore_ray.proxy import HostedBackend
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.writing import CompressedFile, TextFile, WritableFile, save_flushed
 
 try:
-    from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+    from fsspec.compression import compr
+    from fsspec.core import get_compression
+    from fsspec.spec import AbstractBufferedFile
 except ImportError as error:
     raise missing_dependency("the filesystem", error, "fsspec") from error
 
 __all__ = ["PolystoreFileSystem"]
 
 _RAW = ".bin"
+_MODES = ("rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b")
+_TEXT = ("encoding", "errors", "newline")
+
+_appending = threading.Lock()
 
 
-class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class PolystoreFileSystem(LiteralPaths):
     """The backends of a store as directories of files, for all that takes URLs of fsspec.
 
     The first name of a path is the key of a backend, as the registry takes it; the rest is the
     path in that backend: ``polystore://memory/plate1/a.npy``, ``polystore://disk/data/a.parquet``.
 
-    What is written is published whole when the file is closed. Parents are made. A file that is
-    open for reading stays as it was.
+    What is written is published whole when the file is closed, and not at all if an error ends its
+    ``with`` block, also where text, a compression, `fsspec.open` or pandas are in between. A file
+    that nobody closes is saved when it is collected, with a `ResourceWarning`. Parents are made. A
+    file that is open for reading stays as it was. In the memory no append is lost (``"ab"``), and
+    ``"r+b"`` raises `VersionConflictError` if another writer came first; the backend ``disk`` keeps
+    no versions, and there the last writer wins over those of other processes.
 
     In the memory, an array appears as the bytes that the suffix of its path says, bytes as they
-    are, and any other value as its suffix says. What is written there becomes an array if its
-    suffix is ``.npy``, and a plain array of its bytes (uint8) otherwise: readers see views of
-    shared memory. Files of the backend ``disk`` are their bytes.
+    are, and any other value as its suffix says. Where the suffix says nothing, an array appears as
+    ``.npy``, text as it is, what JSON holds as JSON, and any other value as its pickle. What is
+    written there becomes an array if its suffix is ``.npy``, and a plain array of its bytes (uint8)
+    otherwise: readers see views of shared memory. Files of the backend ``disk`` are their bytes.
+
+    Opening a value runs what its author chose, as loading it does; questions (``info``, ``du``) run
+    nothing, and give the stored size where only that would tell the size of the file.
+
+    A path that exists is taken as it is, also if it looks like a pattern. ``..`` is refused.
 
     Parameters
     ----------
@@ -111,6 +132,10 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 "a URL names a backend and a path in it, as polystore://memory/plate1/a.npy does",
                 path=str(path),
             )
+        if ".." in rest.split("/"):
+            raise InvalidPathError(
+                "a URL leads down from its backend, without '..'", path=str(path)
+            )
         if self._address is not None:
             from polystore_ray.connections import start_ray
 
@@ -131,8 +156,19 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if facts is None:
             raise PathNotFoundError("no such file or directory", path=name)
         if facts["type"] == "file" and facts["size"] is None:
-            facts["size"] = len(_content(backend, place))
+            facts["size"] = self._size(backend, place)
         return facts
+
+    def _size(self, backend: Any, place: str) -> int | None:
+        """Return the size of the file as which a value appears, running nothing to learn it."""
+        plain = backend
+        if not isinstance(backend, HostedBackend):
+            plain = PlainMemory.of(self._registry)
+        try:
+            return len(as_file(plain.load(place), place))
+        except NO_FILE:
+            size: int | None = backend.stat(place).get("size")
+            return size
 
     def _described(self, backend: Any, place: str, name: str) -> dict[str, Any] | None:
         """Return what fsspec is told of a path, its size only where that costs little."""
@@ -208,25 +244,104 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
         cache_options: Any = None,
         **options: Any,
     ) -> Any:
-        if mode == "rb":
-            return _Reading(self, path, _content(*self._at(path)))
-        if mode not in ("wb", "xb", "ab"):
-            raise ValueError(f"a file is opened with 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
+        if mode not in _MODES:
+            raise ValueError(f"a file is opened with one of {', '.join(_MODES)}, not {mode!r}")
         backend, place = self._at(path)
-        if mode == "xb" and backend.exists(place):
-            raise PathExistsError("the path exists already", path=str(path))
+        if mode == "rb":
+            try:
+                return _Reading(self, path, _content(backend, place))
+            except PathNotFoundError:
+                if not save_flushed(self._key_of(path)):
+                    raise
+                return _Reading(self, path, _content(backend, place))
         if backend.is_dir(place):
             raise PathIsDirectoryError("the path is a directory", path=str(path))
-        before = bytes(_content(backend, place)) if mode == "ab" and backend.exists(place) else b""
-        save = partial(self._save, path, overwrite=mode != "xb")
-        return _Writing(save, before, autocommit=autocommit)
+        if mode.startswith("x") and backend.exists(place):
+            raise PathExistsError("the path exists already", path=str(path))
+        before: bytes | None = None
+        save = partial(self._save, path, overwrite=mode.startswith("w"))
+        if mode.startswith("a"):
+            before, _ = self._read(path)
+            save = partial(self._append, path)
+        elif mode.startswith("r"):
+            before, version = self._read(path)
+            if before is None:
+                raise PathNotFoundError("no such file", path=str(path))
+            save = partial(self._save, path, overwrite=True, if_version=version)
+        name = self._key_of(path)
+        return WritableFile(name, mode, save, before or b"", autocommit=autocommit)
 
-    def _save(self, path: Any, data: bytes, *, overwrite: bool) -> None:
+    def open(
+        self,
+        path: Any,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Open a file as fsspec does; what is written owns all that it goes through."""
+        if mode in ("r", "rt", "rb"):
+            return super().open(path, mode, block_size, cache_options, compression, **options)
+        if "b" not in mode:
+            texts = {key: options.pop(key) for key in _TEXT if key in options}
+            binary = mode.replace("t", "") + "b"
+            file = self.open(path, binary, block_size, cache_options, compression, **options)
+            return TextFile(file, **texts)
+        file = super().open(path, mode, block_size, cache_options, **options)
+        method = get_compression(path, compression)
+        return file if method is None else CompressedFile(compr[method](file, mode=mode[0]), file)
+
+    def touch(self, path: Any, truncate: bool = True, **options: Any) -> None:
+        """Make an empty file; with ``truncate=False`` a file that exists stays as it is."""
+        if truncate:
+            self.pipe_file(path, b"")
+        elif not self.exists(path):
+            with suppress(PathExistsError):  # somebody else made it
+                self.pipe_file(path, b"", mode="create")
+
+    def _key_of(self, path: Any) -> str:
+        return f"{self.protocol}://{self._strip_protocol(path)} of store {self._registry!r}"
+
+    def _read(self, path: Any) -> tuple[bytes | None, int | None]:
+        """Return what a file holds, None if there is none, and a version that is not newer."""
         backend, place = self._at(path)
+        version = backend.stat(place).get("version")
+        try:
+            return bytes(_content(backend, place)), version
+        except PathNotFoundError:
+            return None, None
+
+    def _save(
+        self, path: Any, data: bytes, *, overwrite: bool, if_version: int | None = None
+    ) -> None:
+        backend, place = self._at(path)
+        options: dict[str, Any] = {"overwrite": overwrite, "parents": True}
+        cls: Any = type(backend)
+        if if_version is not None and accepts(cls, "save", "if_version"):
+            options["if_version"] = if_version
         if _is_raw(backend):
-            backend.save(data, place, suffix=_RAW, overwrite=overwrite, parents=True)
+            backend.save(data, place, suffix=_RAW, **options)
         else:
-            backend.save(from_file(data, place), place, overwrite=overwrite, parents=True)
+            backend.save(from_file(data, place), place, **options)
+
+    def _append(self, path: Any, tail: bytes) -> None:
+        """Put bytes at the end of what a file holds by now."""
+        while True:
+            with _appending:
+                before, version = self._read(path)
+                if before is not None and not tail:
+                    return
+                try:
+                    whole = tail if before is None else before + tail
+                    self._save(path, whole, overwrite=before is not None, if_version=version)
+                except VersionConflictError:
+                    continue  # another append came first
+                except (PathExistsError, PathNotFoundError):
+                    if self.exists(path) is (before is not None):
+                        raise
+                    continue  # it was created or deleted at this moment
+                return
 
     # The tree
 
@@ -264,7 +379,18 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return
         for found in self.expand_path(path):
             backend, place = self._at(found)
-            backend.delete_all(place)
+            if split(place):
+                backend.delete_all(place)
+            else:
+                self._empty(backend, found)
+
+    def _empty(self, backend: Any, path: str) -> None:
+        """Delete all that a backend holds, the root itself stays."""
+        if isinstance(backend, HostedBackend) and not backend.has_root():
+            raise InvalidPathError("this would delete all that the machine holds", path=path)
+        for name in backend.list_dir("/"):
+            with suppress(PathNotFoundError):  # somebody else deleted it
+                backend.delete_all(f"/{name}")
 
     def cp_file(self, path1: Any, path2: Any, **options: Any) -> None:
         source, origin = self._at(path1)
@@ -306,47 +432,6 @@ class _Reading(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self._content[start:end])
-
-
-class _Writing(io.BytesIO):
-    """A file that is saved whole when it is closed, unless its own ``with`` block fails."""
-
-    def __init__(self, save: Any, before: bytes, *, autocommit: bool) -> None:
-        super().__init__()
-        self.write(before)
-        self._save = save
-        self._autocommit = autocommit
-        self._is_over = False
-
-    def close(self) -> None:
-        if self.closed or self._is_over:
-            return
-        if self._autocommit:
-            self.commit()
-            super().close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self.discard()
-        self.close()
-
-    def __del__(self) -> None:
-        # What was not closed is not finished.
-        self._is_over = True
-
-    def commit(self) -> None:
-        """Save what was written."""
-        self._is_over = True
-        self._save(self.getvalue())
-
-    def discard(self) -> None:
-        """Save nothing."""
-        self._is_over = True
 
 
 def _content(backend: Any, place: str) -> memoryview:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from glob import escape, has_magic
+from typing import Any, Self
+
 from polystore.exceptions import missing_dependency
 
 try:
@@ -32,3 +36,18 @@ class PolystorePath(UPath):
     """
 
     __slots__ = ()
+
+    def glob(self, pattern: str, **options: Any) -> Iterator[Self]:
+        """Yield what matches a pattern below this path, which itself is no pattern."""
+        if options or not has_magic(self.path):
+            yield from super().glob(pattern, **options)
+            return
+        for name in self.fs.glob(f"{escape(self.path)}/{pattern}"):
+            yield self.joinpath(name.removeprefix(self.path).removeprefix("/"))
+
+    def rglob(self, pattern: str, **options: Any) -> Iterator[Self]:
+        """Yield what matches a pattern anywhere below this path, which itself is no pattern."""
+        if options or not has_magic(self.path):
+            yield from super().rglob(pattern, **options)
+        else:
+            yield from self.glob(f"**/{pattern}")
