@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import time
 import warnings
 from collections import Counter, deque
@@ -21,6 +20,7 @@ from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import wait_for
+from polystore_ray.decoding import decode, encode
 from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -32,6 +32,8 @@ from polystore_ray.errors import (
 from polystore_ray.handles import Handles, pause
 from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
+    WITHDRAWN,
+    ChangeId,
     Items,
     NotPinnedError,
     Pin,
@@ -42,17 +44,21 @@ from polystore_ray.messages import (
 from polystore_ray.metrics import measured, moved
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
-from polystore_ray.ray_errors import DIED, translated
+from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes, object_store_bytes
+from polystore_ray.ray_errors import DIED, is_known_dead, of_user_code, translated
 from polystore_ray.ray_internals import spilled_bytes
 from polystore_ray.read_cache import Shared
+from polystore_ray.sessions import LONGEST_WAIT, Session
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import BATCHES, Task, Transport, when_free
+from polystore_ray.volume import never_fits
 
 __all__ = ["RayTransport"]
 
-_STATUS_WITHIN = 5.0  # seconds, for what one node has to say
+_STATUS_WITHIN = 5.0  # seconds, for what all nodes have to say
+_COMES_WITHIN = 0.1  # seconds, for an answer that is ready
 _NODES_KNOWN_FOR = 5.0  # seconds
+_SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
 _READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
@@ -84,6 +90,8 @@ class RayTransport(Transport):
         self._others: list[str] = []
         self._nodes_known_until = 0.0
         self._turns = itertools.count()
+        self._session = Session()
+        self._capacity: int | None = None  # of this node's object store, once it has been asked
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = ray_client.ray.is_connected()
         self.opens_here = not self._is_remote
@@ -100,18 +108,19 @@ class RayTransport(Transport):
         return self._request(Request(operation, arguments), path)
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        return self._request(Request(operation, arguments, new_operation_id()), path)
+        with self._session.change() as id_:
+            return self._request(Request(operation, arguments, id_), path)
 
     def _request(self, request: Request, path: str | None) -> Any:
-        message = pickle.dumps(request, protocol=5)
+        message = encode(request._replace(within=self.timeout))
         answer = self._of_store(lambda controller: controller.call.remote(message), path=path)
-        return pickle.loads(answer) if isinstance(answer, bytes) else answer
+        return decode(answer) if isinstance(answer, bytes) else answer
 
     def _of_store(self, call: Callable[[Any], Any], *, path: str | None = None) -> Any:
         return self.handles.of_store(call, self._deadline(), path=path)
 
     def _deadline(self) -> float:
-        return time.monotonic() + self.timeout
+        return time.monotonic() + min(self.timeout, LONGEST_WAIT)
 
     # Objects
 
@@ -120,6 +129,7 @@ class RayTransport(Transport):
         return self._node
 
     def put(self, sealed: Sealed) -> Pin:
+        self._check_fits(sealed.nbytes)
         if self._is_remote:
             head, buffers = plain_bytes(sealed.head), [*map(plain_bytes, sealed.buffers)]
             pin: Pin = self.handles.of_host(
@@ -131,6 +141,12 @@ class RayTransport(Transport):
             return pin
         return Pin(new_operation_id(), (self._node,), self.reference(sealed), sealed.nbytes)
 
+    def _check_fits(self, nbytes: int) -> None:
+        if nbytes > _SMALLEST_STORE:
+            self._capacity = self._capacity or object_store_bytes(self._node)
+            if nbytes > self._capacity:
+                raise never_fits(nbytes, self._node, self._capacity)
+
     def reference(self, sealed: Sealed) -> Any:
         try:
             return ray.put(Envelope(sealed))
@@ -140,10 +156,16 @@ class RayTransport(Transport):
     def publish(self, pins: list[Pin], items: Items) -> None:
         path = items.paths[0] if items.paths else None
         if not pins:
+            self._nodes_for(items.replicas)  # raises if there are too few
             self.change("publish", [], items, path=path)
             return
-        packed = pickle.dumps(items, protocol=5)
-        operation_id = new_operation_id()
+        with self._session.change() as id_:
+            self._pin_and_publish(pins, items, id_, path)
+
+    def _pin_and_publish(
+        self, pins: list[Pin], items: Items, id_: ChangeId, path: str | None
+    ) -> None:
+        packed = encode(items)
         deadline = self._deadline()
         while True:
             # Ray makes the last call as soon as those before it are answered.
@@ -151,7 +173,7 @@ class RayTransport(Transport):
             volumes = self._volumes(items.replicas, deadline)
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
-                published = partial(_publish, pins, packed, operation_id, pinned)
+                published = partial(_publish, pins, packed, id_, deadline, pinned)
                 self.handles.of_store(published, deadline, path=path)
             except (HostLostError, StaleVolumeError):
                 if time.monotonic() > deadline:
@@ -163,9 +185,12 @@ class RayTransport(Transport):
             except (CallTimeoutError, StoreUnavailableError):
                 raise  # it may have been published
             except StorageError:
-                for volume in volumes.values():
-                    volume.release.remote([pin.id for pin in pins])
-                raise
+                # Of the two that have this id, only the first to arrive takes effect.
+                ids = [pin.id for pin in pins]
+                withdraw = Request("withdraw", (ids, [*volumes]), id_)
+                if self._request(withdraw, path) is WITHDRAWN:
+                    raise
+                return
             else:
                 return
 
@@ -344,6 +369,7 @@ class RayTransport(Transport):
             answered_in=answered_in,
             hosts_lost=lost,
             nodes=tuple(_parts_of(hosts)),
+            lost_with_head=self._of_store(lambda leader: leader.lost_with_head.remote()),
             **facts,
         )
 
@@ -375,25 +401,34 @@ class RayTransport(Transport):
 def _parts_of(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
     """Ask hosts, given by backend and node, and say what each node has of their store."""
     asked = {where: host.status.remote() for where, host in hosts.items()}
+    ray.wait([*asked.values()], num_returns=len(asked), timeout=_STATUS_WITHIN, fetch_local=False)
+    until = time.monotonic() + _STATUS_WITHIN
     known = {node["NodeID"]: node for node in nodes()}
     for node in sorted({node for _, node in hosts} & set(known)):
         volume: dict[str, Any] = dict(_NO_VOLUME)
         hosted: Counter[str] = Counter()
-        keys = sorted(key for key, where in hosts if where == node)
-        try:
-            for key in keys:
-                facts = wait_for(asked[key, node], backend=key, timeout=_STATUS_WITHIN)
+        keys: list[str] = []
+        silent: list[str] = []
+        for key in sorted(key for key, where in hosts if where == node):
+            try:
+                facts = wait_for(asked[key, node], backend=key, timeout=_COMES_WITHIN)
+            except HostLostError as error:
+                if not is_known_dead(error):
+                    silent.append(key)
+            except StorageError:
+                silent.append(key)
+            else:
+                keys.append(key)
                 if key == MEMORY:
                     volume |= facts
                 else:
                     hosted.update(facts)
-        except HostLostError:
-            continue  # it died since
         yield NodeStatus(
             node=node,
             host=known[node]["NodeManagerHostname"],
-            backends=tuple(keys),
-            spilled_bytes=spilled_bytes(known[node], _STATUS_WITHIN),
+            backends=tuple(sorted(keys + silent)),
+            spilled_bytes=spilled_bytes(known[node], max(0.1, until - time.monotonic())),
+            silent=tuple(silent),
             **volume,
             **hosted,
         )
@@ -418,9 +453,15 @@ def _transfer(message: Message, host: Any) -> Any:
 
 
 def _publish(
-    pins: list[Pin], items: bytes, operation_id: str, pinned: list[Any], controller: Any
+    pins: list[Pin],
+    items: bytes,
+    id_: ChangeId,
+    deadline: float,
+    pinned: list[Any],
+    controller: Any,
 ) -> Any:
-    return controller.publish.remote(pins, items, operation_id, *pinned)
+    within = deadline - time.monotonic()
+    return controller.publish.remote(pins, items, id_, within, *pinned)
 
 
 def _adopt(pin: Pin, volume: Any) -> Any:
@@ -428,7 +469,10 @@ def _adopt(pin: Pin, volume: Any) -> Any:
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    except ray_exceptions.RayError as error:
+        raise of_user_code(error) from error.__cause__
 
 
 _Apply: Any = ray.remote(_apply)
