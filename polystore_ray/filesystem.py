@@ -13,6 +13,7 @@ from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,
     PathIsDirectoryError,
+    PathNotDirectoryError,
     PathNotFoundError,
     VersionConflictError,
     missing_dependency,
@@ -233,7 +234,11 @@ class PolystoreFileSystem(LiteralPaths):
         return bytes(_content(*self._at(path))[start:end])
 
     def pipe_file(self, path: Any, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        self._save(path, bytes(value), overwrite=mode != "create")
+        if self._intrans:  # the transaction saves it, or does not
+            with self.open(path, "xb" if mode == "create" else "wb") as file:
+                file.write(value)
+        else:
+            self._save(path, bytes(value), overwrite=mode != "create")
 
     def _open(
         self,
@@ -320,10 +325,13 @@ class PolystoreFileSystem(LiteralPaths):
         cls: Any = type(backend)
         if if_version is not None and accepts(cls, "save", "if_version"):
             options["if_version"] = if_version
-        if _is_raw(backend):
-            backend.save(data, place, suffix=_RAW, **options)
-        else:
-            backend.save(from_file(data, place), place, **options)
+        try:
+            if _is_raw(backend):
+                backend.save(data, place, suffix=_RAW, **options)
+            else:
+                backend.save(from_file(data, place), place, **options)
+        except PathNotDirectoryError as error:
+            raise _BelowAFileError("a part of the path is a file", path=str(path)) from error
 
     def _append(self, path: Any, tail: bytes) -> None:
         """Put bytes at the end of what a file holds by now."""
@@ -351,13 +359,13 @@ class PolystoreFileSystem(LiteralPaths):
             raise PathExistsError("the path exists already", path=str(path))
         if not create_parents and not backend.is_dir(place.rpartition("/")[0] or "/"):
             raise PathNotFoundError("the parent directory is missing", path=str(path))
-        backend.ensure_directory(place)
+        _make(backend, place)
 
     def makedirs(self, path: Any, exist_ok: bool = False) -> None:
         backend, place = self._at(path)
         if not exist_ok and backend.exists(place):
             raise PathExistsError("the path exists already", path=str(path))
-        backend.ensure_directory(place)
+        _make(backend, place)
 
     def rmdir(self, path: Any) -> None:
         backend, place = self._at(path)
@@ -423,6 +431,10 @@ class PolystoreFileSystem(LiteralPaths):
         super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **options)
 
 
+class _BelowAFileError(PathNotDirectoryError, PathExistsError):
+    """Signal that a part of a path is a file: fsspec's callers expect the one or the other."""
+
+
 class _Reading(AbstractBufferedFile):  # type: ignore[misc]
     """A file that is read from the memory in which it is."""
 
@@ -432,6 +444,15 @@ class _Reading(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self._content[start:end])
+
+
+def _make(backend: Any, place: str) -> None:
+    try:
+        backend.ensure_directory(place)
+    except (PathExistsError, PathNotDirectoryError) as error:
+        if backend.is_file(place):
+            raise
+        raise _BelowAFileError("a part of the path is a file", path=place) from error
 
 
 def _content(backend: Any, place: str) -> memoryview:

@@ -186,6 +186,36 @@ class TestFiles(Fixtures):
         with pytest.raises(InvalidPathError, match="machine"):
             fs.rm("disk", recursive=True)
 
+    def test_a_transaction_takes_all_that_is_written(self, fs: PolystoreFileSystem) -> None:
+        with pytest.raises(ZeroDivisionError):
+            _fail_after(fs, lambda: fs.pipe_file("memory/a", b"a"))
+        with pytest.raises(ZeroDivisionError):
+            _fail_after(fs, lambda: fs.get_mapper("memory").update({"b": b"b"}))
+        with pytest.raises(ZeroDivisionError):
+            _fail_after(fs, lambda: fs.touch("memory/c"))
+        assert fs.ls("memory") == []
+        with fs.transaction:
+            fs.pipe({"memory/a": b"a", "memory/b": b"b"})
+            assert fs.ls("memory") == []
+        assert fs.find("memory") == ["memory/a", "memory/b"]
+
+    @pytest.mark.parametrize("backend", ["memory", "disk"])
+    def test_nothing_is_made_below_a_file(
+        self, fs: PolystoreFileSystem, backend: str, tmp_path: Path
+    ) -> None:
+        path = f"{backend}{tmp_path}/file"
+        fs.pipe_file(path, b"a")
+        for error in (NotADirectoryError, FileExistsError):
+            for make in (fs.mkdir, fs.makedirs, fs.touch):
+                with pytest.raises(error, match="is a file"):
+                    make(f"{path}/a")
+                with pytest.raises(error, match="is a file"):
+                    make(f"{path}/a/b")
+        for make in (fs.mkdir, fs.makedirs):
+            with pytest.raises(FileExistsError):
+                make(path)
+        assert fs.cat_file(path) == b"a"
+
     def test_a_touched_file_keeps_what_it_holds_if_told_so(self, fs: PolystoreFileSystem) -> None:
         fs.pipe_file("memory/a", b"abc")
         fs.touch("memory/a", truncate=False)
@@ -318,6 +348,12 @@ def _open() -> Opened:
 def _write_half(fs: PolystoreFileSystem, path: str) -> None:
     with fs.open(path, "wb") as file:
         file.write(b"half")
+        raise ZeroDivisionError
+
+
+def _fail_after(fs: PolystoreFileSystem, write: Callable[[], Any]) -> None:
+    with fs.transaction:
+        write()
         raise ZeroDivisionError
 
 
