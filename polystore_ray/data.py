@@ -38,6 +38,7 @@ __all__ = ["read", "write"]
 
 _PATH, _DATA = "path", "data"
 _TABLES = (pa.Table, pd.DataFrame)
+_NUMBERS = "?bBhHiIlLqQefd"
 _TIMES = {(unit, 1) for unit in ("s", "ms", "us", "ns")}
 _BLOCK = re.compile(r"\d{6}-\d{6}")
 
@@ -194,7 +195,7 @@ def _block(path: str, value: np.ndarray[Any, Any]) -> Any:
 def _is_held_by_arrow(dtype: np.dtype[Any]) -> bool:
     if dtype.kind in "mM":
         return np.datetime_data(dtype) in _TIMES
-    return dtype.newbyteorder("=").isbuiltin == 1 and dtype.kind in "biuf" and dtype.itemsize <= 8
+    return dtype.char in _NUMBERS
 
 
 class _Staging(Datasink[list[str]]):
