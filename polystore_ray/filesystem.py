@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from polystore.base import accepts
 from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,
     PathIsDirectoryError,
-    PathNotDirectoryError,
     PathNotFoundError,
-    VersionConflictError,
     missing_dependency,
 )
 from polystore.paths import split
-from polystore_ray.files import NO_FILE, as_file, file_size, from_file
+from polystore_ray.files import NO_FILE, as_file, file_size
 from polystore_ray.literal_paths import LiteralPaths
 from polystore_ray.plain import PlainMemory
 from polystore_ray.proxy import HostedBackend
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.stored_files import append, content, is_raw, make_directory, read, replace
 from polystore_ray.writing import CompressedFile, TextFile, WritableFile, save_flushed
 
 try:
@@ -35,11 +32,8 @@ except ImportError as error:
 
 __all__ = ["PolystoreFileSystem"]
 
-_RAW = ".bin"
 _MODES = ("rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b")
 _TEXT = ("encoding", "errors", "newline")
-
-_appending = threading.Lock()
 
 
 class PolystoreFileSystem(LiteralPaths):
@@ -182,7 +176,7 @@ class PolystoreFileSystem(LiteralPaths):
         told = _directory(name)
         if kind == "file":
             told["type"] = kind
-            told["size"] = facts["size"] if _is_raw(backend) else file_size(facts, place)
+            told["size"] = facts["size"] if is_raw(backend) else file_size(facts, place)
         for fact in ("modified", "version", "shape", "dtype"):
             if fact in facts:
                 told[fact] = facts[fact]
@@ -231,14 +225,14 @@ class PolystoreFileSystem(LiteralPaths):
     def cat_file(
         self, path: Any, start: int | None = None, end: int | None = None, **options: Any
     ) -> bytes:
-        return bytes(_content(*self._at(path))[start:end])
+        return bytes(content(*self._at(path))[start:end])
 
     def pipe_file(self, path: Any, value: bytes, mode: str = "overwrite", **options: Any) -> None:
         if self._intrans:  # the transaction saves it, or does not
             with self.open(path, "xb" if mode == "create" else "wb") as file:
                 file.write(value)
         else:
-            self._save(path, bytes(value), overwrite=mode != "create")
+            replace(*self._at(path), bytes(value), overwrite=mode != "create")
 
     def _open(
         self,
@@ -254,25 +248,25 @@ class PolystoreFileSystem(LiteralPaths):
         backend, place = self._at(path)
         if mode == "rb":
             try:
-                return _Reading(self, path, _content(backend, place))
+                return _Reading(self, path, content(backend, place))
             except PathNotFoundError:
                 if not save_flushed(self._key_of(path)):
                     raise
-                return _Reading(self, path, _content(backend, place))
+                return _Reading(self, path, content(backend, place))
         if backend.is_dir(place):
             raise PathIsDirectoryError("the path is a directory", path=str(path))
         if mode.startswith("x") and backend.exists(place):
             raise PathExistsError("the path exists already", path=str(path))
         before: bytes | None = None
-        save = partial(self._save, path, overwrite=mode.startswith("w"))
+        save = partial(replace, backend, place, overwrite=mode.startswith("w"))
         if mode.startswith("a"):
-            before, _ = self._read(path)
-            save = partial(self._append, path)
+            before, _ = read(backend, place)
+            save = partial(append, backend, place)
         elif mode.startswith("r"):
-            before, version = self._read(path)
+            before, version = read(backend, place)
             if before is None:
                 raise PathNotFoundError("no such file", path=str(path))
-            save = partial(self._save, path, overwrite=True, if_version=version)
+            save = partial(replace, backend, place, overwrite=True, if_version=version)
         name = self._key_of(path)
         return WritableFile(name, mode, save, before or b"", autocommit=autocommit)
 
@@ -308,49 +302,6 @@ class PolystoreFileSystem(LiteralPaths):
     def _key_of(self, path: Any) -> str:
         return f"{self.protocol}://{self._strip_protocol(path)} of store {self._registry!r}"
 
-    def _read(self, path: Any) -> tuple[bytes | None, int | None]:
-        """Return what a file holds, None if there is none, and a version that is not newer."""
-        backend, place = self._at(path)
-        version = backend.stat(place).get("version")
-        try:
-            return bytes(_content(backend, place)), version
-        except PathNotFoundError:
-            return None, None
-
-    def _save(
-        self, path: Any, data: bytes, *, overwrite: bool, if_version: int | None = None
-    ) -> None:
-        backend, place = self._at(path)
-        options: dict[str, Any] = {"overwrite": overwrite, "parents": True}
-        cls: Any = type(backend)
-        if if_version is not None and accepts(cls, "save", "if_version"):
-            options["if_version"] = if_version
-        try:
-            if _is_raw(backend):
-                backend.save(data, place, suffix=_RAW, **options)
-            else:
-                backend.save(from_file(data, place), place, **options)
-        except PathNotDirectoryError as error:
-            raise _BelowAFileError("a part of the path is a file", path=str(path)) from error
-
-    def _append(self, path: Any, tail: bytes) -> None:
-        """Put bytes at the end of what a file holds by now."""
-        while True:
-            with _appending:
-                before, version = self._read(path)
-                if before is not None and not tail:
-                    return
-                try:
-                    whole = tail if before is None else before + tail
-                    self._save(path, whole, overwrite=before is not None, if_version=version)
-                except VersionConflictError:
-                    continue  # another append came first
-                except (PathExistsError, PathNotFoundError):
-                    if self.exists(path) is (before is not None):
-                        raise
-                    continue  # it was created or deleted at this moment
-                return
-
     # The tree
 
     def mkdir(self, path: Any, create_parents: bool = True, **options: Any) -> None:
@@ -359,13 +310,13 @@ class PolystoreFileSystem(LiteralPaths):
             raise PathExistsError("the path exists already", path=str(path))
         if not create_parents and not backend.is_dir(place.rpartition("/")[0] or "/"):
             raise PathNotFoundError("the parent directory is missing", path=str(path))
-        _make(backend, place)
+        make_directory(backend, place)
 
     def makedirs(self, path: Any, exist_ok: bool = False) -> None:
         backend, place = self._at(path)
         if not exist_ok and backend.exists(place):
             raise PathExistsError("the path exists already", path=str(path))
-        _make(backend, place)
+        make_directory(backend, place)
 
     def rmdir(self, path: Any) -> None:
         backend, place = self._at(path)
@@ -409,7 +360,7 @@ class PolystoreFileSystem(LiteralPaths):
             target.ensure_directory(place.rpartition("/")[0] or "/")
             target.copy(origin, place)
         else:
-            self._save(path2, bytes(_content(source, origin)), overwrite=True)
+            replace(target, place, bytes(content(source, origin)), overwrite=True)
 
     def mv(
         self,
@@ -431,10 +382,6 @@ class PolystoreFileSystem(LiteralPaths):
         super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **options)
 
 
-class _BelowAFileError(PathNotDirectoryError, PathExistsError):
-    """Signal that a part of a path is a file: fsspec's callers expect the one or the other."""
-
-
 class _Reading(AbstractBufferedFile):  # type: ignore[misc]
     """A file that is read from the memory in which it is."""
 
@@ -444,27 +391,6 @@ class _Reading(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self._content[start:end])
-
-
-def _make(backend: Any, place: str) -> None:
-    try:
-        backend.ensure_directory(place)
-    except (PathExistsError, PathNotDirectoryError) as error:
-        if backend.is_file(place):
-            raise
-        raise _BelowAFileError("a part of the path is a file", path=place) from error
-
-
-def _content(backend: Any, place: str) -> memoryview:
-    if _is_raw(backend):
-        return memoryview(backend.load(place, suffix=_RAW))
-    return as_file(backend.load(place), place)
-
-
-def _is_raw(backend: Any) -> bool:
-    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
-    cls: Any = backend.hosted_class if isinstance(backend, HostedBackend) else type(backend)
-    return accepts(cls, "load", "suffix")
 
 
 def _directory(name: str) -> dict[str, Any]:
