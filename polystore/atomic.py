@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
-import socket
 import stat
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache, partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,168 +18,17 @@ from polystore.exceptions import (
     CorruptDataError,
     FileLockError,
     FileLockTimeoutError,
+    StorageError,
     StorageResolutionError,
     VFSTypeError,
 )
+from polystore.held import Held, Place, check_no_device
 from polystore.os_errors import located, os_errors
 from polystore.paths import P, as_text
 from polystore.renames import publish_file
-from polystore.trees import delete_tree
+from polystore.temporaries import remove, sweep, temporary_name
 
-__all__ = [
-    "PREFIX",
-    "acquired",
-    "atomic_update_json",
-    "atomic_write",
-    "atomic_write_json",
-    "file_lock",
-    "hidden_directory",
-    "is_left",
-    "is_temporary",
-    "keep_mode",
-    "remove",
-    "sweep",
-    "sweep_now",
-    "sync_directory",
-    "sync_file",
-    "sync_tree",
-    "temporary_name",
-]
-
-PREFIX = ".polystore-tmp"
-_SWEPT_EVERY = 60.0  # seconds, for one directory and process
-_MOST_SWEPT = 10_000  # directories that are remembered
-_FOREIGN_AGE = 24 * 3600.0  # seconds after which one of another machine or boot counts as left
-
-_swept: dict[str, float] = {}
-
-
-def temporary_name(target: str) -> str:
-    """Return a new name beside `target` that listings hide and `sweep` can judge."""
-    token = f"{PREFIX}~{_host()}~{_own_process(os.getpid())}~{os.urandom(6).hex()}"
-    return os.path.join(os.path.dirname(target), token)
-
-
-def is_temporary(name: str) -> bool:
-    """Tell whether a base name is that of a temporary."""
-    return name.startswith(PREFIX)
-
-
-@cache
-def _host() -> str:
-    """Return what the processes that this one can see have in common: machine, boot, container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return socket.gethostname().replace("~", "-")
-
-
-@cache
-def _own_process(pid: int) -> str:
-    return f"{pid}~{_started(pid)}"
-
-
-def _started(pid: int) -> str:
-    """Return when a process began, "" for none; the next one with its id began later."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    return "" if state == b"Z" else fields[18].decode()
-
-
-def sweep(directory: str, name: str | None = None) -> None:
-    """Remove from a directory the temporaries that dead processes left.
-
-    It looks into a directory, known by `name`, once in a minute, so that saves stay cheap.
-    """
-    name, now = name or directory, time.monotonic()
-    if now - _swept.get(name, -_SWEPT_EVERY) < _SWEPT_EVERY:
-        return
-    if len(_swept) >= _MOST_SWEPT:
-        _swept.clear()
-    _swept[name] = now
-    sweep_now(directory)
-
-
-def sweep_now(directory: str) -> None:
-    """Remove from a directory the temporaries that dead processes left, however often."""
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if is_temporary(entry.name) and is_left(entry.name, partial(_modified, entry)):
-                remove(entry.path)
-
-
-def _modified(entry: os.DirEntry[str]) -> float:
-    return entry.stat(follow_symlinks=False).st_mtime
-
-
-@contextmanager
-def hidden_directory(target: str) -> Iterator[str]:
-    """Give a new directory beside `target` that listings hide; it goes with what is in it."""
-    directory = temporary_name(target)
-    os.mkdir(directory)
-    try:
-        yield directory
-    finally:
-        remove(directory)
-
-
-def remove(path: str) -> None:
-    """Remove a file, a link or a temporary tree, that may be gone already."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        with suppress(OSError):  # what stays is hidden, and swept later
-            delete_tree(path)
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def is_left(name: str, modified: Callable[[], float]) -> bool:
-    """Tell whether the process is gone that made a temporary of this name.
-
-    One of another machine or boot is judged by the time that `modified` returns.
-    """
-    _, host, pid, started, *_ = (*name.split("~"), "", "", "")
-    if host != _host() or not pid.isdecimal():
-        return time.time() - modified() > _FOREIGN_AGE
-    if started:
-        return _started(int(pid)) != started
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def sync_directory(directory: str) -> None:
-    """Make renames in a directory survive the loss of power, where the system can."""
-    if os.name == "posix":
-        _sync(directory, os.O_RDONLY)
-
-
-def sync_file(file: str) -> None:
-    """Make what was written to a file survive the loss of power."""
-    _sync(file, os.O_RDONLY | os.O_NOFOLLOW)
-
-
-def _sync(place: str, flags: int) -> None:
-    descriptor = os.open(place, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_tree(place: str) -> None:
-    """Make all files and names of a tree survive the loss of power, where the system can."""
-    for directory, _, files in os.walk(place):
-        for name in files:
-            sync_file(f"{directory}/{name}")
-        sync_directory(directory)
+__all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock", "keep_mode"]
 
 
 @contextmanager
@@ -207,6 +54,8 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
         If `mode` is another one.
     PathNotFoundError, PathNotDirectoryError, PathIsDirectoryError, StorageWriteError
         If the file system refuses; the exceptions of the block itself pass unchanged.
+    UnsupportedFormatError
+        If the path is a pipe, a socket or a device.
 
     Examples
     --------
@@ -221,43 +70,49 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     if mode not in ("w", "wb"):
         raise VFSTypeError(f"atomic_write opens with 'w' or 'wb', not {mode!r}", path=text)
     target = os.path.realpath(text)
-    directory = os.path.dirname(target)
-    temporary = temporary_name(target)
-    encoding = None if "b" in mode else "utf-8"
+    directory, name = os.path.split(target)
     with os_errors(text, None):
         if os.path.islink(target):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if ensure_directory:
             os.makedirs(directory, exist_ok=True)
-        sweep(directory)
-        file: IO[Any] = open(temporary, mode.replace("w", "x"), encoding=encoding)  # noqa: SIM115
-    try:
-        with file:
-            yield file
+        held = Held.at(directory, os.O_DIRECTORY)
+    with held:
+        place, temporary = held.place(name or "."), held.place(temporary_name())
         with os_errors(text, None):
-            sync_file(temporary)
-            keep_mode(target, temporary)
-            publish_file(temporary, target, overwrite=True)
-    except BaseException:
-        remove(temporary)
-        raise
-    with os_errors(text, None):
-        sync_directory(directory)
+            keep_mode(place)
+            sweep(held, directory)
+            opened = temporary.create()
+        file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
+        try:
+            with file:
+                yield file
+            with os_errors(text, None):
+                temporary.sync()
+                keep_mode(place, temporary)
+                publish_file(temporary, place, overwrite=True)
+        except BaseException:
+            remove(temporary)
+            raise
+        with os_errors(text, None):
+            held.sync()
 
 
-def keep_mode(target: str, temporary: str) -> None:
-    """Give the temporary the mode bits of the file whose place it takes, if it is of its kind."""
+def keep_mode(place: Place, temporary: Place | None = None) -> None:
+    """Give the temporary the mode bits of the file whose place it takes, if it is of its kind.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If that is a pipe, a socket or a device, whose place nothing takes.
+    """
     try:
-        status = os.stat(target, follow_symlinks=False)
+        status = place.status()
     except FileNotFoundError:
         return
-    # Not by name, which somebody could have made a link.
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        if stat.S_IFMT(status.st_mode) == stat.S_IFMT(os.fstat(descriptor).st_mode):
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-    finally:
-        os.close(descriptor)
+    check_no_device(status)
+    if temporary is not None:
+        temporary.set_mode(stat.S_IMODE(status.st_mode), stat.S_IFMT(status.st_mode))
 
 
 def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:
@@ -315,10 +170,13 @@ def atomic_update_json(
 def _read_json(path: str, default: Any) -> Any:
     with os_errors(path, None, refused=StorageResolutionError):
         try:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
+            with Held.at(path) as held, held.open() as file:
+                return json.loads(file.read().decode())
         except FileNotFoundError:
             return json.loads(json.dumps({} if default is None else default))
         except (ValueError, RecursionError) as error:
+            if isinstance(error, StorageError):
+                raise
             raise CorruptDataError(f"the file holds no JSON ({error})") from error
 
 
@@ -352,14 +210,14 @@ def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Ite
             Path(lock_file).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileLockError(f"the lock file cannot be used: {error}") from error
-        lock = acquired(lock_file, timeout, poll_interval)
+        lock = _acquired(lock_file, timeout, poll_interval)
     try:
         yield
     finally:
         lock.release()
 
 
-def acquired(lock_file: str, timeout: float, poll_interval: float) -> filelock.BaseFileLock:
+def _acquired(lock_file: str, timeout: float, poll_interval: float) -> filelock.BaseFileLock:
     """Return a lock that is held, exclusive among processes and threads; the caller releases it.
 
     Raises

@@ -12,6 +12,7 @@ from typing import Any
 from polystore.checks import check_collection
 from polystore.exceptions import StorageError
 from polystore.formats import Format, format_of
+from polystore.held import Held, Place
 from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
@@ -50,14 +51,14 @@ class DiskBackend(LocalBackend):
     _backend_type = "disk"
     _saves_regions_together = True
 
-    def _is_value(self, place: str) -> bool:
-        return os.path.isfile(place)
+    def _is_value(self, held: Held) -> bool:
+        return held.is_file()
 
-    def _describe(self, place: str, path: P) -> dict[str, Any]:
-        facts = super()._describe(place, path)
+    def _describe(self, held: Held, path: P) -> dict[str, Any]:
+        facts = super()._describe(held, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
         with suppress(StorageError, PermissionError):
-            facts |= self._format(path).header(place)
+            facts |= self._format(path).header(held.path)
         return facts
 
     def _format(self, path: P, suffix: str | None = None) -> Format:
@@ -99,9 +100,9 @@ class DiskBackend(LocalBackend):
         MissingDependencyError
             If the format needs a package that is not installed.
         """
-        with self._existing_value(path) as place:
+        with self._existing_value(path) as held:
             index = None if region is None else as_index(region)
-            return self._format(path, suffix).load(place, index)
+            return self._format(path, suffix).load(held.path, index)
 
     def load_batch(
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
@@ -160,6 +161,8 @@ class DiskBackend(LocalBackend):
             If the parent is missing, unless `parents` is given.
         UnsupportedFormatError
             If no format has the suffix, or the format cannot hold the value.
+        FileLockTimeoutError
+            If others who hold the file's lock did not end within a minute, of a region.
         StorageWriteError
             If the file system refuses.
         """
@@ -176,8 +179,8 @@ class DiskBackend(LocalBackend):
         while True:
             with (
                 suppress(ReplacedError),
-                self._existing_value(path) as place,
-                turn(place) as known,
+                self._existing_value(path) as held,
+                turn(held) as known,
             ):
                 if not self._is_at(path, known):
                     continue  # replaced by who had the turn before
@@ -190,12 +193,12 @@ class DiskBackend(LocalBackend):
                 return
 
     def _is_at(self, path: P, known: os.stat_result) -> bool:
-        with self._places.existing(path) as place:
-            return os.path.samestat(os.stat(place), known)
+        with self._places.existing(path) as held:
+            return os.path.samestat(held.status(), known)
 
 
-def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
-    with open(target, "xb") as file:
+def _write(chosen: Format, data: Any, target: Place, *, durable: bool) -> None:
+    with target.create() as file:
         chosen.save(file, data)
         if durable:
             file.flush()

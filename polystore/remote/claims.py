@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from polystore.atomic import PREFIX, is_left, temporary_name
 from polystore.exceptions import FileLockTimeoutError, StorageError
 from polystore.remote.objects import RemoteObjects
+from polystore.temporaries import PREFIX, is_left, temporary_name
 
 __all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name"]
 
@@ -71,7 +70,7 @@ def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Ite
     FileLockTimeoutError
         If it did not end in time.
     """
-    claim, token = claim_of(key), os.path.basename(temporary_name(""))
+    claim, token = claim_of(key), temporary_name()
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
     _held.add(token)
     try:
@@ -132,7 +131,7 @@ def _is_left(objects: RemoteObjects, claim: str, holder: str) -> bool:
     """Tell whether the holder of a claim is gone, and cannot end it any more."""
     if holder.startswith(_LEFT):
         return True
-    here = temporary_name("").rpartition("~")[0]
+    here = temporary_name().rpartition("~")[0]
     if holder.rpartition("~")[0] == here:
         return holder not in _held
     return is_left(holder, lambda: objects.modified(claim) or time.time())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from polystore import DiskBackend, InvalidPathError, StorageError, ZarrBackend
+from polystore.held import Held
 from polystore.renames import exchange
 
 SECRET = np.full(50, 42, dtype=np.uint8)
@@ -44,9 +45,10 @@ def root(cls: Any, outside: Path, tmp_path: Path) -> Iterator[Path]:
     done = threading.Event()
 
     def swap() -> None:
-        while not done.is_set():
-            with suppress(FileNotFoundError):
-                assert exchange(str(root / "d"), str(root / "link"))
+        with Held.at(str(root)) as held:
+            while not done.is_set():
+                with suppress(FileNotFoundError):
+                    assert exchange(held.place("d"), held.place("link"))
 
     swapper = threading.Thread(target=swap)
     swapper.start()
