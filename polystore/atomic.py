@@ -6,29 +6,157 @@ import errno
 import io
 import json
 import os
+import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
-
 from polystore.exceptions import (
     CorruptDataError,
-    FileLockError,
-    FileLockTimeoutError,
     StorageError,
     StorageResolutionError,
     VFSTypeError,
 )
-from polystore.held import Held, Place, check_no_device
-from polystore.os_errors import located, os_errors
+from polystore.file_lock import file_lock
+from polystore.held import REACH, Held, Place, check_no_device
+from polystore.os_errors import os_errors
 from polystore.paths import P, as_text
 from polystore.renames import publish_file
-from polystore.temporaries import remove, sweep, temporary_name
+from polystore.trees import delete_tree
 
-__all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock", "keep_mode"]
+__all__ = [
+    "PREFIX",
+    "atomic_update_json",
+    "atomic_write",
+    "atomic_write_json",
+    "file_lock",
+    "hidden_directory",
+    "is_left",
+    "is_temporary",
+    "keep_mode",
+    "remove",
+    "sweep",
+    "sweep_now",
+    "temporary_name",
+]
+
+PREFIX = ".polystore-tmp"
+_SWEPT_EVERY = 60.0  # seconds, for one directory and process
+_MOST_SWEPT = 10_000  # directories that are remembered
+_FOREIGN_AGE = 24 * 3600.0  # seconds after which one of another machine or boot counts as left
+_LONGEST = 7  # digits of the number of a process
+
+_swept: dict[str, float] = {}
+
+
+def temporary_name() -> str:
+    """Return a new name that listings hide and `sweep` can judge."""
+    return f"{PREFIX}~{_host()}~{_own_process(os.getpid())}~{os.urandom(6).hex()}"
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a base name is that of a temporary."""
+    return name.startswith(PREFIX)
+
+
+@cache
+def _host() -> str:
+    """Return what the processes that this one can see have in common: machine, boot, container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname().replace("~", "-")
+
+
+@cache
+def _own_process(pid: int) -> str:
+    return f"{pid}~{_started(pid)}"
+
+
+def _started(pid: int) -> str:
+    """Return when a process began, "" for none; the next one with its id began later."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if state == b"Z" else fields[18].decode()
+
+
+def sweep(directory: Held, name: str) -> None:
+    """Remove from a directory the temporaries that dead processes left.
+
+    It looks into a directory, known by `name`, once in a minute, so that saves stay cheap.
+    """
+    now = time.monotonic()
+    if now - _swept.get(name, -_SWEPT_EVERY) < _SWEPT_EVERY:
+        return
+    if len(_swept) >= _MOST_SWEPT:
+        _swept.clear()
+    _swept[name] = now
+    sweep_now(directory)
+
+
+def sweep_now(directory: Held) -> None:
+    """Remove from a directory the temporaries that dead processes left, however often."""
+    with suppress(OSError), directory.entries() as entries:
+        for entry in entries:
+            if is_temporary(entry.name) and is_left(entry.name, partial(_modified, entry)):
+                remove(directory.place(entry.name))
+
+
+def _modified(entry: os.DirEntry[str]) -> float:
+    return entry.stat(follow_symlinks=False).st_mtime
+
+
+@contextmanager
+def hidden_directory(place: Place) -> Iterator[Held]:
+    """Give a new directory beside a place that listings hide; it goes with what is in it."""
+    hidden = place.beside(temporary_name())
+    hidden.make_directory()
+    try:
+        with hidden.hold(REACH | os.O_DIRECTORY) as directory:
+            yield directory
+    finally:
+        remove(hidden)
+
+
+def remove(place: Place) -> None:
+    """Remove a file, a link or a temporary tree, that may be gone already."""
+    if place.is_directory():
+        with suppress(OSError):  # what stays is hidden, and swept later
+            delete_tree(place)
+    else:
+        with suppress(FileNotFoundError):
+            place.remove_file()
+
+
+def is_left(name: str, modified: Callable[[], float]) -> bool:
+    """Return whether the process is gone that made a temporary of this name.
+
+    One of another machine or boot is judged by the time that `modified` returns.
+    """
+    _, host, pid, started, *_ = (*name.split("~"), "", "", "")
+    if host != _host() or not _is_process(pid):
+        return time.time() - modified() > _FOREIGN_AGE
+    if started:
+        return _started(int(pid)) != started
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_process(text: str) -> bool:
+    """Return whether a text is the number of a process, as `temporary_name` writes it."""
+    return text.isascii() and text.isdecimal() and text[0] != "0" and len(text) <= _LONGEST
 
 
 @contextmanager
@@ -178,61 +306,3 @@ def _read_json(path: str, default: Any) -> Any:
             if isinstance(error, StorageError):
                 raise
             raise CorruptDataError(f"the file holds no JSON ({error})") from error
-
-
-@contextmanager
-def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Iterator[None]:
-    """Hold the lock of `path`, exclusive among processes and threads, for a block.
-
-    The lock file is what ``path`` leads to with ``.lock`` appended, so that a link and its target
-    have one lock. It is left in place, since to remove it would take it from under a waiter.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        What to lock; it need not exist.
-    timeout : float, default 30.0
-        Seconds to wait; 0 tries once.
-    poll_interval : float, default 0.1
-        Seconds between tries.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If the lock was not free in time.
-    FileLockError
-        If the lock file cannot be made.
-    """
-    text = as_text(path)
-    lock_file = f"{os.path.realpath(text)}.lock"
-    with located(text, None):
-        try:
-            Path(lock_file).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileLockError(f"the lock file cannot be used: {error}") from error
-        lock = _acquired(lock_file, timeout, poll_interval)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquired(lock_file: str, timeout: float, poll_interval: float) -> filelock.BaseFileLock:
-    """Return a lock that is held, exclusive among processes and threads; the caller releases it.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If it was not free in time.
-    FileLockError
-        If the lock file cannot be made.
-    """
-    # One lock object for each use, so that threads exclude each other as processes do.
-    lock = filelock.FileLock(lock_file, thread_local=True, is_singleton=False)
-    try:
-        lock.acquire(timeout=timeout, poll_interval=poll_interval)
-    except filelock.Timeout as error:
-        raise FileLockTimeoutError(f"the lock was not free within {timeout:g} s") from error
-    except OSError as error:
-        raise FileLockError(f"the lock file cannot be used: {error}") from error
-    return lock

@@ -10,7 +10,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from polystore.atomic import keep_mode
+from polystore.atomic import (
+    PREFIX,
+    is_temporary,
+    keep_mode,
+    remove,
+    sweep,
+    sweep_now,
+    temporary_name,
+)
 from polystore.attempts import MOST_ATTEMPTS, again_while_missing
 from polystore.base import StorageBackend
 from polystore.checks import path_exists
@@ -30,14 +38,6 @@ from polystore.os_errors import missing_below_files
 from polystore.paths import P, as_text, check_distinct, display
 from polystore.places import passes
 from polystore.renames import publish_file, put, rename_new, replace_only
-from polystore.temporaries import (
-    PREFIX,
-    is_temporary,
-    remove,
-    sweep,
-    sweep_now,
-    temporary_name,
-)
 from polystore.trees import copy_tree, delete_tree, sync_tree
 
 __all__ = ["LocalBackend"]

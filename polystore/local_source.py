@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from polystore.atomic import is_temporary
 from polystore.base import DataSource
 from polystore.descent import Descent
 from polystore.exceptions import (
@@ -24,7 +25,6 @@ from polystore.os_errors import located, missing_below_files, nothing_there, os_
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.places import Places, RootedPlaces, SystemPlaces
 from polystore.registration import BackendBase
-from polystore.temporaries import is_temporary
 
 __all__ = ["LocalSource"]
 

@@ -16,6 +16,7 @@ from polystore.held import Place
 __all__ = ["ReplacedError", "exchange", "publish_file", "put", "rename_new", "replace_only"]
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
+_FROM_HERE = -100  # AT_FDCWD
 
 
 class ReplacedError(Exception):
@@ -59,8 +60,11 @@ def rename_new(one: Place, other: Place) -> None:
         one.remove_file()
 
 
-def exchange(one: Place, other: Place) -> bool:
-    """Exchange two existing paths in one step; False where it cannot be done (not Linux)."""
+def exchange(one: Place | str, other: Place | str) -> bool:
+    """Exchange two existing places in one step; False where it cannot be done (not Linux).
+
+    Of a path of the system, the links on the way to its last name are followed.
+    """
     return _renameat2(one, other, _EXCHANGE)
 
 
@@ -140,18 +144,23 @@ def _displace(new: Place, place: Place) -> Place | None:
     return aside
 
 
-def _renameat2(one: Place, other: Place, flag: int) -> bool:
+def _renameat2(one: Place | str, other: Place | str, flag: int) -> bool:
     """Rename with a flag of Linux; False where there is no such thing."""
     function = _libc_renameat2()
     if function is None:
         return False
-    source, target = os.fsencode(one.name), os.fsencode(other.name)
-    if function(one.directory.descriptor, source, other.directory.descriptor, target, flag) == 0:
+    if function(*_at(one), *_at(other), flag) == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
-    raise OSError(number, os.strerror(number), other.name)
+    raise OSError(number, os.strerror(number))
+
+
+def _at(place: Place | str) -> tuple[int, bytes]:
+    if isinstance(place, str):
+        return _FROM_HERE, os.fsencode(place)
+    return place.directory.descriptor, os.fsencode(place.name)
 
 
 @cache

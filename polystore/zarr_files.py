@@ -13,11 +13,11 @@ import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer
 
+from polystore.atomic import remove, temporary_name
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
 from polystore.held import Place, check_no_device
 from polystore.places import Places
 from polystore.renames import publish_file
-from polystore.temporaries import remove, temporary_name
 from polystore.zarr_arrays import METADATA, described
 
 __all__ = ["KeyFiles"]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import zarr
 from zarr.abc.store import Store
 
-from polystore.atomic import keep_mode
+from polystore.atomic import PREFIX, hidden_directory, keep_mode, remove, sweep_now, temporary_name
 from polystore.descent import files_below
 from polystore.disk import DiskBackend
 from polystore.exceptions import (
@@ -28,7 +28,6 @@ from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region
 from polystore.renames import publish_file, put, rename_new
-from polystore.temporaries import PREFIX, hidden_directory, remove, sweep_now, temporary_name
 from polystore.trees import sync_tree
 from polystore.zarr_arrays import (
     DEFAULTS,

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from polystore.atomic import PREFIX
 from polystore.exceptions import FileLockError
 from polystore.held import Held, check_no_device
-from polystore.temporaries import PREFIX
 from polystore.turns import deadline, lock
 
 __all__ = ["LOCKS", "LocalLocks", "Locks", "lock_of"]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from polystore.atomic import is_temporary
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -37,7 +38,6 @@ from polystore.remote.nodes import Node, below, is_hidden, parent_of
 from polystore.remote.reading import RemoteReading
 from polystore.remote.urls import Url
 from polystore.remote.writers import SharedObjects
-from polystore.temporaries import is_temporary
 from polystore.zarr_arrays import (
     DEFAULTS,
     GROUP,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from polystore.atomic import PREFIX, is_left, temporary_name
 from polystore.exceptions import FileLockTimeoutError, StorageError
 from polystore.remote.objects import RemoteObjects
-from polystore.temporaries import PREFIX, is_left, temporary_name
 
 __all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name"]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from polystore.atomic import is_temporary
 from polystore.paths import NameFilter
 from polystore.remote.claims import claim_of, claimed_name
 from polystore.remote.objects import Found, RemoteObjects
-from polystore.temporaries import is_temporary
 from polystore.zarr_arrays import METADATA, is_chunk, node_type
 
 __all__ = ["Names", "Node", "Nodes", "below", "is_hidden", "parent_of"]

@@ -16,9 +16,9 @@ from zarr.abc.store import (
 )
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
+from polystore.atomic import is_temporary
 from polystore.exceptions import StorageWriteError
 from polystore.remote.objects import RemoteObjects
-from polystore.temporaries import is_temporary
 from polystore.zarr_arrays import METADATA
 
 __all__ = ["RemoteStore", "UnpublishedArray"]

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 
 from polystore import DiskBackend, ZarrBackend
-from polystore.temporaries import PREFIX
+from polystore.atomic import PREFIX
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from polystore import DiskBackend, InvalidPathError, StorageError, ZarrBackend
-from polystore.held import Held
 from polystore.renames import exchange
 
 SECRET = np.full(50, 42, dtype=np.uint8)
@@ -45,10 +44,9 @@ def root(cls: Any, outside: Path, tmp_path: Path) -> Iterator[Path]:
     done = threading.Event()
 
     def swap() -> None:
-        with Held.at(str(root)) as held:
-            while not done.is_set():
-                with suppress(FileNotFoundError):
-                    assert exchange(held.place("d"), held.place("link"))
+        while not done.is_set():
+            with suppress(FileNotFoundError):
+                assert exchange(str(root / "d"), str(root / "link"))
 
     swapper = threading.Thread(target=swap)
     swapper.start()

@@ -27,10 +27,10 @@ from polystore import (
     StorageResolutionError,
     ZarrBackend,
 )
+from polystore.atomic import temporary_name
 from polystore.remote.claims import claim_of, claimed
 from polystore.remote.objects import RemoteObjects
 from polystore.remote.urls import Url
-from polystore.temporaries import temporary_name
 
 SHAPE = (40, 30)
 CHUNKS: dict[str, Any] = {"chunks": (10, 10)}
