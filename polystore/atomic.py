@@ -239,7 +239,7 @@ def keep_mode(place: Place, temporary: Place | None = None) -> None:
     except FileNotFoundError:
         return
     check_no_device(status)
-    if temporary is not None:
+    if temporary is not None and temporary.status().st_mode != status.st_mode:
         temporary.set_mode(stat.S_IMODE(status.st_mode), stat.S_IFMT(status.st_mode))
 
 

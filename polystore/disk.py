@@ -58,12 +58,16 @@ class DiskBackend(LocalBackend):
         facts = super()._describe(held, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
         with suppress(StorageError, PermissionError):
-            facts |= self._format(path).header(held.path)
+            facts |= self._format(path, held=held).header(held.path)
         return facts
 
-    def _format(self, path: P, suffix: str | None = None) -> Format:
-        """Return the format of the file that a path leads to, whatever a link to it is called."""
-        return format_of(self._places.resolved(path) if suffix is None else suffix)
+    def _format(self, path: P, suffix: str | None = None, held: Held | None = None) -> Format:
+        """Return the format of the file that a path leads to, whatever a link to it is called.
+
+        Of one that is held open already, the way is not gone again.
+        """
+        known = held.name if held is not None and suffix is None else suffix
+        return format_of(self._places.resolved(path) if known is None else known)
 
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
@@ -102,7 +106,7 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as held:
             index = None if region is None else as_index(region)
-            return self._format(path, suffix).load(held.path, index)
+            return self._format(path, suffix, held).load(held.path, index)
 
     def load_batch(
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None

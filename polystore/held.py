@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO, Any, Self
 
 from polystore.exceptions import UnsupportedFormatError
@@ -38,17 +37,33 @@ class Held:
         An open file, which is closed with this.
     shown : str, optional
         A path that leads to it, for systems that have none for what is held open.
+    name : str, optional
+        The path or the last name by which it was opened, if that is no link.
     """
 
-    __slots__ = ("descriptor", "shown")
+    __slots__ = ("descriptor", "name", "shown")
 
-    def __init__(self, descriptor: int, shown: str = "") -> None:
-        self.descriptor, self.shown = descriptor, shown
+    def __init__(self, descriptor: int, shown: str = "", name: str | None = None) -> None:
+        self.descriptor, self.shown, self.name = descriptor, shown, name
 
     @classmethod
     def at(cls, path: str, flags: int = 0) -> Self:
         """Hold what a path of the system leads to, through links too."""
         return cls(os.open(path, REACH | flags), path)
+
+    @classmethod
+    def named(cls, path: str) -> Self:
+        """Hold what a path leads to, and keep its name unless that is a link."""
+        try:
+            descriptor = os.open(path, REACH | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # as systems say that cannot open the link itself
+                raise
+            return cls.at(path)
+        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            return cls(descriptor, path, path)
+        os.close(descriptor)
+        return cls.at(path)
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +155,6 @@ class Held:
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
 class Place:
     """A name in a directory that is held open, whatever has this name, if anything has.
 
@@ -154,12 +168,12 @@ class Place:
         One name, or ``"."`` for the directory itself.
     """
 
-    directory: Held
-    name: str
+    __slots__ = ("directory", "name")
 
-    def __post_init__(self) -> None:
-        if "/" in self.name or self.name in ("", ".."):
-            raise ValueError(f"{self.name!r} is not one name in a directory")
+    def __init__(self, directory: Held, name: str) -> None:
+        if "/" in name or name in ("", ".."):
+            raise ValueError(f"{name!r} is not one name in a directory")
+        self.directory, self.name = directory, name
 
     def beside(self, name: str) -> Place:
         return Place(self.directory, name)

@@ -146,13 +146,16 @@ class LocalBackend(LocalSource, StorageBackend):
         return not self._is_directory(held)
 
     def _check_replaced(self, place: Place, path: P, *, overwrite: bool) -> None:
-        if self._has_directory(place):
+        try:
+            status = place.status()
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode) and self._has_directory(place):
             kind = PathIsDirectoryError if overwrite else PathExistsError
             raise self._error(kind, "the path is a directory", path)
         if not overwrite:
             raise path_exists(display(path), self._backend_type)
-        with suppress(FileNotFoundError):
-            check_no_device(place.status())
+        check_no_device(status)
 
     def _replace(
         self,
@@ -205,8 +208,7 @@ class LocalBackend(LocalSource, StorageBackend):
             self._check_own_names(text)
             try:
                 with self._places.slot(path, make=make if parents else None) as place:
-                    if self._checked(place).exists():
-                        self._check_replaced(place, path, overwrite=overwrite)
+                    self._check_replaced(self._checked(place), path, overwrite=overwrite)
                     sweep(place.directory, f"{self._top}:{os.path.dirname(text)}")
                     with self._temporary(place) as temporary:
                         yield temporary

@@ -271,7 +271,8 @@ class LocalSource(BackendBase, DataSource):
     @contextmanager
     def _existing_value(self, path: P) -> Iterator[Held]:
         """Give the value at `path`, held open."""
-        with self._reading(path) as held:
+        # Without `_reading`, which costs as much as a call of the system.
+        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
             if not self._is_value(held):
                 check_no_device(held.status())
                 raise PathIsDirectoryError("the path is a directory")

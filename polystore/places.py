@@ -96,7 +96,7 @@ class SystemPlaces(Places):
         return found
 
     def existing(self, path: P) -> Held:
-        return Held.at(self.text(path))
+        return Held.named(self.text(path))
 
     @contextmanager
     def itself(self, path: P) -> Iterator[Place]:
@@ -229,6 +229,7 @@ class _Way(Descent):
     def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
         super().enter(name, flags)
         self.passed.append(name)
+        self.name = name
         self.last = None
 
     def enter_directory(self, name: str, *, make: Make | None) -> str | None:
@@ -267,10 +268,12 @@ class _Way(Descent):
             raise _escape(path)
         self.leave()
         self.passed.pop()
+        self.name = None
 
     def restart(self) -> None:
         super().restart()
         self.passed.clear()
+        self.name = None
 
 
 def _made_parents(text: str, make: Make) -> str:
