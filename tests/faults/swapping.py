@@ -38,7 +38,7 @@ def swapping(root: Path, outside: Path, *, chunks: Path, others: Path) -> Iterat
         while not done.is_set():
             with suppress(OSError):
                 for name in os.listdir(root / "t"):
-                    if name.startswith(PREFIX):
+                    if name.startswith(PREFIX) and not (root / "t" / name).is_symlink():
                         number += 1
                         os.rename(root / "t" / name, root / f"aside{number}")
                         os.symlink(others, root / "t" / name)

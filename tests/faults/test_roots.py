@@ -73,7 +73,7 @@ OF_NO_FILE = {
     "portable_options",
     "portable_path",
     "check_batch",
-    *("copy_to", "copy_from", "stack_to", "store_rows", "close"),
+    *("copy_to", "copy_from", "stack_to", "save_rows_to", "check_resizable", "portable"),
 }
 
 
