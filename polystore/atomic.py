@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import socket
@@ -14,23 +15,21 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
-
 from polystore.exceptions import (
     CorruptDataError,
-    FileLockError,
-    FileLockTimeoutError,
+    StorageError,
     StorageResolutionError,
     VFSTypeError,
 )
-from polystore.os_errors import located, os_errors
+from polystore.file_lock import file_lock
+from polystore.held import REACH, Held, Place, check_no_device
+from polystore.os_errors import os_errors
 from polystore.paths import P, as_text
 from polystore.renames import publish_file
 from polystore.trees import delete_tree
 
 __all__ = [
     "PREFIX",
-    "acquired",
     "atomic_update_json",
     "atomic_write",
     "atomic_write_json",
@@ -42,9 +41,6 @@ __all__ = [
     "remove",
     "sweep",
     "sweep_now",
-    "sync_directory",
-    "sync_file",
-    "sync_tree",
     "temporary_name",
 ]
 
@@ -52,18 +48,18 @@ PREFIX = ".polystore-tmp"
 _SWEPT_EVERY = 60.0  # seconds, for one directory and process
 _MOST_SWEPT = 10_000  # directories that are remembered
 _FOREIGN_AGE = 24 * 3600.0  # seconds after which one of another machine or boot counts as left
+_LONGEST = 7  # digits of the number of a process
 
 _swept: dict[str, float] = {}
 
 
-def temporary_name(target: str) -> str:
-    """Return a new name beside `target` that listings hide and `sweep` can judge."""
-    token = f"{PREFIX}~{_host()}~{_own_process(os.getpid())}~{os.urandom(6).hex()}"
-    return os.path.join(os.path.dirname(target), token)
+def temporary_name() -> str:
+    """Return a new name that listings hide and `sweep` can judge."""
+    return f"{PREFIX}~{_host()}~{_own_process(os.getpid())}~{os.urandom(6).hex()}"
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a base name is that of a temporary."""
+    """Return whether a base name is that of a temporary."""
     return name.startswith(PREFIX)
 
 
@@ -91,12 +87,12 @@ def _started(pid: int) -> str:
     return "" if state == b"Z" else fields[18].decode()
 
 
-def sweep(directory: str, name: str | None = None) -> None:
+def sweep(directory: Held, name: str) -> None:
     """Remove from a directory the temporaries that dead processes left.
 
     It looks into a directory, known by `name`, once in a minute, so that saves stay cheap.
     """
-    name, now = name or directory, time.monotonic()
+    now = time.monotonic()
     if now - _swept.get(name, -_SWEPT_EVERY) < _SWEPT_EVERY:
         return
     if len(_swept) >= _MOST_SWEPT:
@@ -105,12 +101,12 @@ def sweep(directory: str, name: str | None = None) -> None:
     sweep_now(directory)
 
 
-def sweep_now(directory: str) -> None:
+def sweep_now(directory: Held) -> None:
     """Remove from a directory the temporaries that dead processes left, however often."""
-    with suppress(OSError), os.scandir(directory) as entries:
+    with suppress(OSError), directory.entries() as entries:
         for entry in entries:
             if is_temporary(entry.name) and is_left(entry.name, partial(_modified, entry)):
-                remove(entry.path)
+                remove(directory.place(entry.name))
 
 
 def _modified(entry: os.DirEntry[str]) -> float:
@@ -118,33 +114,34 @@ def _modified(entry: os.DirEntry[str]) -> float:
 
 
 @contextmanager
-def hidden_directory(target: str) -> Iterator[str]:
-    """Give a new directory beside `target` that listings hide; it goes with what is in it."""
-    directory = temporary_name(target)
-    os.mkdir(directory)
+def hidden_directory(place: Place) -> Iterator[Held]:
+    """Give a new directory beside a place that listings hide; it goes with what is in it."""
+    hidden = place.beside(temporary_name())
+    hidden.make_directory()
     try:
-        yield directory
+        with hidden.hold(REACH | os.O_DIRECTORY) as directory:
+            yield directory
     finally:
-        remove(directory)
+        remove(hidden)
 
 
-def remove(path: str) -> None:
+def remove(place: Place) -> None:
     """Remove a file, a link or a temporary tree, that may be gone already."""
-    if os.path.isdir(path) and not os.path.islink(path):
+    if place.is_directory():
         with suppress(OSError):  # what stays is hidden, and swept later
-            delete_tree(path)
+            delete_tree(place)
     else:
         with suppress(FileNotFoundError):
-            os.unlink(path)
+            place.remove_file()
 
 
 def is_left(name: str, modified: Callable[[], float]) -> bool:
-    """Tell whether the process is gone that made a temporary of this name.
+    """Return whether the process is gone that made a temporary of this name.
 
     One of another machine or boot is judged by the time that `modified` returns.
     """
     _, host, pid, started, *_ = (*name.split("~"), "", "", "")
-    if host != _host() or not pid.isdecimal():
+    if host != _host() or not _is_process(pid):
         return time.time() - modified() > _FOREIGN_AGE
     if started:
         return _started(int(pid)) != started
@@ -157,31 +154,9 @@ def is_left(name: str, modified: Callable[[], float]) -> bool:
     return False
 
 
-def sync_directory(directory: str) -> None:
-    """Make renames in a directory survive the loss of power, where the system can."""
-    if os.name == "posix":
-        _sync(directory, os.O_RDONLY)
-
-
-def sync_file(file: str) -> None:
-    """Make what was written to a file survive the loss of power."""
-    _sync(file, os.O_RDONLY | os.O_NOFOLLOW)
-
-
-def _sync(place: str, flags: int) -> None:
-    descriptor = os.open(place, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_tree(place: str) -> None:
-    """Make all files and names of a tree survive the loss of power, where the system can."""
-    for directory, _, files in os.walk(place):
-        for name in files:
-            sync_file(f"{directory}/{name}")
-        sync_directory(directory)
+def _is_process(text: str) -> bool:
+    """Return whether a text is the number of a process, as `temporary_name` writes it."""
+    return text.isascii() and text.isdecimal() and text[0] != "0" and len(text) <= _LONGEST
 
 
 @contextmanager
@@ -207,6 +182,8 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
         If `mode` is another one.
     PathNotFoundError, PathNotDirectoryError, PathIsDirectoryError, StorageWriteError
         If the file system refuses; the exceptions of the block itself pass unchanged.
+    UnsupportedFormatError
+        If the path is a pipe, a socket or a device.
 
     Examples
     --------
@@ -221,43 +198,49 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     if mode not in ("w", "wb"):
         raise VFSTypeError(f"atomic_write opens with 'w' or 'wb', not {mode!r}", path=text)
     target = os.path.realpath(text)
-    directory = os.path.dirname(target)
-    temporary = temporary_name(target)
-    encoding = None if "b" in mode else "utf-8"
+    directory, name = os.path.split(target)
     with os_errors(text, None):
         if os.path.islink(target):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if ensure_directory:
             os.makedirs(directory, exist_ok=True)
-        sweep(directory)
-        file: IO[Any] = open(temporary, mode.replace("w", "x"), encoding=encoding)  # noqa: SIM115
-    try:
-        with file:
-            yield file
+        held = Held.at(directory, os.O_DIRECTORY)
+    with held:
+        place, temporary = held.place(name or "."), held.place(temporary_name())
         with os_errors(text, None):
-            sync_file(temporary)
-            keep_mode(target, temporary)
-            publish_file(temporary, target, overwrite=True)
-    except BaseException:
-        remove(temporary)
-        raise
-    with os_errors(text, None):
-        sync_directory(directory)
+            keep_mode(place)
+            sweep(held, directory)
+            opened = temporary.create()
+        file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
+        try:
+            with file:
+                yield file
+            with os_errors(text, None):
+                temporary.sync()
+                keep_mode(place, temporary)
+                publish_file(temporary, place, overwrite=True)
+        except BaseException:
+            remove(temporary)
+            raise
+        with os_errors(text, None):
+            held.sync()
 
 
-def keep_mode(target: str, temporary: str) -> None:
-    """Give the temporary the mode bits of the file whose place it takes, if it is of its kind."""
+def keep_mode(place: Place, temporary: Place | None = None) -> None:
+    """Give the temporary the mode bits of the file whose place it takes, if it is of its kind.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If that is a pipe, a socket or a device, whose place nothing takes.
+    """
     try:
-        status = os.stat(target, follow_symlinks=False)
+        status = place.status()
     except FileNotFoundError:
         return
-    # Not by name, which somebody could have made a link.
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        if stat.S_IFMT(status.st_mode) == stat.S_IFMT(os.fstat(descriptor).st_mode):
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-    finally:
-        os.close(descriptor)
+    check_no_device(status)
+    if temporary is not None and temporary.status().st_mode != status.st_mode:
+        temporary.set_mode(stat.S_IMODE(status.st_mode), stat.S_IFMT(status.st_mode))
 
 
 def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:
@@ -315,66 +298,11 @@ def atomic_update_json(
 def _read_json(path: str, default: Any) -> Any:
     with os_errors(path, None, refused=StorageResolutionError):
         try:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
+            with Held.at(path) as held, held.open() as file:
+                return json.loads(file.read().decode())
         except FileNotFoundError:
             return json.loads(json.dumps({} if default is None else default))
         except (ValueError, RecursionError) as error:
+            if isinstance(error, StorageError):
+                raise
             raise CorruptDataError(f"the file holds no JSON ({error})") from error
-
-
-@contextmanager
-def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Iterator[None]:
-    """Hold the lock of `path`, exclusive among processes and threads, for a block.
-
-    The lock file is what ``path`` leads to with ``.lock`` appended, so that a link and its target
-    have one lock. It is left in place, since to remove it would take it from under a waiter.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        What to lock; it need not exist.
-    timeout : float, default 30.0
-        Seconds to wait; 0 tries once.
-    poll_interval : float, default 0.1
-        Seconds between tries.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If the lock was not free in time.
-    FileLockError
-        If the lock file cannot be made.
-    """
-    text = as_text(path)
-    lock_file = f"{os.path.realpath(text)}.lock"
-    with located(text, None):
-        try:
-            Path(lock_file).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileLockError(f"the lock file cannot be used: {error}") from error
-        lock = acquired(lock_file, timeout, poll_interval)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def acquired(lock_file: str, timeout: float, poll_interval: float) -> filelock.BaseFileLock:
-    """Return a lock that is held, exclusive among processes and threads; the caller releases it.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If it was not free in time.
-    FileLockError
-        If the lock file cannot be made.
-    """
-    # One lock object for each use, so that threads exclude each other as processes do.
-    lock = filelock.FileLock(lock_file, thread_local=True, is_singleton=False)
-    try:
-        lock.acquire(timeout=timeout, poll_interval=poll_interval)
-    except filelock.Timeout as error:
-        raise FileLockTimeoutError(f"the lock was not free within {timeout:g} s") from error
-    except OSError as error:
-        raise FileLockError(f"the lock file cannot be used: {error}") from error
-    return lock

@@ -1,94 +1,112 @@
-"""A directory held open, from which others are reached one name at a time and through no link."""
+"""A walk through directories, one name at a time and through no link."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
 
-__all__ = ["HELD", "Descent", "held"]
+from polystore.held import LISTABLE, Held
 
-HELD = os.path.isdir("/proc/self/fd")
-"""Whether what is held open has a path, which stays when it is moved."""
-
-_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
+__all__ = ["Descent", "files_below"]
 
 
-class Descent:
-    """Where a walk through directories stands.
+class Descent(Held):
+    """Where a walk through directories stands: the directory that is held open just now.
 
     It holds one descriptor, however deep it is. On the way back it looks whether the directory
     above is still the one that it came from.
 
     Parameters
     ----------
-    directory : str
-        Where it starts; its own links are followed.
+    start : Held or str
+        The directory where it starts, which the caller may close; or its path.
     flags : int, optional
         How directories are opened; by default so that they can be listed.
     """
 
-    def __init__(self, directory: str, flags: int = _READ) -> None:
-        self._flags = flags | os.O_CLOEXEC
+    __slots__ = ("_above", "_flags", "_start")
+
+    def __init__(self, start: Held | str, flags: int = LISTABLE) -> None:
+        self._start, self._flags = start, flags
         self._above: list[tuple[int, int]] = []
-        self.descriptor = os.open(directory, self._flags | os.O_DIRECTORY)
+        super().__init__(*self._started())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        os.close(self.descriptor)
+    def _started(self) -> tuple[int, str]:
+        flags = self._flags | os.O_DIRECTORY
+        if isinstance(self._start, str):
+            return os.open(self._start, flags), self._start
+        return os.open(".", flags, dir_fd=self._start.descriptor), self._start.shown
 
     def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
         """Go to what has this name, which is a directory unless `flags` let it be a file."""
-        found = os.open(name, self._flags | flags | os.O_NOFOLLOW, dir_fd=self.descriptor)
-        if stat.S_ISLNK(os.fstat(found).st_mode):  # as opening for nothing but its path lets be
-            os.close(found)
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-        self._above.append(_identity(self.descriptor))
-        self._go_to(found)
+        found = self.place(name).hold(self._flags | flags)
+        self._above.append(self.identity())
+        self._go_to(found.descriptor, found.shown)
 
     def leave(self) -> None:
         """Go back to the directory above."""
         above = os.open("..", self._flags | os.O_DIRECTORY, dir_fd=self.descriptor)
-        if _identity(above) != self._above[-1]:
+        status = os.fstat(above)
+        if (status.st_dev, status.st_ino) != self._above[-1]:
             os.close(above)
             raise OSError(errno.ENOENT, "a directory was moved meanwhile", "..")
         self._above.pop()
-        self._go_to(above)
+        self._go_to(above, os.path.dirname(self.shown))
 
-    def restart(self, directory: str) -> None:
+    def restart(self) -> None:
         """Go to where it started."""
         self._above.clear()
-        self._go_to(os.open(directory, self._flags | os.O_DIRECTORY))
+        self._go_to(*self._started())
 
-    def _go_to(self, descriptor: int) -> None:
+    def go_to(self, names: Sequence[str]) -> int:
+        """Go by these names from where it started, as far as they lead; return how many do."""
+        self.restart()
+        for entered, name in enumerate(names):
+            try:
+                self.enter(name)
+            except OSError:
+                return entered
+        return len(names)
+
+    @contextmanager
+    def listable(self) -> Iterator[int]:
+        if self._flags == LISTABLE:
+            yield self.descriptor
+        else:
+            with super().listable() as descriptor:
+                yield descriptor
+
+    def _go_to(self, descriptor: int, shown: str) -> None:
         os.close(self.descriptor)
-        self.descriptor = descriptor
+        self.descriptor, self.shown = descriptor, shown
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
+def files_below(directory: Held) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path of each file below a directory, from there, and its status; no link is one.
 
-
-@contextmanager
-def held(directory: str) -> Iterator[str]:
-    """Give a path of a directory that stays when it is moved, and leads nowhere once it is gone.
-
-    Where the system has no such thing, it is the path by which the directory was opened.
+    What goes meanwhile is left out.
     """
-    if not HELD:
-        yield directory
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
+    with Descent(directory) as walk:
+        above: list[str] = []
+        waiting = [walk.names()]
+        while waiting:
+            if not waiting[-1]:
+                waiting.pop()
+                if waiting:
+                    above.pop()
+                    walk.leave()
+                continue
+            name = waiting[-1].pop()
+            try:
+                status = walk.place(name).status()
+                if stat.S_ISDIR(status.st_mode):
+                    walk.enter(name)
+                    above.append(name)
+                    waiting.append(walk.names())
+                elif stat.S_ISREG(status.st_mode):
+                    yield "/".join((*above, name)), status
+            except (FileNotFoundError, NotADirectoryError):
+                continue

@@ -12,6 +12,7 @@ from typing import IO, Any
 from polystore.checks import check_collection
 from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.formats import Format, format_of
+from polystore.held import Held, Place
 from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
@@ -50,19 +51,23 @@ class DiskBackend(LocalBackend):
     _backend_type = "disk"
     _saves_regions_together = True
 
-    def _is_value(self, place: str) -> bool:
-        return os.path.isfile(place)
+    def _is_value(self, held: Held) -> bool:
+        return held.is_file()
 
-    def _describe(self, place: str, path: P) -> dict[str, Any]:
-        facts = super()._describe(place, path)
+    def _describe(self, held: Held, path: P) -> dict[str, Any]:
+        facts = super()._describe(held, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
         with suppress(StorageError, PermissionError):
-            facts |= self._format(path).header(place)
+            facts |= self._format(path, held=held).header(held.path)
         return facts
 
-    def _format(self, path: P, suffix: str | None = None) -> Format:
-        """Return the format of the file that a path leads to, whatever a link to it is called."""
-        return format_of(self._places.resolved(path) if suffix is None else suffix)
+    def _format(self, path: P, suffix: str | None = None, held: Held | None = None) -> Format:
+        """Return the format of the file that a path leads to, whatever a link to it is called.
+
+        Of one that is held open already, the way is not gone again.
+        """
+        known = held.name if held is not None and suffix is None else suffix
+        return format_of(self._places.resolved(path) if known is None else known)
 
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
@@ -78,8 +83,8 @@ class DiskBackend(LocalBackend):
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
             more: list[str] = []
-            with suppress(StorageError), self._existing_value(path) as place:  # its load says it
-                more = self._format(path).apart(place)
+            with suppress(StorageError), self._existing_value(path) as held:  # its load says it
+                more = self._format(path, None, held).apart(held.path)
             if more:
                 raise self._error(
                     UnsupportedOperationError,
@@ -137,11 +142,11 @@ class DiskBackend(LocalBackend):
         MissingDependencyError
             If the format needs a package that is not installed.
         """
-        with self._existing_value(path) as place:
+        with self._existing_value(path) as held:
             index = None if region is None else as_index(region)
             asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
             options = {name: value for name, value in asked.items() if value is not None}
-            return self._format(path, suffix).load(place, index, **options)
+            return self._format(path, suffix, held).load(held.path, index, **options)
 
     def load_batch(
         self,
@@ -205,6 +210,8 @@ class DiskBackend(LocalBackend):
             If the parent is missing, unless `parents` is given.
         UnsupportedFormatError
             If no format has the suffix, or the format cannot hold the value.
+        FileLockTimeoutError
+            If others who hold the file's lock did not end within a minute, of a region.
         StorageWriteError
             If the file system refuses.
         """
@@ -221,8 +228,8 @@ class DiskBackend(LocalBackend):
         while True:
             with (
                 suppress(ReplacedError),
-                self._existing_value(path) as place,
-                turn(place) as known,
+                self._existing_value(path) as held,
+                turn(held) as known,
             ):
                 if not self._is_at(path, known):
                     continue  # replaced by who had the turn before
@@ -233,22 +240,23 @@ class DiskBackend(LocalBackend):
                     ) as temporary,
                     _written(temporary, durable=durable) as file,
                 ):
-                    self._format(path).save_region(place, file, as_index(region), data)
+                    chosen = self._format(path, None, held)
+                    chosen.save_region(held.path, file, as_index(region), data)
                 return
 
     def _is_at(self, path: P, known: os.stat_result) -> bool:
-        with self._places.existing(path) as place:
-            return os.path.samestat(os.stat(place), known)
+        with self._places.existing(path) as held:
+            return os.path.samestat(held.status(), known)
 
 
-def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
+def _write(chosen: Format, data: Any, target: Place, *, durable: bool) -> None:
     with _written(target, durable=durable) as file:
         chosen.save(file, data)
 
 
 @contextmanager
-def _written(target: str, *, durable: bool) -> Iterator[IO[bytes]]:
-    with open(target, "xb") as file:
+def _written(target: Place, *, durable: bool) -> Iterator[IO[bytes]]:
+    with target.create() as file:
         yield file
         if durable:
             file.flush()

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from polystore.atomic import (
@@ -18,8 +17,6 @@ from polystore.atomic import (
     remove,
     sweep,
     sweep_now,
-    sync_directory,
-    sync_tree,
     temporary_name,
 )
 from polystore.attempts import MOST_ATTEMPTS, again_while_missing
@@ -35,11 +32,13 @@ from polystore.exceptions import (
     StorageResolutionError,
     StorageWriteError,
 )
+from polystore.held import Held, Place, check_no_device
 from polystore.local_source import LocalSource
 from polystore.os_errors import missing_below_files
-from polystore.paths import MOST_LINKS, P, as_text, check_distinct, display
+from polystore.paths import P, as_text, check_distinct, display
+from polystore.places import passes
 from polystore.renames import publish_file, put, rename_new, replace_only
-from polystore.trees import copy_tree, delete_tree
+from polystore.trees import copy_tree, delete_tree, sync_tree
 
 __all__ = ["LocalBackend"]
 
@@ -55,32 +54,45 @@ class LocalBackend(LocalSource, StorageBackend):
 
     # What subclasses may do otherwise
 
-    def _check_name(self, path: P) -> None:
-        """Refuse names that the backend needs for itself."""
-
-    def _check_own_names(self, path: P) -> None:
-        """Refuse to make what would be hidden, and swept one day."""
-        text = as_text(path)
-        if PREFIX in text and any(is_temporary(name) for name in text.split("/")):
+    def _check_name(self, name: str) -> None:
+        """Refuse a name that the backend needs for itself."""
+        if is_temporary(name):
             raise InvalidPathError(f"names that begin with {PREFIX} are those of temporaries")
 
-    def _make_directory(self, place: str) -> None:
-        os.mkdir(place)
+    def _check_own_names(self, path: P) -> None:
+        """Refuse to make what would be hidden, and swept one day; where no place is looked at."""
+        text = self._places.text(path)
+        self._check_name(os.path.basename(text))
+        if PREFIX in text:
+            for name in text.split("/"):
+                LocalBackend._check_name(self, name)
 
-    def _remove_directory(self, place: str) -> None:
+    def _checked(self, place: Place) -> Place:
+        """Return a place at which something is to be made, replaced or removed.
+
+        However its path was spelt, and whatever links led there: it has one name.
+        """
+        self._check_name(place.name)
+        return place
+
+    def _make_directory(self, place: Place) -> None:
+        place.make_directory()
+
+    def _remove_directory(self, place: Place) -> None:
         """Remove a directory in which listings show nothing."""
         try:
-            os.rmdir(place)
+            place.remove_directory()
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            sweep_now(place)  # what dead processes left may be all there is
-            os.rmdir(place)
+            with place.hold() as held:
+                sweep_now(held)  # what dead processes left may be all there is
+            place.remove_directory()
 
     @contextmanager
-    def _temporary(self, place: str) -> Iterator[str]:
+    def _temporary(self, place: Place) -> Iterator[Place]:
         """Give a name that listings hide, for what is to take a place or to go from it."""
-        temporary = temporary_name(place)
+        temporary = place.beside(temporary_name())
         try:
             yield temporary
         except BaseException:
@@ -110,13 +122,11 @@ class LocalBackend(LocalSource, StorageBackend):
             self._check_own_names(path)
             try:
                 with self._places.slot(path) as place:
-                    if os.path.lexists(place):
+                    if self._checked(place).exists():
                         self._check_replaced(place, path, overwrite=overwrite)
                         return
-                    parent = os.path.dirname(place) or "."
-                    if self._is_directory(parent):
+                    if self._is_directory(place.directory):
                         return
-                    os.stat(parent)
             except (FileNotFoundError, NotADirectoryError) as error:
                 if isinstance(error, StorageError):
                     raise
@@ -132,21 +142,25 @@ class LocalBackend(LocalSource, StorageBackend):
             ancestor = os.path.dirname(ancestor).rstrip("/")
         return bool(ancestor) and self._asked(ancestor, self._is_no_directory)
 
-    def _is_no_directory(self, place: str) -> bool:
-        # Not the contrary of `_is_directory`: what is gone is no file.
-        return not stat.S_ISDIR(os.stat(place).st_mode) or self._is_value(place)
+    def _is_no_directory(self, held: Held) -> bool:
+        return not self._is_directory(held)
 
-    def _check_replaced(self, place: str, path: P, *, overwrite: bool) -> None:
-        if self._is_directory(place):
+    def _check_replaced(self, place: Place, path: P, *, overwrite: bool) -> None:
+        try:
+            status = place.status()
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode) and self._has_directory(place):
             kind = PathIsDirectoryError if overwrite else PathExistsError
             raise self._error(kind, "the path is a directory", path)
         if not overwrite:
             raise path_exists(display(path), self._backend_type)
+        check_no_device(status)
 
     def _replace(
         self,
         path: P,
-        write: Callable[[str], None],
+        write: Callable[[Place], None],
         *,
         overwrite: bool,
         parents: bool,
@@ -174,7 +188,7 @@ class LocalBackend(LocalSource, StorageBackend):
         parents: bool,
         durable: bool,
         known: os.stat_result | None = None,
-    ) -> Iterator[str]:
+    ) -> Iterator[Place]:
         """Give the name of a temporary that takes the place of `path` when the block ends well.
 
         It takes that of a `known` file alone, if one is given.
@@ -182,21 +196,20 @@ class LocalBackend(LocalSource, StorageBackend):
         text = as_text(path, backend=self._backend_type)
         made: list[str] = []
 
-        def make(directory: str) -> None:
-            self._make_directory(directory)
-            made.append(directory)
+        def make(directory: Place) -> None:
+            self._make_directory(self._checked(directory))
+            made.append(directory.name)
             if durable:
-                sync_tree(directory)
-                sync_directory(os.path.dirname(directory) or ".")
+                with directory.hold() as held:
+                    sync_tree(held)
+                directory.directory.sync()
 
         with self._os_errors(path), self._unmaking(text, made):
             self._check_own_names(text)
             try:
                 with self._places.slot(path, make=make if parents else None) as place:
-                    if os.path.lexists(place):
-                        self._check_replaced(place, path, overwrite=overwrite)
-                    directory = os.path.dirname(place) or "."
-                    sweep(directory, f"{self._top}:{os.path.dirname(text)}")
+                    self._check_replaced(self._checked(place), path, overwrite=overwrite)
+                    sweep(place.directory, f"{self._top}:{os.path.dirname(text)}")
                     with self._temporary(place) as temporary:
                         yield temporary
                         if overwrite:
@@ -206,7 +219,7 @@ class LocalBackend(LocalSource, StorageBackend):
                         else:
                             replace_only(known, temporary, place)
                     if durable:
-                        sync_directory(directory)
+                        place.directory.sync()
             except (FileNotFoundError, NotADirectoryError):
                 # Asked only now, since most saves do not fail: what exactly is missing?
                 self._check_save(text, overwrite=overwrite, parents=parents)
@@ -222,17 +235,18 @@ class LocalBackend(LocalSource, StorageBackend):
             for _ in made:
                 path = os.path.dirname(path.rstrip("/"))
                 with suppress(StorageError), self._present(path) as place:
-                    if not any(map(is_temporary, os.listdir(place))):
+                    with place.hold() as held:
+                        is_used = any(map(is_temporary, held.names()))
+                    if not is_used:
                         self._remove_directory(place)
             raise
 
-    def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
+    def _publish(self, temporary: Place, target: Place, *, overwrite: bool) -> None:
         publish_file(temporary, target, overwrite=overwrite)
 
     def ensure_directory(self, path: P) -> str:
         text = self._text(path)
         with self._located(path):
-            self._check_name(path)
             self._check_own_names(path)
         if self._is_blocked(text):
             raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
@@ -241,45 +255,48 @@ class LocalBackend(LocalSource, StorageBackend):
         return text
 
     def _ensure_directory(self, path: P) -> None:
-        with self._places.slot(path, make=self._make_directory) as place:
+        with self._places.slot(path, make=self._make_checked) as place:
             with suppress(FileExistsError):
-                self._make_directory(place)
+                self._make_checked(place)
                 return
-            if self._is_directory(place):
+            if self._has_directory(place):
                 return
-            kind = stat.S_IFMT(os.lstat(place).st_mode)  # or it went again
-            came_again = kind == stat.S_IFDIR and not self._is_value(place)
-            if not came_again:
+            if not place.is_directory() or self._has_value(place):  # or it went again
                 raise PathExistsError("the path is a file or a link that leads nowhere")
 
+    def _make_checked(self, place: Place) -> None:
+        self._make_directory(self._checked(place))
+
     def delete(self, path: P) -> None:
-        with self._present(path) as place:
+        with self._removable(path) as place:
             _while_its_kind_changes(self._delete, place)
 
-    def _delete(self, place: str) -> None:
-        if not _is_real_directory(place):
-            os.unlink(place)
-        elif not (self._is_value(place) and self._take_away(place, self._is_value)):
+    def _delete(self, place: Place) -> None:
+        if not place.is_directory():
+            place.remove_file()
+        elif not (self._has_value(place) and self._take_away(place, self._has_value)):
             self._remove_directory(place)
 
     def delete_all(self, path: P) -> None:
-        with self._present(path) as place:
+        with self._removable(path) as place:
             _while_its_kind_changes(self._delete_all, place)
 
-    def _delete_all(self, place: str) -> None:
-        if _is_real_directory(place):
+    def _delete_all(self, place: Place) -> None:
+        if place.is_directory():
             self._take_away(place)
         else:
-            os.unlink(place)
+            place.remove_file()
 
-    def _take_away(self, directory: str, is_meant: Callable[[str], bool] = os.path.lexists) -> bool:
+    def _take_away(
+        self, directory: Place, is_meant: Callable[[Place], bool] = Place.exists
+    ) -> bool:
         """Delete a directory with all that is in it: nobody sees a part of it.
 
         False if it is not what is meant, since another took its place.
         """
         with self._temporary(directory) as aside:
             try:
-                os.rename(directory, aside)
+                directory.rename(aside)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -311,7 +328,7 @@ class LocalBackend(LocalSource, StorageBackend):
             try:
                 copy_tree(origin, temporary, skip=is_temporary)
             except FileNotFoundError:
-                os.lstat(origin)
+                origin.status()
                 remove(temporary)
                 return False
             rename_new(temporary, place)
@@ -320,7 +337,7 @@ class LocalBackend(LocalSource, StorageBackend):
     def move(self, source: P, destination: P) -> None:
         try:
             with self._transfer(source, destination) as (origin, place):
-                rename_new(origin, place)
+                rename_new(self._checked(origin), place)
         except StorageWriteError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno != errno.EXDEV:
@@ -333,54 +350,57 @@ class LocalBackend(LocalSource, StorageBackend):
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
         target = self._places.real(source)
         with self._free_place(link, over_link=overwrite) as place:
-            if _passes(target, self._places.real(link)):
+            if passes(target, self._places.real(link)):
                 raise StorageResolutionError("a link cannot lead to itself")
             with self._temporary(place) as temporary:
-                os.symlink(target, temporary)
+                temporary.make_link(target)
                 if overwrite:
                     replaced = put(temporary, place, partial(_check_free, over_link=True))
                     if replaced:
-                        os.unlink(replaced)
+                        replaced.remove_file()
                 else:
                     rename_new(temporary, place)
 
     @contextmanager
-    def _present(self, path: P) -> Iterator[str]:
+    def _present(self, path: P) -> Iterator[Place]:
         """Give the place of an existing path itself, a link not followed; never the root."""
         with self._os_errors(path):
             if self._top and self._places.text(path) == "/":
                 raise InvalidPathError("the root always exists and stays")
             with missing_below_files(), self._places.itself(path) as place:
-                os.lstat(place)
+                place.status()
                 yield place
 
     @contextmanager
-    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[str]:
+    def _removable(self, path: P) -> Iterator[Place]:
+        with self._present(path) as place:
+            yield self._checked(place)
+
+    @contextmanager
+    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Place]:
         with self._located(path):
-            self._check_name(path)
             self._check_own_names(path)
             # Not every value is a file through which the system finds no way.
             if self._is_blocked(os.path.dirname(self._places.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
         with self._os_errors(path), self._places.itself(path) as place:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                _check_free(place, over_link=over_link)
-            parent = os.path.dirname(place) or "."
-            if not self._is_directory(parent):
-                os.stat(parent)
+            with suppress(FileNotFoundError):
+                _check_free(self._checked(place), over_link=over_link)
+            if not self._is_directory(place.directory):
                 raise PathNotDirectoryError("the parent is a file")
             yield place
 
     @contextmanager
-    def _transfer(self, source: P, destination: P) -> Iterator[tuple[str, str]]:
+    def _transfer(self, source: P, destination: P) -> Iterator[tuple[Place, Place]]:
         with self._present(source) as origin, self._free_place(destination) as place:
-            inside = os.path.realpath(os.path.dirname(place) or ".") + os.sep
-            if not os.path.islink(origin) and inside.startswith(os.path.realpath(origin) + os.sep):
+            status = origin.status()
+            identity = status.st_dev, status.st_ino
+            if stat.S_ISDIR(status.st_mode) and place.directory.lies_in(identity):
                 raise InvalidPathError(f"a directory cannot go into itself ({display(source)})")
             yield origin, place
 
 
-def _while_its_kind_changes(delete: Callable[[str], None], place: str) -> None:
+def _while_its_kind_changes(delete: Callable[[Place], None], place: Place) -> None:
     """Delete what is at a place, however often a file there gives way to an array, or back."""
     for _ in range(MOST_ATTEMPTS - 1):
         with suppress(IsADirectoryError, NotADirectoryError):
@@ -388,34 +408,7 @@ def _while_its_kind_changes(delete: Callable[[str], None], place: str) -> None:
     return delete(place)
 
 
-def _is_real_directory(place: str) -> bool:
-    return os.path.isdir(place) and not os.path.islink(place)
-
-
-def _check_free(place: str, *, over_link: bool) -> None:
-    is_link = stat.S_ISLNK(os.lstat(place).st_mode)
+def _check_free(place: Place, *, over_link: bool) -> None:
+    is_link = stat.S_ISLNK(place.status().st_mode)
     if not (is_link and over_link):
         raise PathExistsError("the path exists already")
-
-
-def _passes(path: str, link: str) -> bool:
-    """Tell whether resolving `path` goes through `link`."""
-    wanted = _itself(link)
-    ahead, links = [Path(path)], 0
-    while ahead:
-        whole = ahead.pop()
-        for part in (*reversed(whole.parents), whole):
-            if _itself(str(part)) == wanted:
-                return True
-            if part.is_symlink() and links < MOST_LINKS:
-                links += 1
-                rest = whole.relative_to(part)
-                ahead.append(part.parent / os.readlink(part) / rest)
-                break
-    return False
-
-
-def _itself(path: str) -> str:
-    """Return the one name of a path, a last link not followed."""
-    head, tail = os.path.split(path)
-    return str(Path(os.path.realpath(head or ".")) / tail)

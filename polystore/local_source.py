@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from polystore.atomic import is_temporary
 from polystore.base import DataSource
+from polystore.descent import Descent
 from polystore.exceptions import (
-    InvalidPathError,
     PathIsDirectoryError,
     PathNotDirectoryError,
-    PathNotFoundError,
     StorageError,
     StorageResolutionError,
-    UnsupportedFormatError,
 )
+from polystore.held import Held, Place, check_no_device
 from polystore.os_errors import located, missing_below_files, nothing_there, os_errors
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.places import Places, RootedPlaces, SystemPlaces
@@ -30,7 +29,6 @@ from polystore.registration import BackendBase
 __all__ = ["LocalSource"]
 
 _SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
 
 
 class LocalSource(BackendBase, DataSource):
@@ -43,6 +41,9 @@ class LocalSource(BackendBase, DataSource):
         at ``/``, as in the memory backend, that lies in this directory, and nothing outside it
         can be reached, not by ``..``, an absolute path or a symbolic link.
     """
+
+    _directories_are_values = False
+    """Whether a directory can be a value."""
 
     def __init__(self, root: P | None = None) -> None:
         self._places: Places = SystemPlaces()
@@ -69,12 +70,12 @@ class LocalSource(BackendBase, DataSource):
     # What a value is
 
     @abstractmethod
-    def _is_value(self, place: str) -> bool:
-        """Tell whether there is a value at a place."""
+    def _is_value(self, held: Held) -> bool:
+        """Return whether what is held open is a value."""
 
-    def _describe(self, place: str, path: P) -> dict[str, Any]:
+    def _describe(self, held: Held, path: P) -> dict[str, Any]:
         """Return what `stat` says of a value beside its time."""
-        return {"size": os.stat(place).st_size}
+        return {"size": held.status().st_size}
 
     def _is_hidden(self, name: str) -> bool:
         """Tell whether listings leave a name out."""
@@ -88,17 +89,11 @@ class LocalSource(BackendBase, DataSource):
         since the other time can be set.
         """
         try:
-            with self._places.existing(path) as place:
-                # Opened, since a network file system answers other questions from what it knows.
-                descriptor = os.open(place, os.O_RDONLY | _AT_ONCE)
-                try:
-                    status = os.fstat(descriptor)
-                finally:
-                    os.close(descriptor)
+            # Opened, since a network file system answers other questions from what it knows.
+            with self._places.existing(path) as held, held.open() as file:
+                status = os.fstat(file.fileno())
         except (OSError, StorageError):
-            return None  # who loads it is told
-        if not stat.S_ISREG(status.st_mode):
-            return None
+            return None  # a directory, or what cannot be read: load reports it
         if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_AFTER:
             return None
         facts = (status.st_dev, status.st_ino, status.st_size)
@@ -107,7 +102,7 @@ class LocalSource(BackendBase, DataSource):
     # Asking
 
     def exists(self, path: P) -> bool:
-        return self._asked(path, os.path.exists)
+        return self._asked(path, lambda _: True)
 
     def is_file(self, path: P) -> bool:
         return self._asked(path, self._is_value)
@@ -117,50 +112,69 @@ class LocalSource(BackendBase, DataSource):
 
     def is_symlink(self, path: P) -> bool:
         with self._read_errors(path), nothing_there(), self._places.itself(path) as place:
-            return os.path.islink(place)
+            return place.is_link()
         return False
 
-    def _asked(self, path: P, question: Callable[[str], bool]) -> bool:
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
-            return question(place)
+    def _asked(self, path: P, question: Callable[[Held], bool]) -> bool:
+        with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
+            return question(held)
         return False
 
-    def _is_directory(self, place: str) -> bool:
-        return os.path.isdir(place) and not self._is_value(place)
+    def _is_directory(self, held: Held) -> bool:
+        return held.is_directory() and not self._is_value(held)
+
+    def _has_directory(self, place: Place) -> bool:
+        """Return whether a directory is at a place, no link followed."""
+        try:
+            with place.hold() as held:
+                return self._is_directory(held)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return False
+
+    def _has_value(self, place: Place) -> bool:
+        """Return whether a value is at a place, no link followed."""
+        try:
+            with place.hold() as held:
+                return self._is_value(held)
+        except FileNotFoundError:
+            return False
 
     def stat(self, path: P) -> dict[str, Any]:
         facts: dict[str, Any] = {"type": "missing", "path": self._text(path), "exists": False}
         target = self._target(path)
         if target is not None:
             facts |= {"type": "symlink", "target": target}
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
-            value = self._is_value(place)
-            status = os.stat(place)
-            described = self._describe(place, path) if value else {}
+        with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
+            value = self._is_value(held)
+            status = held.status()
+            described = self._describe(held, path) if value else {}
             # Only now, since it may have gone meanwhile.
             if facts["type"] == "missing":
-                is_directory = stat.S_ISDIR(status.st_mode) and not value
-                facts["type"] = "directory" if is_directory else "file"
+                facts["type"] = "directory" if held.is_directory() and not value else "file"
             facts |= {"exists": True, "modified": status.st_mtime, **described}
         return facts
 
     def _target(self, path: P) -> str | None:
         """Return where a link leads, None for anything else."""
         with self._read_errors(path), nothing_there(), self._places.itself(path) as place:
-            if not os.path.islink(place):
+            if not place.is_link():
                 return None
-            target = os.readlink(place)
+            target = place.target()
             if not os.path.isabs(target):
                 target = os.path.join(os.path.dirname(self._places.real(path)), target)
             return self._places.shown(target)
         return None
 
     def list_dir(self, path: P) -> list[str]:
-        with self._directory(path) as place:
-            return sorted(name for name in os.listdir(place) if not self._is_hidden(name))
+        with self._directory(path) as held:
+            return sorted(name for name in held.names() if not self._is_hidden(name))
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
-        return self._walk_beside_files(path, recursive)
+        return self._walked(path, recursive)
 
     def list_files(
         self,
@@ -171,69 +185,98 @@ class LocalSource(BackendBase, DataSource):
     ) -> list[str]:
         with self._located(path):
             selected = NameFilter(pattern, extensions)
-        top = self._text(path).rstrip("/")
-        found, below = self._scanned(top, selected)
-        while recursive and below:
-            with suppress(PathNotFoundError, PathNotDirectoryError):  # it went meanwhile
-                files, directories = self._scanned(below.pop(), selected)
-                found += files
-                below += directories
-        return sorted(found, key=file_order)
+        _, files, _ = self._walked(path, recursive, selected)
+        return sorted(files, key=file_order)
 
-    def _scanned(self, directory: str, selected: NameFilter) -> tuple[list[str], list[str]]:
-        """Return the selected files and all directories in a directory."""
-        files: list[str] = []
-        directories: list[str] = []
-        with self._directory(directory or "/") as place, os.scandir(place) as entries:
+    def _walked(
+        self, path: P, recursive: bool, selected: NameFilter | None = None
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Return directories, files and what is neither, or selected files alone.
+
+        It goes down and up again by one directory at a time, however deep they are. What goes
+        meanwhile is left out.
+        """
+        found = _Found(self._text(path), selected)
+        with self._directory(path) as held, Descent(held) as walk:
+            above = [found.top.rstrip("/")]
+            waiting = [self._scan(walk, above[0], found)]
+            while waiting:
+                if not waiting[-1]:
+                    waiting.pop()
+                    above.pop()
+                    if waiting and not _left(walk):
+                        found_again = walk.go_to([each.rpartition("/")[2] for each in above[1:]])
+                        del above[found_again + 1 :], waiting[found_again + 1 :]
+                    continue
+                child = f"{above[-1]}/{waiting[-1][-1]}"
+                try:
+                    walk.enter(waiting[-1].pop())
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except OSError:
+                    with self._read_errors(child):
+                        raise
+                above.append(child)
+                if self._directories_are_values and self._is_value(walk):
+                    found.add_file(child)
+                    waiting.append([])
+                    continue
+                found.directories.append(child)
+                waiting.append(self._scan(walk, child, found) if recursive else [])
+        return found.directories, found.files, found.others
+
+    def _scan(self, directory: Held, path: str, found: _Found) -> list[str]:
+        """Add what is in a directory to what is found; return the names of its directories."""
+        names = []
+        with self._read_errors(path or "/"), directory.entries() as entries:
             for entry in entries:
-                child = f"{directory}/{entry.name}"
                 if self._is_hidden(entry.name):
                     continue
-                if entry.is_symlink():
+                child = f"{path}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    names.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    found.add_file(child)
+                elif not entry.is_symlink():
+                    found.others.append(child)
+                elif found.wants(entry.name):
                     # Where a link leads is asked as any path is: it could lead out of a root.
-                    if selected(entry.name) and self._leads_to_file(child):
-                        files.append(child)
-                elif entry.is_dir() and not self._is_value(entry.path):
-                    directories.append(child)
-                elif selected(entry.name) and self._is_value(entry.path):
-                    files.append(child)
-        return files, directories
+                    self._sort_link(child, found)
+        return names
 
-    def _leads_to_file(self, link: str) -> bool:
+    def _sort_link(self, link: str, found: _Found) -> None:
         try:
-            return self.is_file(link)
-        except InvalidPathError:
-            return False
+            if self.is_file(link):
+                found.files.append(link)
+            elif self.is_dir(link):
+                found.directories.append(link)
+            else:
+                found.others.append(link)
+        except StorageResolutionError:
+            found.others.append(link)  # it leads out of the root, or in a circle
 
     @contextmanager
-    def _reading(self, path: P) -> Iterator[str]:
-        """Give the place of what is read; below a file there is nothing."""
-        with self._read_errors(path), missing_below_files(), self._places.existing(path) as place:
-            yield place
+    def _reading(self, path: P) -> Iterator[Held]:
+        """Give what is read, held open; below a file there is nothing."""
+        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
+            yield held
 
     @contextmanager
-    def _directory(self, path: P) -> Iterator[str]:
-        with self._reading(path) as place:
-            while not self._is_directory(place):
-                mode = os.stat(place).st_mode
-                if not stat.S_ISDIR(mode) or self._is_value(place):
-                    raise PathNotDirectoryError("the path is a file")
-                # It came meanwhile.
-            yield place
+    def _directory(self, path: P) -> Iterator[Held]:
+        with self._reading(path) as held:
+            if not self._is_directory(held):
+                raise PathNotDirectoryError("the path is a file")
+            yield held
 
     @contextmanager
-    def _existing_value(self, path: P) -> Iterator[str]:
-        """Give the place of the value at `path`."""
-        with self._reading(path) as place:
-            while not self._is_value(place):
-                mode = os.stat(place).st_mode
-                if self._is_value(place):
-                    break  # it came meanwhile
-                if stat.S_ISDIR(mode):
-                    raise PathIsDirectoryError("the path is a directory")
-                if not stat.S_ISREG(mode):
-                    raise UnsupportedFormatError("the path is a pipe, a socket or a device")
-            yield place
+    def _existing_value(self, path: P) -> Iterator[Held]:
+        """Give the value at `path`, held open."""
+        # Without `_reading`, which costs as much as a call of the system.
+        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
+            if not self._is_value(held):
+                check_no_device(held.status())
+                raise PathIsDirectoryError("the path is a directory")
+            yield held
 
     def _text(self, path: P) -> str:
         with self._located(path):
@@ -252,3 +295,31 @@ class LocalSource(BackendBase, DataSource):
 
     def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
         return kind(message, path=display(path), backend=self._backend_type)
+
+
+class _Found:
+    """What a walk has found so far; the directory where it starts is the first.
+
+    Parameters
+    ----------
+    top : str
+        The path of that directory.
+    selected : NameFilter, optional
+        Of what names files and links are wanted; all, if it is left out.
+    """
+
+    def __init__(self, top: str, selected: NameFilter | None) -> None:
+        self.top, self.wants = top, selected or (lambda _: True)
+        self.directories, self.files, self.others = [top], list[str](), list[str]()
+
+    def add_file(self, path: str) -> None:
+        if self.wants(path.rpartition("/")[2]):
+            self.files.append(path)
+
+
+def _left(walk: Descent) -> bool:
+    try:
+        walk.leave()
+    except FileNotFoundError:
+        return False  # what it has left was moved
+    return True

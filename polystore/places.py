@@ -1,10 +1,8 @@
 """Places: where a path of a backend lies in the file system, with a root or without.
 
-A place is a path that the operating system is given. Without a root it is the caller's own. Below
-a root it goes through a directory, or a file, that is held open and was reached from the root one
-name at a time, so that no ``..``, absolute path or link leads out, also if names are exchanged for
-links while an operation runs. That needs ``/proc/self/fd`` (Linux); elsewhere the way is walked
-and checked as carefully, and then used by name.
+A place is a name in a directory that is held open. Without a root the system opens the directory
+by the caller's own path. Below a root it is reached one name at a time, so that no ``..``, absolute
+path or link leads out, also if names are exchanged for links while an operation runs.
 """
 
 from __future__ import annotations
@@ -17,16 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from polystore.descent import HELD, Descent
+from polystore.descent import Descent
 from polystore.exceptions import InvalidPathError
+from polystore.held import REACH, Held, Place
 from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
 
-__all__ = ["Places", "RootedPlaces", "SystemPlaces"]
+__all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
 
-Make = Callable[[str], object]
+Make = Callable[[Place], object]
 """Makes the directory of a place, or raises `FileExistsError`."""
-
-_REACH = getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Places(ABC):
@@ -49,15 +46,15 @@ class Places(ABC):
         """Return texts of which two are the same where two paths lead to the same place."""
 
     @abstractmethod
-    def existing(self, path: P) -> AbstractContextManager[str]:
-        """Give the place that a path leads to through all links."""
+    def existing(self, path: P) -> AbstractContextManager[Held]:
+        """Give what a path leads to through all links, held open."""
 
     @abstractmethod
-    def itself(self, path: P) -> AbstractContextManager[str]:
+    def itself(self, path: P) -> AbstractContextManager[Place]:
         """Give the place of a path itself, which may be a link or missing."""
 
     @abstractmethod
-    def slot(self, path: P, *, make: Make | None = None) -> AbstractContextManager[str]:
+    def slot(self, path: P, *, make: Make | None = None) -> AbstractContextManager[Place]:
         """Give the place that a path leads to, which may be missing; `make` missing parents."""
 
     @abstractmethod
@@ -98,25 +95,28 @@ class SystemPlaces(Places):
             found.append(f"{parents[parent]}/{name}")
         return found
 
-    @contextmanager
-    def existing(self, path: P) -> Iterator[str]:
-        yield self.text(path)
+    def existing(self, path: P) -> Held:
+        return Held.named(self.text(path))
 
     @contextmanager
-    def itself(self, path: P) -> Iterator[str]:
-        yield self.text(path)
+    def itself(self, path: P) -> Iterator[Place]:
+        text, name = os.path.split(self.text(path))
+        if name == "..":
+            text, name = f"{text}/..", "."
+        with Held.at(text or ".", os.O_DIRECTORY) as directory:
+            yield directory.place(name or ".")
 
     @contextmanager
-    def slot(self, path: P, *, make: Make | None = None) -> Iterator[str]:
-        place = self.text(path)
-        if os.path.islink(place):
-            place = os.path.realpath(place)
-            if os.path.islink(place):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
-        if make is not None and not os.path.isdir(os.path.dirname(place) or "."):
-            place = os.path.realpath(place)
-            _make_parents(place, make)
-        yield place
+    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
+        text = self.text(path)
+        if os.path.islink(text):
+            text = os.path.realpath(text)
+            if os.path.islink(text):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
+        if make is not None:
+            text = _made_parents(text, make)
+        with self.itself(text) as place:
+            yield place
 
     def real(self, path: P) -> str:
         # Not normalised: a ".." after a link does not mean what it seems to.
@@ -128,12 +128,13 @@ class RootedPlaces(Places):
 
     Parameters
     ----------
-    root : str
-        A directory, its links resolved.
+    root : str or Held
+        A directory, its links resolved; or one that is held open, whose links lead nowhere else.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str | Held) -> None:
+        self._held = root if isinstance(root, Held) else None
+        self.root = root.path if isinstance(root, Held) else root
 
     def text(self, path: P) -> str:
         return normalize(_encodable(path))
@@ -156,28 +157,24 @@ class RootedPlaces(Places):
         return self._named_as(split(_encodable(path)))
 
     @contextmanager
-    def existing(self, path: P) -> Iterator[str]:
+    def existing(self, path: P) -> Iterator[Held]:
         with self._walk(path) as way:
             if way.last is not None:
                 way.enter(way.last, flags=0)
-            yield self._place(way)
+            yield way
 
     @contextmanager
-    def itself(self, path: P) -> Iterator[str]:
+    def itself(self, path: P) -> Iterator[Place]:
         with self._walk(path, follow=False) as way:
-            # The name of the root's own descriptor would be a link to it.
-            yield f"{way.here()}/." if way.last is None else self._place(way)
+            yield way.place(way.last or ".")
 
     @contextmanager
-    def slot(self, path: P, *, make: Make | None = None) -> Iterator[str]:
+    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
         with self._walk(path, make=make) as way:
-            yield self._place(way)
-
-    def _place(self, way: _Way) -> str:
-        return way.here() if way.last is None else f"{way.here()}/{way.last}"
+            yield way.place(way.last or ".")
 
     def _named(self, way: _Way) -> str:
-        return self._named_as(way.names if way.last is None else [*way.names, way.last])
+        return self._named_as(way.passed if way.last is None else [*way.passed, way.last])
 
     def _named_as(self, names: list[str]) -> str:
         return str(Path(self.root, *names))
@@ -187,8 +184,7 @@ class RootedPlaces(Places):
         """Open every directory on the way to a path; links are read, and walked likewise."""
         ahead: list[str] = split(_encodable(path))[::-1]
         target: str | None
-        way = _Way(self.root)
-        try:
+        with _Way(self._held or self.root) as way:
             links = 0
             while ahead:
                 name = ahead.pop()
@@ -209,11 +205,9 @@ class RootedPlaces(Places):
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
                 if os.path.isabs(target):
                     target = self._inside(target, path)
-                    way.start_again()
+                    way.restart()
                 ahead.extend(part for part in target.split("/")[::-1] if part not in ("", "."))
             yield way
-        finally:
-            way.close()
 
     def _inside(self, target: str, path: P) -> str:
         for known in (os.path.normpath(target), os.path.realpath(target)):
@@ -225,15 +219,17 @@ class RootedPlaces(Places):
 class _Way(Descent):
     """The way from a root to a place: the last directory held open, and the place's name in it."""
 
-    def __init__(self, root: str) -> None:
-        super().__init__(root, _REACH)
-        self.root = root
-        self.names: list[str] = []
+    __slots__ = ("last", "passed")
+
+    def __init__(self, root: Held | str) -> None:
+        super().__init__(root, REACH)
+        self.passed: list[str] = []
         self.last: str | None = None
 
     def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
         super().enter(name, flags)
-        self.names.append(name)
+        self.passed.append(name)
+        self.name = name
         self.last = None
 
     def enter_directory(self, name: str, *, make: Make | None) -> str | None:
@@ -245,13 +241,13 @@ class _Way(Descent):
                 if make is None:
                     raise
                 with suppress(FileExistsError):
-                    make(f"{self.here()}/{name}")
+                    make(self.place(name))
             except NotADirectoryError:
                 target = self.link(name)
                 if target is not None:
                     return target
-                status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
-                if not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+                mode = self.place(name).status().st_mode
+                if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
                     raise
                 # Exchanged since for a directory, or for a link again: look once more.
             else:
@@ -260,39 +256,63 @@ class _Way(Descent):
     def link(self, name: str) -> str | None:
         """Return what a link holds, None for anything else."""
         try:
-            return os.readlink(name, dir_fd=self.descriptor)
+            return self.place(name).target()
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None
             raise
 
-    def here(self) -> str:
-        """Return the last directory, as a path through what is held open."""
-        if HELD:
-            return f"/proc/self/fd/{self.descriptor}"
-        return str(Path(self.root, *self.names))
-
     def leave_for(self, path: P) -> None:
         """Go one directory up on the way to `path`, never above the root."""
-        if not self.names:
+        if not self.passed:
             raise _escape(path)
         self.leave()
-        self.names.pop()
+        self.passed.pop()
+        self.name = None
 
-    def start_again(self) -> None:
-        self.restart(self.root)
-        self.names.clear()
+    def restart(self) -> None:
+        super().restart()
+        self.passed.clear()
+        self.name = None
 
 
-def _make_parents(place: str, make: Make) -> None:
+def _made_parents(text: str, make: Make) -> str:
+    """Make what is missing above a path, and return the path, its dots resolved if there were."""
     missing = []
-    parent = os.path.dirname(place)
+    parent = os.path.dirname(text)
     while parent and not os.path.isdir(parent):
         missing.append(parent)
         parent = os.path.dirname(parent)
+    if any(".." in directory.split("/")[-1:] for directory in missing):
+        return _made_parents(os.path.realpath(text), make)
     for directory in reversed(missing):
-        with suppress(FileExistsError):
-            make(directory)
+        above, name = os.path.split(directory)
+        with Held.at(above or ".", os.O_DIRECTORY) as held, suppress(FileExistsError):
+            make(held.place(name))
+    return text
+
+
+def passes(path: str, link: str) -> bool:
+    """Return whether resolving `path` goes through `link`."""
+    wanted = _itself(link)
+    ahead, links = [Path(path)], 0
+    while ahead:
+        whole = ahead.pop()
+        for part in (*reversed(whole.parents), whole):
+            if _itself(str(part)) == wanted:
+                return True
+            if part.is_symlink() and links < MOST_LINKS:
+                links += 1
+                rest = whole.relative_to(part)
+                ahead.append(part.parent / os.readlink(part) / rest)
+                break
+    return False
+
+
+def _itself(path: str) -> str:
+    """Return the one name of a path, a last link not followed."""
+    head, tail = os.path.split(path)
+    return str(Path(os.path.realpath(head or ".")) / tail)
 
 
 def _encodable(path: P) -> str:

@@ -11,16 +11,19 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from polystore.held import Place
+
 __all__ = ["ReplacedError", "exchange", "publish_file", "put", "rename_new", "replace_only"]
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
+_FROM_HERE = -100  # AT_FDCWD
 
 
 class ReplacedError(Exception):
     """What was to be replaced was replaced by another."""
 
 
-def publish_file(temporary: str, target: str, *, overwrite: bool) -> None:
+def publish_file(temporary: Place, target: Place, *, overwrite: bool) -> None:
     """Give a written temporary its name, at once; of several without `overwrite`, one wins.
 
     Raises
@@ -29,12 +32,12 @@ def publish_file(temporary: str, target: str, *, overwrite: bool) -> None:
         If the target exists, unless `overwrite`.
     """
     if overwrite:
-        os.replace(temporary, target)
+        temporary.rename(target)
     else:
         rename_new(temporary, target)
 
 
-def rename_new(one: str, other: str) -> None:
+def rename_new(one: Place, other: Place) -> None:
     """Rename a file, link or directory to a name that is free.
 
     Raises
@@ -46,37 +49,40 @@ def rename_new(one: str, other: str) -> None:
     if _renameat2(one, other, _NOREPLACE):
         return
     try:
-        os.link(one, other, follow_symlinks=False)
+        one.link(other)
     except FileExistsError:
         raise
     except OSError as error:
-        if os.path.lexists(other):
-            raise FileExistsError(errno.EEXIST, "the path exists", other) from error
-        os.rename(one, other)
+        if other.exists():
+            raise FileExistsError(errno.EEXIST, "the path exists", other.name) from error
+        one.rename(other)
     else:
-        os.unlink(one)
+        one.remove_file()
 
 
-def exchange(one: str, other: str) -> bool:
-    """Exchange two existing paths in one step; False where it cannot be done (not Linux)."""
+def exchange(one: Place | str, other: Place | str) -> bool:
+    """Exchange two existing places in one step; False where it cannot be done (not Linux).
+
+    Of a path of the system, the links on the way to its last name are followed.
+    """
     return _renameat2(one, other, _EXCHANGE)
 
 
-def put(new: str, place: str, replaceable: Callable[[str], None]) -> str | None:
+def put(new: Place, place: Place, replaceable: Callable[[Place], None]) -> Place | None:
     """Give a file, link or directory a name at which others make, replace and delete meanwhile.
 
     Parameters
     ----------
-    new : str
+    new : Place
         What is to take the name.
-    place : str
+    place : Place
         The name; while one thing is replaced by another, nobody finds it missing.
     replaceable : callable
-        Raises, or returns for what may be replaced; given a path that may be gone.
+        Raises, or returns for what may be replaced; given a place that may be empty by then.
 
     Returns
     -------
-    str or None
+    Place or None
         Where that is now what was replaced, for the caller to remove.
     """
     while True:
@@ -88,7 +94,7 @@ def put(new: str, place: str, replaceable: Callable[[str], None]) -> str | None:
             if not exchange(new, place):
                 return _displace(new, place)
         except FileNotFoundError:
-            os.lstat(new)  # or its own directory is gone
+            new.status()  # or its own directory is gone
             continue
         try:
             replaceable(new)
@@ -98,7 +104,7 @@ def put(new: str, place: str, replaceable: Callable[[str], None]) -> str | None:
         return new
 
 
-def replace_only(known: os.stat_result, new: str, place: str) -> None:
+def replace_only(known: os.stat_result, new: Place, place: Place) -> None:
     """Put a file in the place of a known one.
 
     Raises
@@ -108,48 +114,53 @@ def replace_only(known: os.stat_result, new: str, place: str) -> None:
     FileNotFoundError
         If nothing is there any more.
     """
-    if not os.path.samestat(os.lstat(place), known):
+    if not os.path.samestat(place.status(), known):
         raise ReplacedError
-    placed = os.lstat(new)
+    placed = new.status()
     if not exchange(new, place):
-        os.replace(new, place)  # not Linux: the check and the rename are two steps
+        new.rename(place)  # not Linux: the check and the rename are two steps
         return
-    found = os.lstat(new)
+    found = new.status()
     if os.path.samestat(found, known):
-        os.unlink(new)
+        new.remove_file()
         return
     while True:  # another came between: it is put back, unless yet another came by then
         before, placed = placed, found
         exchange(new, place)
-        found = os.lstat(new)
+        found = new.status()
         if os.path.samestat(found, before):
             raise ReplacedError
 
 
-def _displace(new: str, place: str) -> str | None:
+def _displace(new: Place, place: Place) -> Place | None:
     """Replace where paths cannot be exchanged (not Linux)."""
-    if not any(os.path.isdir(path) and not os.path.islink(path) for path in (new, place)):
-        os.replace(new, place)
+    if not (new.is_directory() or place.is_directory()):
+        new.rename(place)
         return None
     # A reader may for a moment find nothing.
-    aside = f"{new}~replaced"
-    os.rename(place, aside)
-    os.rename(new, place)
+    aside = new.beside(f"{new.name}~replaced")
+    place.rename(aside)
+    new.rename(place)
     return aside
 
 
-def _renameat2(one: str, other: str, flag: int) -> bool:
+def _renameat2(one: Place | str, other: Place | str, flag: int) -> bool:
     """Rename with a flag of Linux; False where there is no such thing."""
     function = _libc_renameat2()
     if function is None:
         return False
-    at_cwd = -100
-    if function(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), flag) == 0:
+    if function(*_at(one), *_at(other), flag) == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
-    raise OSError(number, os.strerror(number), other)
+    raise OSError(number, os.strerror(number))
+
+
+def _at(place: Place | str) -> tuple[int, bytes]:
+    if isinstance(place, str):
+        return _FROM_HERE, os.fsencode(place)
+    return place.directory.descriptor, os.fsencode(place.name)
 
 
 @cache

@@ -11,12 +11,13 @@ from contextlib import suppress
 
 from polystore.attempts import MOST_ATTEMPTS
 from polystore.descent import Descent
+from polystore.held import Held, Place, is_special
 
-__all__ = ["copy_tree", "delete_tree"]
+__all__ = ["copy_tree", "delete_tree", "sync_tree"]
 
 
-def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
-    """Copy a file, a link as a link, or a tree to a path that is free.
+def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None:
+    """Copy a file, a link as a link, or a tree to a place that is free.
 
     Modes and times are kept. Names that `skip` accepts are left out.
 
@@ -27,13 +28,9 @@ def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
     OSError
         Also for what is neither file, link nor directory, such as a socket.
     """
-    with (
-        Descent(os.path.dirname(origin) or ".") as source,
-        Descent(os.path.dirname(target) or ".") as place,
-    ):
-        name, new = os.path.basename(origin), os.path.basename(target)
+    with Descent(origin.directory) as source, Descent(target.directory) as place:
         # What is still to be copied in each directory from the top to where the walk stands.
-        waiting = [[name]]
+        waiting = [[origin.name]]
         entered: list[str] = []
         while waiting:
             if not waiting[-1]:
@@ -42,69 +39,67 @@ def copy_tree(origin: str, target: str, skip: Callable[[str], bool]) -> None:
                     _finish_directory(source, place, entered.pop())
                 continue
             child = waiting[-1].pop()
-            arriving = new if len(waiting) == 1 else child
-            status = os.stat(child, dir_fd=source.descriptor, follow_symlinks=False)
+            old = source.place(child)
+            new = place.place(target.name if len(waiting) == 1 else child)
+            status = old.status()
             if stat.S_ISDIR(status.st_mode):
-                os.mkdir(arriving, 0o700, dir_fd=place.descriptor)
-                source.enter(child)
-                place.enter(arriving)
+                new.make_directory(0o700)
+                source.enter(old.name)
+                place.enter(new.name)
                 entered.append(child)
-                waiting.append([each for each in os.listdir(source.descriptor) if not skip(each)])
+                waiting.append([each for each in source.names() if not skip(each)])
             elif stat.S_ISLNK(status.st_mode):
-                held = os.readlink(child, dir_fd=source.descriptor)
-                os.symlink(held, arriving, dir_fd=place.descriptor)
-            elif stat.S_ISREG(status.st_mode):
-                _copy_file(source.descriptor, child, place.descriptor, arriving)
-            else:
+                new.make_link(old.target())
+            elif is_special(status):
                 raise OSError(errno.EINVAL, f"{child!r} is neither file, link nor directory", child)
+            else:
+                _copy_file(old, new)
 
 
 def _finish_directory(source: Descent, place: Descent, name: str) -> None:
     """Leave a copied directory, and give the copy the mode and times of what it is a copy of."""
-    status = os.fstat(source.descriptor)
+    status = source.status()
     copied = os.dup(place.descriptor)
     try:
         source.leave()
         place.leave()
-        now = os.stat(name, dir_fd=source.descriptor, follow_symlinks=False)
-        if not os.path.samestat(now, status):
+        if not os.path.samestat(source.place(name).status(), status):
             raise FileNotFoundError(errno.ENOENT, "it was replaced while it was copied", name)
-        os.utime(copied, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.fchmod(copied, stat.S_IMODE(status.st_mode))
+        _keep_times_and_mode(copied, status)
     finally:
         os.close(copied)
 
 
-def _copy_file(source: int, name: str, place: int, new: str) -> None:
-    # Opened without following a link that may have come since, or waiting at a pipe.
-    opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
-    with open(opened, "rb") as data:
-        status = os.fstat(opened)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        written = os.open(new, flags, mode=stat.S_IMODE(status.st_mode), dir_fd=place)
-        with open(written, "wb") as copy:
+def _copy_file(old: Place, new: Place) -> None:
+    with old.open() as data:
+        status = os.fstat(data.fileno())
+        with new.create(stat.S_IMODE(status.st_mode)) as copy:
             shutil.copyfileobj(data, copy, 2**20)
             copy.flush()
-            os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fchmod(written, stat.S_IMODE(status.st_mode))
+            _keep_times_and_mode(copy.fileno(), status)
 
 
-def delete_tree(directory: str) -> None:
+def _keep_times_and_mode(descriptor: int, status: os.stat_result) -> None:
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+
+
+def delete_tree(place: Place) -> None:
     """Delete a directory and all that is in it, also while others make and delete in it."""
     for _ in range(MOST_ATTEMPTS):
         try:
-            _delete_tree(directory)
+            _delete_tree(place)
         except FileNotFoundError:
-            if os.path.lexists(directory):
+            if place.exists():
                 continue  # what was to be deleted was moved or deleted
         return
-    _delete_tree(directory)
+    _delete_tree(place)
 
 
-def _delete_tree(directory: str) -> None:
-    with Descent(os.path.dirname(directory) or ".") as walk:
+def _delete_tree(place: Place) -> None:
+    with Descent(place.directory) as walk:
         # What is still to be deleted in each directory from the top to where the walk stands.
-        waiting = [[os.path.basename(directory)]]
+        waiting = [[place.name]]
         inside: list[str] = []
         while waiting:
             if not waiting[-1]:
@@ -112,31 +107,44 @@ def _delete_tree(directory: str) -> None:
                 if inside:
                     name = inside.pop()
                     walk.leave()
-                    if not _removed(name, walk.descriptor):
+                    if not _removed(walk.place(name)):
                         waiting[-1].append(name)  # something was put into it: once more
                 continue
-            child = waiting[-1].pop()
-            if _is_directory(child, walk.descriptor):
-                walk.enter(child)
-                inside.append(child)
-                waiting.append(os.listdir(walk.descriptor))
+            child = walk.place(waiting[-1].pop())
+            if child.is_directory():
+                walk.enter(child.name)
+                inside.append(child.name)
+                waiting.append(walk.names())
             else:
                 with suppress(FileNotFoundError):
-                    os.unlink(child, dir_fd=walk.descriptor)
+                    child.remove_file()
 
 
-def _is_directory(name: str, parent: int) -> bool:
+def _removed(place: Place) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def _removed(name: str, parent: int) -> bool:
-    try:
-        os.rmdir(name, dir_fd=parent)
+        place.remove_directory()
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:
             raise
         return False
     return True
+
+
+def sync_tree(directory: Held) -> None:
+    """Make all files and names in a directory survive the loss of power."""
+    with Descent(directory) as walk:
+        waiting = [walk.names()]
+        while waiting:
+            if not waiting[-1]:
+                waiting.pop()
+                walk.sync()
+                if waiting:
+                    walk.leave()
+                continue
+            child = walk.place(waiting[-1].pop())
+            mode = child.status().st_mode
+            if stat.S_ISDIR(mode):
+                walk.enter(child.name)
+                waiting.append(walk.names())
+            elif stat.S_ISREG(mode):
+                child.sync()

@@ -7,24 +7,13 @@ import operator
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore
 
-from polystore.atomic import (
-    PREFIX,
-    hidden_directory,
-    keep_mode,
-    remove,
-    sweep_now,
-    sync_file,
-    sync_tree,
-    temporary_name,
-)
-from polystore.descent import held
+from polystore.atomic import PREFIX, hidden_directory, keep_mode, remove, sweep_now, temporary_name
+from polystore.descent import files_below
 from polystore.disk import DiskBackend
 from polystore.exceptions import (
     CorruptDataError,
@@ -34,10 +23,12 @@ from polystore.exceptions import (
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
+from polystore.held import REACH, Held, Place, check_no_device
 from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region
 from polystore.renames import publish_file, put, rename_new
+from polystore.trees import sync_tree
 from polystore.zarr_arrays import (
     DEFAULTS,
     GROUP,
@@ -52,8 +43,9 @@ from polystore.zarr_arrays import (
     open_node,
     read_array,
 )
+from polystore.zarr_files import KeyFiles
 from polystore.zarr_locks import LocalLocks
-from polystore.zarr_store import RootedStore, held_store
+from polystore.zarr_store import TreeStore, files_in, held_store
 from polystore.zarr_writing import Shared, append, resize, write_region
 
 __all__ = ["LocalZarr"]
@@ -62,7 +54,6 @@ T = TypeVar("T")
 
 # What cannot be said of a path that leads nowhere.
 _OF_SOMETHING = (CorruptDataError, PathIsDirectoryError, UnsupportedFormatError)
-_HOLD = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
 
 
 class LocalZarr(DiskBackend):
@@ -79,9 +70,10 @@ class LocalZarr(DiskBackend):
 
     def __init__(self, root: P | None = None) -> None:
         super().__init__(root)
-        with self._os_errors("/"):
-            if self._top and not os.listdir(self._top):
-                Path(self._top, "zarr.json").write_bytes(GROUP)
+        if self._top:
+            with self._os_errors("/"), self._places.existing("/") as top:
+                if not top.names():
+                    top.place("zarr.json").write(GROUP)
 
     def check_batch(self, paths: list[str], **options: Any) -> None:
         """Raise what a batch to `paths` would raise whatever the values."""
@@ -89,21 +81,39 @@ class LocalZarr(DiskBackend):
 
     # What a value is
 
-    def _is_value(self, place: str) -> bool:
-        asked = _identity(place)
-        while not (super()._is_value(place) or _is_array(place)):
-            found = _identity(place)
+    _directories_are_values = True
+
+    def _is_value(self, held: Held) -> bool:
+        return super()._is_value(held) or self._is_array(held)
+
+    def _is_array(self, held: Held) -> bool:
+        if not held.is_directory():
+            return False
+        files = self._files(held)
+        try:
+            # A group has a zarr.json too.
+            metadata = files.read("zarr.json")
+            if metadata is not None and node_type(metadata) == "array":
+                return True
+            return files.exists(".zarray")
+        except (OSError, CorruptDataError, InvalidPathError):
+            return False  # a question never fails: what cannot be looked at is not there
+
+    def _has_value(self, place: Place) -> bool:
+        asked = place.identity()
+        while not super()._has_value(place):
+            found = place.identity()
             if found == asked:
                 return False
             asked = found  # replaced meanwhile
         return True
 
-    def _is_directory(self, place: str) -> bool:
+    def _has_directory(self, place: Place) -> bool:
         while True:
-            asked = _identity(place)
-            if not super()._is_directory(place):
+            asked = place.identity()
+            if not super()._has_directory(place):
                 return False
-            if _identity(place) == asked:
+            if place.identity() == asked:
                 return True
 
     def is_file(self, path: P) -> bool:
@@ -126,43 +136,44 @@ class LocalZarr(DiskBackend):
             asked = found
 
     def _led_to(self, path: P) -> tuple[int, int] | None:
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as place:
-            return _identity(place)
+        with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
+            return held.identity()
         return None
 
     def _is_hidden(self, name: str) -> bool:
         return name in METADATA or super()._is_hidden(name)
 
-    def _check_name(self, path: P) -> None:
-        if os.path.basename(str(path).rstrip("/")) in METADATA:
+    def _check_name(self, name: str) -> None:
+        if name in METADATA:
             raise InvalidPathError("zarr keeps its own metadata under this name")
+        super()._check_name(name)
 
-    def _describe(self, place: str, path: P) -> dict[str, Any]:
-        if not _is_array(place):
-            return super()._describe(place, path)
-        facts: dict[str, Any] = {"size": _size(place)}
-        with suppress(CorruptDataError):  # a question is no place to complain
-            array = open_array(self._store(place, read_only=True))
+    def _describe(self, held: Held, path: P) -> dict[str, Any]:
+        if not held.is_directory():
+            return super()._describe(held, path)
+        facts: dict[str, Any] = {"size": _size(held)}
+        with suppress(CorruptDataError, InvalidPathError):  # stat never fails on what a file holds
+            array = open_array(self._store(held, read_only=True))
             facts |= {"shape": array.shape, "dtype": str(array.dtype)}
         return facts
 
     # Arrays
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
-        with self._os_errors(path), self._places.existing(path) as place:
-            os.stat(place)
-            if os.path.isfile(place):
+        with self._os_errors(path), self._places.existing(path) as held:
+            check_no_device(held.status())
+            if not held.is_directory():
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
-            store: Store | str = place
-            if self._top:
-                text = self._places.text(path)
-                store = RootedStore(self._top, text, read_only=mode == "r")
+            text = self._places.text(path) if self._top else self._places.real(path)
+            store = TreeStore(self._top or None, text, read_only=mode == "r")
             return open_node(store, mode)
 
-    def _store(self, place: str, *, read_only: bool) -> Store:
-        """Return what zarr opens a place with; below a root no link of a chunk leads out of it."""
-        kind = RootedStore if self._top else LocalStore
-        return held_store(kind, place, read_only=read_only)
+    def _files(self, directory: Held) -> KeyFiles:
+        return files_in(directory, rooted=bool(self._top))
+
+    def _store(self, directory: Held, *, read_only: bool) -> Store:
+        """Return what zarr opens a directory with, which it holds open."""
+        return held_store(directory, rooted=bool(self._top), read_only=read_only)
 
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)  # None for an array, whose chunks change unseen
@@ -197,36 +208,34 @@ class LocalZarr(DiskBackend):
     def _load(
         self, path: P, region: Region | None, suffix: str | None, options: dict[str, Any]
     ) -> Any:
-        with self._existing_value(path) as place:
-            if not _is_array(place):
+        with self._existing_value(path) as held:
+            if not held.is_directory():
                 return super().load(path, region=region, suffix=suffix, **options)
             if suffix is not None:
                 raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
-            store = self._store(place, read_only=True)
+            store, files = self._store(held, read_only=True), self._files(held)
             while True:
-                shown = _shape(place)
-                value = read_array(store, region, lambda: _size(place))
+                shown = _shape(files)
+                value = read_array(store, region, lambda: _size(held))
                 # What was cut off while it was read would have come as fill values.
-                if not any(map(operator.lt, _shape(place), shown)):
+                if not any(map(operator.lt, _shape(files), shown)):
                     return value
 
     @contextmanager
     def _held(self, path: P) -> Iterator[Callable[[], bool]]:
         """Hold what is at a path, so that nothing else is taken for it; give what asks for it."""
         try:
-            with self._places.existing(path) as place:
-                held = os.open(place, _HOLD)
+            with self._places.existing(path) as held:
+                again = held.again()
         except OSError:
             yield lambda: False
             return
-        try:
-            yield lambda: self._is_at(path, os.fstat(held))
-        finally:
-            os.close(held)
+        with again:
+            yield lambda: self._is_at(path, again.status())
 
     def _is_at(self, path: P, status: os.stat_result) -> bool:
-        with suppress(OSError), self._places.existing(path) as place:
-            return os.path.samestat(os.stat(place), status)
+        with suppress(OSError):
+            return super()._is_at(path, status)
         return False
 
     def save(
@@ -251,28 +260,29 @@ class LocalZarr(DiskBackend):
             )
             return
 
-        def write(temporary: str) -> None:
-            os.mkdir(temporary)
-            store = self._store(temporary, read_only=False)
-            options.write(store, array, replaced=self._attributes(path))
-            if durable:
-                sync_tree(temporary)
+        def write(temporary: Place) -> None:
+            temporary.make_directory()
+            with temporary.hold(REACH | os.O_DIRECTORY) as directory:
+                store = self._store(directory, read_only=False)
+                options.write(store, array, replaced=self._attributes(path))
+                if durable:
+                    sync_tree(directory)
 
         self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
     def _attributes(self, path: P) -> dict[str, Any]:
         """Return the attributes of the array that is replaced."""
-        with suppress(OSError, CorruptDataError), self._places.existing(path) as place:
-            if _is_array(place):
-                return dict(open_array(self._store(place, read_only=True)).attrs)
+        with suppress(OSError, CorruptDataError), self._places.existing(path) as held:
+            if self._is_array(held):
+                return dict(open_array(self._store(held, read_only=True)).attrs)
         return {}
 
     def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
-        with self._existing_value(path) as place:
-            if not _is_array(place):
+        with self._existing_value(path) as held:
+            if not held.is_directory():
                 super().save(data, path, region=region, durable=durable)
                 return
-            with self._shared(path, place, durable=durable) as array:
+            with self._shared(path, held, durable=durable) as array:
                 write_region(array, region, data)
 
     def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
@@ -285,145 +295,125 @@ class LocalZarr(DiskBackend):
 
     @contextmanager
     def _existing_array(self, path: P, *, durable: bool) -> Iterator[Shared]:
-        with self._existing_value(path) as place:
-            if not _is_array(place):
+        with self._existing_value(path) as held:
+            if not held.is_directory():
                 raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
-            with self._shared(path, place, durable=durable) as array:
+            with self._shared(path, held, durable=durable) as array:
                 yield array
 
     @contextmanager
-    def _shared(self, path: P, place: str, *, durable: bool) -> Iterator[Shared]:
-        """Give an array that others change too, held open; what is changed is synced at the end."""
-        with self._os_errors(path), held(place) as directory:
-            yield _SharedDirectory(directory, self._store(directory, read_only=False))
+    def _shared(self, path: P, directory: Held, *, durable: bool) -> Iterator[Shared]:
+        """Give an array that others change too; what is changed is synced at the end."""
+        with self._os_errors(path):
+            store = self._store(directory, read_only=False)
+            yield _SharedDirectory(directory, self._files(directory), store)
             if durable:
                 sync_tree(directory)
 
     @contextmanager
     def _replacing(
         self, path: P, *, overwrite: bool, parents: bool, **options: Any
-    ) -> Iterator[str]:
+    ) -> Iterator[Place]:
         with self._located(path):
-            self._check_name(path)
             # Asked first, or parents would be made inside an array.
             self._check_save(str(path), overwrite=overwrite, parents=parents)
         replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
 
-    def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
+    def _publish(self, temporary: Place, target: Place, *, overwrite: bool) -> None:
         if not overwrite:
             rename_new(temporary, target)
             return
-        replaced = put(temporary, target, self._check_no_group)
+        replaced = put(temporary, target, self._check_replaceable)
         if replaced:
             remove(replaced)
 
-    def _check_no_group(self, place: str) -> None:
-        os.lstat(place)
-        if self._is_directory(place):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), place)
+    def _check_replaceable(self, place: Place) -> None:
+        check_no_device(place.status())
+        if self._has_directory(place):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), place.name)
 
     @contextmanager
-    def _temporary(self, place: str) -> Iterator[str]:
+    def _temporary(self, place: Place) -> Iterator[Place]:
         # Hidden in a directory that is no group, since zarr lists arrays of any name.
         with hidden_directory(place) as hidden:
-            yield f"{hidden}/new"
+            yield hidden.place("new")
 
     # Groups
 
-    def _make_directory(self, place: str) -> None:
+    def _make_directory(self, place: Place) -> None:
         with self._temporary(place) as temporary:
-            os.mkdir(temporary)
-            Path(temporary, "zarr.json").write_bytes(GROUP)
+            temporary.make_directory()
+            with temporary.hold(REACH | os.O_DIRECTORY) as directory:
+                directory.place("zarr.json").write(GROUP)
             rename_new(temporary, place)
 
-    def _remove_directory(self, place: str) -> None:
-        sweep_now(place)
-        with held(place) as directory, hidden_directory(place) as aside:
-            self._check_empty(directory)
+    def _remove_directory(self, place: Place) -> None:
+        with place.hold(REACH | os.O_DIRECTORY) as directory, hidden_directory(place) as aside:
+            sweep_now(directory)
+            if any(not self._is_hidden(name) for name in directory.names()):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place.name)
             # It is in the way of rmdir, which alone knows whether somebody saves there meanwhile.
             for name in METADATA:
                 with suppress(FileNotFoundError):
-                    os.rename(f"{directory}/{name}", f"{aside}/{PREFIX}{name}")
+                    directory.place(name).rename(aside.place(PREFIX + name))
             try:
-                os.rmdir(place)
+                place.remove_directory()
             except OSError:
-                for name in os.listdir(aside):
+                for name in aside.names():
                     with suppress(OSError):  # deleted by another, or made again
-                        rename_new(f"{aside}/{name}", f"{directory}/{name.removeprefix(PREFIX)}")
+                        rename_new(aside.place(name), directory.place(name.removeprefix(PREFIX)))
                 raise
-
-    def _check_empty(self, place: str) -> None:
-        if any(not self._is_hidden(name) for name in os.listdir(place)):
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
 
 
 class _SharedDirectory(Shared):
     """An array in a directory, that several change at once."""
 
-    def __init__(self, directory: str, store: Store) -> None:
-        self._directory = directory
+    def __init__(self, directory: Held, files: KeyFiles, store: Store) -> None:
+        self._directory, self._files = directory, files
         self.store = store
         self.locks = LocalLocks(directory)
 
     def metadata(self) -> tuple[str, bytes]:
-        name = "zarr.json" if os.path.isfile(f"{self._directory}/zarr.json") else ".zarray"
-        return name, Path(self._directory, name).read_bytes()
+        for name in ("zarr.json", ".zarray"):
+            metadata = self._files.read(name)
+            if metadata is not None:
+                return name, metadata
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
-        place = f"{self._directory}/{self.metadata()[0]}"
-        temporary = temporary_name(place)
+        place = self._directory.place(self.metadata()[0])
+        temporary = place.beside(temporary_name())
         try:
-            Path(temporary).write_bytes(metadata)
+            temporary.write(metadata)
             keep_mode(place, temporary)
-            sync_file(temporary)
+            temporary.sync()
             publish_file(temporary, place, overwrite=True)
         except BaseException:
             remove(temporary)
             raise
 
     def chunks(self) -> Iterable[str]:
-        for place, _, names in os.walk(self._directory):
-            for name in names:
-                key = os.path.relpath(f"{place}/{name}", self._directory)
-                if is_chunk(key):
-                    yield key
+        return (key for key, _ in files_below(self._directory) if is_chunk(key))
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            remove(f"{self._directory}/{key}")
+            self._files.remove(key)
 
 
-def _is_array(place: str) -> bool:
-    if os.path.isfile(f"{place}/.zarray"):
-        return True
-    try:
-        # A group has a zarr.json too.
-        return node_type(Path(place, "zarr.json").read_bytes()) == "array"
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-        return False  # a question never fails: what cannot be looked at is not there
-
-
-def _shape(place: str) -> tuple[int, ...]:
+def _shape(files: KeyFiles) -> tuple[int, ...]:
     """Return the shape of an array, () if its metadata cannot be read."""
     for name in ("zarr.json", ".zarray"):
-        with suppress(OSError, KeyError, TypeError):
-            return tuple(described(Path(place, name).read_bytes())["shape"])
+        with suppress(OSError, StorageError, KeyError, TypeError):
+            metadata = files.read(name)
+            if metadata is not None:
+                return tuple(described(metadata)["shape"])
     return ()
 
 
-def _identity(place: str) -> tuple[int, int] | None:
-    """Return what tells apart two things that have one name after another; None for nothing."""
-    try:
-        status = os.stat(place)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _size(place: str) -> int:
-    return sum(file.lstat().st_size for file in Path(place).rglob("*") if file.is_file())
+def _size(directory: Held) -> int:
+    return sum(status.st_size for _, status in files_below(directory))
 
 
 # Not in the body, which would register the class under the key.

@@ -7,29 +7,25 @@ never on the shape, which others may change.
 
 from __future__ import annotations
 
-import errno
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import numpy as np
 
-from polystore.atomic import PREFIX, acquired
-from polystore.descent import HELD
-from polystore.exceptions import FileLockError, FileLockTimeoutError
+from polystore.atomic import PREFIX
+from polystore.exceptions import FileLockError
+from polystore.held import Held, check_no_device
+from polystore.turns import deadline, lock
 
 __all__ = ["LOCKS", "LocalLocks", "Locks", "lock_of"]
 
 LOCKS = 64
 """How many locks the shards of an array share."""
 
-_PATIENCE = 60.0  # seconds that a writer waits for others
-
 # Odd and far apart, so that the shards of a row, a column or a block have different locks.
 _STEPS = (1, 11, 37, 23, 53, 29)
-_POLLED_EVERY = 0.005  # seconds
 
 
 def lock_of(shards: Iterable[Iterable[int]]) -> list[int]:
@@ -76,11 +72,11 @@ class LocalLocks(Locks):
 
     Parameters
     ----------
-    directory : str
-        That of the array, held open by the caller.
+    directory : Held
+        That of the array, which the caller keeps open.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: Held) -> None:
         self._directory = directory
 
     def shape(self) -> ExitStack:
@@ -91,51 +87,16 @@ class LocalLocks(Locks):
         return self._held([f"{number:02}" for number in sorted(numbers)])
 
     def _held(self, names: list[str]) -> ExitStack:
-        deadline = time.monotonic() + _PATIENCE
+        until = deadline()
         with ExitStack() as stack:
             for name in names:
-                stack.callback(self._acquired(f"{PREFIX}~lock~{name}", deadline))
-            return stack.pop_all()
-
-    def _acquired(self, name: str, deadline: float) -> Callable[[], object]:
-        """Take a lock, and return what frees it."""
-        lock_file = f"{self._directory}/{name}"
-        if HELD:
-            return self._locked(lock_file, deadline)
-        timeout = deadline - time.monotonic()
-        try:
-            return acquired(lock_file, timeout, _POLLED_EVERY).release
-        except FileLockTimeoutError as error:
-            raise _too_late() from error
-
-    def _locked(self, lock_file: str, deadline: float) -> Callable[[], object]:
-        # Not by the library, which takes the path of a held directory for where it leads just now,
-        # and so could be led out of a root.
-        import fcntl
-
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with ExitStack() as stack:
-            try:
-                descriptor = os.open(lock_file, flags, 0o666)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise FileLockError(f"the lock file cannot be used: {error}") from error
-            stack.callback(os.close, descriptor)
-            while True:
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    is_held = True
-                except BlockingIOError:
-                    is_held = False
-                if os.fstat(descriptor).st_nlink == 0:  # the array was deleted
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), lock_file)
-                if is_held:
-                    return stack.pop_all().close
-                if time.monotonic() > deadline:
-                    raise _too_late()
-                time.sleep(_POLLED_EVERY)
-
-
-def _too_late() -> FileLockTimeoutError:
-    return FileLockTimeoutError(f"other writers of the array did not end within {_PATIENCE:g} s")
+                    descriptor = self._directory.place(f"{PREFIX}~lock~{name}").lock_file()
+                except FileNotFoundError:
+                    raise  # the array was deleted
+                except OSError as error:
+                    raise FileLockError(f"the lock file cannot be used: {error}") from error
+                stack.callback(os.close, descriptor)
+                check_no_device(os.fstat(descriptor))
+                lock(descriptor, until)
+            return stack.pop_all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +70,7 @@ def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Ite
     FileLockTimeoutError
         If it did not end in time.
     """
-    claim, token = claim_of(key), os.path.basename(temporary_name(""))
+    claim, token = claim_of(key), temporary_name()
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
     _held.add(token)
     try:
@@ -132,7 +131,7 @@ def _is_left(objects: RemoteObjects, claim: str, holder: str) -> bool:
     """Tell whether the holder of a claim is gone, and cannot end it any more."""
     if holder.startswith(_LEFT):
         return True
-    here = temporary_name("").rpartition("~")[0]
+    here = temporary_name().rpartition("~")[0]
     if holder.rpartition("~")[0] == here:
         return holder not in _held
     return is_left(holder, lambda: objects.modified(claim) or time.time())

@@ -92,9 +92,9 @@ def test_it_is_synced_before_and_after_it_takes_the_place(
             assert os.fstat(descriptor).st_size == 3
         fsync(descriptor)
 
-    def replaced(source: str, target: str) -> None:
+    def replaced(*names: Any, **directories: Any) -> None:
         steps.append("replace")
-        replace(source, target)
+        replace(*names, **directories)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)

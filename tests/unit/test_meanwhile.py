@@ -15,10 +15,12 @@ from polystore import (
     DiskBackend,
     PathExistsError,
     PathNotFoundError,
-    disk,
+    formats,
     local_backend,
     trees,
 )
+from polystore.descent import Descent
+from polystore.held import Held, Place
 from polystore.zarr_local import LocalZarr
 
 OLD, NEW = np.full((40, 40), 1, np.uint8), np.full((60, 40), 2, np.uint8)
@@ -106,7 +108,7 @@ def test_a_link_takes_the_place_of_one_that_another_makes(store: Any, meanwhile:
 def test_a_directory_is_none_where_another_saves_a_value(store: Any, meanwhile: Meanwhile) -> None:
     real = store._make_directory
 
-    def make(place: str) -> None:
+    def make(place: Place) -> None:
         store.save(OLD, "a.npy", overwrite=True)
         real(place)
 
@@ -139,7 +141,7 @@ def test_a_group_that_took_the_place_of_an_array_is_not_deleted_as_one(
         store.delete("a")
         store.save(NEW, "a/b", parents=True)
 
-    meanwhile(os, "rename", act)
+    meanwhile(os, "replace", act)
     with pytest.raises(DirectoryNotEmptyError):
         store.delete("a")
     assert (store.load("a/b") == NEW).all()
@@ -173,9 +175,10 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
 
     def act() -> None:
         [hidden] = (path for path in tmp_path.rglob("a.npy") if "/d/e/" not in str(path))
-        trees.delete_tree(str(hidden.parent))
+        with Held.at(str(hidden.parent.parent)) as above:
+            trees.delete_tree(above.place(hidden.parent.name))
 
-    meanwhile(trees, "_is_directory", act)
+    meanwhile(Descent, "enter", act)
     store.delete_all("d")
     assert store.list_dir(".") == []
     assert [name for name in os.listdir(tmp_path) if name != "zarr.json"] == []
@@ -184,7 +187,7 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
 @FILES
 def test_a_region_goes_into_the_array_that_another_saves(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "a.npy")
-    meanwhile(disk, "put_region", lambda: store.save(NEW, "a.npy", overwrite=True))
+    meanwhile(formats, "put_region", lambda: store.save(NEW, "a.npy", overwrite=True))
     store.save(9, "a.npy", region=0)
     found = store.load("a.npy")
     assert found.shape == NEW.shape
@@ -195,7 +198,7 @@ def test_a_region_goes_into_the_array_that_another_saves(store: Any, meanwhile: 
 @FILES
 def test_a_region_of_what_another_deletes_makes_nothing(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "a.npy")
-    meanwhile(disk, "put_region", lambda: store.delete("a.npy"))
+    meanwhile(formats, "put_region", lambda: store.delete("a.npy"))
     with pytest.raises(PathNotFoundError):
         store.save(9, "a.npy", region=0)
     assert not store.exists("a.npy")

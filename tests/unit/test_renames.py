@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from polystore import renames
+from polystore.held import Held, Place
 from polystore.renames import ReplacedError, put, rename_new, replace_only
 
 
@@ -23,19 +24,25 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 ON_LINUX = pytest.mark.parametrize("system", ["Linux"], indirect=True)
 
 
-def written(path: Path, text: str) -> str:
-    path.write_text(text)
-    return str(path)
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Held]:
+    with Held.at(str(tmp_path)) as folder:
+        yield folder
 
 
-def anything(place: str) -> None:
-    os.lstat(place)
+def written(place: Place, text: str) -> Place:
+    Path(place.directory.path, place.name).write_text(text)
+    return place
 
 
-def no_directory(place: str) -> None:
-    os.lstat(place)
-    if os.path.isdir(place):
-        raise IsADirectoryError(place)
+def anything(place: Place) -> None:
+    place.status()
+
+
+def no_directory(place: Place) -> None:
+    place.status()
+    if place.is_directory():
+        raise IsADirectoryError(place.name)
 
 
 def once(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], name: str) -> None:
@@ -43,7 +50,7 @@ def once(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], name: st
     real = getattr(renames, name)
     called: list[object] = []
 
-    def disturbed(*arguments: str) -> object:
+    def disturbed(*arguments: Place) -> object:
         if not called:
             called.append(arguments)
             before()
@@ -52,57 +59,59 @@ def once(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], name: st
     monkeypatch.setattr(renames, name, disturbed)
 
 
-def test_a_new_name_is_given_and_a_taken_one_refused(tmp_path: Path) -> None:
-    new, place = written(tmp_path / "new", "new"), str(tmp_path / "place")
+def test_a_new_name_is_given_and_a_taken_one_refused(tmp_path: Path, folder: Held) -> None:
+    new, place = written(folder.place("new"), "new"), folder.place("place")
     rename_new(new, place)
-    assert Path(place).read_text() == "new"
+    assert (tmp_path / "place").read_text() == "new"
     with pytest.raises(FileExistsError):
-        rename_new(written(tmp_path / "newer", "newer"), place)
-    assert Path(place).read_text() == "new"
+        rename_new(written(folder.place("newer"), "newer"), place)
+    assert (tmp_path / "place").read_text() == "new"
 
 
-def test_put_takes_a_free_name_and_replaces_what_may_go(tmp_path: Path) -> None:
+def test_put_takes_a_free_name_and_replaces_what_may_go(tmp_path: Path, folder: Held) -> None:
     place = tmp_path / "place"
-    assert put(written(tmp_path / "new", "new"), str(place), anything) is None
-    replaced = put(written(tmp_path / "newer", "newer"), str(place), anything)
+    assert put(written(folder.place("new"), "new"), folder.place("place"), anything) is None
+    replaced = put(written(folder.place("newer"), "newer"), folder.place("place"), anything)
     assert place.read_text() == "newer"
-    assert replaced is None or Path(replaced).read_text() == "new"
+    assert replaced is None or (tmp_path / replaced.name).read_text() == "new"
 
 
-def test_put_replaces_a_tree_by_a_file_and_returns_where_it_is(tmp_path: Path) -> None:
+def test_put_replaces_a_tree_by_a_file_and_returns_where_it_is(
+    tmp_path: Path, folder: Held
+) -> None:
     (tmp_path / "place").mkdir()
-    written(tmp_path / "place/a", "old")
-    replaced = put(written(tmp_path / "new", "new"), str(tmp_path / "place"), anything)
+    (tmp_path / "place/a").write_text("old")
+    replaced = put(written(folder.place("new"), "new"), folder.place("place"), anything)
     assert replaced is not None
     assert (tmp_path / "place").read_text() == "new"
-    assert Path(replaced, "a").read_text() == "old"
+    assert (tmp_path / replaced.name / "a").read_text() == "old"
 
 
-def test_put_refuses_what_may_not_go(tmp_path: Path) -> None:
+def test_put_refuses_what_may_not_go(tmp_path: Path, folder: Held) -> None:
     (tmp_path / "place").mkdir()
-    new = written(tmp_path / "new", "new")
+    new = written(folder.place("new"), "new")
     with pytest.raises(IsADirectoryError):
-        put(new, str(tmp_path / "place"), no_directory)
+        put(new, folder.place("place"), no_directory)
     assert (tmp_path / "place").is_dir()
-    assert Path(new).read_text() == "new"
+    assert (tmp_path / new.name).read_text() == "new"
 
 
 def test_put_takes_the_name_of_what_is_deleted_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
-    written(place, "old")
+    written(folder.place("place"), "old")
     once(monkeypatch, place.unlink, "exchange")
-    replaced = put(written(tmp_path / "new", "new"), str(place), anything)
+    replaced = put(written(folder.place("new"), "new"), folder.place("place"), anything)
     assert (place.read_text(), replaced) == ("new", None)
 
 
 @ON_LINUX
 def test_put_gives_back_what_came_meanwhile_and_may_not_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
-    written(place, "old")
+    written(folder.place("place"), "old")
 
     def becomes_a_directory() -> None:
         place.unlink()
@@ -110,47 +119,50 @@ def test_put_gives_back_what_came_meanwhile_and_may_not_go(
 
     once(monkeypatch, becomes_a_directory, "exchange")
     with pytest.raises(IsADirectoryError):
-        put(written(tmp_path / "new", "new"), str(place), no_directory)
+        put(written(folder.place("new"), "new"), folder.place("place"), no_directory)
     assert place.is_dir()
 
 
-def test_put_ends_when_its_own_directory_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        put(str(tmp_path / "gone/new"), str(tmp_path / "gone/place"), anything)
+def test_put_ends_when_its_own_directory_is_gone(tmp_path: Path, folder: Held) -> None:
+    (tmp_path / "gone").mkdir()
+    with Held.at(str(tmp_path / "gone")) as gone:
+        (tmp_path / "gone").rmdir()
+        with pytest.raises(FileNotFoundError):
+            put(gone.place("new"), gone.place("place"), anything)
 
 
-def test_only_the_known_file_is_replaced(tmp_path: Path) -> None:
+def test_only_the_known_file_is_replaced(tmp_path: Path, folder: Held) -> None:
     place = tmp_path / "place"
-    known = os.lstat(written(place, "old"))
-    replace_only(known, written(tmp_path / "new", "new"), str(place))
+    known = written(folder.place("place"), "old").status()
+    replace_only(known, written(folder.place("new"), "new"), folder.place("place"))
     assert place.read_text() == "new"
     assert os.listdir(tmp_path) == ["place"]
     with pytest.raises(ReplacedError):
-        replace_only(known, written(tmp_path / "newer", "newer"), str(place))
+        replace_only(known, written(folder.place("newer"), "newer"), folder.place("place"))
     assert place.read_text() == "new"
     place.unlink()
     with pytest.raises(FileNotFoundError):
-        replace_only(known, str(tmp_path / "newer"), str(place))
+        replace_only(known, folder.place("newer"), folder.place("place"))
     assert not place.exists()
 
 
 @ON_LINUX
 @pytest.mark.parametrize("others", [1, 2, 3])
 def test_the_newest_of_those_that_came_meanwhile_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+    tmp_path: Path, folder: Held, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     place = tmp_path / "place"
-    known = os.lstat(written(place, "old"))
+    known = written(folder.place("place"), "old").status()
     coming = iter(range(others))
     real = renames.exchange
 
-    def exchange(one: str, other: str) -> bool:
+    def exchange(one: Place, other: Place) -> bool:
         number = next(coming, None)
         if number is not None:
-            os.replace(written(tmp_path / "another", f"another {number}"), place)
+            written(folder.place("another"), f"another {number}").rename(other)
         return real(one, other)
 
     monkeypatch.setattr(renames, "exchange", exchange)
     with pytest.raises(ReplacedError):
-        replace_only(known, written(tmp_path / "new", "new"), str(place))
+        replace_only(known, written(folder.place("new"), "new"), folder.place("place"))
     assert place.read_text() == f"another {others - 1}"

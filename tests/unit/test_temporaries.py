@@ -15,6 +15,7 @@ import pytest
 
 from polystore import DiskBackend, InvalidPathError, ZarrBackend, atomic
 from polystore.atomic import is_left, sweep, temporary_name
+from polystore.held import Held
 
 
 @pytest.fixture(autouse=True)
@@ -36,29 +37,33 @@ def parts(name: str) -> list[str]:
 def made_by(folder: Path, **changes: str) -> Path:
     """Return a temporary whose name differs in some of its parts from one of this process."""
     names = ("prefix", "host", "process", "started", "token")
-    found = dict(zip(names, parts(temporary_name("x")), strict=True))
+    found = dict(zip(names, parts(temporary_name()), strict=True))
     return folder / "~".join((found | changes).values())
 
 
 def of_a_dead_process(folder: Path) -> Path:
-    code = "from polystore.atomic import temporary_name; print(temporary_name('x'))"
+    code = "from polystore.atomic import temporary_name; print(temporary_name())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     return folder / done.stdout.strip()
 
 
-def test_a_name_lies_beside_its_target_and_is_never_the_same() -> None:
-    one, other = temporary_name("/some/where/a.npy"), temporary_name("/some/where/a.npy")
-    assert os.path.dirname(one) == "/some/where"
-    assert one != other
-    assert len(os.path.basename(one)) < 150
+def swept(folder: Path, name: str = "here") -> None:
+    with Held.at(str(folder)) as held:
+        sweep(held, name)
+
+
+def test_a_name_is_never_the_same() -> None:
+    one, other = temporary_name(), temporary_name()
+    assert os.path.basename(one) == one != other
+    assert len(one) < 150
 
 
 def test_what_a_dead_process_left_is_hidden_and_goes_with_the_next_save(
     backend: Any, tmp_path: Path
 ) -> None:
-    dead, mine = of_a_dead_process(tmp_path), Path(temporary_name(str(tmp_path / "x")))
+    dead, mine = of_a_dead_process(tmp_path), tmp_path / temporary_name()
     tree = of_a_dead_process(tmp_path)
     (tree / "c/0").mkdir(parents=True)
     for file in (dead, mine, tree / "c/0/0"):
@@ -88,8 +93,7 @@ def test_a_temporary_of_another_process_that_has_the_id_now_is_left(tmp_path: Pa
 
 def test_a_process_that_is_dead_but_not_waited_for_is_dead(tmp_path: Path) -> None:
     code = (
-        "from polystore.atomic import temporary_name; "
-        "print(temporary_name('x'), flush=True); input()"
+        "from polystore.atomic import temporary_name; print(temporary_name(), flush=True); input()"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -113,14 +117,14 @@ def test_a_process_that_is_dead_but_not_waited_for_is_dead(tmp_path: Path) -> No
 def test_a_temporary_of_another_machine_is_left_after_a_day(tmp_path: Path, host: str) -> None:
     foreign = made_by(tmp_path, host=host, process="1")
     foreign.write_bytes(b"half")
-    sweep(str(tmp_path))
+    swept(tmp_path)
     assert foreign.exists()
     day_ago = time.time() - 25 * 3600
     os.utime(foreign, (day_ago, day_ago))
-    sweep(str(tmp_path))
+    swept(tmp_path)
     assert foreign.exists()  # it looks once in a minute
     atomic._swept.clear()
-    sweep(str(tmp_path))
+    swept(tmp_path)
     assert not foreign.exists()
 
 
@@ -130,6 +134,22 @@ def test_a_temporary_of_another_machine_is_left_after_a_day(tmp_path: Path, host
 def test_names_that_no_process_made_are_judged_by_their_age(tmp_path: Path, name: str) -> None:
     assert not is_left(name, time.time)
     assert is_left(name, lambda: time.time() - 25 * 3600)
+
+
+@pytest.mark.parametrize(
+    "process",
+    ["9" * 30, "9" * 120, "9" * 7, "0", "1~0", "\u0661" * 12, "\u00b2", "-1", "1e9", "", "~~~"],
+)
+def test_a_hidden_file_of_any_name_is_in_the_way_of_no_save(
+    backend: Any, tmp_path: Path, process: str
+) -> None:
+    hidden = f"{atomic.PREFIX}~{atomic._host()}~{process}"
+    (tmp_path / hidden).write_bytes(b"not ours")
+    backend.save(np.arange(2), "a.npy")
+    backend.ensure_directory("d")
+    backend.delete("d")
+    assert backend.list_dir("/") == ["a.npy"]
+    assert is_left(hidden, time.time) == (process in ("9" * 7, "1~0"))
 
 
 @pytest.mark.parametrize("path", [f"{atomic.PREFIX}-notes.npy", f"{atomic.PREFIX}~d/deep/a.npy"])
@@ -162,5 +182,5 @@ def test_what_is_remembered_of_sweeps_is_bounded(
 ) -> None:
     monkeypatch.setattr(atomic, "_MOST_SWEPT", 3)
     for number in range(10):
-        sweep(str(tmp_path), f"name {number}")
+        swept(tmp_path, f"name {number}")
     assert len(atomic._swept) <= 3

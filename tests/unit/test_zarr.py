@@ -23,8 +23,9 @@ from polystore import (
     UnsupportedFormatError,
     ZarrBackend,
 )
+from polystore.held import Place
+from polystore.zarr_files import KeyFiles
 from polystore.zarr_local import LocalZarr
-from polystore.zarr_store import RootedStore
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)
 
@@ -184,12 +185,14 @@ def test_a_value_is_deleted_that_was_of_the_other_kind_when_it_was_looked_at(
     store.save(value, "value.json")
     looked = 0
 
-    def is_real_directory(place: str) -> bool:
+    is_directory = Place.is_directory
+
+    def mistaken(place: Place) -> bool:
         nonlocal looked
         looked += 1
-        return os.path.isdir(place) != (looked == 1)
+        return is_directory(place) != (looked == 1)
 
-    monkeypatch.setattr("polystore.local_backend._is_real_directory", is_real_directory)
+    monkeypatch.setattr(Place, "is_directory", mistaken)
     getattr(store, method)("value.json")
     assert looked > 0
     assert not store.exists("value.json")
@@ -201,7 +204,7 @@ def test_a_directory_that_went_and_came_again_is_there(
 ) -> None:
     store.ensure_directory("group")
     store.save(IMAGE, "array")
-    monkeypatch.setattr(LocalZarr, "_is_directory", lambda *_: False)  # it was gone when looked at
+    monkeypatch.setattr(LocalZarr, "_has_directory", lambda *_: False)  # it was gone when looked at
     store.ensure_directory("group")
     with pytest.raises(PathExistsError):
         store.ensure_directory("array")
@@ -252,14 +255,14 @@ def test_a_chunk_that_the_system_refuses_to_read_is_not_called_damaged(
 ) -> None:
     store = ZarrBackend(tmp_path)
     store.save(IMAGE, "a")
-    read = RootedStore._read
+    read = KeyFiles.read
 
-    def refused(self: RootedStore, key: str, wanted: Any) -> bytes | None:
-        if key == "zarr.json":
+    def refused(self: KeyFiles, key: str, wanted: Any = None) -> bytes | None:
+        if key.endswith(("zarr.json", ".zarray")):
             return read(self, key, wanted)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(RootedStore, "_read", refused)
+    monkeypatch.setattr(KeyFiles, "read", refused)
     for use in (lambda: store.load("a"), lambda: store.save(1, "a", region=(0, 0))):
         with pytest.raises(StorageError, match=r"Input/output error.*'a'") as caught:
             use()

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import zarr
 from s3_server import s3_server
-from zarr.storage import LocalStore
 
 from polystore import (
     CorruptDataError,
@@ -34,10 +33,13 @@ from polystore import (
     UnsupportedOperationError,
     VFSTypeError,
     ZarrBackend,
+    turns,
     zarr_locks,
     zarr_writing,
 )
+from polystore.held import Held
 from polystore.zarr_locks import LocalLocks, lock_of
+from polystore.zarr_store import TreeStore
 
 SHAPE = (61, 47)
 LAYOUTS: list[dict[str, Any]] = [
@@ -272,7 +274,8 @@ def test_the_shards_that_a_region_touches_are_those_of_its_elements() -> None:
 def test_a_region_means_what_it_means_once_it_is_its_turn(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.zeros(10, np.int32), "/a", chunks=(10,))
-    with LocalLocks(str(tmp_path / "a")).shards(lock_of([[0]])):
+    array = Held.at(str(tmp_path / "a"))
+    with array, LocalLocks(array).shards(lock_of([[0]])):
         writer = threading.Thread(target=store.save, args=(1, "/a"), kwargs={"region": -1})
         writer.start()
         time.sleep(0.2)  # until it waits; were it not to, the test would assert less
@@ -310,7 +313,7 @@ def test_a_shard_that_is_replaced_between_its_index_and_its_chunks_is_read_again
     store.save(7, place, region=(slice(0, 4),))  # which takes less room
     second = shard.read_bytes()
     shard.write_bytes(first)
-    real = LocalStore.get
+    real = TreeStore.get
 
     async def replacing(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
         found = await real(self, key, *arguments, **options)
@@ -318,7 +321,7 @@ def test_a_shard_that_is_replaced_between_its_index_and_its_chunks_is_read_again
             shard.write_bytes(second)
         return found
 
-    monkeypatch.setattr(LocalStore, "get", replacing)
+    monkeypatch.setattr(TreeStore, "get", replacing)
     part = (slice(1, 7), slice(1, 3))  # of all its chunks, a shard is read at once
     expected = np.where(np.arange(8)[:, None] < 4, 7, noise)[part]
     np.testing.assert_array_equal(store.load(place, region=part), expected)
@@ -355,8 +358,9 @@ def test_a_killed_writer_leaves_no_lock_and_no_part(tmp_path: Path, step: str) -
 def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a", chunks=(2, 4))
-    monkeypatch.setattr(zarr_locks, "_PATIENCE", 0.1)
-    with LocalLocks(str(tmp_path / "a")).shards(lock_of([[1], [0]])):
+    monkeypatch.setattr(turns, "_PATIENCE", 0.1)
+    array = Held.at(str(tmp_path / "a"))
+    with array, LocalLocks(array).shards(lock_of([[1], [0]])):
         store.save(2, "/a", region=(0, 0))  # another shard
         for change in (
             partial(store.save, 2, "/a", region=(2, 0)),
@@ -364,7 +368,8 @@ def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
         ):
             with pytest.raises(FileLockTimeoutError, match=r"other writers.*'/a' \(backend zarr\)"):
                 change()
-    with LocalLocks(str(tmp_path / "a")).shape():
+    array = Held.at(str(tmp_path / "a"))
+    with array, LocalLocks(array).shape():
         store.save(2, "/a", region=(2, 0))
         with pytest.raises(FileLockTimeoutError):
             store.append(np.ones((1, 4)), "/a")
@@ -374,7 +379,8 @@ def test_who_waits_for_an_array_that_is_deleted_is_told(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a")
     with ThreadPoolExecutor(1) as pool:
-        with LocalLocks(str(tmp_path / "a")).shape():
+        array = Held.at(str(tmp_path / "a"))
+        with array, LocalLocks(array).shape():
             waiting = pool.submit(store.append, np.ones((1, 4)), "/a")
             time.sleep(0.2)
             store.delete("/a")
