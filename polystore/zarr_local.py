@@ -7,6 +7,8 @@ import operator
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,10 +41,7 @@ from polystore.paths import P
 from polystore.region import Region
 from polystore.renames import publish_file, put, rename_new
 from polystore.zarr_arrays import (
-    DEFAULTS,
-    GROUP,
     METADATA,
-    ArrayOptions,
     Mode,
     as_numbers,
     described,
@@ -52,6 +51,8 @@ from polystore.zarr_arrays import (
     open_node,
     read_array,
 )
+from polystore.zarr_creation import DEFAULTS, ArrayOptions, ZarrFormat, create
+from polystore.zarr_groups import GROUP_FILES, LocalGroups, member_format
 from polystore.zarr_locks import LocalLocks
 from polystore.zarr_store import RootedStore, held_store
 from polystore.zarr_writing import Shared, append, resize, write_region
@@ -75,13 +76,25 @@ class LocalZarr(DiskBackend):
     ----------
     root : str or os.PathLike, optional
         As of `DiskBackend`.
+    zarr_format : {2, 3}, optional
+        The format where no group has one yet; by default 3.
     """
 
-    def __init__(self, root: P | None = None) -> None:
+    def __init__(self, root: P | None = None, *, zarr_format: ZarrFormat | None = None) -> None:
         super().__init__(root)
+        self._default_format = zarr_format
+        self._wanted_format: ZarrFormat | None = None
+        self._groups = LocalGroups(self._places, is_rooted=bool(self._top))
         with self._os_errors("/"):
             if self._top and not os.listdir(self._top):
-                Path(self._top, "zarr.json").write_bytes(GROUP)
+                name, metadata = GROUP_FILES[zarr_format or 3]
+                Path(self._top, name).write_bytes(metadata)
+
+    def of_format(self, zarr_format: ZarrFormat | None) -> LocalZarr:
+        """Return the same tree, which makes new arrays and groups of this format, None for any."""
+        tree = copy(self)
+        tree._wanted_format = zarr_format  # noqa: SLF001 - its own kind
+        return tree
 
     def check_batch(self, paths: list[str], **options: Any) -> None:
         """Raise what a batch to `paths` would raise whatever the values."""
@@ -153,7 +166,7 @@ class LocalZarr(DiskBackend):
             os.stat(place)
             if os.path.isfile(place):
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
-            store: Store | str = place
+            store: Store = LocalStore(place, read_only=mode == "r")
             if self._top:
                 text = self._places.text(path)
                 store = RootedStore(self._top, text, read_only=mode == "r")
@@ -232,6 +245,17 @@ class LocalZarr(DiskBackend):
         if region is not None:
             self._save_region(data, path, region, durable=durable)
             return
+        if options.zarr_format not in (None, self._wanted_format):
+            self.of_format(options.zarr_format).save(
+                data,
+                path,
+                overwrite=overwrite,
+                parents=parents,
+                suffix=suffix,
+                durable=durable,
+                options=options,
+            )
+            return
         array = as_numbers(data) if suffix is None else None
         if array is None:
             super().save(
@@ -242,18 +266,28 @@ class LocalZarr(DiskBackend):
         def write(temporary: str) -> None:
             os.mkdir(temporary)
             store = self._store(temporary, read_only=False)
-            options.write(store, array, replaced=self._attributes(path))
+            replaced = self._array_at(path)
+            chosen = self._format_of(path, replaced)
+            create(store, array, options, zarr_format=chosen, replaced=replaced)
             if durable:
                 sync_tree(temporary)
 
         self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
-    def _attributes(self, path: P) -> dict[str, Any]:
-        """Return the attributes of the array that is replaced."""
+    def _array_at(self, path: P) -> zarr.Array[Any] | None:
+        """Return the array that is replaced, None where there is none that can be read."""
         with suppress(OSError, CorruptDataError), self._places.existing(path) as place:
             if _is_array(place):
-                return dict(open_array(self._store(place, read_only=True)).attrs)
-        return {}
+                return open_array(self._store(place, read_only=True))
+        return None
+
+    def _format_of(self, path: P, replaced: zarr.Array[Any] | None = None) -> ZarrFormat:
+        """Return the format of what is to be made at a path."""
+        is_old = replaced is not None and replaced.metadata.zarr_format == 2
+        if self._wanted_format is None and is_old:
+            return 2
+        marks = self._groups.marks(self._places.text(path))
+        return member_format(marks, self._wanted_format, self._default_format)
 
     def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
         with self._existing_value(path) as place:
@@ -283,7 +317,8 @@ class LocalZarr(DiskBackend):
     def _shared(self, path: P, place: str, *, durable: bool) -> Iterator[Shared]:
         """Give an array that others change too, held open; what is changed is synced at the end."""
         with self._os_errors(path), held(place) as directory:
-            yield _SharedDirectory(directory, self._store(directory, read_only=False))
+            store = self._store(directory, read_only=False)
+            yield _SharedDirectory(directory, store, partial(self._forget, path))
             if durable:
                 sync_tree(directory)
 
@@ -295,9 +330,13 @@ class LocalZarr(DiskBackend):
             self._check_name(path)
             # Asked first, or parents would be made inside an array.
             self._check_save(str(path), overwrite=overwrite, parents=parents)
+        if parents and not self.is_dir(os.path.dirname(self._places.text(path)) or "."):
+            self._forget(path)
         replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
+            if os.path.isdir(temporary) or self._asked(path, _is_array):
+                self._forget(path)
 
     def _publish(self, temporary: str, target: str, *, overwrite: bool) -> None:
         if not overwrite:
@@ -320,11 +359,63 @@ class LocalZarr(DiskBackend):
 
     # Groups
 
+    def _forget(self, path: P) -> None:
+        """Let no group above a path tell of it what is about to change."""
+        self._groups.forget(self._places.text(path))
+
     def _make_directory(self, place: str) -> None:
+        path = self._places.shown(os.path.realpath(place))
+        name, metadata = GROUP_FILES[self._format_of(path)]
         with self._temporary(place) as temporary:
             os.mkdir(temporary)
-            Path(temporary, "zarr.json").write_bytes(GROUP)
+            Path(temporary, name).write_bytes(metadata)
             rename_new(temporary, place)
+
+    def _ensure_directory(self, path: P) -> None:
+        if not self.is_dir(path):
+            self._forget(path)
+        super()._ensure_directory(path)
+
+    def delete(self, path: P) -> None:
+        with self._present(path) as place:
+            if self._is_member(place) and not self._is_filled(place):
+                self._forget(path)
+        super().delete(path)
+
+    def delete_all(self, path: P) -> None:
+        with self._present(path) as place:
+            if self._is_member(place):
+                self._forget(path)
+        super().delete_all(path)
+
+    def move(self, source: P, destination: P) -> None:
+        with self._transfer(source, destination) as (origin, _):
+            if self._is_member(origin):
+                self._forget(source)
+        super().move(source, destination)
+
+    @contextmanager
+    def _transfer(self, source: P, destination: P) -> Iterator[tuple[str, str]]:
+        with super()._transfer(source, destination) as (origin, place):
+            if self._is_member(origin):
+                self._forget(destination)
+            yield origin, place
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        with self._free_place(link, over_link=overwrite):
+            self._forget(link)
+        super().create_symlink(source, link, overwrite=overwrite)
+
+    def _is_member(self, place: str) -> bool:
+        """Return whether zarr knows of what is at a place: an array, a group, or a link to one."""
+        return os.path.isdir(place)
+
+    def _is_filled(self, place: str) -> bool:
+        with suppress(OSError):
+            if self._is_directory(place) and not os.path.islink(place):
+                self._check_empty(place)
+            return False
+        return True
 
     def _remove_directory(self, place: str) -> None:
         sweep_now(place)
@@ -350,8 +441,9 @@ class LocalZarr(DiskBackend):
 class _SharedDirectory(Shared):
     """An array in a directory, that several change at once."""
 
-    def __init__(self, directory: str, store: Store) -> None:
+    def __init__(self, directory: str, store: Store, forget: Callable[[], None]) -> None:
         self._directory = directory
+        self._forget = forget
         self.store = store
         self.locks = LocalLocks(directory)
 
@@ -360,6 +452,7 @@ class _SharedDirectory(Shared):
         return name, Path(self._directory, name).read_bytes()
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
+        self._forget()
         place = f"{self._directory}/{self.metadata()[0]}"
         temporary = temporary_name(place)
         try:
