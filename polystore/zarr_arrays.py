@@ -173,11 +173,8 @@ async def _read_json(store: Store, name: str) -> dict[str, Any] | None:
 def _opened(store: Store, found: dict[str, Any]) -> zarr.Array[Any]:
     """Return an array that NumPy can make, with codecs that can be trusted."""
     _check_element(found.get("data_type", found.get("dtype")))
-    config: Any = None
-    if found.get("zarr_format") == 2 and found.get("fill_value") is None:
-        config = {"write_empty_chunks": True}  # of a missing one zarr 2 reads any values
     metadata: Any = found
-    array = zarr.Array(zarr.AsyncArray(metadata, StorePath(store), config))
+    array = zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))
     size = math.prod(side for side in array.shape if side) * array.dtype.itemsize
     if array.ndim > _MOST_AXES or size > sys.maxsize:
         raise ValueError(f"no array has the shape {array.shape} and the dtype {array.dtype}")

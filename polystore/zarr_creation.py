@@ -172,21 +172,19 @@ def _kept(
 
 
 def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
-    """Return whether a fill value is the same in a dtype, NaN and the sign of zero included."""
+    """Return whether a fill value is the same in a dtype."""
     before = np.asarray(value)
-    if before.dtype.kind not in "biufc":
+    if before.dtype.kind not in "biufc" or (before.dtype.kind == "b") != (dtype.kind == "b"):
         return False
-    if before.dtype == dtype:
-        return True
-    if before.dtype.kind == "b" or dtype.kind == "b":
-        return False
-    try:
-        with np.errstate(all="ignore"):
-            after = before.astype(dtype).astype(before.dtype)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    lost = before.dtype.kind == "c" and dtype.kind != "c" and before.imag != 0
-    return not lost and bool(np.array_equal(after, before, equal_nan=dtype.kind in "fc"))
+    if before.dtype.kind == "c" and dtype.kind != "c":
+        if before.imag != 0:
+            return False
+        before = before.real
+    with np.errstate(all="ignore"):
+        after = before.astype(dtype)
+    if np.isnan(before):
+        return dtype.kind in "fc"
+    return bool(after.item() == before.item())
 
 
 def _kept_sides(
