@@ -260,7 +260,7 @@ def test_what_the_caller_did_not_change_stays(hierarchy: Hierarchy, codecs: dict
     for _ in range(2):
         hierarchy.backend.save(value, hierarchy.path("x"), overwrite=True)
         assert described(hierarchy) == before
-        assert np.array_equal(hierarchy.group()["x"][...], value)  # type: ignore[index]
+        assert np.array_equal(hierarchy.group()["x"][...], value)  # type: ignore[arg-type, index]
     hierarchy.backend.save(value, hierarchy.path("x"), overwrite=True, fill_value=3)
     assert described(hierarchy) == {**before, "fill_value": 3}
     hierarchy.backend.save(value, hierarchy.path("x"), overwrite=True, attributes={"n": 1})
