@@ -61,6 +61,14 @@ class Places(ABC):
     def real(self, path: P) -> str:
         """Return the path of the operating system that a path leads to, for a link to hold."""
 
+    def followed(self, path: P) -> str:
+        """Return a path with all links on its way followed; only the names, for looking around."""
+        return self.shown(os.path.realpath(self.real(path)))
+
+    def path_of(self, place: Place) -> str:
+        """Return the path that leads to a place, as `followed`."""
+        return self.shown(os.path.realpath(f"{place.directory.path}/{place.name}"))
+
 
 class SystemPlaces(Places):
     """Paths of the operating system.

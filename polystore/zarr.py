@@ -21,7 +21,8 @@ from polystore.progress import Progress
 from polystore.region import Region
 from polystore.remote.batches import save_together
 from polystore.remote.urls import Url, as_url
-from polystore.zarr_arrays import ArrayOptions, Mode
+from polystore.zarr_arrays import Mode
+from polystore.zarr_creation import ArrayOptions, ZarrFormat
 from polystore.zarr_crossing import copy_across
 from polystore.zarr_local import LocalZarr
 
@@ -32,11 +33,12 @@ __all__ = ["ZarrBackend"]
 
 
 class ZarrBackend(StorageBackend):
-    """Store each array of numbers as a zarr array (format 3), and any other value as a file.
+    """Store each array of numbers as a zarr array, and any other value as a file.
 
     Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
     every other reader of zarr opens. Other values lie beside the arrays, in the formats of
-    `DiskBackend`. Arrays of formats 2 and 3 are read. Asking never creates anything.
+    `DiskBackend`. Arrays and groups of formats 2 and 3 are read, and made: a new member has the
+    format of its group, which is 3 where nothing else is said. Asking never creates anything.
 
     A save is atomic. In a directory the array is written beside its place and takes it in one
     step. In a store that a URL names, its chunks are written first, under names that the array it
@@ -51,6 +53,9 @@ class ZarrBackend(StorageBackend):
     storage_options : mapping, optional
         For stores that URLs name: what fsspec's file system takes, such as ``key``, ``secret``
         and ``client_kwargs`` for S3.
+    zarr_format : {2, 3}, optional
+        The format of new arrays and groups where no group has one yet; by default 3. In a group
+        they have the format of that group.
 
     Raises
     ------
@@ -120,10 +125,21 @@ class ZarrBackend(StorageBackend):
     _saves_regions_together = True
 
     def __init__(
-        self, root: P | None = None, *, storage_options: Mapping[str, Any] | None = None
+        self,
+        root: P | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        zarr_format: ZarrFormat | None = None,
     ) -> None:
+        if zarr_format not in (None, 2, 3):
+            raise VFSTypeError(
+                f"zarr_format is 2 or 3, not {zarr_format!r}",
+                path=None if root is None else str(root),
+                backend=self._backend_type,
+            )
         self._options = dict(storage_options or {})
-        self._local = LocalZarr()
+        self._format = zarr_format
+        self._local = LocalZarr(zarr_format=zarr_format)
         self._sites: dict[str, RemoteZarr] = {}
         self._root: LocalZarr | RemoteZarr | None = None
         if root is None:
@@ -138,7 +154,7 @@ class ZarrBackend(StorageBackend):
                 path=str(root),
                 backend=self._backend_type,
             )
-        self._root = LocalZarr(root if url is None else url.local)
+        self._root = LocalZarr(root if url is None else url.local, zarr_format=zarr_format)
 
     @classmethod
     def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
@@ -188,7 +204,7 @@ class ZarrBackend(StorageBackend):
                 path=url.site + url.path,
                 backend=self._backend_type,
             ) from error
-        return RemoteZarr(url, self._options, rooted=rooted)
+        return RemoteZarr(url, self._options, rooted=rooted, zarr_format=self._format)
 
     # Reading
 
@@ -324,6 +340,8 @@ class ZarrBackend(StorageBackend):
         filters: Any = "auto",
         fill_value: Any = None,
         attributes: Mapping[str, Any] | None = None,
+        dimension_names: Sequence[str | None] | None = None,
+        zarr_format: ZarrFormat | None = None,
     ) -> None:
         """Store a value at `path`: an array of numbers as a zarr array, any other as a file.
 
@@ -349,9 +367,14 @@ class ZarrBackend(StorageBackend):
         compressors, filters : optional
             Codecs, as `zarr.create_array` takes them; by default Zstandard.
         fill_value : scalar, optional
-            The value of chunks that were never written.
+            The value of chunks that were never written; by default 0, and none in format 2.
         attributes : mapping, optional
-            The array's attributes; by default those of the array that is replaced.
+            The array's attributes.
+        dimension_names : sequence of str or None, optional
+            The names of its axes. In format 2 they are an attribute, as xarray has it there.
+        zarr_format : {2, 3}, optional
+            The format of the array, and of groups that `parents` makes, where there is no group
+            yet. By default a new member has the format of its group.
 
         Raises
         ------
@@ -364,7 +387,38 @@ class ZarrBackend(StorageBackend):
             if the options do not fit the array.
         FileLockTimeoutError
             If other writers did not end within a minute: of the path in a store, or of a region.
+
+        Notes
+        -----
+        An array that takes the place of another keeps what is not given here: chunks, shards,
+        codecs, fill value, names of axes, attributes and format. Of another number of axes it
+        keeps attributes, fill value and codecs, a transposition apart. Of another dtype it keeps
+        all but the filters that work on elements, and the fill value only if the dtype has it.
+
+        Consolidated metadata of every group above is removed before an array or a group is made,
+        replaced, resized or deleted, so that no reader takes it for what is there. Once all is
+        written, `zarr.consolidate_metadata` makes it again. A change through zarr itself, as of an
+        array from `open`, leaves it as it is.
+
+        Examples
+        --------
+        An array takes the format of its group:
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import zarr
+        >>> store = ZarrBackend(tempfile.mkdtemp())
+        >>> store.save(np.arange(4), "/plate.zarr/0", parents=True, zarr_format=2)
+        >>> store.save(np.arange(3), "/plate.zarr/labels")
+        >>> store.open("/plate.zarr/labels").metadata.zarr_format
+        2
         """
+        if zarr_format not in (None, 2, 3):
+            raise VFSTypeError(
+                f"zarr_format is 2 or 3, not {zarr_format!r}",
+                path=str(path),
+                backend=self._backend_type,
+            )
         tree, text = self._tree(path)
         tree.save(
             data,
@@ -373,7 +427,16 @@ class ZarrBackend(StorageBackend):
             parents=parents,
             region=region,
             durable=durable,
-            options=ArrayOptions(chunks, shards, compressors, filters, fill_value, attributes),
+            options=ArrayOptions(
+                chunks,
+                shards,
+                compressors,
+                filters,
+                fill_value,
+                attributes,
+                dimension_names,
+                zarr_format,
+            ),
         )
 
     def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
@@ -506,7 +569,8 @@ class ZarrBackend(StorageBackend):
         """Copy a file, a tree or a link as a link; never overwrite, never make parents.
 
         From one store into another, and between a store and a directory, each value is loaded and
-        saved. An array keeps its attributes, chunks and fill value, and gets the default codecs; a
+        saved. An array keeps its metadata as one that is overwritten does (see `save`), a group its
+        attributes, and both their format where the destination is in no group of another one. A
         link to a file arrives as the file.
 
         Raises

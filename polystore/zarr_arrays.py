@@ -1,4 +1,4 @@
-"""Zarr arrays, wherever they lie: what is one, how it is created, read and written into."""
+"""Zarr arrays, wherever they lie: what is one, how it is opened, read and written into."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import WrapperStore
+from zarr.storage import StorePath, WrapperStore
 
 from polystore.attempts import MOST_ATTEMPTS
 from polystore.exceptions import (
@@ -32,16 +31,17 @@ from polystore.region import Region, check_region, forward
 from polystore.zarr_codecs import guarded
 
 __all__ = [
-    "DEFAULTS",
     "DOTTED",
     "GROUP",
     "METADATA",
+    "MOST_METADATA",
+    "NESTED",
     "SLASHED",
-    "ArrayOptions",
     "Encoding",
     "Mode",
     "as_numbers",
     "described",
+    "element_size",
     "is_chunk",
     "node_type",
     "open_array",
@@ -57,17 +57,19 @@ Encoding = Mapping[str, str]
 _OF_NO_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _MOST_AXES = 64  # of an array of NumPy
 _FEW = 100_000  # chunks that are looked for even if nearly all are missing
+_MOST_ELEMENT = 2**24  # bytes
 _STORED = 8  # bytes that each of more chunks takes at least
+MOST_METADATA = 2**24
+"""Bytes of an array's metadata; read, they take up to thirty times as many."""
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
-# Two ways to name chunks that share no name.
+# Ways to name chunks, of which the first shares no name with the others, and the others none but
+# those of arrays of no or one axis. Format 2 has the last two.
 SLASHED: Encoding = {"name": "default", "separator": "/"}
 DOTTED: Encoding = {"name": "v2", "separator": "."}
+NESTED: Encoding = {"name": "v2", "separator": "/"}
 
-_CHUNK = 2**20  # bytes, about
-_SLASHED_NAME = re.compile(r"c(/[0-9]+)*")
-_DOTTED_NAME = re.compile(r"[0-9]+(\.[0-9]+)*")
 _CHUNK_NAME = re.compile(r"(c|[0-9]+)([./][0-9]+)*")  # of any way that zarr knows
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
 
@@ -87,8 +89,9 @@ def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
     """
     if encoding is None:
         return _CHUNK_NAME.fullmatch(name) is not None
-    pattern = _DOTTED_NAME if encoding is DOTTED else _SLASHED_NAME
-    return pattern.fullmatch(name) is not None
+    separator = re.escape(encoding["separator"])
+    first = "[0-9]+" if encoding["name"] == "v2" else "c"
+    return re.fullmatch(f"{first}({separator}[0-9]+)*", name) is not None
 
 
 def node_type(metadata: bytes) -> str | None:
@@ -100,87 +103,13 @@ def node_type(metadata: bytes) -> str | None:
 def described(metadata: bytes | None) -> dict[str, Any]:
     """Return what metadata say, {} where there are none, or they cannot be read."""
     try:
-        read = json.loads(metadata or b"")
+        read = json.loads(metadata or b"") if len(metadata or b"") <= MOST_METADATA else {}
     except (ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayOptions:
-    """How an array is stored; each option as `zarr.create_array` takes it.
-
-    Parameters
-    ----------
-    chunks, shards : tuple of int, optional
-        Shapes; by default chunks of about 1 MiB, and no shards.
-    compressors, filters : optional
-        Codecs.
-    fill_value : scalar, optional
-        The value of chunks that were never written.
-    attributes : mapping, optional
-        The array's attributes; by default those of the array that is replaced.
-    """
-
-    chunks: tuple[int, ...] | None = None
-    shards: tuple[int, ...] | None = None
-    compressors: Any = "auto"
-    filters: Any = "auto"
-    fill_value: Any = None
-    attributes: Mapping[str, Any] | None = None
-
-    def write(
-        self,
-        store: Store | str,
-        array: np.ndarray[Any, Any],
-        *,
-        replaced: Mapping[str, Any],
-        encoding: Encoding | None = None,
-    ) -> None:
-        """Write a new array into an empty store.
-
-        Parameters
-        ----------
-        store : zarr.abc.store.Store or str
-            Where; a directory, or a store of this array alone.
-        array : numpy.ndarray
-            What.
-        replaced : mapping
-            The attributes of the array whose place it takes.
-        encoding : mapping, optional
-            How the keys of its chunks are made.
-
-        Raises
-        ------
-        UnsupportedFormatError
-            If zarr refuses the options.
-        """
-        attributes = replaced if self.attributes is None else self.attributes
-        try:
-            created = zarr.create_array(
-                store=store,
-                shape=array.shape,
-                dtype=array.dtype,
-                chunks=self.chunks or _chunks(array.shape, array.dtype.itemsize, self.shards),
-                shards=self.shards,
-                compressors=self.compressors,
-                filters=self.filters,
-                fill_value=self.fill_value,
-                attributes=dict(attributes),
-                chunk_key_encoding=encoding,  # type: ignore[arg-type]
-            )
-            if array.size:
-                created[...] = array
-        except StorageError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
-
-
-DEFAULTS = ArrayOptions()
-
-
-def open_node(store: Store | str, mode: Mode) -> zarr.Array[Any] | zarr.Group:
+def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
     """Return the array or the group in a store; nothing is made.
 
     Raises
@@ -191,14 +120,17 @@ def open_node(store: Store | str, mode: Mode) -> zarr.Array[Any] | zarr.Group:
         If its metadata is damaged.
     """
     with _damage("it cannot be opened"):
+        found = sync(_array_metadata(store))
+        if found is not None:
+            return _opened(store, found)
         try:
-            opened: Any = zarr.open(store=store, mode=mode)
+            group = zarr.open_group(store=store, mode=mode)
         except FileNotFoundError as error:
             raise UnsupportedFormatError("the directory is not a zarr group") from error
-        return _checked(opened) if isinstance(opened, zarr.Array) else opened
+        return GuardedGroup(group._async_group)  # noqa: SLF001 - the same group, of a subclass
 
 
-def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
+def open_array(store: Store) -> zarr.Array[Any]:
     """Return the array in a store.
 
     Raises
@@ -207,15 +139,113 @@ def open_array(store: Store | str, mode: Mode = "r") -> zarr.Array[Any]:
         If its metadata is damaged.
     """
     with _damage("the zarr array cannot be opened"):
-        return _checked(zarr.open_array(store=store, mode=mode))
+        found = sync(_array_metadata(store))
+        if found is None:
+            raise ValueError("it has no metadata of an array")
+        return _opened(store, found)
 
 
-def _checked(array: zarr.Array[Any]) -> zarr.Array[Any]:
+async def _array_metadata(store: Store) -> dict[str, Any] | None:
+    """Return the metadata of an array as zarr takes them, None where there are none."""
+    found = await _read_json(store, "zarr.json")
+    if found is not None:
+        return found if found.get("node_type") == "array" else None
+    found = await _read_json(store, ".zarray")
+    if found is None:
+        return None
+    return found | {"attributes": await _read_json(store, ".zattrs") or {}}
+
+
+async def _read_json(store: Store, name: str) -> dict[str, Any] | None:
+    prototype, wanted = default_buffer_prototype(), RangeByteRequest(0, MOST_METADATA + 1)
+    buffer = await store.get(name, prototype, wanted)
+    if buffer is None:
+        return None
+    data = buffer.to_bytes()
+    if len(data) > MOST_METADATA:
+        raise ValueError(f"{name} has more than {MOST_METADATA} bytes")
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise TypeError(f"{name} is no JSON object")
+    return found
+
+
+def _opened(store: Store, found: dict[str, Any]) -> zarr.Array[Any]:
     """Return an array that NumPy can make, with codecs that can be trusted."""
+    _check_element(found.get("data_type", found.get("dtype")))
+    metadata: Any = found
+    array = zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))
     size = math.prod(side for side in array.shape if side) * array.dtype.itemsize
     if array.ndim > _MOST_AXES or size > sys.maxsize:
         raise ValueError(f"no array has the shape {array.shape} and the dtype {array.dtype}")
     return guarded(array)
+
+
+def _check_element(dtype: Any) -> None:
+    """Refuse a dtype of which a single element, such as the fill value, takes all memory."""
+    size = _element(dtype)
+    if not 0 <= size <= _MOST_ELEMENT:
+        raise ValueError(f"an element of {size} bytes is larger than {_MOST_ELEMENT}, or none")
+
+
+def _element(dtype: Any) -> int:
+    """Return the bytes of an element as metadata describe it, 0 where they do not say."""
+    if isinstance(dtype, str):  # as format 3 names raw bits, or as format 2 names any
+        bits = re.fullmatch(r"r([0-9]+)", dtype)
+        if bits is not None:
+            return int(bits[1]) // 8
+        number = re.fullmatch(r"[<>|=]?[SUVa]([0-9]+)", dtype)
+        return int(number[1]) * (4 if "U" in dtype else 1) if number else 0
+    if isinstance(dtype, Mapping):
+        configuration = dtype.get("configuration")
+        if not isinstance(configuration, Mapping):
+            return 0
+        length = configuration.get("length_bytes", 0)
+        return (length if isinstance(length, int) else 0) + _element(configuration.get("fields"))
+    if not isinstance(dtype, list):
+        return 0
+    size = 0
+    for field in dtype:  # a name, a dtype and in format 2 perhaps a shape
+        parts: list[Any] = list(field.values()) if isinstance(field, Mapping) else field
+        if isinstance(parts, list) and len(parts) > 1:
+            sides = parts[2] if len(parts) > 2 else []
+            sides = sides if isinstance(sides, list) else [sides]
+            size += _element(parts[1]) * math.prod(side for side in sides if isinstance(side, int))
+    return size
+
+
+class GuardedGroup(zarr.Group):
+    """A group whose arrays raise an error for damaged chunks, as those of `open_array`."""
+
+    def __getitem__(self, path: str) -> Any:
+        return _guarded_node(super().__getitem__(path))
+
+    def members(self, *arguments: Any, **options: Any) -> tuple[tuple[str, Any], ...]:
+        found = super().members(*arguments, **options)
+        return tuple((name, _guarded_node(node)) for name, node in found)
+
+    def groups(self) -> Generator[tuple[str, zarr.Group], None]:
+        for name, group in super().groups():
+            yield name, _guarded_node(group)
+
+    def arrays(self) -> Generator[tuple[str, zarr.Array[Any]], None]:
+        for name, array in super().arrays():
+            yield name, _guarded_node(array)
+
+    def group_values(self) -> Generator[zarr.Group, None]:
+        for _, group in self.groups():
+            yield group
+
+    def array_values(self) -> Generator[zarr.Array[Any], None]:
+        for _, array in self.arrays():
+            yield array
+
+
+def _guarded_node(node: Any) -> Any:
+    if isinstance(node, zarr.Group):
+        return GuardedGroup(node._async_group)  # noqa: SLF001 - the same group, of a subclass
+    with _damage("the zarr array cannot be opened"):
+        return guarded(node)
 
 
 def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
@@ -254,14 +284,15 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
 
 def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], int]) -> Any:
     part = ... if region is None else region
-    check_region(array.shape, part)
     index, turn = forward(array.shape, part)
     stored = cache(stored)  # it looks at every file
-    if region is None and array.nbytes > MOST_DECODED:
-        check_claim(array.nbytes, stored())
+    element = element_size(array)
+    size = math.prod(check_region(array.shape, part)) * element
+    if size > MOST_DECODED and (region is None or element > array.dtype.itemsize):
+        check_claim(size, stored())
     touched = math.prod(map(_touched, index, array.chunks))
     at_once = min(touched, zarr.config.get("async.concurrency") or 1)
-    decoded = at_once * math.prod(array.chunks) * array.dtype.itemsize
+    decoded = at_once * math.prod(array.chunks) * element
     if decoded > MOST_DECODED:
         check_claim(decoded, stored())
     if touched > _FEW and touched * _STORED > stored():
@@ -271,6 +302,13 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
         )
     with _damage("a chunk cannot be decoded"):
         return np.asarray(array[index])[turn]
+
+
+def element_size(array: zarr.Array[Any]) -> int:
+    """Return the bytes that an element takes, if it is the fill value: a string may be long."""
+    fill_value = array.fill_value
+    long = len(fill_value) if isinstance(fill_value, str | bytes) else 0
+    return int(array.dtype.itemsize) + (0 if array.dtype.kind in "SUV" else long)
 
 
 def write_part(array: zarr.Array[Any], part: Any, values: Any) -> None:
@@ -318,7 +356,7 @@ class _Watched(WrapperStore[Store]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         buffer = await super().get(key, prototype, byte_range)
-        if byte_range is not None and key not in self._indices:
+        if byte_range is not None and key not in self._indices and key not in METADATA:
             self._indices[key] = (byte_range, prototype, _bytes(buffer))
         return buffer
 
@@ -331,22 +369,3 @@ class _Watched(WrapperStore[Store]):
 
 def _bytes(buffer: Buffer | None) -> bytes | None:
     return None if buffer is None else buffer.to_bytes()
-
-
-def _chunks(
-    shape: tuple[int, ...], itemsize: int, shards: tuple[int, ...] | None = None
-) -> tuple[int, ...]:
-    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
-
-    The sides of a shard are divided by whole numbers, as zarr requires.
-    """
-    chunks = [max(1, side) for side in shards or shape]
-    while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
-        longest = chunks.index(max(chunks))
-        chunks[longest] = -(-chunks[longest] // 2)
-    if shards is not None:
-        chunks = [
-            next(side for side in range(wanted, 0, -1) if whole % side == 0)
-            for wanted, whole in zip(chunks, shards, strict=True)
-        ]
-    return tuple(chunks)

@@ -40,15 +40,19 @@ _SLACK = 2**16  # bytes that a chunk may hold beside its elements, of checksums 
 def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """Return the same array, which raises ValueError for chunks that claim what they cannot hold.
 
-    What is written through it is what would be written without.
+    What is written through it is what would be written without, but that an array without a fill
+    value gets all its chunks: of one that is missing zarr 2 reads any values.
     """
+    config: Any = None
     stored = array.metadata
     safe: ArrayV2Metadata | ArrayV3Metadata
     if isinstance(stored, ArrayV2Metadata):
         room = _room(stored.chunks, stored.dtype, least=_FILTERED if stored.filters else 0)
         codecs = (stored.compressor, *(stored.filters or ()))
         compressor, *filters = (_guarded_numcodec(codec, room) for codec in codecs)
-        if _same(codecs, (compressor, *filters)):
+        if stored.fill_value is None:
+            config = {"write_empty_chunks": True}
+        elif _same(codecs, (compressor, *filters)):
             return array
         safe = replace(stored, compressor=compressor, filters=tuple(filters) or None)
     else:
@@ -56,7 +60,7 @@ def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
         if _same(stored.codecs, found):
             return array
         safe = replace(stored, codecs=found)
-    return zarr.Array(zarr.AsyncArray(safe, array.store_path))
+    return zarr.Array(zarr.AsyncArray(safe, array.store_path, config))
 
 
 def _room(shape: Sequence[int], dtype: Any, least: int = 0) -> int | None:

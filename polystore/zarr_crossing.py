@@ -9,7 +9,7 @@ from polystore.exceptions import (
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
-from polystore.zarr_arrays import ArrayOptions
+from polystore.zarr_creation import ArrayOptions
 from polystore.zarr_local import LocalZarr
 
 if TYPE_CHECKING:
@@ -36,10 +36,29 @@ def copy_across(
         raise PathNotFoundError("no such file or directory", path=source, backend="zarr")
     other.check_batch([target])
     directories, values = _below(tree, source, target)
-    for directory in directories:
-        other.ensure_directory(directory)
+    for path, place in directories:
+        _copy_group(tree, path, other, place)
     for path, place in values:
         _copy_value(tree, path, other, place)
+
+
+def _copy_group(
+    tree: LocalZarr | RemoteZarr, source: str, other: LocalZarr | RemoteZarr, target: str
+) -> None:
+    """Make a directory with the attributes of a group, and its format if no other group has one."""
+    try:
+        group: Any = tree.open(source)
+    except UnsupportedFormatError:  # a directory that is no group
+        other.ensure_directory(target)
+        return
+    try:
+        other.of_format(group.metadata.zarr_format).ensure_directory(target)
+    except UnsupportedFormatError:
+        other.ensure_directory(target)
+    attributes = dict(group.attrs)
+    if attributes:
+        made: Any = other.open(target, "r+")
+        made.attrs.update(attributes)
 
 
 def _copy_value(
@@ -50,22 +69,16 @@ def _copy_value(
     except UnsupportedFormatError:  # a file
         other.save(tree.load(source), target)
         return
-    options = ArrayOptions(
-        array.chunks,
-        array.shards,
-        fill_value=array.fill_value,
-        attributes=dict(array.attrs),
-    )
-    other.save(tree.load(source), target, options=options)
+    other.save(tree.load(source), target, options=ArrayOptions(like=array))
 
 
 def _below(
     tree: LocalZarr | RemoteZarr, source: str, target: str
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the directories of a copy, and of each value the path and that of its copy."""
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the paths of directories, and of values, each with that of its copy."""
     if tree.is_file(source):
         return [], [(source, target)]
-    directories, values = [target], []
+    directories, values = [(source, target)], []
     waiting = [(source.rstrip("/"), target.rstrip("/"))]
     while waiting:
         directory, copy = waiting.pop()
@@ -80,6 +93,6 @@ def _below(
                         path=path,
                         backend="zarr",
                     )
-                directories.append(place)
+                directories.append((path, place))
                 waiting.append((path, place))
     return directories, values

@@ -20,11 +20,12 @@ from polystore.places import Places
 from polystore.renames import publish_file
 from polystore.zarr_arrays import METADATA, described
 
-__all__ = ["KeyFiles"]
+__all__ = ["MOST_METADATA", "KeyFiles"]
 
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _LARGE = 2**24  # bytes; nothing smaller is compared with what metadata allow
-_MOST_METADATA = 2**26  # bytes
+MOST_METADATA = 2**26
+"""Bytes that a file of metadata may have."""
 _PER_ITEM = 128  # bytes that codecs and the index of a shard may add to the smallest chunk
 
 
@@ -116,7 +117,7 @@ class KeyFiles:
 
     def _check_size(self, key: str, size: int) -> None:
         name = key.rpartition("/")[2]
-        most = _MOST_METADATA if name in METADATA else self._most_in_chunk(key)
+        most = MOST_METADATA if name in METADATA else self._most_in_chunk(key)
         if size > most:
             raise CorruptDataError(
                 f"the file at the key {key!r} has {size} bytes, where at most {most:g} can be"

@@ -7,6 +7,8 @@ import operator
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 import zarr
@@ -30,10 +32,7 @@ from polystore.region import Region
 from polystore.renames import publish_file, put, rename_new
 from polystore.trees import sync_tree
 from polystore.zarr_arrays import (
-    DEFAULTS,
-    GROUP,
     METADATA,
-    ArrayOptions,
     Mode,
     as_numbers,
     described,
@@ -43,7 +42,9 @@ from polystore.zarr_arrays import (
     open_node,
     read_array,
 )
+from polystore.zarr_creation import DEFAULTS, ArrayOptions, ZarrFormat, create
 from polystore.zarr_files import KeyFiles
+from polystore.zarr_groups import GROUP_FILES, LocalGroups, member_format
 from polystore.zarr_locks import LocalLocks
 from polystore.zarr_store import TreeStore, files_in, held_store
 from polystore.zarr_writing import Shared, append, resize, write_region
@@ -66,14 +67,26 @@ class LocalZarr(DiskBackend):
     ----------
     root : str or os.PathLike, optional
         As of `DiskBackend`.
+    zarr_format : {2, 3}, optional
+        The format where no group has one yet; by default 3.
     """
 
-    def __init__(self, root: P | None = None) -> None:
+    def __init__(self, root: P | None = None, *, zarr_format: ZarrFormat | None = None) -> None:
         super().__init__(root)
+        self._default_format = zarr_format
+        self._wanted_format: ZarrFormat | None = None
+        self._groups = LocalGroups(self._places, is_rooted=bool(self._top))
         if self._top:
             with self._os_errors("/"), self._places.existing("/") as top:
                 if not top.names():
-                    top.place("zarr.json").write(GROUP)
+                    name, metadata = GROUP_FILES[zarr_format or 3]
+                    top.place(name).write(metadata)
+
+    def of_format(self, zarr_format: ZarrFormat | None) -> LocalZarr:
+        """Return the same tree, which makes new arrays and groups of this format, None for any."""
+        tree = copy(self)
+        tree._wanted_format = zarr_format  # noqa: SLF001 - its own kind
+        return tree
 
     def check_batch(self, paths: list[str], **options: Any) -> None:
         """Raise what a batch to `paths` would raise whatever the values."""
@@ -253,6 +266,17 @@ class LocalZarr(DiskBackend):
         if region is not None:
             self._save_region(data, path, region, durable=durable)
             return
+        if options.zarr_format not in (None, self._wanted_format):
+            self.of_format(options.zarr_format).save(
+                data,
+                path,
+                overwrite=overwrite,
+                parents=parents,
+                suffix=suffix,
+                durable=durable,
+                options=options,
+            )
+            return
         array = as_numbers(data) if suffix is None else None
         if array is None:
             super().save(
@@ -264,18 +288,28 @@ class LocalZarr(DiskBackend):
             temporary.make_directory()
             with temporary.hold(REACH | os.O_DIRECTORY) as directory:
                 store = self._store(directory, read_only=False)
-                options.write(store, array, replaced=self._attributes(path))
+                replaced = self._array_at(path)
+                chosen = self._format_of(path, replaced)
+                create(store, array, options, zarr_format=chosen, replaced=replaced)
                 if durable:
                     sync_tree(directory)
 
         self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
-    def _attributes(self, path: P) -> dict[str, Any]:
-        """Return the attributes of the array that is replaced."""
+    def _array_at(self, path: P) -> zarr.Array[Any] | None:
+        """Return the array that is replaced, None where there is none that can be read."""
         with suppress(OSError, CorruptDataError), self._places.existing(path) as held:
             if self._is_array(held):
-                return dict(open_array(self._store(held, read_only=True)).attrs)
-        return {}
+                return open_array(self._store(held, read_only=True))
+        return None
+
+    def _format_of(self, path: P, replaced: zarr.Array[Any] | None = None) -> ZarrFormat:
+        """Return the format of what is to be made at a path."""
+        is_old = replaced is not None and replaced.metadata.zarr_format == 2
+        if self._wanted_format is None and is_old:
+            return 2
+        marks = self._groups.marks(self._places.text(path))
+        return member_format(marks, self._wanted_format, self._default_format)
 
     def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
         with self._existing_value(path) as held:
@@ -305,8 +339,8 @@ class LocalZarr(DiskBackend):
     def _shared(self, path: P, directory: Held, *, durable: bool) -> Iterator[Shared]:
         """Give an array that others change too; what is changed is synced at the end."""
         with self._os_errors(path):
-            store = self._store(directory, read_only=False)
-            yield _SharedDirectory(directory, self._files(directory), store)
+            store, forget = self._store(directory, read_only=False), partial(self._forget, path)
+            yield _SharedDirectory(directory, self._files(directory), store, forget)
             if durable:
                 sync_tree(directory)
 
@@ -317,9 +351,13 @@ class LocalZarr(DiskBackend):
         with self._located(path):
             # Asked first, or parents would be made inside an array.
             self._check_save(str(path), overwrite=overwrite, parents=parents)
+        if parents and not self.is_dir(os.path.dirname(self._places.text(path)) or "."):
+            self._forget(path)
         replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
+            if temporary.is_directory() or self._asked(path, self._is_array):
+                self._forget(path)
 
     def _publish(self, temporary: Place, target: Place, *, overwrite: bool) -> None:
         if not overwrite:
@@ -342,17 +380,67 @@ class LocalZarr(DiskBackend):
 
     # Groups
 
+    def _forget(self, path: P) -> None:
+        """Let no group above a path tell of it what is about to change."""
+        self._groups.forget(self._places.text(path))
+
     def _make_directory(self, place: Place) -> None:
+        name, metadata = GROUP_FILES[self._format_of(self._places.path_of(place))]
         with self._temporary(place) as temporary:
             temporary.make_directory()
             with temporary.hold(REACH | os.O_DIRECTORY) as directory:
-                directory.place("zarr.json").write(GROUP)
+                directory.place(name).write(metadata)
             rename_new(temporary, place)
+
+    def _ensure_directory(self, path: P) -> None:
+        if not self.is_dir(path):
+            self._forget(path)
+        super()._ensure_directory(path)
+
+    def delete(self, path: P) -> None:
+        with self._present(path) as place:
+            if _is_member(place) and not self._is_filled(place):
+                self._forget(path)
+        super().delete(path)
+
+    def delete_all(self, path: P) -> None:
+        with self._present(path) as place:
+            if _is_member(place):
+                self._forget(path)
+        super().delete_all(path)
+
+    def move(self, source: P, destination: P) -> None:
+        with self._transfer(source, destination) as (origin, _):
+            if _is_member(origin):
+                self._forget(source)
+        super().move(source, destination)
+
+    @contextmanager
+    def _transfer(self, source: P, destination: P) -> Iterator[tuple[Place, Place]]:
+        with super()._transfer(source, destination) as (origin, place):
+            if _is_member(origin):
+                self._forget(destination)
+            yield origin, place
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        with self._free_place(link, over_link=overwrite):
+            self._forget(link)
+        super().create_symlink(source, link, overwrite=overwrite)
+
+    def _is_filled(self, place: Place) -> bool:
+        """Return whether it is a directory that cannot be removed, since something is in it."""
+        if not place.is_directory() or self._has_value(place):
+            return False
+        with place.hold(REACH | os.O_DIRECTORY) as directory:
+            return not self._is_empty(directory)
+
+    def _is_empty(self, directory: Held) -> bool:
+        return all(map(self._is_hidden, directory.names()))
 
     def _remove_directory(self, place: Place) -> None:
         with place.hold(REACH | os.O_DIRECTORY) as directory, hidden_directory(place) as aside:
             sweep_now(directory)
-            if any(not self._is_hidden(name) for name in directory.names()):
+            if not self._is_empty(directory):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place.name)
             # It is in the way of rmdir, which alone knows whether somebody saves there meanwhile.
             for name in METADATA:
@@ -367,11 +455,18 @@ class LocalZarr(DiskBackend):
                 raise
 
 
+def _is_member(place: Place) -> bool:
+    """Return whether zarr may know of what is at a place: an array, a group, or a link to one."""
+    return place.is_directory() or place.is_link()
+
+
 class _SharedDirectory(Shared):
     """An array in a directory, that several change at once."""
 
-    def __init__(self, directory: Held, files: KeyFiles, store: Store) -> None:
-        self._directory, self._files = directory, files
+    def __init__(
+        self, directory: Held, files: KeyFiles, store: Store, forget: Callable[[], None]
+    ) -> None:
+        self._directory, self._files, self._forget = directory, files, forget
         self.store = store
         self.locks = LocalLocks(directory)
 
@@ -383,6 +478,7 @@ class _SharedDirectory(Shared):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
+        self._forget()
         place = self._directory.place(self.metadata()[0])
         temporary = place.beside(temporary_name())
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -34,16 +35,14 @@ from polystore.remote.arrays import (
 )
 from polystore.remote.batches import each
 from polystore.remote.claims import Claim, claimed, claimed_name
+from polystore.remote.groups import RemoteGroups
 from polystore.remote.nodes import Node, below, is_hidden, parent_of
 from polystore.remote.reading import RemoteReading
 from polystore.remote.urls import Url
 from polystore.remote.writers import SharedObjects
-from polystore.zarr_arrays import (
-    DEFAULTS,
-    GROUP,
-    ArrayOptions,
-    as_numbers,
-)
+from polystore.zarr_arrays import as_numbers
+from polystore.zarr_creation import DEFAULTS, ArrayOptions, ZarrFormat
+from polystore.zarr_groups import GROUP_FILES, member_format
 from polystore.zarr_writing import Shared, append, resize, write_region
 
 __all__ = ["RemoteZarr"]
@@ -63,11 +62,35 @@ class RemoteZarr(RemoteReading, StorageBackend):
         fsspec's ``storage_options``.
     rooted : bool
         Whether paths are those of one tree rooted at ``/``; or URLs, of which `url` is the site.
+    zarr_format : {2, 3}, optional
+        The format where no group has one yet; by default 3.
     """
 
-    def __init__(self, url: Url, options: Mapping[str, Any], *, rooted: bool) -> None:
+    def __init__(
+        self,
+        url: Url,
+        options: Mapping[str, Any],
+        *,
+        rooted: bool,
+        zarr_format: ZarrFormat | None = None,
+    ) -> None:
         super().__init__(url, options, rooted=rooted)
         self._is_marked = not rooted  # a bucket is made no group
+        self._default_format = zarr_format
+        self._wanted_format: ZarrFormat | None = None
+        self._groups = RemoteGroups(self._objects, is_rooted=rooted)
+
+    def of_format(self, zarr_format: ZarrFormat | None) -> RemoteZarr:
+        """Return the same tree, which makes new arrays and groups of this format, None for any."""
+        tree = copy(self)
+        tree._wanted_format = zarr_format  # noqa: SLF001 - its own kind
+        return tree
+
+    def _format_of(self, key: str, replaced: Node | None = None) -> ZarrFormat:
+        """Return the format of what is to be made at a key."""
+        if self._wanted_format is None and replaced is not None and replaced.old:
+            return 2
+        return member_format(self._groups.marks(key), self._wanted_format, self._default_format)
 
     def _new_key(self, path: P) -> str:
         """Return the key of a path that something is to be made at."""
@@ -90,6 +113,10 @@ class RemoteZarr(RemoteReading, StorageBackend):
         if region is not None:
             self._save_region(data, path, region)
             return
+        if options.zarr_format not in (None, self._wanted_format):
+            tree = self.of_format(options.zarr_format)
+            tree.save(data, path, overwrite=overwrite, parents=parents, options=options)
+            return
         with self._located(path):
             key = self._new_key(path)
             array = as_numbers(data)
@@ -105,7 +132,8 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 if array is None:
                     put_file(self._objects, key, encoded, node, claim)
                 else:
-                    put_array(self._objects, key, array, options, node, claim)
+                    chosen = self._format_of(key, node)
+                    put_array(self._objects, key, array, options, node, claim, chosen)
 
     def _encoded(self, key: str, data: Any) -> bytes:
         file = io.BytesIO()
@@ -221,7 +249,9 @@ class RemoteZarr(RemoteReading, StorageBackend):
             with self._changing(key) as (node, claim):
                 if node.kind == "missing":
                     clear(self._objects, key, node, claim)
-                    self._objects.wait(self._objects.create(below(key, "zarr.json"), GROUP))
+                    self._groups.forget(key)
+                    name, metadata = GROUP_FILES[self._format_of(key)]
+                    self._objects.wait(self._objects.create(below(key, name), metadata))
                 elif node.kind != "directory":
                     raise PathNotDirectoryError("another one has just saved a file here")
 
@@ -231,7 +261,8 @@ class RemoteZarr(RemoteReading, StorageBackend):
             return
         objects, directories = self._objects.wait(self._objects.entries(""))
         if not objects | directories:
-            self._objects.wait(self._objects.create("zarr.json", GROUP))
+            name, metadata = GROUP_FILES[self._default_format or 3]
+            self._objects.wait(self._objects.create(name, metadata))
         self._is_marked = True
 
     def delete(self, path: P) -> None:

@@ -25,7 +25,7 @@ from zarr.storage import WrapperStore
 from polystore.exceptions import UnsupportedFormatError, VFSTypeError
 from polystore.formats import MOST_DECODED
 from polystore.region import Region, check_region, forward
-from polystore.zarr_arrays import described, open_array, write_part
+from polystore.zarr_arrays import described, element_size, open_array, write_part
 from polystore.zarr_locks import Locks, lock_of
 
 __all__ = ["Shared", "append", "resize", "write_region"]
@@ -107,7 +107,7 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
         if not values.size:
             return
         with array.locks.shards(_locks_of(stored, index)):
-            if open_array(array.store, "r+").shape != stored.shape:
+            if open_array(array.store).shape != stored.shape:
                 continue  # the region may mean another part now
             write_part(stored, index, values[turn])
             return
@@ -172,9 +172,9 @@ def resize(array: Shared, shape: Sequence[int]) -> None:
 
 def _opened(array: Shared) -> zarr.Array[Any]:
     """Return the array to write into, what is written at once being no more than can be held."""
-    stored = open_array(array.store, "r+")
+    stored = open_array(array.store)
     side = stored.shards or stored.chunks
-    size = math.prod(side) * stored.dtype.itemsize
+    size = math.prod(side) * element_size(stored)
     chunks = math.prod(side) // max(1, math.prod(stored.chunks))
     if not 0 < size <= _MOST_AT_ONCE or chunks > _MOST_CHUNKS:
         raise UnsupportedFormatError(
@@ -294,4 +294,4 @@ def _reshaped(array: Shared, shape: tuple[int, ...]) -> tuple[zarr.Array[Any], b
     grown = described(metadata) | {"shape": shape}
     # With the white space at the end by which a store tells the array from another.
     changed = json.dumps(grown, indent=2).encode() + metadata[len(metadata.rstrip()) :]
-    return open_array(_Reshaped(array.store, name, changed), "r+"), changed
+    return open_array(_Reshaped(array.store, name, changed)), changed

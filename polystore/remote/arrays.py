@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import zarr
 
 from polystore.exceptions import (
+    CorruptDataError,
     PathExistsError,
     PathNotFoundError,
     StorageError,
@@ -20,18 +23,23 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.remote.claims import Claim
+from polystore.remote.groups import RemoteGroups
 from polystore.remote.nodes import Node, below
 from polystore.remote.objects import RemoteObjects
-from polystore.remote.store import UnpublishedArray
+from polystore.remote.store import RemoteStore, UnpublishedArray
 from polystore.zarr_arrays import (
     DOTTED,
     GROUP,
     METADATA,
+    NESTED,
     SLASHED,
-    ArrayOptions,
+    Encoding,
     described,
     is_chunk,
+    open_array,
 )
+from polystore.zarr_creation import ArrayOptions, ZarrFormat, create
+from polystore.zarr_groups import without_consolidated
 
 __all__ = [
     "as_new",
@@ -57,8 +65,12 @@ def put_array(
     options: ArrayOptions,
     replaced: Node,
     claim: Claim,
+    zarr_format: ZarrFormat,
 ) -> None:
     """Write an array: its chunks, then its metadata, which publish it in one put.
+
+    An array of format 2 with at most one axis has but one way to name its chunks. Where it takes
+    the place of one that has the same, that is deleted before the chunks are put.
 
     Raises
     ------
@@ -70,30 +82,37 @@ def put_array(
         If a file is to be replaced in a store with true directories.
     """
     _check_kind(objects, replaced, "file", "array")
-    # The way that the array which is replaced has not, so that the chunks of both are there while
-    # readers still have the old metadata.
-    encoding = DOTTED if replaced.kind == "array" and _is_slashed(replaced) else SLASHED
     old: set[str] = set()
+    encoding = _other_names(replaced, array.ndim, zarr_format)
     if replaced.kind == "array":
         old = _parts(objects, key)
-        # What a killed save left, of which not all would be written again.
-        left = {name for name in old if is_chunk(name, encoding)}
-        _delete(objects, key, left)
-        old -= left
+        if encoding is not None:
+            # What a killed save left, of which not all would be written again.
+            left = {name for name in old if is_chunk(name, encoding)}
+            _delete(objects, key, left)
+            old -= left
     else:
         clear(objects, key, replaced, claim)
-    store = UnpublishedArray(objects, key)
+    store = UnpublishedArray(objects, key, is_held=encoding is None)
+    groups = RemoteGroups(objects, is_rooted=False)
     try:
-        attributes = _attributes(objects, key, replaced)
-        options.write(store, array, replaced=attributes, encoding=encoding)
+        before = _stored_array(objects, key, replaced)
+        create(store, array, options, zarr_format=zarr_format, replaced=before, encoding=encoding)
+        groups.forget(key)
+        if encoding is None:
+            remove_value(objects, key, replaced)
+            store.release()
     except BaseException:
         store.stop()
         _take_back(objects, key, store.written, claim)
         raise
-    metadata = as_new(store.metadata["zarr.json"])
-    new = replaced.kind != "array"
-    _publish(objects, key, "zarr.json", metadata, store.written, claim, new=new)
-    _tidy(objects, key, old - {"zarr.json"})
+    name = ".zarray" if zarr_format == 2 else "zarr.json"
+    if ".zattrs" in store.metadata:
+        objects.wait(objects.put(below(key, ".zattrs"), store.metadata[".zattrs"]))
+    new = replaced.kind != "array" or encoding is None
+    _publish(objects, key, name, as_new(store.metadata[name]), store.written, claim, new=new)
+    if encoding is not None:
+        _tidy(objects, key, old - store.metadata.keys())
     if replaced.kind == "file":
         _tidy(objects, "", {key})
 
@@ -119,6 +138,8 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, clai
     elif not objects.wait(_created(objects, key, data)):
         raise PathExistsError("another one has just taken the path")
     # Only now is it seen: an array hides a file of its name.
+    if replaced.kind == "array":
+        RemoteGroups(objects, is_rooted=False).forget(key)
     _delete(objects, key, old & METADATA)
     _tidy(objects, key, old - METADATA)
 
@@ -157,6 +178,7 @@ def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, cla
             raise StorageWriteError("a chunk was deleted while it was copied")
         return False
     metadata = as_new(node.metadata or b"")
+    RemoteGroups(objects, is_rooted=False).forget(target)
     _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
     return True
 
@@ -174,6 +196,7 @@ def remove_value(objects: RemoteObjects, key: str, node: Node) -> None:
     """Delete an array or a file, with what a killed save left; an array goes in one step."""
     names = _parts(objects, key)
     if node.kind == "array":
+        RemoteGroups(objects, is_rooted=False).forget(key)
         # First a file that it may hide, and metadata that may lie under its own.
         _delete(objects, key, names & METADATA - {node.metadata_name})
         objects.wait(objects.delete([key]))
@@ -191,9 +214,14 @@ def _parts(objects: RemoteObjects, key: str) -> set[str]:
 
 
 def copy_group(objects: RemoteObjects, source: str, target: str, node: Node) -> bool:
-    """Make a group of the same metadata at a free key; False if something took the key."""
+    """Make a group of the same metadata at a free key; False if something took the key.
+
+    What it says of its members, consolidated, stays behind: they are yet to come.
+    """
+    RemoteGroups(objects, is_rooted=False).forget(target)
     if node.metadata is not None:
-        return objects.wait(objects.create(below(target, "zarr.json"), node.metadata))
+        metadata = without_consolidated(node.metadata) or node.metadata
+        return objects.wait(objects.create(below(target, "zarr.json"), metadata))
     old = objects.wait(objects.get(below(source, ".zgroup")))
     if old is None:  # implied
         return objects.wait(objects.create(below(target, "zarr.json"), GROUP))
@@ -206,6 +234,7 @@ def copy_group(objects: RemoteObjects, source: str, target: str, node: Node) -> 
 def remove_group(objects: RemoteObjects, key: str) -> bool:
     """Delete the metadata of a group; False if it is implied, and by a mark that stays."""
     names, _ = objects.wait(objects.entries(key))
+    RemoteGroups(objects, is_rooted=False).forget(key)
     _delete(objects, key, names & METADATA)
     return bool(names & METADATA) or not objects.wait(objects.is_marked(key))
 
@@ -244,18 +273,33 @@ async def _created(objects: RemoteObjects, key: str, data: bytes) -> bool:
     return await objects.create(key, data) or await objects.get(key) == data
 
 
-def _attributes(objects: RemoteObjects, key: str, replaced: Node) -> Mapping[str, Any]:
+def _stored_array(objects: RemoteObjects, key: str, node: Node) -> zarr.Array[Any] | None:
+    """Return the array at a key, None where there is none that can be read."""
+    if node.kind != "array":
+        return None
+    with suppress(CorruptDataError):
+        return open_array(RemoteStore(objects, key))
+    return None
+
+
+def _other_names(replaced: Node, axes: int, zarr_format: ZarrFormat) -> Encoding | None:
+    """Return a way to name chunks that the array which is replaced has not, None if there is none.
+
+    With it the chunks of both are there while readers still have the old metadata.
+    """
+    old = described(replaced.metadata)
+    stored: Any = old.get("chunk_key_encoding")
     if replaced.kind != "array":
-        return {}
-    if replaced.old:
-        return described(objects.wait(objects.get(below(key, ".zattrs"))))
-    attributes = described(replaced.metadata).get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
-
-
-def _is_slashed(node: Node) -> bool:
-    encoding = described(node.metadata).get("chunk_key_encoding")
-    return isinstance(encoding, dict) and encoding.get("name") == SLASHED["name"]
+        return SLASHED if zarr_format == 3 else NESTED
+    has_prefix = isinstance(stored, dict) and stored.get("name") == SLASHED["name"]
+    if zarr_format == 3:
+        return DOTTED if has_prefix else SLASHED
+    if has_prefix:
+        return NESTED
+    shape = old.get("shape")
+    if axes <= 1 or not isinstance(shape, list) or len(shape) <= 1:
+        return None
+    return DOTTED if old.get("dimension_separator") == "/" else NESTED
 
 
 def as_new(metadata: bytes) -> bytes:

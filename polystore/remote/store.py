@@ -135,12 +135,20 @@ class UnpublishedArray(RemoteStore):
     Attributes
     ----------
     metadata : dict
-        The bytes of the ``zarr.json`` that publishes the array, by this name.
+        The bytes of the metadata that publish the array, by name.
     written : set of str
         The keys of the chunks.
+
+    Parameters
+    ----------
+    objects, prefix
+        As of `RemoteStore`.
+    is_held : bool, default False
+        Whether the chunks are kept back too, until `release`.
     """
 
-    def __init__(self, objects: RemoteObjects, prefix: str) -> None:
+    def __init__(self, objects: RemoteObjects, prefix: str, *, is_held: bool = False) -> None:
+        self._held: dict[str, bytes] | None = {} if is_held else None
         self.metadata: dict[str, bytes] = {}
         self.written: set[str] = set()
         self._puts: set[Future[None]] = set()
@@ -167,6 +175,9 @@ class UnpublishedArray(RemoteStore):
             self.metadata[key] = value.to_bytes()
             return
         data = value.to_bytes()
+        if self._held is not None:
+            self._held[key] = data
+            return
         with self._beginning:
             if self._is_stopped:
                 raise StorageWriteError("another chunk could not be written")
@@ -180,6 +191,13 @@ class UnpublishedArray(RemoteStore):
         if key in self.written:
             await super().delete(key)
             self.written.discard(key)
+
+    def release(self) -> None:
+        """Put the chunks that were kept back."""
+        held, self._held = self._held or {}, None
+        self.written.update(held)
+        puts = (self._objects.put(self._path(key), data) for key, data in held.items())
+        self._objects.wait(self._objects.together(puts))
 
     def stop(self) -> None:
         """Let no chunk arrive any more: when one fails, zarr leaves the others on their way."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from polystore.remote.arrays import as_new
 from polystore.remote.claims import claimed
+from polystore.remote.groups import RemoteGroups
 from polystore.remote.nodes import Node, below
 from polystore.remote.objects import RemoteObjects
 from polystore.remote.store import RemoteStore
@@ -42,6 +43,7 @@ class SharedObjects(Shared):
         return self._name, self._objects.wait(self._objects.get(self._place)) or b""
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
+        RemoteGroups(self._objects, is_rooted=False).forget(self._key)
         # As that of another array, so that those read again who read what is cut off.
         data = as_new(metadata) if shows_less else metadata
         self._objects.wait(self._objects.put(self._place, data))

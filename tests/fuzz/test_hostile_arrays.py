@@ -343,3 +343,77 @@ def test_bombs_in_chunks_much_larger_than_the_array_are_not_decoded(tmp_path: Pa
     put(tmp_path, {".zarray": old((16, 1), (1, 2**30), compressor=ZSTD)} | chunks)
     with within(20), pytest.raises(CorruptDataError, match="bomb"):
         ZarrBackend(tmp_path).load("a")
+
+
+HUGE = 2**31 - 1
+RAW = {"name": "raw_bytes", "configuration": {"length_bytes": HUGE}}
+ELEMENTS: dict[str, dict[str, Any]] = {
+    "raw bytes": {
+        "zarr.json": new(
+            (1,),
+            (1,),
+            fill_value="",
+            data_type=RAW,
+        )
+    },
+    "raw bits": {"zarr.json": new((1,), (1,), fill_value=[0], data_type=f"r{8 * HUGE}")},
+    "text": {
+        "zarr.json": new(
+            (1,),
+            (1,),
+            fill_value="",
+            data_type={"name": "fixed_length_utf32", "configuration": {"length_bytes": HUGE - 3}},
+        )
+    },
+    "fields": {
+        "zarr.json": new(
+            (1,),
+            (1,),
+            fill_value="",
+            data_type={
+                "name": "structured",
+                "configuration": {
+                    "fields": [
+                        ["x", {"name": "raw_bytes", "configuration": {"length_bytes": HUGE}}]
+                    ]
+                },
+            },
+        )
+    },
+    "old raw bytes": {".zarray": old((1,), (1,), dtype=f"|V{HUGE}", fill_value=None)},
+    "old text": {".zarray": old((1,), (1,), dtype="<U536870911", fill_value=None)},
+    "old fields": {".zarray": old((1,), (1,), dtype=[["x", "|u1", [HUGE]]], fill_value=None)},
+    "long metadata": {"zarr.json": json.dumps(new(more="x" * 2**24)).encode()},
+    "long attributes": {".zarray": old(), ".zattrs": json.dumps({"x": "x" * 2**24}).encode()},
+}
+
+
+@pytest.mark.parametrize("what", ELEMENTS)
+def test_metadata_alone_take_no_memory(tmp_path: Path, what: str) -> None:
+    put(tmp_path, ELEMENTS[what])
+    store = ZarrBackend(tmp_path)
+    tracemalloc.start()
+    try:
+        with within(20):
+            assert "shape" not in store.stat("a")
+            for use in ("load", "append", "save a part"):
+                with pytest.raises(StorageError):
+                    USES[use](store)
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("chunks", [(20_000,), (1,)])
+def test_a_long_fill_value_is_counted_for_every_element(tmp_path: Path, chunks: Any) -> None:
+    text = {"data_type": "string", "codecs": [{"name": "vlen-utf8"}], "fill_value": "x" * 2**20}
+    put(tmp_path, {"zarr.json": new((20_000,), chunks, **text)})
+    store = ZarrBackend(tmp_path)
+    with within(20):
+        with pytest.raises(CorruptDataError, match="claim"):
+            store.load("a")
+        if chunks == (1,):
+            assert store.load("a", region=slice(0, 2)).tolist() == ["x" * 2**20] * 2
+        else:
+            with pytest.raises(StorageError):
+                store.append(np.array(["a"]), "a")

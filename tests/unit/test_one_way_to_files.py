@@ -30,6 +30,7 @@ MODULES = (
     "zarr_arrays",
     "zarr_crossing",
     "zarr_files",
+    "zarr_groups",
     "zarr_local",
     "zarr_locks",
     "zarr_store",
@@ -58,6 +59,10 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.relpath": "compares texts",
         "os.readlink": "compares texts, to find out whether a new link would lead to itself",
         "Path": "joins names to a text",
+    },
+    "zarr_groups": {
+        "os.path.abspath": "compares texts",
+        "os.path.normpath": "compares texts",
     },
     "local_source": {
         "os.path.realpath": "the root itself, which its owner names",
