@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -241,7 +240,7 @@ def test_a_writer_waits_for_another_and_not_for_ever(
 
 @pytest.mark.parametrize("left", ["by the dead", "by a save that could not clear up"])
 def test_of_those_that_take_a_claim_over_one_holds_it(objects: RemoteObjects, left: str) -> None:
-    token = os.path.basename(temporary_name("")).split("~")
+    token = temporary_name().split("~")
     token[2] = dead_process()
     holder = "~".join(token) if left == "by the dead" else "left~" + "~".join(token)
     objects.wait(objects.put(claim_of("a"), holder.encode()))

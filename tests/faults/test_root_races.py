@@ -129,8 +129,8 @@ def test_nothing_outside_a_root_is_read_or_changed(
         for path in root.iterdir():
             if path.name != "zarr.json":
                 path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
-        for path in ("d/a.npy", "d/deep/a.npy", "t/a.npy"):
-            backend.save(OURS, path, parents=True)
+        for name in ("d/a.npy", "d/deep/a.npy", "t/a.npy"):
+            backend.save(OURS, name, parents=True)
         ZarrBackend().save(OURS, root / "d/array", chunks=(1,))
 
     end = time.monotonic() + (SECONDS_OF_A_SOAK if soaking else SECONDS)
