@@ -321,6 +321,9 @@ class ZarrBackend(StorageBackend):
         return tree.list_files(text, pattern, extensions, recursive)
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        tree, text = self._tree(path)
+        if isinstance(tree, LocalZarr):
+            return tree.walk(text, recursive)
         return self._walk_beside_files(path, recursive)
 
     # Writing

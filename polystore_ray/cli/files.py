@@ -102,16 +102,20 @@ def _require_directory(fm: FileManager, place: Place) -> None:
 def _lines(
     fm: FileManager, place: Place, before: str, depth: int | None
 ) -> Iterator[tuple[str, bool]]:
-    names = fm.list_dir(place.path, place.backend)
-    for name in names:
-        last = name == names[-1]
-        child = place.below(name)
+    # Not by calls of itself, of which there can be fewer than a tree is deep.
+    waiting = [(place, before, fm.list_dir(place.path, place.backend)[::-1])]
+    while waiting:
+        directory, start, names = waiting[-1]
+        if not names:
+            waiting.pop()
+            continue
+        child = directory.below(name := names.pop())
         is_directory = _is_branch(fm, child)
         label = f"{name}/" if is_directory else name
-        yield f"{before}{'`-- ' if last else '|-- '}{label}", is_directory
-        if is_directory and depth != 1:
-            deeper = None if depth is None else depth - 1
-            yield from _lines(fm, child, f"{before}{'    ' if last else '|   '}", deeper)
+        yield f"{start}{'|-- ' if names else '`-- '}{label}", is_directory
+        if is_directory and len(waiting) != depth:
+            below = fm.list_dir(child.path, child.backend)[::-1]
+            waiting.append((child, f"{start}{'|   ' if names else '    '}", below))
 
 
 def _is_branch(fm: FileManager, place: Place) -> bool:
@@ -120,13 +124,16 @@ def _is_branch(fm: FileManager, place: Place) -> bool:
 
 def _branch(fm: FileManager, place: Place, depth: int | None) -> Facts:
     """Return a directory's names, each with what is below it; None for what is no directory."""
-    deeper = None if depth is None else depth - 1
-    return {
-        name: (_branch(fm, place.below(name), deeper) if depth != 1 else {})
-        if _is_branch(fm, place.below(name))
-        else None
-        for name in fm.list_dir(place.path, place.backend)
-    }
+    top: Facts = {}
+    waiting = [(place, top, 1)]
+    while waiting:
+        directory, found, level = waiting.pop()
+        for name in fm.list_dir(directory.path, directory.backend):
+            child = directory.below(name)
+            found[name] = {} if _is_branch(fm, child) else None
+            if found[name] is not None and level != depth:
+                waiting.append((child, found[name], level + 1))
+    return top
 
 
 @click.command(short_help="Show what is known of a path.")
@@ -185,16 +192,24 @@ def _sums(fm: FileManager, place: Place) -> dict[str, int]:
     if not fm.is_dir(place.path, place.backend):
         return {place.path: fm.stat(place.path, place.backend).get("size") or 0}
     sums: dict[str, int] = {}
-    total = 0
-    for name in fm.list_dir(place.path, place.backend):
-        child = place.below(name)
+    # Each directory down to where it stands, and what is still to come of it.
+    waiting = [(place, fm.list_dir(place.path, place.backend)[::-1])]
+    totals = [0]
+    while waiting:
+        directory, names = waiting[-1]
+        if not names:
+            waiting.pop()
+            sums[directory.path] = total = totals.pop()
+            if totals:
+                totals[-1] += total
+            continue
+        child = directory.below(names.pop())
         if _is_branch(fm, child):
-            below = _sums(fm, child)
-            sums |= below
-            total += below[child.path]
+            waiting.append((child, fm.list_dir(child.path, child.backend)[::-1]))
+            totals.append(0)
         elif not fm.is_symlink(child.path, child.backend):
-            total += fm.stat(child.path, child.backend).get("size") or 0
-    return sums | {place.path: total}
+            totals[-1] += fm.stat(child.path, child.backend).get("size") or 0
+    return sums
 
 
 def _level(path: str, place: Place) -> int:

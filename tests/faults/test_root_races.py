@@ -74,6 +74,7 @@ OF_NO_FILE = {
     "portable_path",
     "check_batch",
     *("copy_to", "copy_from", "stack_to", "save_rows_to", "check_resizable", "portable"),
+    "close",
 }
 
 
