@@ -6,14 +6,14 @@ BIN = $(VENV)/bin
 OLDEST = .venv-oldest
 export RAY_USAGE_STATS_ENABLED = 0
 
-# Of `make soak` and `make chaos`: the seed of all they choose. Of `make soak`: its tests, as of `pytest -k`.
+# Of `make soak`, `make chaos` and `make chaos-network`: the seed of all they choose. Of `make soak`: its tests, as of `pytest -k`.
 SEED ?= $(shell date +%s)
 ONLY ?=
 
-# Of `make chaos`.
+# Of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
-.PHONY: help demo test check docs bench soak chaos test-oldest dist test-wheel clean
+.PHONY: help demo test test-fast check docs bench soak chaos chaos-network test-oldest dist test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -24,6 +24,11 @@ demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see 
 test: check docs  ## All checks, the documentation's examples, and the tests
 	$(BIN)/python -m pytest tests examples
 	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
+		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
+
+test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
+	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/model \
+		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
 		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
 
 check: $(VENV)/.all  ## Lint, format, types, import layers
@@ -54,6 +59,10 @@ soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="
 chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
 		--report docs/performance/chaos.txt
+
+chaos-network: $(VENV)/.all  ## The same in a network of its own, cut, slow and lossy; as root [SECONDS=600] [SEED=1]
+	$(BIN)/python -m polystore_ray.testing --network --seconds $(SECONDS) --seed $(SEED) \
+		--report docs/performance/chaos-network.txt
 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs

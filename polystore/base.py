@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
 from polystore.stacking import Rows, stack
-from polystore.transfers import Pairs, copy_values, naming_written, save_rows
+from polystore.transfers import RAW, Pairs, copy_values, naming_written, save_rows
 
 __all__ = ["DataSink", "DataSource", "ReadOnlyBackend", "StorageBackend", "accepts"]
 
@@ -181,9 +182,66 @@ class DataSource(AsyncLoads, ABC):
         ------
         Exception
             What either backend raises. It names what was written.
+
+        Notes
+        -----
+        Where both backends keep a value in a file of one format, its bytes are copied.
         """
-        values = self.load_each([source for source, _ in pairs])
-        copy_values(values, pairs, other.save_batch, progress, **options)
+        as_bytes, converted = self._split_by_format(other, pairs)
+        if not as_bytes:
+            values = self.load_each([source for source, _ in pairs])
+            copy_values(values, pairs, other.save_batch, progress, **options)
+            return
+        done: list[str] = []
+        with (
+            naming_written(done, len(pairs)) if converted else nullcontext(),
+            reporting(progress, len(pairs), "copying") as step,
+        ):
+            files = (self.load(source, suffix=RAW) for source, _ in as_bytes)
+            advance = _advancing(step)
+            copy_values(files, as_bytes, other.save_batch, advance, suffix=RAW, **options)
+            done += [target for _, target in as_bytes]
+            if converted:
+                values = self.load_each([source for source, _ in converted])
+                advance = _advancing(step)
+                copy_values(values, converted, other.save_batch, advance, **options)
+
+    def converted(self, other: StorageBackend, pairs: Pairs, /) -> list[str]:
+        """Return the paths of values that `copy_to` would load and save, not copy as bytes."""
+        return [source for source, _ in self._split_by_format(other, pairs)[1]]
+
+    def _split_by_format(
+        self, other: StorageBackend, pairs: Pairs
+    ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return the pairs that are files of one format in both backends, and the others."""
+        split: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+        here, there = self.kept_by(), other.kept_by()
+        for source, target in pairs:
+            kind = here.file_format(source)
+            split[kind is None or kind != there.file_format(target)].append((source, target))
+        return split
+
+    def kept_by(self) -> type[DataSource]:
+        """Return the class that reads and writes the values, in whatever process it does."""
+        return type(self)
+
+    @classmethod
+    def file_format(cls, path: str, /) -> str | None:
+        """Return the name of the format of the file at a path, None if a value is no such file.
+
+        A backend that returns one has ``load(path, suffix=".bin")`` and
+        ``save(data, path, suffix=".bin")`` for the bytes of the file.
+        """
+        return None
+
+    def check_convertible(self, paths: Sequence[P], /) -> None:
+        """Raise if files hold more than `load` returns, which other backends could not keep.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            With the names of what would be lost.
+        """
 
     def stack_to(
         self,
@@ -539,6 +597,18 @@ class StorageBackend(BackendBase, DataSource, DataSink):
                 waiting += [(f"{top}/{name}", f"{place}/{name}") for name in self.list_dir(old)]
             else:
                 self.save(self.load(old), new)
+
+
+def _advancing(step: Callable[[int], None]) -> Callable[[int, int], None]:
+    """Return a progress of a part, that advances the progress of the whole."""
+    before = 0
+
+    def advance(done: int, _total: int) -> None:
+        nonlocal before
+        step(done - before)
+        before = done
+
+    return advance
 
 
 @lru_cache(maxsize=256)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from polystore.checks import check_collection
-from polystore.exceptions import StorageError
+from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.formats import Format, format_of
 from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
-from polystore.region import Region, as_index, put_region
+from polystore.region import Region, as_index
 from polystore.renames import ReplacedError
 from polystore.turns import turn
 
@@ -67,7 +67,37 @@ class DiskBackend(LocalBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
 
-    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
+    @classmethod
+    def file_format(cls, path: str) -> str | None:
+        if cls.load is not DiskBackend.load or cls.save is not DiskBackend.save:
+            return None  # a subclass keeps other things
+        with suppress(StorageError):
+            return format_of(path).name
+        return None
+
+    def check_convertible(self, paths: Sequence[P]) -> None:
+        for path in paths:
+            more: list[str] = []
+            with suppress(StorageError), self._existing_value(path) as place:  # its load says it
+                more = self._format(path).apart(place)
+            if more:
+                raise self._error(
+                    UnsupportedOperationError,
+                    f"the other backend would not keep what the file has beside its values: "
+                    f"{', '.join(more)}. lossy=True leaves it behind",
+                    path,
+                )
+
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        suffix: str | None = None,
+        series: int | None = None,
+        missing: str | None = None,
+        max_decoded: int | None = None,
+    ) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
         Parameters
@@ -80,6 +110,14 @@ class DiskBackend(LocalBackend):
         suffix : str, optional
             The format, if it is not that of the path's own suffix: ``".bin"`` gives the bytes of
             any file.
+        series : int, optional
+            Which image of a ``.tif`` file that holds several; `stat` returns their number.
+        missing : {"zeros"}, optional
+            Load zeros for planes that the metadata of a ``.tif`` file names and the file lacks;
+            by default these are an error.
+        max_decoded : int, optional
+            Bytes that the pixels of an image may take. By default, an image is refused that takes
+            far more than a file of its size holds as a rule.
 
         Returns
         -------
@@ -101,10 +139,17 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as place:
             index = None if region is None else as_index(region)
-            return self._format(path, suffix).load(place, index)
+            asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
+            options = {name: value for name, value in asked.items() if value is not None}
+            return self._format(path, suffix).load(place, index, **options)
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        progress: Progress = None,
+        **options: Any,
     ) -> list[Any]:
         """Return the values at `paths`, in their order; compressed files decode in parallel."""
         check_collection(paths, "paths", backend=self._backend_type)
@@ -115,7 +160,7 @@ class DiskBackend(LocalBackend):
                 threads = min(len(paths), os.cpu_count() or 1)
                 each = stack.enter_context(ThreadPoolExecutor(threads)).map
             values: list[Any] = []
-            for value in each(partial(self.load, region=region), paths):
+            for value in each(partial(self.load, region=region, **options), paths):
                 values.append(value)
                 step()
         return values
@@ -181,12 +226,14 @@ class DiskBackend(LocalBackend):
             ):
                 if not self._is_at(path, known):
                     continue  # replaced by who had the turn before
-                array = self.load(path)
-                put_region(array, region, data, path=path, backend=self._backend_type)
-                with self._replacing(
-                    path, overwrite=True, parents=False, durable=durable, known=known
-                ) as temporary:
-                    _write(self._format(path), array, temporary, durable=durable)
+                with (
+                    self._located(path),
+                    self._replacing(
+                        path, overwrite=True, parents=False, durable=durable, known=known
+                    ) as temporary,
+                    _written(temporary, durable=durable) as file,
+                ):
+                    self._format(path).save_region(place, file, as_index(region), data)
                 return
 
     def _is_at(self, path: P, known: os.stat_result) -> bool:
@@ -195,8 +242,14 @@ class DiskBackend(LocalBackend):
 
 
 def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
-    with open(target, "xb") as file:
+    with _written(target, durable=durable) as file:
         chosen.save(file, data)
+
+
+@contextmanager
+def _written(target: str, *, durable: bool) -> Iterator[IO[bytes]]:
+    with open(target, "xb") as file:
+        yield file
         if durable:
             file.flush()
             os.fsync(file.fileno())

@@ -24,9 +24,10 @@ from polystore.exceptions import (
     CorruptDataError,
     StorageError,
     UnsupportedFormatError,
+    VFSTypeError,
     missing_dependency,
 )
-from polystore.region import take_region
+from polystore.region import put_region, take_region
 
 __all__ = [
     "DEFLATE",
@@ -76,34 +77,48 @@ class Format:
         The error for a damaged file.
     unwritable : type, default UnsupportedFormatError
         The error for a value the format cannot hold.
+    options : frozenset of str, optional
+        Names of keyword arguments that `read` and `read_region` take, and so ``load``.
+    rewrite : callable, optional
+        ``rewrite(path, file, index, data)``: write to `file` what the file at `path` holds, with
+        the part that `index` selects replaced. Without it, the array is loaded and saved.
+    kept_apart : callable, optional
+        ``kept_apart(path)``: name what a file holds that `read` does not return, such as a scale.
     """
 
     name: str
     suffixes: tuple[str, ...]
     write: Callable[[IO[bytes], Any], None]
-    read: Callable[[str], Any]
-    read_region: Callable[[str, tuple[Any, ...]], Any] | None = None
+    read: Callable[..., Any]
+    read_region: Callable[..., Any] | None = None
     describe: Callable[[str], dict[str, Any]] | None = None
     compressed: bool = False
     corrupt: type[StorageError] = CorruptDataError
     unwritable: type[StorageError] = UnsupportedFormatError
+    options: frozenset[str] = frozenset()
+    rewrite: Callable[[str, IO[bytes], tuple[Any, ...], Any], None] | None = None
+    kept_apart: Callable[[str], list[str]] | None = None
 
-    def load(self, path: str, index: tuple[Any, ...] | None = None) -> Any:
+    def load(self, path: str, index: tuple[Any, ...] | None = None, **options: Any) -> Any:
         """Return the value in a file, or the part of an array that `index` selects.
 
         Raises
         ------
         UnsupportedOperationError, VFSTypeError
-            If a part is asked of no array, or one that the array does not have.
+            If a part is asked of no array, or one that the array does not have, or the format
+            has no such option.
         CorruptDataError
             Or the format's own error for a damaged file, with its cause.
         """
+        for option in sorted(options.keys() - self.options):
+            known = f"it has {', '.join(sorted(self.options))}" if self.options else "it has none"
+            raise VFSTypeError(f"{self.name} has no option {option!r} for load; {known}")
         with self.decoding():
             if index is None:
-                return self.read(path)
+                return self.read(path, **options)
             if self.read_region is None:
-                return take_region(self.read(path), index)
-            return self.read_region(path, index)
+                return take_region(self.read(path, **options), index)
+            return self.read_region(path, index, **options)
 
     def header(self, path: str) -> dict[str, Any]:
         """Return what `describe` tells, nothing for a format without; errors as of `load`."""
@@ -127,8 +142,36 @@ class Format:
 
     def save(self, file: IO[bytes], value: Any) -> None:
         """Write a value, or raise the format's `unwritable` error with its cause."""
-        try:
+        with self._encoding(value):
             self.write(file, value)
+
+    def save_region(self, path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) -> None:
+        """Write what a file holds to another, with a part of the array replaced.
+
+        Raises
+        ------
+        StorageError
+            As of `load`, of `put_region` and of `save`; also if something would be lost.
+        """
+        if self.rewrite is None:
+            array = self.load(path)
+            put_region(array, index, data)
+            self.save(file, array)
+            return
+        with self.decoding():
+            self.rewrite(path, file, index, data)
+
+    def apart(self, path: str) -> list[str]:
+        """Return the names of what a file holds beside the value that `load` returns."""
+        if self.kept_apart is None:
+            return []
+        with self.decoding():
+            return self.kept_apart(path)
+
+    @contextmanager
+    def _encoding(self, value: Any) -> Iterator[None]:
+        try:
+            yield
         except (StorageError, OSError, MemoryError):
             raise
         except Exception as error:
@@ -429,8 +472,8 @@ _BUILT_IN: dict[str, Callable[[], Format]] = {
     for found in (_NPY, _NPZ, _JSON, _CSV, _TEXT, _BYTES)
     for suffix in found.suffixes
 } | {
-    ".tif": _late("polystore.image_formats:TIFF", "images"),
-    ".tiff": _late("polystore.image_formats:TIFF", "images"),
+    ".tif": _late("polystore.tiff_format:TIFF", "images"),
+    ".tiff": _late("polystore.tiff_format:TIFF", "images"),
     ".png": _late("polystore.image_formats:PNG", "images"),
     ".jpg": _late("polystore.image_formats:JPEG", "images"),
     ".jpeg": _late("polystore.image_formats:JPEG", "images"),

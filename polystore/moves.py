@@ -29,6 +29,7 @@ class Moves(Routing):
         *,
         to_backend: object = None,
         progress: Progress = None,
+        lossy: bool = False,
     ) -> None:
         """Copy a file, a tree or a link, or a list of files; make parents; never overwrite.
 
@@ -40,13 +41,17 @@ class Moves(Routing):
         backend : str or enum.Enum
             The source's backend.
         to_backend : str or enum.Enum, optional
-            The destination's backend, if it is another one. Then values are loaded and saved, some
-            at a time, and a link to a file arrives as the file, since where it leads means nothing
-            there. In a store of polystore_ray they go from host to host, and not through the
-            caller. A failure midway names what was written.
+            The destination's backend, if it is another one. Then files of one format in both are
+            copied as they are, other values are loaded and saved, some at a time, and a link to a
+            file arrives as the file, since where it leads means nothing there. In a store of
+            polystore_ray they go from host to host, and not through the caller. A failure midway
+            names what was written.
         progress : callable or bool, optional
             Called with the numbers of values that are copied and of all; `True` shows a bar.
             Within one backend, of the paths that were given.
+        lossy : bool, default False
+            Whether what the other backend cannot keep beside the values may stay behind, such as
+            the scale and the metadata of a TIFF file.
 
         Raises
         ------
@@ -58,14 +63,16 @@ class Moves(Routing):
             If there are not as many destinations as sources.
         UnsupportedOperationError
             Before anything is written, if a link to a directory, or one that leads nowhere, would
-            go into another backend.
+            go into another backend, or a file has more than the values that the other backend
+            keeps, unless `lossy` is given.
         """
         pairs = _as_pairs(source, destination, backend)
         if not _is_other(to_backend, backend):
             self._transfer_each("copy", pairs, backend, progress)
         elif _is_path(source):
-            self._copy_across(*pairs[0], backend, to_backend, progress)
+            self._copy_across(*pairs[0], backend, to_backend, progress, lossy)
         else:
+            self._check_convertible(pairs, backend, to_backend, lossy)
             self._copy_values(pairs, backend, to_backend, progress)
 
     def move(
@@ -76,6 +83,7 @@ class Moves(Routing):
         *,
         to_backend: object = None,
         progress: Progress = None,
+        lossy: bool = False,
     ) -> None:
         """Move as `copy` copies; between backends the sources go once all has been copied."""
         if not _is_other(to_backend, backend):
@@ -84,7 +92,9 @@ class Moves(Routing):
             return
         with self._backend(backend) as origin:
             delete_all = offered(origin, "delete_all", backend)  # or nothing is copied
-        self.copy(source, destination, backend, to_backend=to_backend, progress=progress)
+        self.copy(
+            source, destination, backend, to_backend=to_backend, progress=progress, lossy=lossy
+        )
         for path, _ in _as_pairs(source, destination, backend):
             with self._backend(backend, path):
                 delete_all(path)
@@ -180,7 +190,13 @@ class Moves(Routing):
             transfer(source, destination)
 
     def _copy_across(
-        self, source: str, destination: str, backend: object, to_backend: object, progress: Progress
+        self,
+        source: str,
+        destination: str,
+        backend: object,
+        to_backend: object,
+        progress: Progress,
+        lossy: bool,
     ) -> None:
         with self._backend(backend, source) as origin:
             if not origin.exists(source):
@@ -189,7 +205,9 @@ class Moves(Routing):
         with self._backend(to_backend) as target:
             self._check_free(target, destination, to_backend)
         if not is_tree:
-            self._copy_values([(source, destination)], backend, to_backend, progress)
+            pairs = [(source, destination)]
+            self._check_convertible(pairs, backend, to_backend, lossy)
+            self._copy_values(pairs, backend, to_backend, progress)
             return
         directories, files, others = self._walked(source, backend)
         with self._backend(backend):
@@ -201,13 +219,14 @@ class Moves(Routing):
                 backend=backend_key(backend),
             )
         rebased = rebasing(directories[0], destination)
+        pairs = [(file, rebased(file)) for file in files]
+        self._check_convertible(pairs, backend, to_backend, lossy)
         above = {directory.rpartition("/")[0] for directory in directories}
         with self._backend(to_backend, destination):
             make = offered(target, "ensure_directory", to_backend, destination)
             for directory in directories:
                 if directory not in above:  # with each, those above it are made
                     make(rebased(directory))
-        pairs = [(file, rebased(file)) for file in files]
         self._copy_values(pairs, backend, to_backend, progress)
 
     def _copy_values(
@@ -217,6 +236,15 @@ class Moves(Routing):
             offered(target, "save", to_backend)
         with self._backend(backend) as origin:
             origin.copy_to(target, pairs, progress=progress, **parents_option(target, parents=True))
+
+    def _check_convertible(
+        self, pairs: Pairs, backend: object, to_backend: object, lossy: bool
+    ) -> None:
+        with self._backend(to_backend) as target:
+            offered(target, "save", to_backend)
+        with self._backend(backend) as origin:
+            if not lossy:
+                origin.check_convertible(origin.converted(target, pairs))
 
     def _check_free(self, target: Any, path: P, key: object) -> None:
         if target.exists(path) or target.is_symlink(path):

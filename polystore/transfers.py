@@ -15,10 +15,13 @@ from polystore.exceptions import StorageError, UnsupportedFormatError
 from polystore.progress import Progress, reporting
 from polystore.stacking import Rows
 
-__all__ = ["Pairs", "copy_values", "naming_written", "save_rows"]
+__all__ = ["RAW", "Pairs", "copy_values", "naming_written", "save_rows"]
 
 Pairs = Sequence[tuple[str, str]]
 """Paths of values, and those that their copies get in the other backend."""
+
+RAW = ".bin"
+"""The suffix whose format is the bytes of a file."""
 
 _HELD = 32 * 2**20  # bytes of values that are held at a time, about
 _MOST = 256  # values, of which most have no size that is known beforehand
@@ -87,6 +90,7 @@ def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
     for value in values:
         part.append(value)
         held += value.nbytes if isinstance(value, np.ndarray) else 0
+        held += len(value) if isinstance(value, bytes) else 0
         if held >= _HELD or len(part) >= _MOST:
             yield part
             part, held = [], 0

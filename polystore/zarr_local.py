@@ -167,11 +167,21 @@ class LocalZarr(DiskBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)  # None for an array, whose chunks change unseen
 
-    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        suffix: str | None = None,
+        series: int | None = None,
+        missing: str | None = None,
+        max_decoded: int | None = None,
+    ) -> Any:
+        options = {"series": series, "missing": missing, "max_decoded": max_decoded}
         while True:
             with self._held(path) as is_still_there:
                 try:
-                    value = self._load(path, region, suffix)
+                    value = self._load(path, region, suffix, options)
                 except _OF_SOMETHING as error:
                     if is_still_there() and not self._is_none(path, error):
                         raise
@@ -184,10 +194,12 @@ class LocalZarr(DiskBackend):
         """Tell whether what was taken for a directory is none: an array that was moved and back."""
         return isinstance(error, PathIsDirectoryError) and not self.is_dir(path)
 
-    def _load(self, path: P, region: Region | None, suffix: str | None) -> Any:
+    def _load(
+        self, path: P, region: Region | None, suffix: str | None, options: dict[str, Any]
+    ) -> Any:
         with self._existing_value(path) as place:
             if not _is_array(place):
-                return super().load(path, region=region, suffix=suffix)
+                return super().load(path, region=region, suffix=suffix, **options)
             if suffix is not None:
                 raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
             store = self._store(place, read_only=True)

@@ -6,11 +6,13 @@ it is copied into the object store. Volumes drop values from one as they do from
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
+from polystore.exceptions import CorruptDataError
 from polystore_ray.messages import NotPinnedError
 
 __all__ = ["Bundle"]
@@ -34,10 +36,10 @@ class Bundle:
         return len(self._arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bundle, (self._arrays,)
+        return _arrive, (self._arrays,)
 
-    def values(self, numbers: Sequence[int]) -> list[Any]:
-        """Return the arrays of these numbers, as read-only views.
+    def values(self, numbers: Sequence[int], loads: Callable[..., Any] | None = None) -> list[Any]:
+        """Return the arrays of these numbers, as read-only views; nothing has to be unpickled.
 
         Raises
         ------
@@ -54,3 +56,10 @@ class Bundle:
         """Return a bundle in which these take no room; the others keep their numbers."""
         dropped = set(numbers)
         return Bundle([None if i in dropped else array for i, array in enumerate(self._arrays)])
+
+
+def _arrive(arrays: Any) -> Bundle:
+    """Return the bundle of what a pickle holds, which may be anything."""
+    if not all(array is None or type(array) is np.ndarray for array in arrays):
+        raise CorruptDataError("a bundle holds something else than arrays")
+    return Bundle(arrays)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import time
 import warnings
 from collections import Counter, deque
@@ -21,6 +20,7 @@ from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import wait_for
 from polystore_ray.deadline import Deadline
+from polystore_ray.decoding import decode, encode
 from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -32,6 +32,8 @@ from polystore_ray.errors import (
 from polystore_ray.handles import Handles
 from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
+    WITHDRAWN,
+    ChangeId,
     Items,
     NotPinnedError,
     Pin,
@@ -42,17 +44,21 @@ from polystore_ray.messages import (
 from polystore_ray.metrics import measured, moved
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
-from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes
-from polystore_ray.ray_errors import DIED, translated
+from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes, object_store_bytes
+from polystore_ray.ray_errors import DIED, is_known_dead, of_user_code, translated
 from polystore_ray.ray_internals import is_client, spilled_bytes
 from polystore_ray.read_cache import Shared
+from polystore_ray.sessions import Session
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import BATCHES, Task, Transport, when_free
+from polystore_ray.volume import never_fits
 
 __all__ = ["RayTransport"]
 
-_STATUS_WITHIN = 5.0  # seconds, for what one node has to say
+_STATUS_WITHIN = 5.0  # seconds, for what all nodes have to say
+_COMES_WITHIN = 0.1  # seconds, for an answer that is ready
 _NODES_KNOWN_FOR = 5.0  # seconds
+_SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
 _READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
@@ -83,6 +89,8 @@ class RayTransport(Transport):
         self._made_with: dict[tuple[str, str], BackendOptions] = {}
         self._called: dict[str, tuple[str, float]] = {}
         self._others = _OtherNodes(node)
+        self._session = Session()
+        self._capacities: dict[str, int] = {}
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = is_client()
         self.opens_here = not self._is_remote
@@ -99,12 +107,13 @@ class RayTransport(Transport):
         return self._request(Request(operation, arguments), path)
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        return self._request(Request(operation, arguments, new_operation_id()), path)
+        with self._session.change() as id_:
+            return self._request(Request(operation, arguments, id_), path)
 
     def _request(self, request: Request, path: str | None) -> Any:
-        message = pickle.dumps(request, protocol=5)
+        message = encode(request._replace(within=self.deadline.left))
         answer = self._of_store(lambda controller: controller.call.remote(message), path=path)
-        return pickle.loads(answer) if isinstance(answer, bytes) else answer
+        return decode(answer) if isinstance(answer, bytes) else answer
 
     def _of_store(self, call: Callable[[Any], Any], *, path: str | None = None) -> Any:
         return self.handles.of_store(call, self.deadline, path=path)
@@ -116,6 +125,7 @@ class RayTransport(Transport):
         return self._node
 
     def put(self, sealed: Sealed) -> Pin:
+        self._check_fits(sealed.nbytes)
         if self._is_remote:
             head, buffers = plain_bytes(sealed.head), [*map(plain_bytes, sealed.buffers)]
             pin: Pin = self.handles.of_host(
@@ -127,6 +137,13 @@ class RayTransport(Transport):
             return pin
         return Pin(new_operation_id(), (self._node,), self.reference(sealed), sealed.nbytes)
 
+    def _check_fits(self, nbytes: int) -> None:
+        if nbytes > _SMALLEST_STORE:
+            capacity = self._capacities.get(self._node) or object_store_bytes(self._node)
+            self._capacities[self._node] = capacity
+            if nbytes > capacity:
+                raise never_fits(nbytes, self._node, capacity)
+
     def reference(self, sealed: Sealed) -> Any:
         try:
             return ray.put(Envelope(sealed))
@@ -136,17 +153,23 @@ class RayTransport(Transport):
     def publish(self, pins: list[Pin], items: Items) -> None:
         path = items.paths[0] if items.paths else None
         if not pins:
+            self._nodes_for(items.replicas)  # raises if there are too few
             self.change("publish", [], items, path=path)
             return
-        packed = pickle.dumps(items, protocol=5)
-        operation_id = new_operation_id()
+        with self._session.change() as id_:
+            self._pin_and_publish(pins, items, id_, path)
+
+    def _pin_and_publish(
+        self, pins: list[Pin], items: Items, id_: ChangeId, path: str | None
+    ) -> None:
+        packed = encode(items)
         while True:
             volumes = self._volumes(items.replicas)
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * self.deadline.left
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
-                published = partial(_publish, pins, packed, operation_id, pinned)
+                published = partial(_publish, pins, packed, id_, self.deadline, pinned)
                 self._of_store(published, path=path)
             except (HostLostError, StaleVolumeError) as error:
                 # Others have taken their place, or they can be reached again in a moment.
@@ -158,9 +181,12 @@ class RayTransport(Transport):
             except (CallTimeoutError, StoreUnavailableError):
                 raise  # it may have been published
             except StorageError:
-                for volume in volumes.values():
-                    volume.release.remote([pin.id for pin in pins])
-                raise
+                # Of the two that have this id, only the first to arrive takes effect.
+                ids = [pin.id for pin in pins]
+                withdraw = Request("withdraw", (ids, [*volumes]), id_)
+                if self._request(withdraw, path) is WITHDRAWN:
+                    raise
+                return
             else:
                 return
 
@@ -331,6 +357,7 @@ class RayTransport(Transport):
             answered_in=answered_in,
             hosts_lost=lost,
             nodes=tuple(_parts_of(hosts)),
+            lost_with_head=self._of_store(lambda leader: leader.lost_with_head.remote()),
             **facts,
         )
 
@@ -384,25 +411,34 @@ class _OtherNodes:
 def _parts_of(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
     """Ask hosts, given by backend and node, and say what each node has of their store."""
     asked = {where: host.status.remote() for where, host in hosts.items()}
+    ray.wait([*asked.values()], num_returns=len(asked), timeout=_STATUS_WITHIN, fetch_local=False)
+    until = time.monotonic() + _STATUS_WITHIN
     known = {node["NodeID"]: node for node in nodes()}
     for node in sorted({node for _, node in hosts} & set(known)):
         volume: dict[str, Any] = dict(_NO_VOLUME)
         hosted: Counter[str] = Counter()
-        keys = sorted(key for key, where in hosts if where == node)
-        try:
-            for key in keys:
-                facts = wait_for(asked[key, node], backend=key, timeout=_STATUS_WITHIN)
+        keys: list[str] = []
+        silent: list[str] = []
+        for key in sorted(key for key, where in hosts if where == node):
+            try:
+                facts = wait_for(asked[key, node], backend=key, timeout=_COMES_WITHIN)
+            except HostLostError as error:
+                if not is_known_dead(error):
+                    silent.append(key)
+            except StorageError:
+                silent.append(key)
+            else:
+                keys.append(key)
                 if key == MEMORY:
                     volume |= facts
                 else:
                     hosted.update(facts)
-        except HostLostError:
-            continue  # it died since
         yield NodeStatus(
             node=node,
             host=known[node]["NodeManagerHostname"],
-            backends=tuple(keys),
-            spilled_bytes=spilled_bytes(known[node], _STATUS_WITHIN),
+            backends=tuple(sorted(keys + silent)),
+            spilled_bytes=spilled_bytes(known[node], max(0.1, until - time.monotonic())),
+            silent=tuple(silent),
             **volume,
             **hosted,
         )
@@ -427,9 +463,14 @@ def _transfer(message: Message, host: Any) -> Any:
 
 
 def _publish(
-    pins: list[Pin], items: bytes, operation_id: str, pinned: list[Any], controller: Any
+    pins: list[Pin],
+    items: bytes,
+    id_: ChangeId,
+    deadline: Deadline,
+    pinned: list[Any],
+    controller: Any,
 ) -> Any:
-    return controller.publish.remote(pins, items, operation_id, *pinned)
+    return controller.publish.remote(pins, items, id_, deadline.left, *pinned)
 
 
 def _adopt(pin: Pin, volume: Any) -> Any:
@@ -437,7 +478,10 @@ def _adopt(pin: Pin, volume: Any) -> Any:
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    except ray_exceptions.RayError as error:
+        raise of_user_code(error) from error.__cause__
 
 
 _Apply: Any = ray.remote(_apply)

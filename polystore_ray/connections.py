@@ -27,6 +27,7 @@ from polystore_ray.ray_internals import (
     job_is_dead,
     recorded_address,
 )
+from polystore_ray.sessions import LONGEST_WAIT
 from polystore_ray.succession import has_ended
 
 __all__ = ["connect", "disconnect", "home_of", "start_ray"]
@@ -78,7 +79,7 @@ def connect(
         if not create and not home.address:
             return None
         start_ray(home.address or None, timeout)
-    deadline = Deadline(timeout)
+    deadline = Deadline(min(timeout, LONGEST_WAIT))
     key = _key(store, lifetime, home)
     connection = _connections.get(key)
     if connection is None:

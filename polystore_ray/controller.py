@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,25 +15,35 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.tree import PathTree, replaced
+from polystore_ray import snapshot
+from polystore_ray.decoding import encode
 from polystore_ray.errors import DataLostError
 from polystore_ray.journal import Journal
-from polystore_ray.ledger import Chore, Entry, Held, Ledger
-from polystore_ray.messages import Found, Items, Pin, Request, StaleVolumeError, Stored
+from polystore_ray.ledger import Adopt, Chore, Entry, Held, Ledger
+from polystore_ray.messages import (
+    WITHDRAWN,
+    Found,
+    Items,
+    Kept,
+    Pin,
+    Request,
+    StaleVolumeError,
+    Stored,
+)
+from polystore_ray.sessions import EXPIRY, Answers, Refusal
 
 __all__ = ["StoreController"]
 
-# Answers are kept this long, in number of changes, for callers that did not get them.
-_REMEMBERED = 10_000
-
-_ANSWER_WITHIN = 60.0  # seconds, which bounds the wait for the follower
+_FOLLOWED_WITHIN = 10.0  # seconds, for upkeep, which is tried again
 
 _QUESTIONS = frozenset(
-    {"check", "exists", "is_dir", "is_file", "is_symlink", "list_dir", "list_files", "read"}
-    | {"stat", "status", "unknown", "why"}
+    {"check", "exists", "is_dir", "is_file", "is_symlink", "kept", "list_dir", "list_files"}
+    | {"read", "stat", "status", "why"}
 )
 _CHANGES = frozenset(
-    {"adopted", "copy", "create_symlink", "delete", "delete_all", "ensure_directory", "lost"}
-    | {"move", "packed", "pinned", "publish", "set_fallback", "volume_joined", "volume_lost"}
+    {"adopted", "confirm", "copy", "create_symlink", "delete", "delete_all", "drain"}
+    | {"ensure_directory", "lost", "move", "packed", "pinned", "publish", "set_fallback"}
+    | {"volume_joined", "volume_lost", "withdraw"}
 )
 
 
@@ -68,8 +77,9 @@ class StoreController:
         self._version = 0
         self._now = 0.0
         self._calls = 0
-        self._answers: OrderedDict[str, Any] = OrderedDict()
-        self._given_up: OrderedDict[str, None] = OrderedDict()  # objects that were not published
+        self._answers = Answers()
+        self._withdrawn: dict[str, float] = {}  # objects that nobody may publish, and since when
+        self._drained: set[str] = set()  # nodes that are to be emptied
         self._needless: list[tuple[str, list[str]]] = []  # by the change that is being made
 
     def handle(self, request: Request) -> Any:
@@ -80,44 +90,44 @@ class StoreController:
         StorageError
             As the operation of `PathTree` that the request names.
         InlineFullError
-            If small values have to be made objects.
+            If small values have to be made objects; nothing has happened.
         StaleVolumeError
-            If a volume publishes that is believed to be dead.
+            If a volume publishes that is believed to be dead; nothing has happened.
         """
         self._calls += 1
         try:
-            answer, seen = self._answer_as_of(request)
+            with self._lock:
+                answer = self._answer(request)
+                seen = self._journal.last
             # Nobody may act on what could still be lost.
-            self._journal.wait(seen, _ANSWER_WITHIN)
+            self._journal.wait(seen, request.within, copied=_is_replicated(request))
         finally:
             self._calls -= 1
         return _raised_or_returned(answer)
 
-    def note(self, request: Request) -> Any:
+    def note(self, operation: str, *arguments: Any) -> None:
         """Make a change that the store itself brings about, and that nobody waits for."""
-        return _raised_or_returned(self._answer_as_of(request)[0])
-
-    def _answer_as_of(self, request: Request) -> tuple[Any, int]:
-        """Return an answer, and how many changes it depends on."""
         with self._lock:
-            return self._answer(request), self._journal.last
+            _raised_or_returned(self._change(Request(operation, arguments)))
 
     def _answer(self, request: Request) -> Any:
         if request.operation in _QUESTIONS:
-            return self._operation(request.operation)(*request.arguments)
+            try:
+                return self._operation(request.operation)(*request.arguments)
+            except StorageError as error:
+                return error
         if request.operation not in _CHANGES or request.id is None:
             raise UnsupportedOperationError(
                 f"the controller has no operation {request.operation!r}", backend="memory"
             )
-        if request.id in self._answers:
-            return self._answers[request.id]
+        if self._answers.has(request.id):
+            return self._answers.get(request.id)
+        return self._change(request)
+
+    def _change(self, request: Request) -> Any:
         now = time.time()
-        try:
-            answer = self.apply(request, now)
-        except StorageError as error:
-            self._remember(request.id, error)
-            return error
-        self._journal.add(pickle.dumps((_without_references(request), now), protocol=5))
+        answer = self.apply(request, now)
+        self._journal.add(encode((_without_references(request), now)))
         for node, ids in self._needless:
             # Whoever takes over without this change still needs them.
             self._journal.after(partial(self._release, node, ids))
@@ -126,18 +136,20 @@ class StoreController:
         return answer
 
     def apply(self, request: Request, now: float) -> Any:
-        """Make a change as of a moment, given in seconds since the epoch, and return its answer."""
+        """Make a change as of a moment, given in seconds since the epoch, and return its answer.
+
+        The same changes make the same of the same state, those that fail included.
+        """
         self._now = now
         self._needless = []
-        answer = self._operation(request.operation)(*request.arguments)
-        assert request.id is not None  # noqa: S101 - it is checked where changes come in
-        self._remember(request.id, answer)
+        answer: Any
+        try:
+            answer = self._operation(request.operation)(*request.arguments)
+        except StorageError as error:
+            answer = Refusal.of(error)
+        if request.id is not None:
+            self._answers.keep(request.id, answer, now)
         return answer
-
-    def _remember(self, id_: str, answer: Any) -> None:
-        self._answers[id_] = answer
-        if len(self._answers) > _REMEMBERED:
-            self._answers.popitem(last=False)
 
     def _operation(self, name: str) -> Callable[..., Any]:
         own: Callable[..., Any] | None = getattr(self, f"_{name}", None)
@@ -146,27 +158,30 @@ class StoreController:
 
     # The state, for followers and for the next controller
 
-    def state(self) -> bytes:
-        """Return everything that changes have made; references to objects are left out."""
-        with self._lock:
-            state = self._tree, self._ledger, self._volumes, self._version, self._answers
-            return pickle.dumps(state, protocol=5)
+    def parts(self) -> tuple[int, Iterator[bytes]]:
+        """Return how many changes there are, and the state in which they are, in small parts.
 
-    def numbered_state(self) -> tuple[int, bytes]:
-        """Return how many changes there are, and the state in which they are."""
+        References to objects are left out. Calls go on while the parts of a large state are made.
+        """
         with self._lock:
-            return self._journal.last, self.state()
+            size = self._ledger.files + len(self._answers)
+            return self._journal.last, snapshot.parts_of(self._state(), size)
+
+    def _state(self) -> dict[str, Any]:
+        """Return all that changes make, and that decides answers, by the names of attributes."""
+        return {name: getattr(self, name) for name in _REPLICATED}
 
     @classmethod
-    def from_state(
+    def from_parts(
         cls,
-        state: bytes,
+        parts: Iterable[bytes],
         release: Callable[[str, list[str]], None] = lambda _node, _ids: None,
         journal: Journal | None = None,
     ) -> StoreController:
-        """Return a controller with this state."""
+        """Return a controller with the state that `parts` of another one returned."""
         made = cls(release, journal=journal)
-        made._tree, made._ledger, made._volumes, made._version, made._answers = pickle.loads(state)
+        for name, value in snapshot.state_of(parts).items():
+            setattr(made, name, value)
         return made
 
     def recover(self, volumes: dict[str, str], holdings: dict[str, list[Pin]]) -> None:
@@ -199,11 +214,15 @@ class StoreController:
     def chore(self, timeout: float, failed: int = 0) -> Chore | None:
         """Return what should be done for the store, as soon as there is anything.
 
-        See `Ledger.chore`.
+        See `Ledger.chore`. What drops values for good is due only when the follower knows that
+        nobody needs them.
         """
         with self._changed:
             self._changed.wait_for(self._ledger.due, timeout)
-            return self._ledger.chore(failed)
+            chore = self._ledger.chore(failed)
+        if isinstance(chore, Adopt):
+            self._journal.wait_until_followed(_FOLLOWED_WITHIN)
+        return chore
 
     # Values
 
@@ -225,11 +244,18 @@ class StoreController:
                 stored.append(held)
         return Found(pins, stored, [entry.moment[0] for entry in entries])
 
+    def _kept(self, path: str) -> Kept:
+        """Return what stays of a value when another one takes its place."""
+        entry = self._tree.get(path)
+        replicas = entry.held.wanted if isinstance(entry.held, Held) else None
+        return Kept(entry.version, replicas, entry.fallback)
+
     def _check_not_lost(self, entry: Entry, path: str) -> None:
         if isinstance(entry.held, Held) and entry.held.lost:
             error = DataLostError(entry.held.lost, path=path, backend="memory")
             error.fallback = entry.fallback
             error.version = entry.version
+            error.replicas = entry.held.wanted
             raise error
 
     def _why(self, path: str) -> dict[str, Any]:
@@ -273,7 +299,15 @@ class StoreController:
             that is believed to be dead pins nothing.
         """
         nodes = self._current_nodes(volumes)
-        if any(pin.id in self._given_up for pin in pins):
+        try:
+            self._enter(pins, nodes, items)
+        except StorageError:
+            # Nobody else may let go of them: the caller cannot know whether it was published.
+            self._needless.extend((node, [pin.id for pin in pins]) for node in nodes if pins)
+            raise
+
+    def _enter(self, pins: list[Pin], nodes: tuple[str, ...], items: Items) -> None:
+        if any(pin.id in self._withdrawn for pin in pins):
             raise StorageWriteError(
                 "so long after its bytes were pinned they have been let go; nothing has been "
                 "saved, and saving again is safe",
@@ -292,6 +326,11 @@ class StoreController:
         held_on = [pin._replace(nodes=nodes) for pin in pins]
         self._tree.set(places, self._ledger.enter(held_on, items, (self._version, self._now)))
         self._dropped(old)
+
+    def _withdraw(self, ids: list[str], nodes: Iterable[str]) -> bool:
+        """Have volumes let go of objects whose publication failed before it came here."""
+        self._needless.extend((node, ids) for node in nodes)
+        return WITHDRAWN
 
     def _delete(self, path: str) -> None:
         self._dropped(self._tree.delete(path))
@@ -350,34 +389,65 @@ class StoreController:
         if self._volumes.get(node) != incarnation:
             raise StaleVolumeError(f"{incarnation!r} is not the volume of node {node} any more")
 
-    def _unknown(self, ids: list[str], node: str, incarnation: str) -> list[str]:
-        """Return which of the objects that a volume holds are not known to be held there.
+    def _confirm(self, ids: list[str], node: str, incarnation: str) -> list[str]:
+        """Have a volume let go of those of its objects that are not known to be held there.
 
-        It lets go of them, so that they cannot be published any more.
+        Return which these are.
         """
         self._check_current(node, incarnation)
         held = self._ledger.held
-        unknown = [id_ for id_ in ids if id_ not in held or node not in held[id_].copies]
-        self._given_up.update(dict.fromkeys(id_ for id_ in unknown if id_ not in held))
-        while len(self._given_up) > _REMEMBERED:
-            self._given_up.popitem(last=False)
-        return unknown
+        needless = [id_ for id_ in ids if id_ not in held or node not in held[id_].copies]
+        while self._withdrawn and next(iter(self._withdrawn.values())) < self._now - EXPIRY:
+            del self._withdrawn[next(iter(self._withdrawn))]
+        self._withdrawn |= {id_: self._now for id_ in needless if id_ not in held}
+        self._needless.append((node, needless))
+        return needless
+
+    def _drain(self, node: str) -> None:
+        self._drained.add(node)
+
+    @property
+    def drained(self) -> set[str]:
+        """The nodes that are to be emptied."""
+        return set(self._drained)
 
     def _lost(self, ids: list[str], reason: str) -> None:
         self._ledger.lost(ids, reason)
 
     def _status(self) -> dict[str, Any]:
         follower = self._journal.follower
-        return self._ledger.status() | {
+        status = self._ledger.status()
+        if self._journal.is_synchronous and self._ledger.has_one_node:
+            status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
+        return status | {
             "calls": self._calls,
             "epoch": self._journal.epoch,
             "follower": None if follower is None else follower.node,
         }
 
 
+_REPLICATED = (
+    "_tree",
+    "_ledger",
+    "_volumes",
+    "_version",
+    "_answers",
+    "_withdrawn",
+    "_drained",
+)
+"""All attributes that decide answers. The others are of one incarnation alone: its locks, its
+journal, how it releases pins, the calls it is in, and what the change that is being made does."""
+
+
+def _is_replicated(request: Request) -> bool:
+    """Return whether a change saves values that are to survive the loss of any one process."""
+    return request.operation == "publish" and request.arguments[1].replicas > 1
+
+
 def _raised_or_returned(answer: Any) -> Any:
+    if isinstance(answer, Refusal):
+        raise answer.error()
     if isinstance(answer, StorageError):
-        # Without the traceback, which would hold on to the request.
         raise answer.with_traceback(None)
     return answer
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polystore.seal import Sealed, plain_bytes, seal
+from polystore.seal import Sealed, describe_dtype, described_dtype, plain_bytes, seal, view_of
 
 __all__ = [
     "SMALL",
@@ -116,14 +116,14 @@ def open_message(message: Message, loads: Callable[..., Any] = pickle.loads) -> 
     if message[:1] == _ARRAY:
         end = int.from_bytes(message[1:5], "little")
         dtype, shape, order = _described(message[5:end], loads)
-        return np.ndarray(shape, dtype, message, end, order=order)
+        return view_of(message, dtype, shape, order, end)
     head, *buffers = loads(message)
     return Sealed(head, tuple(buffers)).open(loads)
 
 
 @lru_cache(maxsize=1024)  # most arrays are like others
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
-    kind = pickle.dumps((dtype, shape, order), protocol=5)
+    kind = pickle.dumps((describe_dtype(dtype), shape, order), protocol=5)
     kind += bytes(-(5 + len(kind)) % _ALIGNED)  # what follows a pickle's end is not read
     return _ARRAY + (5 + len(kind)).to_bytes(4, "little") + kind
 
@@ -132,5 +132,5 @@ def _header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
 def _described(
     kind: bytes, loads: Callable[..., Any]
 ) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
-    described: tuple[np.dtype[Any], tuple[int, ...], Any] = loads(kind)
-    return described
+    description, shape, order = loads(kind)
+    return described_dtype(description), shape, order

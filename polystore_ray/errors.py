@@ -59,10 +59,13 @@ class DataLostError(StorageError):
         The backend and the path where the value was persisted too, if it was.
     version : int
         The version of the value that is lost.
+    replicas : int or None
+        On how many nodes it was to be held.
     """
 
     fallback: tuple[str, str] | None = None
     version: int = 0
+    replicas: int | None = None
 
 
 class CallTimeoutError(StorageError, TimeoutError):

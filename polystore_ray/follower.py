@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 
 from polystore_ray.controller import StoreController
+from polystore_ray.decoding import decode
 from polystore_ray.journal import Record
 from polystore_ray.messages import OutOfStepError, StaleEpochError
 
@@ -20,6 +20,7 @@ class Follower:
         self._epoch = 0
         self._controller: StoreController | None = None
         self._number = 0
+        self._parts: list[bytes] = []  # of a state that is on its way
 
     def promise(self, epoch: int) -> int:
         """Refuse whoever has a lower epoch from now on.
@@ -38,11 +39,31 @@ class Follower:
             self._check(epoch)
             return -1 if self._controller is None else self._number
 
-    def install(self, epoch: int, number: int, state: bytes) -> None:
-        """Take over a whole state, in which this many changes are."""
+    def take(self, epoch: int, first: bool, part: bytes) -> None:
+        """Keep a part of a state for `install`; `first` begins anew.
+
+        The present state stays until then: its leader may end before the new one is whole.
+        """
         with self._lock:
             self._check(epoch)
-            self._controller = StoreController.from_state(state)
+            if first:
+                self._parts = []
+            self._parts.append(part)
+
+    def install(self, epoch: int, number: int, parts: int) -> None:
+        """Take over a whole state, of so many parts that were taken, with so many changes in it.
+
+        Raises
+        ------
+        OutOfStepError
+            If parts are missing.
+        """
+        with self._lock:
+            self._check(epoch)
+            taken, self._parts = self._parts, []
+            if len(taken) != parts:
+                raise OutOfStepError(f"of {parts} parts of a state there are {len(taken)}")
+            self._controller = StoreController.from_parts(taken)
             self._number = number
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
@@ -60,23 +81,24 @@ class Follower:
             if self._controller is None or first > self._number + 1:
                 raise OutOfStepError(f"after {self._number} comes no {first}")
             for record in records[self._number + 1 - first :]:
-                request, now = pickle.loads(record)
+                request, now = decode(record)
                 self._controller.apply(request, now)
                 self._number += 1
 
-    def state(self, epoch: int) -> tuple[int, bytes]:
-        """Return how many changes there are, and the state in which they are."""
+    def state(self, epoch: int) -> tuple[int, list[bytes]]:
+        """Return how many changes there are, and the parts of the state in which they are."""
         with self._lock:
             self._check(epoch)
             if self._controller is None:
                 raise OutOfStepError("there is no state here")
-            return self._number, self._controller.state()
+            _, parts = self._controller.parts()
+            return self._number, list(parts)
 
     def forget(self, epoch: int) -> None:
         """Let go of the state, since another follower has it."""
         with self._lock:
             self._check(epoch)
-            self._controller = None
+            self._controller, self._parts = None, []
 
     def _check(self, epoch: int) -> None:
         if epoch < self._epoch:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _WATCHED_EVERY = 1.0  # seconds until a new host is watched too
 _ENDS_WITHIN = 10.0  # seconds, for a host to say what it is, or to close its backend
+_COMES_WITHIN = 1.0  # seconds, for an answer that is ready
 _ANSWER_WITHIN = 60.0  # seconds, for a volume; the upkeep that waits for it can try again
 
 
@@ -51,7 +52,9 @@ class HostTable:
         lost: Callable[[str], None],
     ) -> None:
         self._make, self._joined, self._lost = make, joined, lost
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held through no remote wait
+        self._learning = threading.Lock()
+        self._changing: dict[tuple[str, str], threading.Lock] = {}
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
@@ -79,49 +82,72 @@ class HostTable:
         StoreUnavailableError
             If the node is gone.
         """
-        with self._lock:
-            host: Any = self._hosts.get((key, node))
-            if key != MEMORY:
-                return self._of_class(key, node, host, shipped)
-            if host is None:
-                host = self._made(key, node, shipped)
-                self._joined(node, actor_id(host))
-            return host
+        if key != MEMORY:
+            return self._of_class(key, node, shipped)
+        host: Any = self._hosts.get((key, node))
+        if host is None:
+            self._check_alive(key, node)
+            with self._lock:
+                host = self._hosts.get((key, node))
+                if host is None:
+                    host = self._made(key, node, shipped)
+                    self._joined(node, actor_id(host))
+        return host
 
-    def _of_class(self, key: str, node: str, host: Any, shipped: bytes) -> Any:
+    def _of_class(self, key: str, node: str, shipped: bytes) -> Any:
         """Return a host of the latest version of a backend's class."""
         self._learn()
-        wanted = opened(shipped)
+        with self._lock:
+            one_at_a_time = self._changing.setdefault((key, node), threading.Lock())
+        with one_at_a_time:
+            with self._lock:
+                latest = self._latest(key, opened(shipped), shipped)
+                former: Any = self._hosts.get((key, node))
+                if former is not None:
+                    if self._made_of.get((key, node)) == latest.fingerprint:
+                        return former
+                    logger.info("the class of %s has changed; its host on node %s ends", key, node)
+                    self._forget(key, node)
+            if former is not None:
+                _end([former])
+            self._check_alive(key, node)
+            with self._lock:
+                made = self._made(key, node, self._classes[key], another=former is not None)
+                self._made_of[key, node] = latest.fingerprint
+            return made
+
+    def _latest(self, key: str, wanted: Any, shipped: bytes) -> Any:
+        """Return the latest version of a class that is known, of which this is one."""
         latest = opened(self._classes.get(key, shipped))
         if wanted.fingerprint == latest.fingerprint or wanted.since > latest.since:
             self._classes[key], latest = shipped, wanted
-        if host is not None:
-            if self._made_of.get((key, node)) == latest.fingerprint:
-                return host
-            logger.info("the class of %s has changed; its host on node %s ends", key, node)
-            self._forget(key, node)
-            _end([host])
-        made = self._made(key, node, self._classes[key], another=host is not None)
-        self._made_of[key, node] = latest.fingerprint
-        return made
+        return latest
+
+    def _check_alive(self, key: str, node: str) -> None:
+        if not self._has_ended and not is_alive(node):
+            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
 
     def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> Any:
         if self._has_ended:
             raise StoreUnavailableError("the store was shut down", backend=key)
-        if not is_alive(node):
-            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
         host = self._hosts[key, node] = self._make(key, node, shipped, **options)
         self._watches[host.watch.remote()] = (key, node, host)
         return host
 
     def _learn(self) -> None:
         """Ask hosts that another controller made what they are made of."""
-        unknown, self._unknown = self._unknown, []
-        for key, node, host in unknown:
-            with suppress(StorageError):  # it is gone
-                shipped = wait_for(host.shipped.remote(), backend=key, timeout=_ENDS_WITHIN)
-                self._classes.setdefault(key, shipped)
-                self._made_of[key, node] = opened(shipped).fingerprint
+        with self._learning:
+            with self._lock:
+                unknown, self._unknown = self._unknown, []
+            asked = [host.shipped.remote() for _, _, host in unknown]
+            if asked:
+                ray.wait(asked, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
+            for (key, node, _), answer in zip(unknown, asked, strict=True):
+                with suppress(StorageError):  # it is gone
+                    shipped = wait_for(answer, backend=key, timeout=_COMES_WITHIN)
+                    with self._lock:
+                        self._classes.setdefault(key, shipped)
+                        self._made_of[key, node] = opened(shipped).fingerprint
 
     def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
         """Take over hosts that another controller made."""
@@ -134,8 +160,8 @@ class HostTable:
 
     def classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
+        self._learn()
         with self._lock:
-            self._learn()
             return dict(self._classes)
 
     def found(self, key: str, node: str) -> Any:
@@ -218,8 +244,8 @@ class HostTable:
         # Spread by the object, so that no node gets all of what another held.
         return free[zlib.crc32(pin.id.encode()) % len(free)] if free else None
 
-    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
-        found: tuple[str, list[str], str] = _answer(
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
+        found: tuple[str, list[str], dict[str, str]] = _answer(
             self.host(MEMORY, node, b"").pin_again.remote(pins)
         )
         return found

@@ -2,7 +2,8 @@
 
 The *leader* is the controller; the *follower*, in a volume, on another node where there is one,
 applies the same changes in the same order to a controller's book-keeping of its own. In a store
-that promises it, nothing is answered before the follower has what the answer depends on.
+that promises it, and for the first change of any store, nothing is answered before the follower has
+what the answer depends on.
 
 Each incarnation of the controller has a higher epoch. Whoever has seen one refuses those below it,
 and a leader whose follower has not answered for a while answers nothing, so that one that is cut
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from polystore.exceptions import StorageError
@@ -43,7 +44,7 @@ class Following(Protocol):
 
     node: str
 
-    def install(self, epoch: int, number: int, state: bytes) -> None:
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
         """Take over a whole state, in which this many changes are, and be the one to succeed."""
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
@@ -76,6 +77,7 @@ class Journal:
         self._shipped = number
         self._follower: Following | None = None
         self._needed = False
+        self._was_followed = False
         self._heard = 0.0
         self._fenced = False
         self._later: deque[tuple[int, Callable[[], None]]] = deque()
@@ -107,32 +109,45 @@ class Journal:
                 _, action = self._later.popleft()
             action()
 
-    def wait(self, number: int, timeout: float) -> None:
+    def wait(self, number: int, timeout: float, *, copied: bool = False) -> None:
         """Return when an answer may be given that depends on so many changes.
+
+        Parameters
+        ----------
+        number : int
+            How many.
+        timeout : float
+            Seconds to wait at most.
+        copied : bool, default False
+            Whether the follower must have them, also in a store that does not promise it.
 
         Raises
         ------
         StoreUnavailableError
             If another controller has taken over, or the follower does not answer in time.
         """
+
+        def may_answer() -> bool:
+            if self._fenced:
+                raise StoreUnavailableError("another controller has taken over", backend="memory")
+            if not self._needed:
+                return True
+            if time.monotonic() - self._heard > LEASE:
+                return False
+            may_be_late = self._was_followed and not (copied or self._synchronous)
+            return may_be_late or self._shipped >= number
+
         with self._changed:
-            if self._may_answer(number):
-                return
-            if not self._changed.wait_for(lambda: self._may_answer(number), timeout):
+            if not may_answer() and not self._changed.wait_for(may_answer, timeout):
                 raise StoreUnavailableError(
-                    f"the copy of the tree did not follow within {timeout:g} s; the change may "
-                    f"have been made",
+                    f"the second copy of the tree did not follow within {timeout:.3g} s; the "
+                    f"change may have been made",
                     backend="memory",
                 )
 
-    def _may_answer(self, number: int) -> bool:
-        if self._fenced:
-            raise StoreUnavailableError("another controller has taken over", backend="memory")
-        if not self._needed:
-            return True
-        if time.monotonic() - self._heard > LEASE:
-            return False
-        return not self._synchronous or self._shipped >= number
+    def wait_until_followed(self, timeout: float) -> None:
+        """Return when the follower, where one is needed, has all changes so far; as `wait`."""
+        self.wait(self.last, timeout, copied=True)
 
     # The follower
 
@@ -146,12 +161,29 @@ class Journal:
         """The present one."""
         return self._follower
 
-    def need_follower(self) -> None:
-        """Answer nothing from now on that a follower should have and has not."""
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether every answer waits for the follower."""
+        return self._synchronous
+
+    def need_follower(self, heard: float) -> None:
+        """Answer nothing from now on that a follower should have and has not.
+
+        Parameters
+        ----------
+        heard : float
+            When the leader began to ask whether it still is one, by the monotonic clock.
+        """
         with self._changed:
             if not self._needed:
                 self._needed = True
-                self._heard = time.monotonic()
+                self._heard = heard
+
+    def heard(self, sent: float) -> None:
+        """Learn that at this moment, by the monotonic clock, no other controller had begun."""
+        with self._changed:
+            self._heard = max(self._heard, sent)
+            self._changed.notify_all()
 
     def lose(self, node: str) -> None:
         """Learn that whoever followed on a node has died."""
@@ -159,7 +191,7 @@ class Journal:
             if self._follower is not None and self._follower.node == node:
                 self._follower = None
 
-    def follow(self, follower: Following, number: int, state: bytes) -> None:
+    def follow(self, follower: Following, number: int, state: Iterable[bytes]) -> None:
         """Have a follower take over a state and, from then on, every change.
 
         Raises
@@ -171,22 +203,22 @@ class Journal:
         """
         with self._changed:
             self._follower = None
-        sent = time.monotonic()
         try:
             follower.install(self.epoch, number, state)
         except StaleEpochError:
-            self._fence()
+            self.fence()
             raise
         with self._changed:
             for _ in range(number - self._shipped):
                 self._waiting.popleft()
             self._shipped = number
             self._follower = follower
-            self._heard = sent
+            self._was_followed = True
             self._changed.notify_all()
         self._do_what_waited()
 
-    def _fence(self) -> None:
+    def fence(self) -> None:
+        """Answer nothing any more, since another controller has taken over."""
         with self._changed:
             self._fenced = True
             self._changed.notify_all()
@@ -227,7 +259,7 @@ class Journal:
         try:
             follower.append(self.epoch, first, records)
         except StaleEpochError:
-            self._fence()
+            self.fence()
             return
         except (HostLostError, OutOfStepError):
             self.lose(follower.node)

@@ -23,6 +23,7 @@ INLINE_MOST = 256 * 2**20
 _PACK = 8 * 2**20  # bytes in a pack that is made of inline values
 _ENTRY_COST = 200  # bytes that an inline value costs beside its own, so that tiny ones count too
 _AT_ONCE = 64 * 2**20  # bytes that are replicated in one chore, so that reads go on meanwhile
+_MOST_AT_ONCE = 1000  # objects in one chore
 
 
 class Held:
@@ -309,6 +310,8 @@ class Ledger:
         """Remember objects that have fewer copies than they should, and could have more."""
         self._gone.pop(held.id, None)
         self._too_few.pop(held.id, None)
+        if held.copies:
+            held.lost = ""  # it has turned up
         if held.lost or len(held.copies.keys() - self._leaving) >= held.wanted:
             return
         if held.copies:
@@ -366,6 +369,11 @@ class Ledger:
             if leaving & held.copies.keys() or held.id in self._too_few:
                 self._count_copies(held)
 
+    @property
+    def has_one_node(self) -> bool:
+        """Whether there is no second node, for replicas of anything."""
+        return len(self._nodes) == 1
+
     def held_alone_by(self, node: str) -> int:
         """Return how many objects only this node holds."""
         return sum(1 for held in self.held.values() if held.copies.keys() == {node})
@@ -392,9 +400,7 @@ class Ledger:
     def _chores(self) -> Iterator[Chore]:
         """Yield a chore of every kind that is due, the most urgent first."""
         if self._gone:
-            node = next(iter(self._gone.values()))
-            ids = [id_ for id_, where in self._gone.items() if where == node]
-            yield Replicate([self.held[id_].pin() for id_ in ids], node)
+            yield self._gone_with_one_node()
         if self._inline_cost() > self._inline_most:
             yield self._oldest_inline()
         if self._too_few and not self._is_hopeless:
@@ -406,17 +412,18 @@ class Ledger:
         for held in islice(self._half_empty.values(), 1):
             yield Adopt(held.pin(), list(held.dropped))
 
+    def _gone_with_one_node(self) -> Replicate:
+        """Return some of the objects whose last copy was on one node, so many as go at once."""
+        node = next(iter(self._gone.values()))
+        pins = _first((self.held[id_] for id_, where in self._gone.items() if where == node))
+        for pin in pins:
+            self._gone[pin.id] = self._gone.pop(pin.id)  # others have their turn before it again
+        return Replicate(pins, node)
+
     def _pins_to_copy(self) -> list[Pin]:
         """Return some of the objects that could have one copy more, so many as go at once."""
-        pins: list[Pin] = []
-        size = 0
-        for held in self._too_few.values():
-            if self._nodes - self._leaving - held.copies.keys():
-                pins.append(held.pin())
-                size += held.nbytes
-                if size > _AT_ONCE:
-                    break
-        return pins
+        free = self._nodes - self._leaving
+        return _first(held for held in self._too_few.values() if free - held.copies.keys())
 
     def _oldest_inline(self) -> PackInline:
         serials: list[int] = []
@@ -430,3 +437,15 @@ class Ledger:
                 if size > _PACK:
                     break
         return PackInline(serials, messages)
+
+
+def _first(objects: Iterable[Held]) -> list[Pin]:
+    """Return the pins of the first objects, so many as are copied in one chore."""
+    pins: list[Pin] = []
+    size = 0
+    for held in objects:
+        pins.append(held.pin())
+        size += held.nbytes
+        if size > _AT_ONCE or len(pins) == _MOST_AT_ONCE:
+            break
+    return pins

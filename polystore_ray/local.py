@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polystore.backend_registry import backend_class
-from polystore.exceptions import StorageError, UnsupportedOperationError
+from polystore.exceptions import UnsupportedOperationError
 from polystore.seal import Sealed
 from polystore_ray.backend_options import options_on
 from polystore_ray.controller import StoreController
@@ -25,9 +25,10 @@ from polystore_ray.envelope import (
 )
 from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.ledger import Ledger
-from polystore_ray.messages import Items, Pin, Request, new_operation_id
+from polystore_ray.messages import Items, Pin, Request
 from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
+from polystore_ray.sessions import Session
 from polystore_ray.shipping import class_to_bytes
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import BATCHES, Task, Transport, when_free
@@ -52,6 +53,7 @@ class LocalTransport(Transport):
         self._store = store
         self._lock = threading.Lock()
         self._ids = itertools.count()
+        self._session = Session()
         self._hosts: dict[str, tuple[type, BackendHost]] = {}
         self._this = Node(_NODE, (platform.node(), "localhost"))
         self._controller = StoreController(
@@ -77,7 +79,8 @@ class LocalTransport(Transport):
         return self._controller.handle(Request(operation, arguments))
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        answer = self._controller.handle(Request(operation, arguments, new_operation_id()))
+        with self._session.change() as id_:
+            answer = self._controller.handle(Request(operation, arguments, id_))
         self._look_after()
         return answer
 
@@ -90,15 +93,8 @@ class LocalTransport(Transport):
         return Pin(f"{next(self._ids)}", (_NODE,), envelope, sealed.nbytes)
 
     def publish(self, pins: list[Pin], items: Items) -> None:
-        if pins:
-            volume = self._volume.pin(pins, self.deadline.left)
-            try:
-                self.change("publish", pins, items, [volume])
-            except StorageError:
-                self._volume.release([pin.id for pin in pins])
-                raise
-        else:
-            self.change("publish", [], items)
+        pinned = [self._volume.pin(pins, self.deadline.left)] if pins else []
+        self.change("publish", pins, items, pinned)
 
     def _look_after(self) -> None:
         while (chore := self._controller.chore(timeout=0)) is not None:
@@ -113,7 +109,7 @@ class LocalTransport(Transport):
     def place(self, pin: Pin, preferred: str) -> str | None:
         return None
 
-    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         return self._volume.pin_again(pins)
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
@@ -188,6 +184,7 @@ class LocalTransport(Transport):
             answered_in=time.monotonic() - start,
             hosts_lost=0,
             nodes=(node,),
+            lost_with_head=("a local store ends with its process",),
             **facts,
         )
 

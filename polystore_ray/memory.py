@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,9 +24,9 @@ from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
 from polystore.stacking import Rows
 from polystore.transfers import Pairs
-from polystore_ray.errors import DataLostError
+from polystore_ray.errors import CallTimeoutError, DataLostError
 from polystore_ray.lookup import look_up, texts_of
-from polystore_ray.messages import Found, InlineFullError, Items, Pin
+from polystore_ray.messages import Found, InlineFullError, Items, Kept, Pin
 from polystore_ray.nearby import Nearby
 from polystore_ray.transport import Transport
 from polystore_ray.values import Sealing, array_bytes, opened
@@ -31,6 +34,8 @@ from polystore_ray.values import Sealing, array_bytes, opened
 __all__ = ["ClusterMemoryBackend"]
 
 logger = logging.getLogger(__name__)
+
+_MOST_TURNS = 16  # times the time of one attempt that a save of a region gives way for
 
 
 class ClusterMemoryBackend(Nearby, StorageBackend):
@@ -115,7 +120,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             objects = transport.get(found.pins, paths[0] if paths else None)
             again = partial(_get_one, transport)
-            return opened(found, objects, again), found.versions
+            return opened(found, paths, objects, again), found.versions
 
         while True:
             try:
@@ -132,9 +137,15 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         except StorageError as second:
             second.add_note(f"it was to replace a value that was lost: {error}")
             raise error from second
-        logger.warning("the lost value %s is restored from %s in %s", path, source, key)
+        logger.warning("the lost value %r is restored from %r in %s", path, source, key)
         with suppress(VersionConflictError, PathNotFoundError):
-            self.save(value, path, if_version=error.version, fallback=(key, source))
+            self.save(
+                value,
+                path,
+                if_version=error.version,
+                replicas=error.replicas,
+                fallback=(key, source),
+            )
 
     def _backend(self, key: str) -> Any:
         return self._registry[key]
@@ -167,7 +178,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             Replace the value only if this is still its version, which `stat` tells.
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array. The whole array is replaced by a changed
-            copy, so that readers keep what they loaded; saves of other regions are not lost.
+            copy, so that readers keep what they loaded; saves of other regions are not lost. It
+            stays on as many nodes, and keeps its fallback, unless others are given.
         replicas : int, optional
             On how many nodes the value is held before this returns; by default, as the store was
             made.
@@ -189,21 +201,18 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             If the value does not pickle, or contains an object of Ray.
         StorageFullError
             If the store would hold more than its `max_bytes`; before any byte has moved, unless
-            another save took the room meanwhile.
+            another save took the room meanwhile. Or if the node has no room for the value.
         TooFewNodesError
             If the cluster has not so many nodes, unless the store was made to go on with a warning.
-        StorageWriteError
-            If the node has no room for the value.
         """
         text = as_text(path, backend="memory")
         if region is not None:
-            self._save_region(data, text, region)
+            self._save_region(data, text, region, replicas, fallback)
             return
-        items = Items([text], [], [], overwrite, parents, if_version)
-        if fallback is not None:
-            key, source = backend_key(fallback[0]), as_text(fallback[1])
-            items = items._replace(fallback=(key, self._backend(key).portable(source)))
-        self._publish(Sealing([data], [text]), items, replicas)
+        items = self._items(
+            text, fallback, overwrite=overwrite, parents=parents, if_version=if_version
+        )
+        self._publish(Sealing([data], [text]), items, replicas, self._connect())
 
     def save_batch(
         self,
@@ -237,32 +246,65 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         texts = check_batch(values, paths, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
             sealing = Sealing(values, texts, step if progress else None, bundled)
-        self._publish(sealing, Items(texts, [], [], overwrite, parents), replicas)
+        items = Items(texts, [], [], overwrite, parents)
+        self._publish(sealing, items, replicas, self._connect())
 
-    def _publish(self, sealing: Sealing, items: Items, replicas: int | None) -> None:
-        transport = self._connect()
+    def _items(self, path: str, fallback: tuple[str, P] | None, **options: Any) -> Items:
+        if fallback is not None:
+            key, source = backend_key(fallback[0]), as_text(fallback[1])
+            options["fallback"] = key, self._backend(key).portable(source)
+        return Items([path], [], [], **options)
+
+    def _publish(
+        self, sealing: Sealing, items: Items, replicas: int | None, transport: Transport
+    ) -> None:
         wanted = replicas or transport.options.replicas or 1
         items = items._replace(facts=sealing.facts, replicas=wanted)
         with transport.measured("memory", "save"):
             if transport.options.max_bytes is not None and sealing.has_objects:
                 transport.ask("check", items, path=items.paths[0])
+            # What travels inside the call is held as often as the tree is.
+            inline = wanted <= (transport.options.replicas or 1)
             try:
-                transport.publish(*sealing.put(transport.put, items))
+                transport.publish(*sealing.put(transport.put, items, inline=inline))
             except InlineFullError:
                 transport.publish(*sealing.put(transport.put, items, inline=False))
         transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))
 
-    def _save_region(self, data: Any, path: str, region: Region) -> None:
-        while True:
-            [array], [version] = self._load(self._connect(), [path])
+    def _save_region(
+        self,
+        data: Any,
+        path: str,
+        region: Region,
+        replicas: int | None,
+        fallback: tuple[str, P] | None,
+    ) -> None:
+        transport = self._connect()
+        for attempt in itertools.count():
+            start = time.monotonic()
+            kept: Kept = transport.ask("kept", path, path=path)
+            [array], [version] = self._load(transport, [path])
             take_region(array, region, path=path, backend="memory")
             changed = array.copy(order="K")
             put_region(changed, region, data, path=path, backend="memory")
             try:
-                self.save(changed, path, if_version=version)
-            except VersionConflictError:
-                continue  # another save came first: apply this one to its result
-            return
+                items = self._items(path, fallback or kept.fallback, if_version=version)
+                sealing = Sealing([changed], [path])
+                self._publish(sealing, items, replicas or kept.replicas, transport)
+            except VersionConflictError as error:
+                if not transport.deadline.left:
+                    raise CallTimeoutError(
+                        f"other saves of this array came first, {attempt + 1} times in "
+                        f"{transport.deadline.timeout:g} s; nothing was saved. Where many write one "
+                        f"array at once, keep it in zarr, or save its parts as arrays of their own",
+                        path=path,
+                        backend="memory",
+                    ) from error
+                # Others are at it too: give way, the longer the more of them there are.
+                took = time.monotonic() - start
+                time.sleep(random.uniform(0.0, took * min(attempt + 1, _MOST_TURNS)))  # noqa: S311
+            else:
+                return
 
     # What moves many values: it is done where they go to, or where they are
 

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "WHOLE",
+    "WITHDRAWN",
+    "ChangeId",
     "Facts",
     "Found",
     "HostEndedError",
     "InlineFullError",
     "Items",
+    "Kept",
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
@@ -25,6 +28,9 @@ __all__ = [
 
 Facts = tuple[int, tuple[int, ...] | None, str | None]
 """The size of a value in bytes and, of an array, its shape and the name of its dtype."""
+
+WITHDRAWN = True
+"""The answer to the withdrawal of a publication that had not been made."""
 
 WHOLE = -1
 Stored = bytes | tuple[int, int]
@@ -43,6 +49,9 @@ class Pin(NamedTuple):
     ref: Any
     nbytes: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pin, tuple(self)  # as `polystore_ray.decoding` reads it
+
 
 class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
@@ -56,6 +65,22 @@ class Items(NamedTuple):
     replicas: int = 1
     fallback: tuple[str, str] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Items, tuple(self)
+
+
+class Kept(NamedTuple):
+    """What stays of a value when another one takes its place."""
+
+    version: int
+    """That of the value which is there now."""
+    replicas: int | None
+    """On how many nodes it is to be held; None as the store was made."""
+    fallback: tuple[str, str] | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, tuple(self)
+
 
 class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins."""
@@ -64,13 +89,33 @@ class Found(NamedTuple):
     stored: list[Stored]
     versions: list[int]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Found, tuple(self)
+
+
+class ChangeId(NamedTuple):
+    """One change of one client; see `polystore_ray.sessions`."""
+
+    session: str
+    number: int
+    done: int
+    """The client waits for no answer to a change with a lower number."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChangeId, tuple(self)
+
 
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
 
     operation: str
     arguments: tuple[Any, ...]
-    id: str | None = None
+    id: ChangeId | None = None
+    within: float = 60.0
+    """Seconds that the caller waits for the answer."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Request, tuple(self)
 
 
 class HostEndedError(Exception):

@@ -53,7 +53,8 @@ class Nearby:
             In local mode, which has no references.
         """
         transport = self._connect()
-        return look_up(transport, texts_of(paths), lambda found: _references(transport, found))
+        texts = texts_of(paths)
+        return look_up(transport, texts, lambda found: _references(transport, found, texts))
 
     def save_ref(
         self, reference: Any, path: P, *, overwrite: bool = False, parents: bool = False
@@ -189,14 +190,14 @@ class Nearby:
         return facts
 
 
-def _references(transport: Transport, found: Found) -> list[Any]:
+def _references(transport: Transport, found: Found, paths: list[str]) -> list[Any]:
     large = {stored[0] for stored in found.stored if _is_whole(stored)}
     owned = {which: transport.owned(found.pins[int(which)]).ref for which in sorted(large)}
     packs = [i for i in range(len(found.pins)) if i not in owned]
     objects: list[Any] = [None] * len(found.pins)
     for which, pack in zip(packs, transport.get([found.pins[i] for i in packs]), strict=True):
         objects[which] = pack
-    values = opened(found, objects, lambda _: None)
+    values = opened(found, paths, objects, lambda _: None)
     return [
         owned[stored[0]] if _is_whole(stored) else transport.reference(seal(value))
         for stored, value in zip(found.stored, values, strict=True)

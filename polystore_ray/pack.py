@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polystore.exceptions import CorruptDataError
+from polystore.seal import check_inside, describe_dtype, described_dtype, view_of
 from polystore_ray.envelope import open_message
 from polystore_ray.messages import NotPinnedError
 
@@ -86,7 +88,8 @@ class Pack:
         return len(self._codes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Pack, (self._kinds, self._codes, self._offsets, self._data)
+        kinds = [kind and (describe_dtype(kind[0]), *kind[1:]) for kind in self._kinds]
+        return _arrive, (kinds, self._codes, self._offsets, self._data)
 
     def values(self, numbers: Sequence[int], loads: Callable[..., Any] = pickle.loads) -> list[Any]:
         """Return the values of these numbers: arrays as read-only views, all else fresh.
@@ -123,13 +126,13 @@ class Pack:
 
     def _arrays(self, kind: tuple[Any, ...], first: int, count: int) -> list[Array]:
         dtype, shape, order = kind
-        start = int(self._offsets[first])
-        one: Array = np.ndarray(shape, dtype, self._data, start, order=order)
-        if count == 1 or not shape:
-            steps = self._offsets[first : first + count].tolist()
-            return [np.ndarray(shape, dtype, self._data, at, order=order) for at in steps]
+        start, *others = self._offsets[first : first + count].tolist()
+        one = view_of(self._data, dtype, shape, order, start)
+        if not others or not shape:
+            return [one, *(view_of(self._data, dtype, shape, order, at) for at in others)]
         # Those of one kind lie at equal distances: one array of them all is taken apart at once.
         step = one.nbytes + -one.nbytes % _ALIGNED
+        check_inside(len(self._data), dtype, shape, start + step * len(others))
         strides = (step, *one.strides)
         return list(np.ndarray((count, *shape), dtype, self._data, start, strides))
 
@@ -146,6 +149,15 @@ class Pack:
         codes = np.where(kept, self._codes, np.uint32(_DROPPED))
         data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
         return Pack(self._kinds, codes, offsets, data)
+
+
+def _arrive(kinds: Any, codes: Any, offsets: Any, data: Any) -> Pack:
+    """Return the pack of what a pickle holds, which may be anything."""
+    for array, dtype in ((codes, np.uint32), (offsets, np.int64), (data, np.uint8)):
+        if type(array) is not np.ndarray or array.dtype != dtype or array.ndim != 1:
+            raise CorruptDataError("the table of a pack is damaged")
+    known = [kind and (described_dtype(kind[0]), *kind[1:]) for kind in kinds]
+    return Pack(known, codes, offsets, data)
 
 
 def _as_bytes(array: Array) -> tuple[Kind, Any]:

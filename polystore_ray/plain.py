@@ -1,81 +1,23 @@
-"""The cluster memory read as plain data: nothing that a value's pickle names is run.
-
-Previews use it. A value is saved as a pickle, and opening a pickle runs what its author chose. Here
-it is opened by an unpickler that knows no names but those below, which make numbers, dates and
-NumPy arrays; a value that needs another is refused, and its name said.
-"""
+"""The cluster memory read as plain data, for previews: no code of a saved value is run."""
 
 from __future__ import annotations
 
-import io
-import pickle
 from typing import Any
 
 from polystore.base import DataSource, StorageBackend
-from polystore.exceptions import CorruptDataError, UnsupportedOperationError
+from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
+from polystore.os_errors import located
 from polystore.progress import Progress
 from polystore.transfers import Pairs
 from polystore_ray.envelope import Envelope, closed, open_message
 from polystore_ray.lookup import look_up
 from polystore_ray.memory import ClusterMemoryBackend
 from polystore_ray.messages import WHOLE, Found, Stored
+from polystore_ray.plain_pickle import plain_loads
 from polystore_ray.registry import RayBackendRegistry
 from polystore_ray.transport import Transport
 
 __all__ = ["PlainMemory", "plain_loads"]
-
-_PLAIN = frozenset(
-    {
-        ("builtins", "complex"),
-        ("builtins", "frozenset"),
-        ("builtins", "range"),
-        ("builtins", "set"),
-        ("builtins", "slice"),
-        ("collections", "OrderedDict"),
-        ("datetime", "date"),
-        ("datetime", "datetime"),
-        ("datetime", "timedelta"),
-        ("datetime", "timezone"),
-        ("numpy", "dtype"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy.core.multiarray", "scalar"),  # as NumPy 1 calls it
-        ("polystore.seal", "_array"),
-        ("polystore_ray.pack", "Pack"),
-    }
-)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PLAIN:
-            return super().find_class(module, name)
-        raise UnsupportedOperationError(
-            f"the value is no plain data: opening it would run {module}.{name}; load it in Python "
-            f"if you trust who saved it"
-        )
-
-
-def plain_loads(data: Any, buffers: Any = None) -> Any:
-    """Do as `pickle.loads` does for plain data, and refuse everything else.
-
-    Raises
-    ------
-    UnsupportedOperationError
-        If the pickle names anything that is not plain data; nothing of it has been run.
-    CorruptDataError
-        If it is damaged.
-
-    Examples
-    --------
-    >>> plain_loads(pickle.dumps({"cells": [1, 2.5]}))
-    {'cells': [1, 2.5]}
-    """
-    try:
-        return _PlainUnpickler(io.BytesIO(data), buffers=buffers).load()
-    except (UnsupportedOperationError, MemoryError):
-        raise
-    except Exception as error:  # pickles can be damaged in as many ways as there are errors
-        raise CorruptDataError(f"the saved value cannot be opened: {error}") from error
 
 
 class PlainMemory(ClusterMemoryBackend):
@@ -106,11 +48,8 @@ class PlainMemory(ClusterMemoryBackend):
                 envelopes = transport.get(found.pins, paths[0] if paths else None)
             values = []
             for path, stored in zip(paths, found.stored, strict=True):
-                try:
+                with located(path, "memory"):
                     values.append(_opened(stored, envelopes))
-                except (CorruptDataError, UnsupportedOperationError) as error:
-                    error.located(path=path, backend="memory")
-                    raise
             return values, found.versions
 
         return look_up(transport, paths, taken)
@@ -123,8 +62,13 @@ class PlainMemory(ClusterMemoryBackend):
 
 
 def _opened(stored: Stored, envelopes: list[Envelope]) -> Any:
-    if isinstance(stored, bytes):
-        return open_message(stored, plain_loads)
-    which, number = stored
-    value = envelopes[which].sealed.open(plain_loads)
-    return value if number == WHOLE else value.values([number], plain_loads)[0]
+    try:
+        if isinstance(stored, bytes):
+            return open_message(stored, plain_loads)
+        which, number = stored
+        value = envelopes[which].sealed.open(plain_loads)
+        return value if number == WHOLE else value.values([number], plain_loads)[0]
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise CorruptDataError(f"the saved value cannot be opened ({error})") from error

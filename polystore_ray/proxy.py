@@ -207,6 +207,14 @@ class HostedBackend(StorageBackend):
         sources = [origin for origin, _ in pairs]
         self._hand_over("copy_from", source, sources, targets, progress, options)
 
+    def check_convertible(self, paths: Sequence[P], /) -> None:
+        self._run("check_convertible", self._all_portable(paths))
+
+    def kept_by(self) -> type[DataSource]:
+        cls: Any = self.hosted_class
+        found: type[DataSource] = cls
+        return found
+
     def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
         if not isinstance(other, HostedBackend):
             super().save_rows_to(other, rows)

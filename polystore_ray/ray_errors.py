@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from ray import exceptions as ray_exceptions
 
-from polystore.exceptions import StorageError, StorageWriteError, VFSTypeError
+from polystore.exceptions import (
+    StorageError,
+    StorageFullError,
+    StorageResolutionError,
+    VFSTypeError,
+)
 from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
@@ -12,7 +17,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["DIED", "KNOWN", "is_known_dead", "translated"]
+__all__ = ["DIED", "KNOWN", "is_known_dead", "of_user_code", "translated"]
 
 DIED = (ray_exceptions.RayActorError, ray_exceptions.OutOfMemoryError)
 """What Ray raises for an actor whose process has ended, the second if the memory monitor did it."""
@@ -39,7 +44,7 @@ KNOWN: dict[type[BaseException], type[StorageError]] = {
             "PlasmaObjectNotAvailable",
             "ReferenceCountingAssertionError",
         ),
-        StorageWriteError: ("ObjectStoreFullError", "OutOfDiskError"),
+        StorageFullError: ("ObjectStoreFullError", "OutOfDiskError"),
         VFSTypeError: ("OufOfBandObjectRefSerializationException", "UnserializableException"),
         StoreUnavailableError: (
             "ActorAlreadyExistsError",
@@ -78,7 +83,8 @@ _MEANING = {
     "executed",
     HostLostError: "the process that runs the backend died; the call may have been executed",
     DataLostError: "the saved bytes are lost",
-    StorageWriteError: "the node is out of room for the value",
+    StorageFullError: "the node has no room for the value, neither in its object store nor on its "
+    "disk for spilled objects; delete values, or give it more of either",
     VFSTypeError: "the value cannot travel between processes",
     StoreUnavailableError: "the cluster did not serve the call",
 }
@@ -88,6 +94,27 @@ def is_known_dead(error: StorageError) -> bool:
     """Tell whether Ray said that a process is dead, not only that it is out of reach."""
     cause = error.__cause__
     return isinstance(cause, DIED) and not isinstance(cause, ray_exceptions.ActorUnavailableError)
+
+
+def of_user_code(error: Exception) -> Exception:
+    """Return the error of a user's code as it may leave the process that ran it.
+
+    An error of Ray would be taken elsewhere for one of the call: that this process died, say.
+    """
+    while isinstance(error, ray_exceptions.RayTaskError):
+        error = error.cause
+    if not isinstance(error, ray_exceptions.RayError):
+        return error
+    made = StorageResolutionError(
+        f"the code that ran there used Ray, and that failed "
+        f"({type(error).__name__}: {_first_line(error)})"
+    )
+    made.__cause__ = error
+    return made
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def translated(
@@ -104,12 +131,16 @@ def translated(
         if not isinstance(cause, StorageError):
             cause.add_note(f"raised in another process:\n{error}")
         return cause
+    if isinstance(error, ray_exceptions.RaySystemError):
+        opening = error.client_exc
+        if isinstance(opening, StorageError):  # a value arrived, and could not be opened
+            return opening.located(path=path, backend=backend)
     for known in type(error).__mro__:
         if known in KNOWN:
             ours = KNOWN[known]
             meaning = _MEANING[ours].format(timeout=round(timeout, 1))
-            reason = str(error).strip().partition("\n")[0]
-            made = ours(f"{meaning} ({type(error).__name__}: {reason})", path=path, backend=backend)
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            made = ours(f"{meaning} ({reason})", path=path, backend=backend)
             if isinstance(made, HostLostError) and isinstance(error, ray_exceptions.RayActorError):
                 made.actor = error.actor_id or ""
             return made

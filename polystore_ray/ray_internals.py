@@ -13,6 +13,7 @@ __all__ = [
     "authentication_mode",
     "cluster_address",
     "cluster_id",
+    "control_store",
     "draining_nodes",
     "forget",
     "greet",
@@ -21,6 +22,7 @@ __all__ = [
     "recall",
     "recorded_address",
     "remember",
+    "remembered",
     "spilled_bytes",
     "waiting_actors",
 ]
@@ -82,9 +84,17 @@ def draining_nodes() -> set[str]:
 _KEPT = b"polystore"  # the namespace in Ray's own key-value store, which lives as its cluster does
 
 
-def remember(key: str, value: bytes) -> None:
-    """Keep a small value as long as the cluster lives."""
-    internal_kv._internal_kv_put(key.encode(), value, overwrite=True, namespace=_KEPT)  # noqa: SLF001 - as above
+def remember(key: str, value: bytes, *, overwrite: bool = True) -> bool:
+    """Keep a small value as long as the cluster lives.
+
+    Returns
+    -------
+    bool
+        Whether it is kept: without `overwrite`, only if the key had no value. The check and the
+        change are one step.
+    """
+    existed = internal_kv._internal_kv_put(key.encode(), value, overwrite, namespace=_KEPT)  # noqa: SLF001 - as above
+    return overwrite or not existed
 
 
 def recall(key: str) -> bytes | None:
@@ -93,9 +103,26 @@ def recall(key: str) -> bytes | None:
     return kept
 
 
+def remembered(prefix: str) -> list[str]:
+    """Return the keys with a prefix that have a value."""
+    keys = internal_kv._internal_kv_list(prefix.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+    return [key.decode() for key in keys]
+
+
 def forget(key: str) -> None:
     """Keep a value no longer."""
     internal_kv._internal_kv_del(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+
+
+def control_store() -> str | None:
+    """Return where Ray's head keeps its control store: ``memory``, ``redis`` or ``rocksdb``.
+
+    None where Ray does not say. The head notes it when it starts, whether usage is reported or not.
+    """
+    noted: bytes | None = internal_kv._internal_kv_get(  # noqa: SLF001 - as above
+        b"extra_usage_tag_gcs_storage", namespace=b"usage_stats"
+    )
+    return None if noted is None else noted.decode()
 
 
 def waiting_actors() -> list[str]:

@@ -32,6 +32,9 @@ class NodeStatus:
         Loaded files that these hosts keep for others to load, and their bytes.
     cache_hits, cache_misses : int
         How many whole loads were served from what was kept or being loaded, and how many read.
+    silent : tuple of str
+        The keys of the backends whose hosts there did not answer in time, so that what they have
+        is missing here.
     """
 
     node: str
@@ -48,6 +51,7 @@ class NodeStatus:
     cached_bytes: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,9 @@ class StoreStatus:
         Calls that it was carrying out at that moment, this one among them.
     nodes : tuple of NodeStatus
         The nodes that have a part of the store.
+    lost_with_head : tuple of str
+        Why the store, or a part of it, would not outlive the loss of Ray's head node, each with
+        its cure; empty for a store that outlives it.
     """
 
     store: str
@@ -103,3 +110,4 @@ class StoreStatus:
     answered_in: float
     calls: int
     nodes: tuple[NodeStatus, ...]
+    lost_with_head: tuple[str, ...] = ()

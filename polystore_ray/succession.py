@@ -1,41 +1,47 @@
-"""Succession: what the cluster remembers of a store, so that one controller can follow another."""
+"""Succession: what the cluster remembers of a store, so that one controller can follow another.
+
+Ray's control store keeps an *origin* for each store, and a key for each *epoch*. A controller
+begins an epoch by creating its key, which only one can; the value is the node of the follower that
+this controller has designated, or nothing. Two rules make it safe, whoever stalls and for how long:
+
+* A new controller begins its epoch first, then reads which follower is designated.
+* A controller that designates a follower writes that first, then looks whether a later epoch has
+  begun, and acknowledges nothing on the follower's account if so.
+
+Either the new controller reads the designation, or the old one learns that it is over.
+"""
 
 from __future__ import annotations
 
 import pickle
 import secrets
-import threading
 from typing import NamedTuple
 
 from ray import exceptions as ray_exceptions
 
+from polystore_ray.messages import StaleEpochError
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY
 from polystore_ray.ray_errors import translated
-from polystore_ray.ray_internals import forget, recall, remember
+from polystore_ray.ray_internals import forget, recall, remember, remembered
 
-__all__ = ["Origin", "Succession", "has_ended"]
+__all__ = ["Succession", "has_ended"]
 
 
 def has_ended(namespace: str) -> bool:
-    """Tell whether a store was shut down, so that nobody should start its controller anew."""
+    """Return whether a store was shut down, so that nobody should start its controller anew."""
     return recall(_origin_key(namespace)) is None
 
 
-class Origin(NamedTuple):
-    """What stays the same from a store's first controller to its last, and the present epoch."""
+class _Origin(NamedTuple):
+    """What stays the same from a store's first controller to its last."""
 
-    epoch: int
-    birth: str
+    store_id: str
     options: StoreOptions
 
 
 class Succession:
     """One controller's place among those of its store.
-
-    Whatever it answers, one other process has too: the *successor*, whose node it appoints here.
-    Any other copy of the tree may be an old one. Each epoch has an entry of its own, so that a
-    controller that is over cannot speak for the present one.
 
     Parameters
     ----------
@@ -47,62 +53,65 @@ class Succession:
 
     def __init__(self, namespace: str, options: StoreOptions) -> None:
         self._namespace = namespace
-        kept = recall(_origin_key(namespace))
-        before = Origin(0, secrets.token_hex(8), options) if kept is None else pickle.loads(kept)
-        self.origin = Origin(before.epoch + 1, before.birth, before.options)
-        remember(_origin_key(namespace), pickle.dumps(self.origin))
-        self._lock = threading.RLock()
-        self._appointed: str | None = None
+        new = pickle.dumps(_Origin(secrets.token_hex(8), options), protocol=5)
+        if not remember(_origin_key(namespace), new, overwrite=False):
+            new = recall(_origin_key(namespace)) or new
+        self.store_id, self.options = pickle.loads(new)
+        self._epochs = f"{namespace}/{self.store_id}/"
+        self.epoch = 1 + max(self._begun(), default=0)
+        while not remember(self._key(self.epoch), b"", overwrite=False):
+            self.epoch += 1
 
-    def inherited(self) -> str | None:
-        """Return the node whose copy of the tree is whole.
+    def _begun(self) -> list[int]:
+        return [int(key.removeprefix(self._epochs)) for key in remembered(self._epochs)]
 
-        An empty one if the tree was used before there was any copy, None if it never was.
+    def _key(self, epoch: int) -> str:
+        return f"{self._epochs}{epoch}"
+
+    def designated(self) -> str | None:
+        """Return the node of the follower that has all that was acknowledged before this epoch.
+
+        None if nothing has been acknowledged.
         """
-        for epoch in range(self.origin.epoch - 1, 0, -1):
-            kept = recall(self._key(epoch))
-            if kept is not None:
-                return kept.decode()
+        for epoch in range(self.epoch - 1, 0, -1):
+            node = recall(self._key(epoch))
+            if node:
+                return node.decode()
         return None
 
-    def begin(self) -> None:
-        """Let the next controller know that there is a tree, of which nobody may have a copy yet.
-
-        Raises
-        ------
-        StorageError
-            If the cluster does not answer.
-        """
-        with self._lock:
-            if self._appointed is None:
-                self.appoint("")
-
-    def appoint(self, node: str) -> None:
+    def designate(self, node: str) -> None:
         """Have the next controller take the tree from this node, and from no other.
 
         Raises
         ------
+        StaleEpochError
+            If it may have taken over already.
         StorageError
             If the cluster does not answer.
         """
-        epoch = self.origin.epoch
-        with self._lock:
-            try:
-                remember(self._key(epoch), node.encode())
-                forget(self._key(epoch - 1))
-            except ray_exceptions.RayError as error:
-                raise translated(error, backend=MEMORY) from error
-            self._appointed = node
+        try:
+            remember(self._key(self.epoch), node.encode())
+            self.check()
+        except ray_exceptions.RayError as error:
+            raise translated(error, backend=MEMORY) from error
+
+    def check(self) -> None:
+        """Raise if another controller has begun.
+
+        Raises
+        ------
+        StaleEpochError
+            If so.
+        """
+        if recall(self._key(self.epoch + 1)) is not None:
+            raise StaleEpochError(f"epoch {self.epoch} of {self._namespace} is over")
 
     def end(self) -> None:
         """Let nobody take over any more."""
         forget(_origin_key(self._namespace))
-        for epoch in range(1, self.origin.epoch + 1):
+        for epoch in self._begun():
             forget(self._key(epoch))
-
-    def _key(self, epoch: int) -> str:
-        return f"{self._namespace}/{self.origin.birth}/{epoch}"
 
 
 def _origin_key(namespace: str) -> str:
-    return f"{namespace}/epoch"
+    return f"{namespace}/origin"

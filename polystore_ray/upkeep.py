@@ -11,7 +11,7 @@ from typing import Protocol
 from polystore.exceptions import StorageError
 from polystore_ray.controller import StoreController
 from polystore_ray.ledger import Adopt, Chore, PackInline, Replicate
-from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
+from polystore_ray.messages import NotPinnedError, Pin
 
 __all__ = ["Volumes", "carry_out"]
 
@@ -28,11 +28,11 @@ class Volumes(Protocol):
     def place(self, pin: Pin, preferred: str) -> str | None:
         """Return a node that could have a copy of an object and has none; None if there is none."""
 
-    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], str]:
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         """Have objects pinned on a node as well, as far as they can be had.
 
-        Return the incarnation of its volume, the ids of what is pinned there now, and why the
-        last one of the others is not.
+        Return the incarnation of its volume, the ids of what is pinned there now, and which others
+        nobody can get any more through their references, and why.
         """
 
 
@@ -64,11 +64,11 @@ def _pack(chore: PackInline, controller: StoreController, volumes: Volumes, repl
         node = volumes.place(there, "")
         if node is None:
             break
-        incarnation, pinned, reason = volumes.pin_again(node, [pin])
+        incarnation, pinned, _ = volumes.pin_again(node, [pin])
         if not pinned:
-            raise NotPinnedError(reason)
+            raise NotPinnedError(f"node {node} could not get the pack {pin.id}")
         held_by.append((node, incarnation))
-    _change(controller, "packed", pin, chore.serials, replicas, held_by)
+    controller.note("packed", pin, chore.serials, replicas, held_by)
 
 
 def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) -> None:
@@ -92,27 +92,28 @@ def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) 
 def _replicate_on(
     node: str, pins: list[Pin], lost_node: str, controller: StoreController, volumes: Volumes
 ) -> None:
-    missing, reason = _pin_again(node, pins, controller, volumes)
-    lost = [pin.id for pin in missing if not pin.nodes]
+    missing, why = _pin_again(node, pins, controller, volumes)
+    lost = [pin.id for pin in missing if not pin.nodes and pin.id in why]
     if lost:
-        _change(controller, "lost", lost, _obituary(lost_node, reason))
+        controller.note("lost", lost, _loss_message(lost_node, why[lost[-1]]))
     # The savers of the others are gone, so that their references lead to nothing.
     again = {pin.id: _put_again(pin, volumes) for pin in missing if pin.nodes}
     owned = [pin for pin in again.values() if pin is not None]
     if owned:
         _pin_again(node, owned, controller, volumes)
-    if len(owned) < len(again):
-        raise NotPinnedError(f"no volume could put {len(again) - len(owned)} objects again")
+    late = len(missing) - len(lost) - len(owned)
+    if late:
+        raise NotPinnedError(f"{late} objects did not reach node {node} in time")
 
 
 def _pin_again(
     node: str, pins: list[Pin], controller: StoreController, volumes: Volumes
-) -> tuple[list[Pin], str]:
-    """Have a node pin objects; return those that it cannot have, and why not the last one."""
-    incarnation, pinned, reason = volumes.pin_again(node, pins)
-    _change(controller, "pinned", node, incarnation, pinned)
+) -> tuple[list[Pin], dict[str, str]]:
+    """Have a node pin objects; return those that it has not, and why some cannot be had."""
+    incarnation, pinned, lost = volumes.pin_again(node, pins)
+    controller.note("pinned", node, incarnation, pinned)
     found = set(pinned)
-    return [pin for pin in pins if pin.id not in found], reason
+    return [pin for pin in pins if pin.id not in found], lost
 
 
 def _put_again(pin: Pin, volumes: Volumes) -> Pin | None:
@@ -122,14 +123,10 @@ def _put_again(pin: Pin, volumes: Volumes) -> Pin | None:
     return None
 
 
-def _obituary(node: str, reason: str) -> str:
+def _loss_message(node: str, reason: str) -> str:
     where = f"on node {node}, whose memory host was lost" if node else "on nodes that were lost"
     when = time.strftime("%Y-%m-%d %H:%M:%S")
     return (
         f"the saved bytes were {where} by {when}, no other node had a copy, and the process that "
         f"saved them had ended ({reason})"
     )
-
-
-def _change(controller: StoreController, operation: str, *arguments: object) -> None:
-    controller.note(Request(operation, arguments, new_operation_id()))

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from polystore.exceptions import StorageError
 from polystore.os_errors import located
-from polystore.seal import Sealed, is_raw, seal, shape_and_dtype
+from polystore.seal import Sealed, array_size, is_raw, seal, shape_and_dtype
 from polystore_ray.bundle import Bundle
 from polystore_ray.envelope import SMALL, array_message, open_message, sealed_message
 from polystore_ray.messages import WHOLE, Facts, Found, Items, Pin, Stored
@@ -140,16 +141,20 @@ def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
 
 def array_bytes(values: Iterable[Any]) -> int:
     """Return the bytes of those values that are arrays."""
-    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    return sum(map(array_size, values))
 
 
-def opened(found: Found, objects: Sequence[Any], again: Callable[[Pin], Any]) -> list[Any]:
+def opened(
+    found: Found, paths: Sequence[str], objects: Sequence[Any], again: Callable[[Pin], Any]
+) -> list[Any]:
     """Return the values that were found, no two of which share a mutable object.
 
     Parameters
     ----------
     found : Found
         What is stored.
+    paths : sequence of str
+        Where, for errors to say so.
     objects : sequence of object
         What its pins lead to: values, and packs of values.
     again : callable
@@ -160,7 +165,8 @@ def opened(found: Found, objects: Sequence[Any], again: Callable[[Pin], Any]) ->
     in_packs: dict[int, tuple[list[int], list[int]]] = {}
     for i, stored in enumerate(found.stored):
         if isinstance(stored, bytes):
-            values[i] = open_message(stored)
+            with located(paths[i], "memory"):
+                values[i] = open_message(stored)
             continue
         which, number = stored
         if number == WHOLE:
@@ -172,6 +178,13 @@ def opened(found: Found, objects: Sequence[Any], again: Callable[[Pin], Any]) ->
             places.append(i)
             numbers.append(number)
     for which, (places, numbers) in in_packs.items():
-        for i, value in zip(places, objects[which].values(numbers), strict=True):
+        try:
+            members = objects[which].values(numbers)
+        except StorageError:  # of one of them: say which
+            for i, number in zip(places, numbers, strict=True):
+                with located(paths[i], "memory"):
+                    objects[which].values([number])
+            raise
+        for i, value in zip(places, members, strict=True):
             values[i] = value
     return values

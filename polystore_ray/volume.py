@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from polystore.exceptions import StorageError, StorageFullError
 from polystore.seal import Sealed, seal
 from polystore_ray.envelope import Envelope
+from polystore_ray.errors import DataLostError
 from polystore_ray.messages import NotPinnedError, Pin, Request, new_operation_id
 from polystore_ray.pack import Pack
+from polystore_ray.plain_pickle import plain_loads
+from polystore_ray.sessions import Session
 
-__all__ = ["MemoryVolume"]
+__all__ = ["MemoryVolume", "never_fits"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +71,12 @@ class MemoryVolume:
         self._get, self._put, self._ask = get, put, ask
         self._capacity = capacity
         self._budget = budget
+        self._session = Session()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._pinned: dict[str, tuple[Pin, Envelope]] = {}  # the oldest first
         self._pinned_bytes = 0
+        self._reserved = 0  # bytes that are about to be pinned
         self._adopted: dict[str, Pin] = {}
         self._adopting: dict[str, threading.Lock] = {}
         self._unconfirmed: dict[str, float] = {}  # when they were pinned
@@ -95,15 +102,17 @@ class MemoryVolume:
             If so much is pinned that there is no room, and adoption does not catch up in time.
         """
         new = [pin for pin in pins if pin.id not in self._adopted]
-        self._wait_for_room(sum(pin.nbytes for pin in new), timeout)
-        for error in self._pin(new).values():
-            raise error
+        with self._room(sum(pin.nbytes for pin in new), timeout):
+            for error in self._pin(new).values():
+                raise error
         with self._lock:
             self._unconfirmed |= dict.fromkeys((pin.id for pin in pins), time.monotonic())
         return self._node, self._incarnation
 
     def reconcile(self, age: float) -> None:
-        """Let go of what was pinned this long ago in seconds, and nobody knows to be here.
+        """Release pins older than `age` seconds that the controller does not know.
+
+        The controller says which they are, by having them released.
 
         Raises
         ------
@@ -114,10 +123,14 @@ class MemoryVolume:
         with self._lock:
             doubtful = [id_ for id_, when in self._unconfirmed.items() if when <= before]
         if doubtful:
-            self.release(self._ask(Request("unknown", (doubtful, self._node, self._incarnation))))
+            needless = self._change("confirm", doubtful, self._node, self._incarnation)
             with self._lock:
-                for id_ in doubtful:
+                for id_ in set(doubtful) - set(needless):
                     self._unconfirmed.pop(id_, None)
+
+    def _change(self, operation: str, *arguments: Any) -> Any:
+        with self._session.change() as id_:
+            return self._ask(Request(operation, arguments, id_))
 
     def put(self, sealed: Sealed) -> Pin:
         """Put a value for somebody who cannot put it here, and hold it."""
@@ -170,9 +183,9 @@ class MemoryVolume:
                 return known
             envelope = self._envelope(pin.id)
             if dropped:
-                envelope = Envelope(seal(envelope.sealed.open().without(dropped)))
+                envelope = Envelope(seal(envelope.sealed.open(plain_loads).without(dropped)))
             adopted = Pin(pin.id, (self._node,), self._put(envelope), envelope.sealed.nbytes)
-            self._ask(Request("adopted", (adopted,), new_operation_id()))
+            self._change("adopted", adopted)
             with self._lock:
                 # Released in between, it has no entry and must not be held.
                 if self._unpin(pin.id) or pin.id in self._adopted:
@@ -206,7 +219,7 @@ class MemoryVolume:
             pinned = [pin._replace(nodes=()) for pin, _ in self._pinned.values()]
             return [*pinned, *self._adopted.values()]
 
-    def pin_again(self, pins: list[Pin]) -> tuple[str, list[str], str]:
+    def pin_again(self, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         """Pin what other volumes pin or pinned, as far as it can be had.
 
         Returns
@@ -215,18 +228,18 @@ class MemoryVolume:
             That of this volume.
         ids : list of str
             What is pinned here now.
-        reason : str
-            Why the last one of the others is not.
+        lost : dict of str to str
+            Which of the others nobody can get through their references any more, and why. What is
+            in neither was only late.
         """
         new = [pin for pin in pins if pin.id not in self._adopted]
-        why_not = dict.fromkeys(
-            (pin.id for pin in new if pin.ref is None),
-            "nobody has a reference to the object any more",
-        )
+        lost = {
+            pin.id: "no process has a reference to the object" for pin in new if pin.ref is None
+        }
         failed = self._pin([pin for pin in new if pin.ref is not None])
-        why_not |= {id_: str(error) for id_, error in failed.items()}
-        found = [pin.id for pin in pins if pin.id not in why_not]
-        return self._incarnation, found, next(reversed(why_not.values()), "")
+        lost |= {id_: str(why) for id_, why in failed.items() if isinstance(why, DataLostError)}
+        missing = lost.keys() | failed.keys()
+        return self._incarnation, [pin.id for pin in pins if pin.id not in missing], lost
 
     def _pin(self, pins: list[Pin]) -> dict[str, StorageError]:
         """Pin all that can be had; return why others cannot, by their ids."""
@@ -256,23 +269,36 @@ class MemoryVolume:
 
     # Room
 
+    @contextmanager
+    def _room(self, nbytes: int, timeout: float) -> Iterator[None]:
+        """Reserve room for objects until they are pinned, or not to be pinned any more."""
+        self._wait_for_room(nbytes, timeout)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved -= nbytes
+                self._changed.notify_all()
+
     def _wait_for_room(self, nbytes: int, timeout: float) -> None:
-        if self._capacity is None:
-            return
-        most = HELD_BACK * self._capacity
+        most = math.inf if self._capacity is None else HELD_BACK * self._capacity
+        if self._capacity is not None and nbytes > self._capacity:
+            raise never_fits(nbytes, self._node, self._capacity)
 
         def is_room() -> bool:
-            # A value beyond the limit by itself goes alone.
-            return not self._pinned or self._pinned_bytes + nbytes <= most
+            taken = self._pinned_bytes + self._reserved
+            # What is beyond the limit by itself goes alone.
+            return not taken or taken + nbytes <= most
 
         with self._changed:
             if not self._changed.wait_for(is_room, timeout):
                 raise StorageFullError(
-                    f"{self._pinned_bytes} bytes are pinned in the object store of node "
-                    f"{self._node}, of {self._capacity}, and could not be adopted within "
-                    f"{timeout:g} s; is its disk for spilled objects full?",
+                    f"{self._pinned_bytes} of the {self._capacity} bytes of the object store of "
+                    f"node {self._node} are pinned, and could not be made free within "
+                    f"{timeout:.3g} s; is the disk for spilled objects full?",
                     backend="memory",
                 )
+            self._reserved += nbytes
 
     def make_room(self) -> None:
         """Adopt the oldest pins whenever there are more than the budget allows; never returns."""
@@ -304,3 +330,12 @@ class MemoryVolume:
                 "adopted": len(self._adopted),
                 "adopted_bytes": sum(pin.nbytes for pin in self._adopted.values()),
             }
+
+
+def never_fits(nbytes: int, node: str, capacity: int) -> StorageFullError:
+    """Return the error for values that are larger than the object store of a node."""
+    return StorageFullError(
+        f"{nbytes} bytes can never fit into the object store of node {node}, which has {capacity}; "
+        f"save them in parts, or start Ray with a larger object_store_memory",
+        backend="memory",
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import pickle
 import threading
 import time
 from typing import Any
@@ -14,17 +13,15 @@ import ray
 from polystore_ray.actors.host import HostActor
 from polystore_ray.actors.hosting import LOOKED_AFTER_EVERY, StoreOf, as_actor, in_background
 from polystore_ray.actors.volume import VolumeActor
+from polystore_ray.decoding import decode, encode
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.head_loss import lost_with_head
 from polystore_ray.host import MOST_CALLS
 from polystore_ray.hosts import HostTable
 from polystore_ray.leadership import Leadership
-from polystore_ray.messages import (
-    Found,
-    Pin,
-    Request,
-    new_operation_id,
-)
+from polystore_ray.messages import ChangeId, Found, Pin, Request, new_operation_id
 from polystore_ray.options import StoreOptions
+from polystore_ray.peers import RayPeers
 from polystore_ray.placement import (
     CONTROLLER,
     MEMORY,
@@ -34,9 +31,9 @@ from polystore_ray.placement import (
     needs_of,
     nodes,
 )
-from polystore_ray.ray_internals import draining_nodes, job_is_dead
+from polystore_ray.ray_internals import control_store, draining_nodes, job_is_dead
 from polystore_ray.shipping import opened
-from polystore_ray.succession import has_ended
+from polystore_ray.succession import Succession, has_ended
 from polystore_ray.upkeep import carry_out
 
 __all__ = ["ControllerActor", "controller_of"]
@@ -68,57 +65,74 @@ class _Controller:
             ray.actor.exit_actor()
         self._self = ray.get_runtime_context().current_actor
         self._hosts = HostTable(self._make, self._joined, self._lost)
-        self._leadership = Leadership(store.namespace, store.options, self._hosts, self._release)
-        self._store = StoreOf(store.namespace, store.job, self._leadership.options)
+        self._succession = Succession(store.namespace, store.options)
+        peers = RayPeers(store.namespace, self._hosts)
+        self._leadership = Leadership(self._succession, peers, self._release)
+        self._store = StoreOf(store.namespace, store.job, self._succession.options)
         self._controller = self._leadership.controller
         self._ended = threading.Event()
-        self._drained: set[str] = set()
         for work in (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster):
             in_background(work)
 
     def call(self, request: bytes) -> bytes | Found:
         """Carry out a small request, which is one bytes object, as is an answer without pins."""
-        answer = self.handle(pickle.loads(request))
+        answer = self.handle(decode(request))
         if isinstance(answer, Found) and answer.pins:
             return answer
-        return pickle.dumps(answer, protocol=5)
+        return encode(answer)
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
-        if not self._leadership.is_used:
-            self._leadership.use()
+        self._leadership.use()
         if self._leadership.lost:
             raise StoreUnavailableError(self._leadership.lost, backend=MEMORY)
         return self._controller.handle(request)
 
     def publish(
-        self, pins: list[Pin], items: bytes, operation_id: str, *volumes: tuple[str, str]
+        self, pins: list[Pin], items: bytes, id_: ChangeId, within: float, *volumes: tuple[str, str]
     ) -> None:
         """Publish values whose objects these volumes have pinned; see `StoreController`.
 
         The references come from whoever owns them, not through a volume: measured in Ray 2.60,
         one in fifty that came through another borrower was lost when that one died.
         """
-        self.handle(Request("publish", (pins, pickle.loads(items), volumes), operation_id))
+        self.handle(Request("publish", (pins, decode(items), volumes), id_, within))
 
     def about(self) -> tuple[StoreOptions, str]:
         """Return what the store was made with, and what tells it from others of its name."""
-        return self._store.options, self._leadership.birth
+        return self._store.options, self._succession.store_id
 
+    @ray.method(concurrency_group="hosts")
     def host(self, key: str, node: str, shipped: bytes) -> Any:
         """Return the host of a backend on a node; see `HostTable.host`."""
         return self._hosts.host(key, node, shipped)
 
+    @ray.method(concurrency_group="hosts")
     def hosts(self) -> tuple[dict[tuple[str, str], Any], int]:
         """Return all hosts, by backend and node, and how many were lost under this controller."""
         return self._hosts.everywhere(), self._hosts.deaths
 
+    @ray.method(concurrency_group="hosts")
+    def lost_with_head(self) -> tuple[str, ...]:
+        """Return what of the store would not outlive the loss of the head; see `head_loss`."""
+        follower = self._leadership.journal.follower
+        return lost_with_head(
+            control_store(),
+            head_node(),
+            None if follower is None else follower.node,
+            self._store.job,
+            self._store.options.replicas or 1,
+        )
+
+    @ray.method(concurrency_group="hosts")
     def drain(self, node: str) -> int:
         """Have others hold what a node holds; return how many objects it holds alone still."""
-        self._drained.add(node)
+        if node not in self._controller.drained:
+            self._controller.note("drain", node)
         self._tell_of_nodes()
         return self._controller.held_alone_by(node)
 
+    @ray.method(concurrency_group="hosts")
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
         return self._hosts.classes()
@@ -130,7 +144,7 @@ class _Controller:
 
     def shutdown(self) -> None:
         """End every host, then this actor."""
-        self._leadership.end()
+        self._succession.end()
         self._hosts.kill_all()
         in_background(self._leave)
 
@@ -144,16 +158,16 @@ class _Controller:
         while True:
             try:
                 if self._store.job is not None and job_is_dead(self._store.job):
-                    break
+                    self.shutdown()
+                    return
                 self._tell_of_nodes()
             except Exception:
                 # Whatever it is, the store must not outlive its job because nobody looks any more.
                 logger.warning("the cluster could not be asked; asking again", exc_info=True)
             time.sleep(LOOKED_AFTER_EVERY)
-        self.shutdown()
 
     def _tell_of_nodes(self) -> None:
-        leaving = self._drained | draining_nodes()
+        leaving = self._controller.drained | draining_nodes()
         self._hosts.leaving = leaving
         self._controller.nodes_changed({node["NodeID"] for node in nodes()}, leaving)
 
@@ -192,14 +206,11 @@ class _Controller:
         )
 
     def _joined(self, node: str, incarnation: str) -> None:
-        self._change("volume_joined", node, incarnation)
+        self._controller.note("volume_joined", node, incarnation)
 
     def _lost(self, node: str) -> None:
         self._leadership.journal.lose(node)
-        self._change("volume_lost", node)
-
-    def _change(self, operation: str, *arguments: Any) -> None:
-        self._controller.note(Request(operation, arguments, new_operation_id()))
+        self._controller.note("volume_lost", node)
 
     def _release(self, node: str, pins: list[str]) -> None:
         volume = self._hosts.found(MEMORY, node)
@@ -207,4 +218,6 @@ class _Controller:
             volume.release.remote(pins)
 
 
-ControllerActor = as_actor(concurrency_groups={"watch": 1}, max_concurrency=16)(_Controller)
+ControllerActor = as_actor(concurrency_groups={"hosts": 8, "watch": 1}, max_concurrency=16)(
+    _Controller
+)

@@ -14,6 +14,7 @@ from polystore_ray.backend_options import options_on
 from polystore_ray.envelope import Message, as_message, open_message
 from polystore_ray.host import MOST_CALLS, BackendHost
 from polystore_ray.placement import known_nodes, object_store_bytes
+from polystore_ray.ray_errors import of_user_code
 from polystore_ray.read_cache import ReadCache, Shared
 from polystore_ray.shipping import carried
 
@@ -73,6 +74,7 @@ class _Host(Hosting):
                 return self._cache.load(path, identify, run)
         except Exception as error:  # noqa: BLE001 - see below
             # A backend's own error may be one that no other process could read.
+            error = of_user_code(error)
             raise carried(error) from error.__cause__
 
     @ray.method(concurrency_group="manage")

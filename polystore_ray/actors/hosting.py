@@ -109,8 +109,20 @@ def put(envelope: Any) -> Any:
 
 
 def in_background(work: Callable[[], None]) -> None:
-    """Do this in a thread that ends with the process."""
-    threading.Thread(target=work, daemon=True).start()
+    """Do this in a thread that ends with the process, again if it fails."""
+
+    def until_done() -> None:
+        while True:
+            try:
+                work()
+            except Exception:
+                # Whatever it is, the store needs what is done in the background.
+                logger.warning("%s failed; trying again", work, exc_info=True)
+                time.sleep(LOOKED_AFTER_EVERY)
+            else:
+                return
+
+    threading.Thread(target=until_done, daemon=True).start()
 
 
 # Threads: measured, an empty asyncio call costs 1.3 of a threaded one.

@@ -25,7 +25,7 @@ from polystore_ray.envelope import keep_closed
 from polystore_ray.errors import CallTimeoutError
 from polystore_ray.follower import Follower
 from polystore_ray.journal import Record
-from polystore_ray.leadership import Rallied
+from polystore_ray.leadership import Joined
 from polystore_ray.messages import Pin, Request, StaleVolumeError
 from polystore_ray.placement import MEMORY, object_store_bytes
 from polystore_ray.volume import BUDGET, MemoryVolume
@@ -103,7 +103,7 @@ class _Volume(Hosting):
         return self._volume.pack(messages)
 
     @ray.method(concurrency_group="adopt")
-    def pin_again(self, pins: list[Pin]) -> tuple[str, list[str], str]:
+    def pin_again(self, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         """Pin what another volume pins or pinned; see `MemoryVolume.pin_again`."""
         return self._volume.pin_again(pins)
 
@@ -115,17 +115,22 @@ class _Volume(Hosting):
     # As a follower; one thread, so that changes come in order
 
     @ray.method(concurrency_group="follow")
-    def rally(self, epoch: int, controller: Any) -> Rallied:
+    def join(self, epoch: int, controller: Any) -> Joined:
         """Turn to a new controller, and tell it what is here."""
         number = self._follower.promise(epoch)
         self._controller = controller
         self._volume.doubt()
-        return self._incarnation, number, self._volume.holdings()
+        return Joined(self._incarnation, number, self._volume.holdings())
 
     @ray.method(concurrency_group="follow")
-    def install(self, epoch: int, number: int, state: bytes) -> None:
+    def take(self, epoch: int, first: bool, part: bytes) -> None:
+        """Keep a part of a state; see `Follower.take`."""
+        self._follower.take(epoch, first, part)
+
+    @ray.method(concurrency_group="follow")
+    def install(self, epoch: int, number: int, parts: int) -> None:
         """Take over a state; see `Follower.install`."""
-        self._follower.install(epoch, number, state)
+        self._follower.install(epoch, number, parts)
 
     @ray.method(concurrency_group="follow")
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
@@ -133,7 +138,7 @@ class _Volume(Hosting):
         self._follower.append(epoch, first, records)
 
     @ray.method(concurrency_group="follow")
-    def state(self, epoch: int) -> tuple[int, bytes]:
+    def state(self, epoch: int) -> tuple[int, list[bytes]]:
         """Return the state; see `Follower.state`."""
         return self._follower.state(epoch)
 

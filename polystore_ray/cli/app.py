@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -26,6 +27,9 @@ class OneLineGroup(click.Group):
     def main(self, *arguments: Any, **settings: Any) -> NoReturn:
         """Run the command, and exit."""
         settings["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # not every character is in every encoding
+                stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*arguments, **settings)
             sys.stdout.flush()

@@ -14,10 +14,14 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import polystore
+from polystore.exceptions import StorageError
+from polystore_ray.cli.cluster import KnownStore, known_stores
+from polystore_ray.cli.cluster import store as store_of
 from polystore_ray.cli.finding import Finding
 from polystore_ray.cli.output import human_bytes
+from polystore_ray.head_loss import LASTING
 from polystore_ray.placement import nodes
-from polystore_ray.ray_internals import authentication_mode, waiting_actors
+from polystore_ray.ray_internals import authentication_mode, control_store, waiting_actors
 
 __all__ = ["examine"]
 
@@ -71,6 +75,10 @@ def examine(timeout: float) -> Iterator[Finding]:
         yield _of_memory(name, int(node["Resources"].get("object_store_memory", 0)), found.shared)
         yield _of_clock(name, mine.now - found.now, found.now - answered)
     yield _of_actors()
+    yield _of_the_control_store()
+    for known_store in known_stores():
+        if known_store.job is None:
+            yield _of_store(known_store)
     yield from _of_access()
 
 
@@ -124,6 +132,36 @@ def _of_actors() -> Finding:
         f"{len(waiting)} wait for a place: {some}",
         "`ray status` tells what they ask for; a store's own need nothing but their node",
     )
+
+
+def _of_the_control_store() -> Finding:
+    kept = control_store()
+    if kept in LASTING:
+        return Finding("control store", "ok", f"in {kept}: a new head finds it again")
+    return Finding(
+        "control store",
+        "warning",
+        "in the head's memory: every store ends with the head"
+        if kept
+        else "Ray does not say where it keeps it",
+        "start the head with RAY_REDIS_ADDRESS, if stores are to outlive it",
+    )
+
+
+def _of_store(known: KnownStore) -> Finding:
+    """Say of a detached store whether it outlives the head, and what is missing if not."""
+    what = f"store {known.name}"
+    try:
+        missing = store_of(known.name, None, create=False).status().lost_with_head
+    except StorageError as error:
+        return Finding(
+            what, "failure", f"it does not answer ({type(error).__name__})", "`polystore status`"
+        )
+    if not missing:
+        return Finding(what, "ok", "it outlives the loss of the head")
+    seen, _, cure = zip(*(reason.partition(": ") for reason in missing), strict=True)
+    seen_of_it = "it does not outlive the head whole: " + "; ".join(seen)
+    return Finding(what, "warning", seen_of_it, "; ".join(filter(None, cure)))
 
 
 def _of_access() -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from polystore_ray.cli.escaping import shown
+
 __all__ = ["EXIT_CODES", "Failed", "one_line"]
 
 EXIT_CODES = {
@@ -22,5 +24,4 @@ class Failed(click.ClickException):
 
 def one_line(message: object) -> str:
     """Return a message as one line that a terminal shows as it is meant."""
-    line = " ".join(str(message).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return shown(" ".join(str(message).split()))

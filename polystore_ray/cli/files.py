@@ -18,7 +18,6 @@ from polystore_ray.cli.output import (
     print_json,
     print_value,
     say,
-    shown,
 )
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
@@ -62,9 +61,9 @@ def _facts(fm: FileManager, place: Place) -> Facts:
 
 
 def _name(entry: Facts) -> str:
-    name = shown(entry["name"])
+    name = str(entry["name"])
     if entry["type"] == "symlink":
-        return f"{name} -> {shown(str(entry.get('target')))}"
+        return f"{name} -> {entry.get('target')}"
     return f"{name}/" if entry["type"] == "directory" else name
 
 
@@ -72,7 +71,7 @@ def _long(entry: Facts) -> tuple[str, ...]:
     shape = "x".join(map(str, entry["shape"])) if entry.get("shape") else "-"
     size = human_bytes(entry.get("size"))
     when = moment(entry.get("modified"))
-    return entry["type"], size, shape, entry.get("dtype") or "-", when, _name(entry)
+    return entry["type"], size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
 
 
 @click.command(short_help="Show a directory and what is below it.")
@@ -86,7 +85,7 @@ def tree(session: Session, place: Place, depth: int | None) -> None:
     if session.as_json:
         print_json(_branch(fm, place, depth))
         return
-    say(shown(str(place)))
+    say(str(place))
     counts = {"directory": 0, "file": 0}
     for line, is_directory in _lines(fm, place, "", depth):
         counts["directory" if is_directory else "file"] += 1
@@ -108,7 +107,7 @@ def _lines(
         last = name == names[-1]
         child = place.below(name)
         is_directory = _is_branch(fm, child)
-        label = f"{shown(name)}/" if is_directory else shown(name)
+        label = f"{name}/" if is_directory else name
         yield f"{before}{'`-- ' if last else '|-- '}{label}", is_directory
         if is_directory and depth != 1:
             deeper = None if depth is None else depth - 1
@@ -178,7 +177,7 @@ def du(session: Session, place: Place, depth: int) -> None:
     if session.as_json:
         print_json([{"path": path, "bytes": n} for path, n in listed.items()])
     else:
-        aligned((human_bytes(n), shown(path)) for path, n in listed.items())
+        aligned((human_bytes(n), path) for path, n in listed.items())
 
 
 def _sums(fm: FileManager, place: Place) -> dict[str, int]:

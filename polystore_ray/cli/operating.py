@@ -32,7 +32,7 @@ def status(session: Session, *, everything: bool) -> None:
         print_json(found)
         return
     facts = dataclasses.asdict(found)
-    del facts["nodes"]
+    del facts["nodes"], facts["lost_with_head"]
     fields(facts | {"answered_in": f"{1000 * found.answered_in:.1f} ms"})
     say()
     aligned([_HEADINGS, *map(_node_row, found.nodes)])
@@ -56,9 +56,16 @@ def _node_row(node: NodeStatus) -> tuple[str, ...]:
 
 def _warn(found: StoreStatus) -> None:
     if found.lost:
-        say(f"\n{found.lost} objects are lost; `polystore why` tells how a path was.")
+        say()
+        say(f"{found.lost} objects are lost; `polystore why` tells how a path was.")
     if found.too_few_replicas:
-        say(f"\n{found.too_few_replicas} objects are on fewer nodes than was asked for.")
+        say()
+        say(f"{found.too_few_replicas} objects are on fewer nodes than was asked for.")
+    if found.lost_with_head:
+        say()
+        say("If Ray's head is lost, so is the store or a part of it:")
+        for reason in found.lost_with_head:
+            say(f"  {reason}")
 
 
 def _list_stores(session: Session) -> None:

@@ -1,16 +1,24 @@
-"""Output of the command line: text for people, JSON for programs."""
+"""Output of the command line: text for people, JSON for programs.
+
+All text passes through `say`, which escapes what a terminal would obey.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import click
 import numpy as np
+
+from polystore import StorageError
+from polystore_ray.cli.escaping import shown
+from polystore_ray.cli.failure import Failed
+from polystore_ray.cli.json_text import json_pieces
 
 __all__ = [
     "aligned",
@@ -20,20 +28,16 @@ __all__ = [
     "print_json",
     "print_value",
     "say",
-    "shown",
 ]
+
+_AT_ONCE = 4096  # pieces of a document that are written together
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def say(line: str = "") -> None:
-    """Print a line."""
-    click.echo(line)
-
-
-def shown(name: str) -> str:
-    """Return a name as a terminal can show it, whatever characters are in it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    """Print a line, whatever characters are in it."""
+    click.echo(shown(line))
 
 
 def human_bytes(count: int | None) -> str:
@@ -46,6 +50,8 @@ def human_bytes(count: int | None) -> str:
     """
     if count is None:
         return "-"
+    if not isinstance(count, int | float):  # as a backend of others may say
+        return str(count)
     size = float(count)
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
@@ -58,12 +64,15 @@ def moment(seconds: float | None) -> str:
     """Return a time, given in seconds since the epoch, as people read it."""
     if seconds is None:
         return "-"
-    return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, TypeError, ValueError):  # it is in no calendar of Python's
+        return f"{seconds} s after 1970"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns; the last one is left ragged."""
-    table = [list(row) for row in rows]
+    table = [[*map(shown, row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in table), strict=True)]
     for row in table:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
@@ -74,14 +83,15 @@ def fields(facts: dict[str, Any]) -> None:
     """Print facts, one a line; sizes and times as people read them."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        say(f"{name.replace('_', ' '):<{width}}  {shown(_fact(name, value))}")
+        say(f"{name.replace('_', ' '):<{width}}  {_fact(name, value)}")
 
 
 def _fact(name: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
     if name in ("size", "bytes") or name.endswith("_bytes"):
-        return f"{human_bytes(value)} ({value})" if value > 1023 else human_bytes(value)
+        text = human_bytes(value)
+        return f"{text} ({value})" if text != f"{value} B" else text
     if name == "modified":
         return moment(value)
     if isinstance(value, tuple | list) and name != "shape":
@@ -91,34 +101,46 @@ def _fact(name: str, value: Any) -> str:
 
 def print_json(value: Any, indent: int | None = None) -> None:
     """Print one JSON document; on one line, unless it is to be indented."""
-    say(json.dumps(value, default=_as_json, indent=indent))
+    with _printed():
+        pieces = json_pieces(value, indent)
+        while text := "".join(islice(pieces, _AT_ONCE)):
+            click.echo(text, nl=False)
+        click.echo()
 
 
-def _as_json(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, np.ndarray):
-        return {"shape": value.shape, "dtype": str(value.dtype), "values": value.tolist()}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, bytes | bytearray):
-        return value.decode("latin-1")
-    if isinstance(value, set | frozenset | range):
-        return list(value)
-    return str(value)
+@contextmanager
+def _printed() -> Iterator[None]:
+    """Let what a value has no text for be a failure, said in one line."""
+    try:
+        yield
+    except (StorageError, click.ClickException, OSError):
+        raise
+    except Exception as error:
+        # Whatever it is: a value is printed by what its class says, and may be anything.
+        raise Failed(
+            f"the value cannot be printed ({type(error).__name__}: {error}); load it in Python"
+        ) from error
 
 
 def print_value(value: Any, *, as_json: bool) -> None:
-    """Print a value that was stored: bytes and text as they are, arrays as NumPy shows them."""
+    """Print a value that was stored: bytes and text as they are, arrays as NumPy shows them.
+
+    A terminal gets bytes and text with what it would obey escaped.
+    """
     if as_json:
         print_json(value)
+    elif isinstance(value, bytes | bytearray | str) and sys.stdout.isatty():
+        text = value if isinstance(value, str) else value.decode(errors="backslashreplace")
+        click.echo(shown(text, kept="\n\t"), nl=False)
     elif isinstance(value, bytes | bytearray):
         sys.stdout.flush()
         sys.stdout.buffer.write(value)
     elif isinstance(value, str):
-        click.echo(value, nl=False)
+        sys.stdout.write(value)  # `click.echo` takes escape sequences out
     elif isinstance(value, np.ndarray):
-        say(f"array {value.shape} {value.dtype}")
-        say(str(value))
+        with _printed():
+            lines = [f"array {value.shape} {value.dtype}", *str(value).splitlines()]
+        for line in lines:
+            say(line)
     else:
         print_json(value, indent=2)

@@ -11,7 +11,7 @@ import click
 
 from polystore.exceptions import DirectoryNotEmptyError
 from polystore_ray.cli.failure import Failed
-from polystore_ray.cli.output import print_json, shown
+from polystore_ray.cli.output import print_json
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
 
@@ -118,4 +118,4 @@ def rm(session: Session, places: tuple[Place, ...], *, recursive: bool) -> None:
         except DirectoryNotEmptyError as error:
             raise Failed(f"{error}; -r deletes what is in it too") from error
     if session.as_json:
-        print_json({"deleted": [shown(str(place)) for place in places]})
+        print_json({"deleted": [*map(str, places)]})

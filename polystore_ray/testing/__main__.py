@@ -14,6 +14,9 @@ import warnings
 from pathlib import Path
 
 from polystore_ray.testing.chaos import Chaos
+from polystore_ray.testing.network_chaos import NetworkChaos
+from polystore_ray.testing.network_nodes import NetworkNodes
+from polystore_ray.testing.nodes import Nodes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,20 +24,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m polystore_ray.testing")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--nodes", type=int, help="4, or 3 in namespaces")
+    parser.add_argument("--network", action="store_true", help="nodes in network namespaces")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--only", default="", help="words, one of which each fault must have")
     parser.add_argument("--report", type=Path, help="a file to write the report to")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", ResourceWarning)  # of Ray's own cluster utilities
     folder = Path(tempfile.mkdtemp(prefix="polystore-chaos-"))
-    chaos = Chaos(folder, chosen.seed, chosen.nodes, chosen.clients)
+    nodes = chosen.nodes or (3 if chosen.network else 4)
+    chaos = (
+        NetworkChaos(folder, chosen.seed, NetworkNodes(nodes), chosen.clients)
+        if chosen.network
+        else Chaos(folder, chosen.seed, Nodes(nodes), chosen.clients)
+    )
     try:
-        report = chaos.run(chosen.seconds)
+        kinds = [kind for kind in chaos.kinds() if _has_one(kind, chosen.only.split())]
+        report = chaos.run(chosen.seconds, kinds)
     finally:
         chaos.close()
     found = (
         f"seed {chosen.seed}, {chosen.seconds:g} s, "
-        f"{chosen.nodes} nodes, {chosen.clients} clients\n{report}\n"
+        f"{nodes} nodes, {chosen.clients} clients\n{report}\n"
     )
     sys.stdout.write(found)
     if chosen.report is not None:
@@ -44,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     shutil.rmtree(folder)
     return 0
+
+
+def _has_one(kind: str, words: list[str]) -> bool:
+    return not words or any(word in kind for word in words)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from polystore_ray.testing import faults
 from polystore_ray.testing.clients import DEADLINE, TURNED_EVERY, Client
 from polystore_ray.testing.history import directory, histories
 from polystore_ray.testing.linearizability import UNKNOWN, UndecidedError, explain
+from polystore_ray.testing.network_nodes import NetworkNodes
 from polystore_ray.testing.nodes import MIB, Nodes
 
 __all__ = ["Chaos", "Report"]
@@ -47,6 +49,8 @@ class Report:
         How often each fault was made.
     directories, undecided : int
         Histories that were checked, and those of them that have too many possible orders.
+    notes : list of str
+        What Ray did, where that is not ours to decide.
     violations : list of str
         What must not be.
     """
@@ -56,16 +60,18 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     directories: int = 0
     undecided: int = 0
+    notes: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         made = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
+        notes = "".join(f"{note}\n" for note in self.notes)
         found = "\n".join(self.violations) or "nothing lost, undone, torn, late or left over"
         return (
             f"{self.operations} operations, {self.unknown} of unknown outcome\n"
             f"{self.faults.total()} faults: {made}\n"
             f"{self.directories} histories of directories checked for linearizability, "
-            f"{self.undecided} undecided\n{found}"
+            f"{self.undecided} undecided\n{notes}{found}"
         )
 
 
@@ -81,25 +87,33 @@ class Chaos:
         Where histories are written.
     seed : int
         What decides who does what, and what breaks when.
-    nodes, clients : int
+    nodes : Nodes
+        The cluster; `close` ends it.
+    clients : int
         How many.
     patience : float, default 90
         Seconds in which the store has to heal after each fault.
     """
 
     def __init__(
-        self, folder: Path, seed: int, nodes: int = 3, clients: int = 8, patience: float = 90.0
+        self,
+        folder: Path,
+        seed: int,
+        nodes: Nodes | NetworkNodes,
+        clients: int = 8,
+        patience: float = 90.0,
     ) -> None:
         self._patience = patience
         self.report = Report()
         self._folder = folder
         self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
         self._seed = seed
-        self._nodes = Nodes(nodes)
-        self.registry = RayBackendRegistry("chaos", timeout=DEADLINE, replicas=2)
+        self._nodes = nodes
+        self.registry = RayBackendRegistry(
+            "chaos", lifetime="detached", timeout=DEADLINE, replicas=2
+        )
         self.registry["memory"].ensure_directory("/")
-        job = ray.get_runtime_context().get_job_id()
-        self.victims = faults.Victims(store_namespace("chaos", job))
+        self.victims = faults.Victims(store_namespace("chaos", None))
         self._begin = time.monotonic()
         self._count = clients
         self._clients: dict[int, tuple[str, Any, Any]] = {}  # by slot: node, actor, its run
@@ -129,7 +143,7 @@ class Chaos:
             self._start_client(slot)
         ray.get([actor.pid.remote() for _, actor, _ in self._clients.values()], timeout=120)
         time.sleep(peace)
-        known = self._kinds()
+        known = self.kinds()
         chosen = list(kinds) or list(known)
         # The first faults come all, in some order; then chance decides.
         order = self._random.sample(chosen, len(chosen))
@@ -153,9 +167,10 @@ class Chaos:
         self._end_store()
         return self.report
 
-    def _kinds(self) -> dict[str, Callable[[], None]]:
+    def kinds(self) -> dict[str, Callable[[], None]]:
+        """Return what makes each kind of fault, by its name."""
         controller = self.victims.controller
-        return {
+        found = {
             "controller killed": lambda: faults.kill(faults.process_of(controller())),
             "volume killed": self._kill_volume,
             "client killed": self._kill_client,
@@ -169,6 +184,10 @@ class Chaos:
             "object store filled": self._fill,
             "memory monitor fired": self._use_up_memory,
         }
+        nodes = self._nodes
+        if isinstance(nodes, Nodes) and nodes.can_lose_head:
+            found["head lost"] = partial(self._lose_head, nodes)
+        return found
 
     # Faults
 
@@ -179,11 +198,18 @@ class Chaos:
 
     def _lose_node(self) -> None:
         before = self._lost_hosts()
-        lost = self._nodes.lose_one(self._random)
+        self._start_clients_of(self._nodes.lose_one(self._random))
+        self._wait_until_noticed(before)
+
+    def _lose_head(self, nodes: Nodes) -> None:
+        before = self._lost_hosts()
+        self._start_clients_of(nodes.lose_head())
+        self._wait_until_noticed(before)
+
+    def _start_clients_of(self, lost: str) -> None:
         for slot, (where, _, _) in list(self._clients.items()):
             if where == lost:
                 self._start_client(slot)
-        self._wait_until_noticed(before)
 
     def _kill_client(self) -> None:
         slot = self._random.choice(sorted(self._clients))
@@ -235,13 +261,24 @@ class Chaos:
         self._comes_true(lambda: self._lost_hosts() > before)
 
     def _wait_until_healed(self) -> None:
-        if not self._comes_true(self._is_healed):
-            self.report.violations.append(f"not healed within {self._patience:.0f} s")
+        if not self._comes_true(lambda: not self._ailments()):
+            found = "the store does not answer"
+            with suppress(StorageError):
+                found = self._ailments() or "healed a moment later"
+            self.report.violations.append(f"not healed within {self._patience:.0f} s: {found}")
 
-    def _is_healed(self) -> bool:
+    def _ailments(self) -> str:
+        """Return what the store and the cluster lack still."""
         status = self.registry.status()
-        has_all_copies = status.too_few_replicas == 0 and status.follower is not None
-        return has_all_copies and self._nodes.are_alive()
+        found = []
+        if status.too_few_replicas:
+            found.append(f"{status.too_few_replicas} objects have too few replicas")
+        if status.follower is None:
+            found.append("there is no follower")
+        if not self._nodes.are_alive():
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            found.append(f"Ray knows the nodes {sorted(alive)}, not {sorted(self._nodes)}")
+        return ", ".join(found)
 
     def _comes_true(self, condition: Callable[[], bool]) -> bool:
         """Wait for something that may not be answered meanwhile; tell whether it came true."""

@@ -1,14 +1,20 @@
-"""The nodes of a Ray cluster on one machine, which come and go."""
+"""The nodes of a Ray cluster on one machine, which come and go, the head among them."""
 
 from __future__ import annotations
 
 import logging
+import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+
+from polystore_ray.testing.needs import goes_without
+from polystore_ray.testing.redis import RedisServer
 
 __all__ = ["MIB", "Nodes"]
 
@@ -17,38 +23,61 @@ MIB = 2**20
 _SPARE = 3 * 2**30  # bytes that the machine may use beside what it uses now
 # The nodes of one machine would all see, and fight, the same lack of memory.
 _UNWATCHED = {"RAY_memory_monitor_refresh_ms": "0"}
+_OURS = "127.0.0.2"  # a driver finds its node by the address
 
 
 class Nodes:
-    """A cluster of which one node at a time, never the first, has Ray's memory monitor on.
+    """A cluster whose control store is in Redis, so that its head can be lost too.
+
+    This process is a driver on the second node, which is never lost. One node at a time, neither
+    that one nor the head, has Ray's memory monitor on.
 
     Parameters
     ----------
     count : int
-        How many nodes; at least 2.
+        How many nodes; at least 3.
+
+    Raises
+    ------
+    MissingProgramError
+        If Redis is not installed, and nobody said to do without.
 
     Attributes
     ----------
     head : str
-        The id of the first node.
+        The id of the head.
     watched : str
         The id of the node that kills workers when the machine has 3 GiB less free memory than
         when the node was made.
+    can_lose_head : bool
+        Whether the cluster outlives its head.
     """
 
     def __init__(self, count: int) -> None:
         self._options: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 150 * MIB}
-        head = {**self._options, "include_dashboard": False, "env_vars": _UNWATCHED}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        ray.init(address=self._cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
-        self.head: str = ray.get_runtime_context().get_node_id()
+        self._redis = None if goes_without("redis-server") else RedisServer()
+        self.can_lose_head = self._redis is not None
+        with self._control_store() as store:
+            self._head = {**self._options, **store, "include_dashboard": False}
+            self._head["env_vars"] = _UNWATCHED
+            self._cluster: Any = Cluster(initialize_head=True, head_node_args=self._head)
+        self._address, _, self._port = self._cluster.address.partition(":")
+        self.head: str = self._cluster.list_all_nodes()[0].node_id
+        ours = self._cluster.add_node(**self._options, node_ip_address=_OURS, env_vars=_UNWATCHED)
+        ray.init(
+            address=self._cluster.address,
+            _node_ip_address=_OURS,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+        self._ours: str = ours.node_id
         self.watched = ""
         self._others: dict[str, Any] = {}
-        for _ in range(count - 1):
+        for _ in range(count - 2):
             self._add()
 
-    def __iter__(self) -> Any:
-        return iter([self.head, *self._others])
+    def __iter__(self) -> Iterator[str]:
+        return iter([self.head, self._ours, *self._others])
 
     def lose_one(self, chance: random.Random) -> str:
         """End a node without grace, put a new one in its place, and return the id of the old."""
@@ -59,6 +88,20 @@ class Nodes:
         self._add()
         return lost
 
+    def lose_head(self) -> str:
+        """Kill all processes of the head, start another, and return the id of the old one.
+
+        The new one has its address, as a name does in a cluster of many machines.
+        """
+        lost = self.head
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+        with self._control_store():
+            node = self._cluster.add_node(
+                **self._head, node_ip_address=self._address, gcs_server_port=int(self._port)
+            )
+        self.head = node.node_id
+        return lost
+
     def are_alive(self) -> bool:
         """Tell whether Ray knows of these nodes and of no others."""
         return {node["NodeID"] for node in ray.nodes() if node["Alive"]} == set(self)
@@ -67,13 +110,26 @@ class Nodes:
         """End the cluster."""
         ray.shutdown()
         self._cluster.shutdown()
+        if self._redis is not None:
+            self._redis.close()
+
+    @contextmanager
+    def _control_store(self) -> Iterator[dict[str, str]]:
+        """Let the head that is started find Redis; give what it is started with besides."""
+        if self._redis is None:
+            yield {}
+            return
+        os.environ["RAY_REDIS_ADDRESS"] = self._redis.address
+        try:
+            yield {"redis_password": self._redis.password}
+        finally:
+            del os.environ["RAY_REDIS_ADDRESS"]
 
     def _add(self) -> None:
         watches = not self.watched
         node = self._cluster.add_node(
             **self._options, env_vars=_monitoring() if watches else _UNWATCHED
         )
-        self._cluster.wait_for_nodes()
         self._others[node.node_id] = node
         if watches:
             self.watched = node.node_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from polystore_ray.testing.faults import Victims, kill, process_of
 
 MIB = 2**20
 ENTRIES = 100_000
+MILLION = 1_000_000
 TRIALS = 7
 TABLE = Table("reliability")
 
@@ -140,6 +142,46 @@ def restart() -> None:
     registry.shutdown()
 
 
+def _latencies(memory: Any, until: Callable[[], bool]) -> list[float]:
+    """Ask one thing after another until something is so; return the seconds that each took."""
+    took: list[float] = []
+    while not took or not until():
+        for _ in range(20):
+            start = time.perf_counter()
+            memory.exists("/")
+            took.append(time.perf_counter() - start)
+    return sorted(took)
+
+
+def new_follower() -> None:
+    """Kill the follower of a store of a million entries, and ask while another takes its place."""
+    registry = RayBackendRegistry("million")
+    memory = registry["memory"]
+    for first in range(0, MILLION, 10_000):
+        paths = [f"/{first}/{i}" for i in range(10_000)]
+        memory.save_batch([b""] * 10_000, paths, parents=True)
+    victims = Victims(store_namespace("million", ray.get_runtime_context().get_job_id()))
+    time.sleep(3.0)
+    end = time.monotonic() + 10.0
+    quiet = _latencies(memory, lambda: time.monotonic() > end)
+    former = registry.status().follower or ""
+    kill(process_of(victims.volume(former)))
+    start = time.monotonic()
+    found: dict[str, Any] = {}
+
+    def has_follower() -> bool:
+        found["follower"] = registry.status().follower
+        return found["follower"] is not None and time.monotonic() - start > 2.0
+
+    busy = _latencies(memory, has_follower)
+    name = f"exists, of {MILLION} entries"
+    for part, at in (("median", 0.5), ("p99", 0.99), ("longest", 1.0)):
+        then, before = (took[min(len(took) - 1, int(at * len(took)))] for took in (busy, quiet))
+        TABLE.add(f"{name}, {part} while another follows", then, f"{part} before", before)
+    TABLE.add_amount("seconds until another follows", f"{time.monotonic() - start:.1f}")
+    registry.shutdown()
+
+
 @ray.remote(num_cpus=0)
 def save_there(registry: RayBackendRegistry, path: str) -> None:
     """Save 16 MiB on the node of this task, and on another one."""
@@ -180,6 +222,7 @@ def main() -> None:
     replicas(elsewhere)
     journal()
     restart()
+    new_follower()
     node_death(cluster, options)
     ray.shutdown()
     cluster.shutdown()

@@ -5,23 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Done, run_alone, run_locally, says_one_line
 
 from polystore import FileManager
-from polystore_ray import RayBackendRegistry
 from polystore_ray.cli.__main__ import polystore_command
-
-
-@pytest.fixture
-def fm() -> Iterator[FileManager]:
-    registry = RayBackendRegistry("cli", local=True)
-    yield FileManager(registry)
-    registry.shutdown()
+from tests.cli.commands import Done, run_alone, run_locally, says_one_line
 
 
 @pytest.fixture

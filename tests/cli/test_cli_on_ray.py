@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
-from commands import Done, run_alone, run_here, says_one_line
 
 from polystore import FileManager
 from polystore_ray import RayBackendRegistry
+from tests.cli.commands import Done, run_alone, run_here, says_one_line
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -88,6 +89,40 @@ def test_cat_opens_large_values_and_packs_without_unpickling(
     assert run_here("--store", "shared", "cat", "memory:/cat/3").out == "plain"
     array = run_here("--store", "shared", "cat", "memory:/cat/4").out
     assert array.startswith("array (9000,) float64\n")
+
+
+def test_cat_opens_values_of_a_bundle(shared: FileManager) -> None:
+    arrays = [np.full(20_000, i) for i in range(4)]
+    paths = [f"/bundle/{i}" for i in range(4)]
+    shared.save_batch(arrays, paths, backend="memory", bundled=2**20)
+    out = run_here("--store", "shared", "cat", "memory:/bundle/2").out
+    assert out.startswith("array (20000,) int64\n[2 2 2")
+
+
+class Lying(np.ndarray[Any, Any]):
+    """An array whose class says a shape that runs code where it is unpickled."""
+
+    trap = Path()
+
+    @property
+    def shape(self) -> Any:  # type: ignore[misc]  # NumPy's can be set
+        trap = self.trap
+
+        class Trap:
+            def __reduce__(self) -> tuple[object, ...]:
+                return Path.touch, (trap,)
+
+        return Trap()
+
+
+def test_facts_of_a_value_run_nothing(shared: FileManager, tmp_path: Path) -> None:
+    Lying.trap = tmp_path / "was-run"
+    for size in (10, LARGE):
+        shared.save(np.zeros(size).view(Lying), f"/lying/{size}", backend="memory")
+    for command in (("ls", "-l", "memory:/lying"), ("stat", "memory:/lying/10")):
+        assert run_here("--store", "shared", *command).code == 0
+    assert f"({LARGE},)" in run_here("--store", "shared", "why", f"memory:/lying/{LARGE}").out
+    assert not Lying.trap.exists()
 
 
 def test_the_store_of_a_running_job_can_be_looked_into() -> None:

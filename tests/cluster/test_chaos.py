@@ -12,6 +12,8 @@ import pytest
 import ray
 
 from polystore_ray.testing.chaos import Chaos
+from polystore_ray.testing.needs import goes_without
+from polystore_ray.testing.nodes import Nodes
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -24,14 +26,14 @@ pytestmark = [
 def chaos(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chaos]:
     if ray.is_initialized():
         ray.shutdown()
-    made = Chaos(tmp_path, seed=1, patience=getattr(request, "param", 90.0))
+    made = Chaos(tmp_path, 1, Nodes(4), patience=getattr(request, "param", 90.0))
     yield made
     made.close()
 
 
 def plant(chaos: Chaos, bug: Any) -> None:
     # There is a volume on each node only once something was saved there.
-    chaos.registry["memory"].save(np.zeros(2**17), "/anything", replicas=3)
+    chaos.registry["memory"].save(np.zeros(2**17), "/anything", replicas=4)
     ray.get([volume.__ray_call__.remote(bug) for volume in chaos.victims.volumes()])
 
 
@@ -40,6 +42,16 @@ def test_a_minute_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> 
     assert report.violations == []
     assert report.operations > 100
     assert report.faults.total() > 5
+
+
+@pytest.mark.skipif(
+    goes_without("redis-server"), reason="POLYSTORE_FAULTS_WITHOUT says to do without Redis"
+)
+def test_the_loss_of_the_head_loses_undoes_and_tears_nothing(chaos: Chaos) -> None:
+    report = chaos.run(20, ["head lost"])
+    assert report.violations == []
+    assert report.operations > 100
+    assert report.faults["head lost"] >= 1
 
 
 # What is lost does not heal.

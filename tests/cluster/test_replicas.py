@@ -144,8 +144,9 @@ def test_an_old_copy_of_the_tree_is_never_taken_for_the_present_one(nodes: Nodes
     epoch, heir = registry.status().epoch, registry.status().follower or ""
     other = next(n for n in (nodes.one, nodes.two) if n != heir)
     nodes.run(other, save, registry, "/made-a-volume-here", 1)
-    number, state = ray.get(victims.volume(heir).state.remote(epoch))
-    ray.get(victims.volume(other).install.remote(epoch, number, state))
+    number, [part] = ray.get(victims.volume(heir).state.remote(epoch))
+    ray.get(victims.volume(other).take.remote(epoch, True, part))
+    ray.get(victims.volume(other).install.remote(epoch, number, 1))
     memory.delete("/a")
     pids = [controller_pid(registry), pid_of(victims.volume(heir))]
     for pid in pids:

@@ -116,6 +116,17 @@ def ray_resource(name: str) -> tuple[Any, Any]:
     return resource, spec if resource["kind"] == "RayCluster" else spec["rayClusterSpec"]
 
 
+def pod_templates(name: str) -> Iterator[Any]:
+    """Yield the templates of all pods that a file leads to."""
+    resource, spec = ray_resource(name)
+    yield from (group["template"] for group in groups(spec))
+    if "submitterPodTemplate" in resource["spec"]:
+        yield resource["spec"]["submitterPodTemplate"]
+    for other in documents(f"kuberay/{name}")[1:]:
+        if other["kind"] == "StatefulSet":
+            yield other["spec"]["template"]
+
+
 def groups(spec: Any) -> Iterator[Any]:
     yield spec["headGroupSpec"]
     yield from spec["workerGroupSpecs"]
@@ -132,9 +143,7 @@ def test_a_resource_of_kuberay_has_only_fields_that_we_know(name: str) -> None:
 
 @pytest.mark.parametrize("name", KUBERAY)
 def test_kubernetes_takes_every_pod_and_every_other_resource(name: str) -> None:
-    _, spec = ray_resource(name)
-    for group in groups(spec):
-        template = group["template"]
+    for template in pod_templates(name):
         metadata = {"name": "pod", **template.get("metadata", {})}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
@@ -169,6 +178,136 @@ def test_every_pod_has_tls_probes_and_room_for_store_and_spill(name: str) -> Non
         assert in_bytes(spill["sizeLimit"]) < in_bytes(limits["ephemeral-storage"])
 
 
+@pytest.mark.parametrize("name", KUBERAY)
+def test_every_pod_keeps_to_the_restricted_security_standard(name: str) -> None:
+    for template in pod_templates(name):
+        assert list(breaches(template["spec"])) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [
+        (("automountServiceAccountToken",), True),
+        (("securityContext", "runAsNonRoot"), False),
+        (("securityContext", "runAsUser"), 0),
+        (("securityContext", "seccompProfile"), {"type": "Unconfined"}),
+        (("hostNetwork",), True),
+        (("containers", 0, "securityContext"), {}),
+        (("containers", 0, "securityContext", "allowPrivilegeEscalation"), True),
+        (("containers", 0, "securityContext", "capabilities"), {"drop": ["NET_RAW"]}),
+        (("containers", 0, "securityContext", "privileged"), True),
+        (("containers", 0, "resources", "limits"), {}),
+        (("volumes", 0), {"name": "host", "hostPath": {"path": "/"}}),
+    ],
+)
+def test_each_rule_of_the_standard_is_checked(where: tuple[Any, ...], wrong: Any) -> None:
+    _, spec = ray_resource("raycluster.yaml")
+    pod = copy.deepcopy(spec["headGroupSpec"]["template"]["spec"])
+    *way, last = where
+    place = pod
+    for step in way:
+        place = place[step]
+    place[last] = wrong
+    assert list(breaches(pod))
+
+
+def breaches(pod: Any) -> Iterator[str]:
+    """Yield what is against the restricted standard, and what more we want of a pod."""
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "the service account's token is mounted"
+    if any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+        yield "a namespace of the host"
+    of_pod = pod.get("securityContext", {})
+    if of_pod.get("runAsNonRoot") is not True or not of_pod.get("runAsUser"):
+        yield "it may be root"
+    if of_pod.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        yield "any system call"
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        yield from container_breaches(container.get("securityContext", {}))
+        if "memory" not in container.get("resources", {}).get("limits", {}):
+            yield "memory without a limit"
+        secrets = [variable["name"] for variable in container.get("env", [])]
+        if any("PASSWORD" in name or "TOKEN" in name for name in secrets):
+            yield "a secret in the environment"
+    allowed = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+    for volume in pod.get("volumes", []):
+        if set(volume) - {"name"} - allowed:
+            yield f"a volume of {sorted(set(volume) - {'name'})}"
+
+
+def container_breaches(security: Any) -> Iterator[str]:
+    if security.get("allowPrivilegeEscalation") is not False:
+        yield "more privileges"
+    if security.get("capabilities", {}).get("drop") != ["ALL"] or "add" in security["capabilities"]:
+        yield "capabilities"
+    if security.get("privileged"):
+        yield "privileged"
+
+
+def test_only_the_autoscaler_speaks_with_kubernetes() -> None:
+    _, spec = ray_resource("raycluster.yaml")
+    options = spec["autoscalerOptions"]
+    assert list(container_breaches(options["securityContext"])) == []
+    [mount] = options["volumeMounts"]
+    assert mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    for group in groups(spec):
+        for container in group["template"]["spec"]["containers"]:
+            assert mount["name"] not in {m["name"] for m in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_every_pod_is_under_a_policy_that_names_who_may_reach_it_and_whom_it_reaches(
+    name: str,
+) -> None:
+    policies = [d["spec"] for d in documents(f"kuberay/{name}") if d["kind"] == "NetworkPolicy"]
+    for template in pod_templates(name):
+        # KubeRay gives its pods the name of their cluster.
+        labels = {"ray.io/cluster": "polystore", **template["metadata"]["labels"]}
+        assert any(is_selected(labels, policy["podSelector"]) for policy in policies)
+    for policy in policies:
+        assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+        for rule in policy.get("ingress", []):
+            assert rule["from"]
+            for peer in rule["from"]:
+                assert peer.get("namespaceSelector") != {}, "any namespace"
+                assert any(peer["podSelector"].values()), "any pod"
+            from_here = all("namespaceSelector" not in peer for peer in rule["from"])
+            assert from_here or rule["ports"], "others reach every port"
+        for rule in policy.get("egress", []):
+            assert rule.get("to") or rule.get("ports"), "anything anywhere"
+            for peer in rule.get("to", []):
+                block = peer.get("ipBlock")
+                assert block is None or "169.254.0.0/16" in block["except"]
+
+
+def is_selected(labels: dict[str, str], selector: Any) -> bool:
+    chosen = selector.get("matchLabels", {}).items() <= labels.items()
+    return chosen and all(
+        labels.get(rule["key"]) in rule["values"] for rule in selector.get("matchExpressions", [])
+    )
+
+
+def test_the_control_store_of_kuberay_is_a_redis_that_asks_for_a_password_and_keeps_its_data() -> (
+    None
+):
+    _, *others = documents("kuberay/raycluster.yaml")
+    _, spec = ray_resource("raycluster.yaml")
+    options = spec["gcsFaultToleranceOptions"]
+    name, _, port = options["redisAddress"].partition(":")
+    [service] = [other for other in others if other["kind"] == "Service"]
+    [redis] = [other for other in others if other["kind"] == "StatefulSet"]
+    assert (service["metadata"]["name"], service["spec"]["ports"][0]["port"]) == (name, int(port))
+    template = redis["spec"]["template"]
+    assert service["spec"]["selector"] == template["metadata"]["labels"]
+    secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
+    assert {"name": "secret", "secret": {"secretName": secret}} in template["spec"]["volumes"]
+    [container] = template["spec"]["containers"]
+    assert all(word in container["args"][0] for word in ("requirepass", "appendonly yes"))
+    [claim] = redis["spec"]["volumeClaimTemplates"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts[claim["metadata"]["name"]] == "/data"
+
+
 # Docker
 
 
@@ -183,22 +322,70 @@ def test_compose_is_what_the_specification_says() -> None:
         run("docker", "compose", "-f", CLUSTER / "compose.yaml", "config", "--quiet")
 
 
-def test_every_service_has_token_tls_health_and_room_for_its_store() -> None:
+def services() -> dict[str, Any]:
     [compose] = documents("compose.yaml")
-    for service in compose["services"].values():
-        assert service["environment"]["RAY_AUTH_MODE"] == "token"
-        assert service["environment"]["RAY_USE_TLS"] == "1"
-        assert set(service["secrets"]) == set(compose["secrets"])
-        for variable in ("RAY_AUTH_TOKEN_PATH", *TLS):
-            assert Path(service["environment"][variable]).name in service["secrets"]
-        assert service["healthcheck"]["test"][:3] == ["CMD", "ray", "health-check"]
-        command = service["command"]
-        params = started(command[2:])
-        assert params["block"]
-        assert params["object_store_memory"] < int(service["shm_size"].removesuffix("gb")) * 10**9
-        spill = params["object_spilling_directory"]
-        assert any(volume.rpartition(":")[2] == spill for volume in service["volumes"])
+    found: dict[str, Any] = compose["services"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["head", "worker"])
+def test_every_node_has_token_tls_health_and_room_for_its_store(name: str) -> None:
+    service = services()[name]
+    assert service["environment"]["RAY_AUTH_MODE"] == "token"
+    assert service["environment"]["RAY_USE_TLS"] == "1"
+    for variable in ("RAY_AUTH_TOKEN_PATH", *TLS):
+        assert Path(service["environment"][variable]).name in service["secrets"]
+    assert service["healthcheck"]["test"][:3] == ["CMD", "ray", "health-check"]
+    params = started(ray_start_of(service)[2:])
+    assert params["block"]
+    assert params["object_store_memory"] < int(service["shm_size"].removesuffix("gb")) * 10**9
+    spill = params["object_spilling_directory"]
+    assert any(volume.rpartition(":")[2] == spill for volume in service["volumes"])
+    # A new volume has the owner that its directory has in the image.
+    assert f"-o ray -g ray -m 700 {spill}" in (CLUSTER / "Dockerfile").read_text()
+
+
+def ray_start_of(service: Any) -> list[str]:
+    command: list[str] = service["command"]
+    if command[0] == "sh":
+        # As compose and then the shell read it.
+        command = shlex.split(command[2].replace("$$", "$"))[1:]
+    assert command[:2] == ["ray", "start"]
+    return command
+
+
+def test_every_container_has_no_capability_no_way_to_more_and_bounds() -> None:
+    [compose] = documents("compose.yaml")
+    for service in services().values():
+        assert service["cap_drop"] == ["ALL"]
+        assert "cap_add" not in service
+        assert "privileged" not in service
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["pids_limit"] > 0
+        assert service["mem_limit"]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert not any(volume.startswith((".", "~")) for volume in service["volumes"])
+        assert set(service["secrets"]) <= set(compose["secrets"])
+
+
+def test_the_head_keeps_its_control_store_in_a_redis_that_only_it_reaches() -> None:
+    [compose] = documents("compose.yaml")
+    found = services()
+    head, redis, worker = found["head"], found["redis"], found["worker"]
+    assert head["environment"]["RAY_REDIS_ADDRESS"] == "redis:6379"
+    assert "$(cat /run/secrets/redis_password)" in " ".join(ray_start_of(head))
+    [network] = redis["networks"]
+    assert compose["networks"][network]["internal"] is True
+    assert network in head["networks"]
+    assert network not in worker["networks"]
+    assert "redis_password" not in worker["secrets"]
+    assert "ports" not in redis
+    assert all(word in redis["command"][2] for word in ("requirepass", "appendonly yes"))
+    assert int(worker["environment"]["RAY_gcs_rpc_server_reconnect_timeout_s"]) > 60
+    # The shell finds no fault in its commands.
+    for service in (head, redis):
+        script = service["command"][2].replace("$$", "$") + "\n"
+        run(TOOLS / "shellcheck", "--shell=sh", "-", given=script)
 
 
 def test_the_dockerfile_has_no_fault_and_copies_what_there_is() -> None:

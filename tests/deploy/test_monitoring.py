@@ -17,6 +17,7 @@ from polystore_ray import errors
 from polystore_ray.metrics import _Metrics
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
+REPORTER = Path(ray.__file__).with_name("dashboard") / "modules/reporter/reporter_agent.py"
 RAYLET = Path(ray.__file__).with_name("core") / "src/ray/raylet/raylet"
 EXPORTED = re.compile(r"ray_(\w+)")
 
@@ -66,7 +67,7 @@ def our_series() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("expression", list(expressions()))
 def test_an_expression_parses_and_asks_for_what_there_is(expression: str) -> None:
-    ours, of_ray = our_series(), RAYLET.read_bytes()
+    ours, of_ray = our_series(), RAYLET.read_bytes() + REPORTER.read_bytes()
     asked = list(selectors(expression))
     assert asked
     for selector in asked:
@@ -111,6 +112,13 @@ def test_panels_do_not_overlap_and_have_what_a_reader_needs() -> None:
         assert not cells & taken, panel["title"]
         taken |= cells
     assert len({panel["id"] for panel in panels()}) == len(panels())
+
+
+def test_a_full_disk_of_spilled_objects_raises_an_alert_before_and_when_saves_fail() -> None:
+    said = {rule["alert"]: rule for rule in rules()}
+    assert "StorageFullError|StorageWriteError" in said["PolystoreFull"]["expr"]
+    assert "`df`" in said["PolystoreFull"]["annotations"]["description"]
+    assert "ray_node_disk_utilization" in said["PolystoreSpillDiskNearlyFull"]["expr"]
 
 
 def test_every_rule_says_how_grave_it_is_and_what_to_do() -> None:

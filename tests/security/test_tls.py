@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import yaml
 
 from tests.security.clusters import LOAD, ROOT, SAVE, SECRET, STARTED_WITHIN, Cluster, client
 
@@ -48,6 +49,37 @@ def cluster(home: Path) -> Iterator[Cluster]:
     cluster = Cluster(home, **as_documented(home))
     yield cluster
     assert cluster.end() == 0
+
+
+def public_key(*options: object) -> str:
+    command = ["openssl", *map(str, options)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def test_the_key_of_the_authority_is_in_nothing_that_is_copied_to_nodes(tmp_path: Path) -> None:
+    as_documented(tmp_path)
+    copied = {"~/.ray/tls"}
+    for file in (ROOT / "cluster").glob("*.yaml"):
+        described = yaml.safe_load(file.read_text(encoding="utf-8"))
+        copied |= set(described.get("file_mounts", {}).values())
+        for secret in described.get("secrets", {}).values():
+            copied.add(f"~/polystore/cluster/{secret['file']}")
+    files = [
+        file
+        for place in copied
+        for root in [tmp_path / place.removeprefix("~/")]
+        for file in ([root] if root.is_file() else root.rglob("*"))
+    ]
+    assert {file.name for file in files} == {"ca.crt", "node.crt", "node.key"}
+    authority = public_key("x509", "-in", tmp_path / ".ray/tls/ca.crt", "-noout", "-pubkey")
+    keys = [file for file in files if "PRIVATE KEY" in file.read_text(encoding="ascii")]
+    assert keys
+    for key in keys:
+        assert public_key("pkey", "-in", key, "-pubout") != authority
+        assert key.stat().st_mode & 0o077 == 0
+    signing = tmp_path / ".ray/authority/ca.key"
+    assert public_key("pkey", "-in", signing, "-pubout") == authority
 
 
 def test_only_who_has_a_certificate_of_the_cluster_gets_through(

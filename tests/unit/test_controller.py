@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -12,11 +13,14 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VersionConflictError,
 )
-from polystore_ray.controller import StoreController
+from polystore_ray.controller import _REPLICATED, StoreController
 from polystore_ray.errors import DataLostError
-from polystore_ray.ledger import Adopt, Ledger, PackInline, Replicate
+from polystore_ray.journal import Journal
+from polystore_ray.ledger import Adopt, Held, Ledger, PackInline, Replicate
 from polystore_ray.messages import (
     WHOLE,
+    WITHDRAWN,
+    ChangeId,
     Facts,
     Found,
     InlineFullError,
@@ -25,8 +29,8 @@ from polystore_ray.messages import (
     Request,
     StaleVolumeError,
     Stored,
-    new_operation_id,
 )
+from polystore_ray.sessions import Session
 
 NODE, VOLUME = "node", "the first volume"
 
@@ -38,9 +42,10 @@ def pin(id_: str, ref: object = "ref", node: str = NODE) -> Pin:
 class Store:
     """A controller that knows one volume, and what it released."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, controller: StoreController | None = None, **limits: Any) -> None:
         self.released: list[tuple[str, list[str]]] = []
-        self.controller = StoreController(
+        self.session = Session()
+        self.controller = controller or StoreController(
             lambda node, pins: self.released.append((node, pins)), Ledger(**limits)
         )
         self.change("volume_joined", NODE, VOLUME)
@@ -48,9 +53,9 @@ class Store:
     def ask(self, operation: str, *arguments: object) -> Any:
         return self.controller.handle(Request(operation, arguments))
 
-    def change(self, operation: str, *arguments: object, operation_id: str | None = None) -> Any:
-        id_ = operation_id or new_operation_id()
-        return self.controller.handle(Request(operation, arguments, id_))
+    def change(self, operation: str, *arguments: object, id_: ChangeId | None = None) -> Any:
+        with self.session.change() as new:
+            return self.controller.handle(Request(operation, arguments, id_ or new))
 
     def publish(self, path: str, stored: bytes | Pin, size: int = 3, **options: Any) -> None:
         pins = [stored] if isinstance(stored, Pin) else []
@@ -62,6 +67,12 @@ class Store:
         facts: list[Facts] = [(3, None, None)] * len(paths)
         items = Items(paths, facts, [(0, number) for number in range(len(paths))])
         self.change("publish", [pin(id_)], items, [(NODE, VOLUME)])
+
+
+def successor_of(store: Store) -> StoreController:
+    """Return what the next controller would be."""
+    _, state = store.controller.parts()
+    return StoreController.from_parts(state)
 
 
 @pytest.fixture
@@ -77,14 +88,15 @@ def test_reads_what_was_published_with_a_growing_version(store: Store) -> None:
 
 def test_a_repeated_change_is_carried_out_once_and_gets_the_same_answer(store: Store) -> None:
     items = Items(["/a"], [(1, None, None)], [b"1"])
+    same, other, deletion = (ChangeId("another session", number, 0) for number in range(3))
     for _ in range(3):
-        store.change("publish", [], items, operation_id="same")
+        store.change("publish", [], items, id_=same)
     with pytest.raises(PathExistsError):
-        store.change("publish", [], items, operation_id="other")
-    store.change("delete", "/a", operation_id="delete")
-    store.change("delete", "/a", operation_id="delete")
+        store.change("publish", [], items, id_=other)
+    store.change("delete", "/a", id_=deletion)
+    store.change("delete", "/a", id_=deletion)
     with pytest.raises(PathExistsError):
-        store.change("publish", [], items, operation_id="other")
+        store.change("publish", [], items, id_=other)
 
 
 def test_pins_are_released_when_their_last_entry_goes(store: Store) -> None:
@@ -286,6 +298,31 @@ def test_what_was_deleted_meanwhile_is_not_pinned_again(store: Store) -> None:
     store.change("lost", ["p"], "why")
 
 
+def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    store.change("volume_lost", NODE)
+    store.change("lost", ["p"], "gone")
+    store.change("volume_joined", "other", "v2")
+    store.change("pinned", "other", "v2", ["p"])
+    assert store.ask("read", ["/a"]).pins == [pin("p", node="other")]
+    assert store.ask("status")["lost"] == 0
+
+
+def test_a_lost_volume_is_made_good_in_pieces_that_take_turns(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polystore_ray.ledger._MOST_AT_ONCE", 2)
+    for i in range(5):
+        store.publish(f"/{i}", pin(f"p{i}"))
+    store.change("volume_lost", NODE)
+    pieces: list[list[str]] = []
+    for _ in range(3):
+        chore = store.controller.chore(0)
+        assert isinstance(chore, Replicate)
+        pieces.append([one.id for one in chore.pins])
+    assert pieces == [["p0", "p1"], ["p2", "p3"], ["p4", "p0"]]
+
+
 def test_a_lost_value_tells_where_else_it_is(store: Store) -> None:
     store.publish("/a", pin("p"), fallback=("zarr", "/z"))
     assert store.ask("why", "/a")["fallback"] == ("zarr", "/z")
@@ -355,6 +392,16 @@ def test_without_enough_nodes_nothing_is_tried_until_one_joins(three: Store) -> 
     assert isinstance(three.controller.chore(0), Replicate)
 
 
+def test_small_values_have_too_few_replicas_where_there_is_one_node() -> None:
+    controller = StoreController(lambda *_: None, journal=Journal(1, synchronous=True))
+    store = Store(controller)
+    controller.nodes_changed({NODE}, set())
+    store.publish("/small", b"1", replicas=2)
+    assert store.ask("status")["too_few_replicas"] == 1
+    controller.nodes_changed({NODE, "b"}, set())
+    assert store.ask("status")["too_few_replicas"] == 0
+
+
 def test_a_node_that_will_leave_does_not_count(three: Store) -> None:
     three.controller.nodes_changed({NODE, "b", "c"}, {"b"})
     assert three.controller.held_alone_by("b") == 0
@@ -379,9 +426,9 @@ def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
     three.change("copy", "/small", "/same")
     three.change("create_symlink", "/small", "/link")
     three.change("ensure_directory", "/deep/" + "d/" * 2000)
-    three.change("delete", "/2", operation_id="deleted")
-    state = three.controller.state()
-    other = StoreController.from_state(state)
+    deleted = ChangeId("another session", 0, 0)
+    three.change("delete", "/2", id_=deleted)
+    other = successor_of(three)
     holdings = {"b": [Pin("p", (), "of the saver", 1000)], NODE: [pin("pack", "owned")]}
     other.recover({"b": "of b", NODE: VOLUME}, holdings)
 
@@ -394,17 +441,59 @@ def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
     assert ask("read", ["/a"]).pins == [Pin("p", ("b",), "of the saver", 1000)]
     assert ask("read", ["/1"]) == Found([pin("pack", "owned")], [(0, 1)], [3])
     assert ask("read", ["/same", "/link"]).stored == [b"1", b"1"]
-    assert other.handle(Request("delete", ("/2",), "deleted")) is None
+    assert other.handle(Request("delete", ("/2",), deleted)) is None
     assert ask("status") == three.ask("status") | {"too_few_replicas": 1}
-    assert (
-        other.handle(Request("publish", ([], Items(["/n"], [(1, None, None)], [b"n"])), "n"))
-        is None
-    )
+    new = Items(["/n"], [(1, None, None)], [b"n"])
+    other.handle(Request("publish", ([], new), ChangeId("another session", 1, 0)))
     assert ask("stat", "/n")["version"] == 4
 
 
+def test_all_that_decides_an_answer_is_part_of_the_state(three: Store) -> None:
+    """Whoever adds an attribute says here whether a successor needs it."""
+    own = {"_lock", "_changed", "_journal", "_release", "_calls", "_now", "_needless"}
+    controller = three.controller
+    assert set(vars(controller)) == own | set(_REPLICATED)
+    three.publish("/small", b"1")
+    three.publish_pack("pack", ["/0", "/1", "/2"])
+    three.change("delete", "/0")
+    three.change("drain", "b")
+    three.change("confirm", ["late"], NODE, VOLUME)
+    three.change("volume_lost", "c")
+    with pytest.raises(PathExistsError):
+        three.publish("/small", pin("failed"))
+    other = successor_of(three)
+    for name in _REPLICATED:
+        assert plain(getattr(other, name)) == plain(getattr(controller, name)), name
+
+
+def plain(value: Any) -> Any:
+    """Return a state as nested tuples; of objects that are shared, the first place names them."""
+    known: dict[int, int] = {}
+
+    def of(value: Any) -> Any:
+        if isinstance(value, str | bytes | int | float | None):
+            return value
+        if id(value) in known:
+            return known[id(value)]
+        known[id(value)] = len(known)
+        if isinstance(value, dict):
+            return type(value).__name__, tuple((of(key), of(item)) for key, item in value.items())
+        if isinstance(value, list | tuple | set | frozenset | deque):
+            items = sorted(value) if isinstance(value, set | frozenset) else value
+            return type(value).__name__, tuple(map(of, items))
+        names = getattr(value, "__slots__", None) or vars(value)
+        # References to objects are told by their volumes.
+        kept = [name for name in names if (type(value), name) not in _TOLD_BY_VOLUMES]
+        return type(value).__name__, tuple((name, of(getattr(value, name))) for name in kept)
+
+    return of(value)
+
+
+_TOLD_BY_VOLUMES = {(Held, "ref"), (Held, "copies")}
+
+
 def test_what_nobody_holds_any_more_is_due_to_be_lost(three: Store) -> None:
-    other = StoreController.from_state(three.controller.state())
+    other = successor_of(three)
     other.recover({"c": "of c"}, {"c": [pin("unknown", node="c")]})
     chore = other.chore(0)
     assert isinstance(chore, Replicate)
@@ -413,29 +502,47 @@ def test_what_nobody_holds_any_more_is_due_to_be_lost(three: Store) -> None:
 
 def test_what_is_about_to_be_published_is_kept_when_another_takes_over(store: Store) -> None:
     released: list[list[str]] = []
-    other = StoreController.from_state(
-        store.controller.state(), lambda _node, ids: released.append(ids)
-    )
+    _, state = store.controller.parts()
+    other = StoreController.from_parts(state, lambda _node, ids: released.append(ids))
     other.recover({NODE: VOLUME}, {NODE: [pin("p")]})
     assert released == []
 
 
-def test_tells_which_pins_it_does_not_know(store: Store) -> None:
+def test_what_nobody_has_published_is_released(store: Store) -> None:
     store.publish("/a", pin("p"))
-    assert store.ask("unknown", ["p", "q"], NODE, VOLUME) == ["q"]
+    store.change("confirm", ["p", "q"], NODE, VOLUME)
+    assert store.released == [(NODE, ["q"])]
     with pytest.raises(StaleVolumeError):
-        store.ask("unknown", ["p"], NODE, "an older volume")
+        store.change("confirm", ["p"], NODE, "an older volume")
 
 
-def test_what_a_volume_let_go_of_cannot_be_published_any_more(store: Store) -> None:
+def test_what_was_released_cannot_be_published_any_more(store: Store) -> None:
     store.publish("/a", pin("p"))
-    assert store.ask("unknown", ["p", "late"], NODE, VOLUME) == ["late"]
-    with pytest.raises(StorageWriteError, match=r"let go.*'/a'"):
-        store.publish("/a", pin("late"), overwrite=True)
-    assert store.ask("read", ["/a"]).pins == [pin("p")]
+    store.change("confirm", ["p", "late"], NODE, VOLUME)
+    for some in (store, Store(successor_of(store))):
+        with pytest.raises(StorageWriteError, match=r"let go.*'/a'"):
+            some.publish("/a", pin("late"), overwrite=True)
+        assert [one.id for one in some.ask("read", ["/a"]).pins] == ["p"]
     store.change("volume_joined", "another node", "another volume")
-    assert store.ask("unknown", ["p"], "another node", "another volume") == ["p"]
+    store.change("confirm", ["p"], "another node", "another volume")
+    assert store.released[-1] == ("another node", ["p"])
     store.publish("/b", pin("p"))  # it is held elsewhere, and known
+
+
+def test_the_controller_alone_releases_what_a_failed_publication_pinned(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    late, never = ChangeId("another session", 0, 0), ChangeId("another session", 1, 0)
+    items = Items(["/a"], [(3, None, None)], [(0, WHOLE)])
+    for _ in range(2):
+        with pytest.raises(PathExistsError):
+            store.change("publish", [pin("q")], items, [(NODE, VOLUME)], id_=late)
+    assert store.released == [(NODE, ["q"])]
+    assert store.change("withdraw", ["r"], [NODE], id_=never) is WITHDRAWN
+    assert store.released[-1] == (NODE, ["r"])
+    assert store.change("publish", [pin("r")], items, [(NODE, VOLUME)], id_=never) is WITHDRAWN
+    with pytest.raises(PathExistsError):
+        store.change("withdraw", ["q"], [NODE], id_=late)
+    assert len(store.released) == 2
 
 
 @pytest.mark.parametrize("operation", ["_publish", "__init__", "put", "handle", "read_all"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +20,21 @@ from polystore_ray.follower import Follower
 from polystore_ray.journal import Journal, Record
 from polystore_ray.messages import (
     WHOLE,
+    ChangeId,
     Items,
     OutOfStepError,
     Pin,
     Request,
     StaleEpochError,
-    new_operation_id,
 )
+from polystore_ray.sessions import Session
+
+
+def install(follower: Follower, epoch: int, number: int, state: Iterable[bytes]) -> None:
+    parts = list(state)
+    for i, part in enumerate(parts):
+        follower.take(epoch, i == 0, part)
+    follower.install(epoch, number, len(parts))
 
 
 class Line:
@@ -39,8 +47,8 @@ class Line:
         self.loses_answers = False
         self.sent = 0
 
-    def install(self, epoch: int, number: int, state: bytes) -> None:
-        self._pass(lambda: self.follower.install(epoch, number, state))
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
+        self._pass(lambda: install(self.follower, epoch, number, state))
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         self.sent += len(records)
@@ -63,11 +71,12 @@ class Leader:
         self.controller = StoreController(self._release, journal=self.journal)
         self.follower = follower or Follower()
         self.line = Line(self.follower)
+        self.session = Session()
         self._ends = threading.Event()
 
     def start(self) -> None:
-        self.journal.need_follower()
-        self.journal.follow(self.line, *self.controller.numbered_state())
+        self.journal.need_follower(time.monotonic())
+        self.journal.follow(self.line, *self.controller.parts())
         threading.Thread(target=self._ship, daemon=True).start()
 
     def _release(self, _node: str, ids: list[str]) -> None:
@@ -85,27 +94,30 @@ class Leader:
 
     def save(self, path: str, **options: Any) -> None:
         items = Items([path], [(1, None, None)], [b"1"], **options)
-        self.controller.handle(Request("publish", ([], items), new_operation_id()))
+        self.change("publish", [], items)
 
     def save_object(self, path: str, id_: str) -> None:
         items = Items([path], [(1, None, None)], [(0, WHOLE)], overwrite=True)
         pins, volumes = [Pin(id_, (), None, 1)], [("node", "volume")]
-        self.controller.handle(Request("publish", (pins, items, volumes), new_operation_id()))
+        self.change("publish", pins, items, volumes)
+
+    def change(self, operation: str, *arguments: object) -> None:
+        with self.session.change() as id_:
+            self.controller.handle(Request(operation, arguments, id_, within=1.0))
 
     def list(self) -> Any:
-        return self.controller.handle(Request("list_dir", ("/",)))
+        return self.controller.handle(Request("list_dir", ("/",), within=1.0))
 
     def followed(self) -> Any:
         """Return what the next controller would find."""
         _, state = self.follower.state(self.journal.epoch)
-        return StoreController.from_state(state).handle(Request("list_dir", ("/",)))
+        return StoreController.from_parts(state).handle(Request("list_dir", ("/",)))
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "LEASE", 0.3)
     monkeypatch.setattr(journal_module, "_BEAT", 0.05)
-    monkeypatch.setattr("polystore_ray.controller._ANSWER_WITHIN", 1.0)
 
 
 @pytest.fixture
@@ -124,14 +136,20 @@ def test_a_change_is_answered_when_the_follower_has_it(leader: Leader) -> None:
     assert len(leader.list()) == 51
 
 
-def test_a_failed_change_is_not_followed(leader: Leader) -> None:
+def test_a_failed_change_is_followed_and_answered_alike_by_the_next_controller(
+    leader: Leader,
+) -> None:
     leader.start()
     leader.save("/a")
+    failed = ChangeId("another session", 0, 0)
+    items = Items(["/a"], [(1, None, None)], [b"1"])
     with pytest.raises(FileExistsError):
-        leader.save("/a")
-    leader.save("/b")
-    assert leader.followed() == ["a", "b"]
-    assert leader.line.sent == 2
+        leader.controller.handle(Request("publish", ([], items), failed))
+    leader.change("delete", "/a")
+    assert leader.followed() == []
+    _, state = leader.follower.state(leader.journal.epoch)
+    with pytest.raises(FileExistsError):
+        StoreController.from_parts(state).handle(Request("publish", ([], items), failed))
 
 
 def test_nothing_is_answered_while_the_follower_is_cut_off(leader: Leader) -> None:
@@ -149,7 +167,7 @@ def test_nothing_is_answered_while_the_follower_is_cut_off(leader: Leader) -> No
 
 def test_what_a_change_replaces_is_kept_until_the_follower_has_the_change(leader: Leader) -> None:
     leader.start()
-    leader.controller.note(Request("volume_joined", ("node", "volume"), new_operation_id()))
+    leader.controller.note("volume_joined", "node", "volume")
     leader.save_object("/a", "old")
     leader.line.error = CallTimeoutError("cut off")
     with pytest.raises(StoreUnavailableError, match="did not follow"):
@@ -180,7 +198,7 @@ class Sizes:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def install(self, epoch: int, number: int, state: bytes) -> None:
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
         """Take over nothing."""
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
@@ -192,8 +210,8 @@ def test_changes_that_came_together_are_waited_for_the_next_time(
 ) -> None:
     monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 0.5)
     follower, journal = Sizes(), Journal(1, synchronous=True)
-    journal.need_follower()
-    journal.follow(follower, 0, b"")
+    journal.need_follower(time.monotonic())
+    journal.follow(follower, 0, [])
     for _ in range(2):
         journal.add(b"")
     journal.ship()
@@ -211,6 +229,49 @@ def test_changes_that_came_together_are_waited_for_the_next_time(
         journal.ship()
         assert follower.sizes == sizes
     assert time.monotonic() - start < 0.4
+
+
+def test_what_a_question_finds_missing_is_answered_when_that_is_safe_too(leader: Leader) -> None:
+    leader.start()
+    leader.save("/a")
+    leader.line.error = CallTimeoutError("cut off")
+    with pytest.raises(StoreUnavailableError):
+        leader.change("delete", "/a")
+    with pytest.raises(StoreUnavailableError):
+        leader.controller.handle(Request("read", (["/a"],), within=0.1))
+
+
+def test_the_first_change_of_any_store_waits_for_a_follower() -> None:
+    leader = Leader()
+    leader.journal.need_follower(time.monotonic())
+    saving = threading.Thread(target=leader.save, args=("/a",))
+    saving.start()
+    saving.join(0.2)
+    assert saving.is_alive()
+    leader.journal.heard(time.monotonic())
+    leader.start()
+    saving.join(5)
+    assert not saving.is_alive()
+    assert leader.followed() == ["a"]
+    leader.end()
+
+
+def test_a_replicated_value_waits_for_the_follower_in_any_store() -> None:
+    leader = Leader()
+    leader.start()
+    leader.save("/a", replicas=2)
+    assert leader.followed() == ["a"]
+    leader.end()
+
+
+def test_a_caller_waits_no_longer_than_it_says(leader: Leader) -> None:
+    leader.start()
+    leader.line.error = CallTimeoutError("cut off")
+    time.sleep(0.4)
+    start = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match=r"within 0\.2 s"):
+        leader.controller.handle(Request("exists", ("/a",), within=0.2))
+    assert time.monotonic() - start < 0.9
 
 
 def test_an_asynchronous_leader_waits_for_no_change_but_for_signs_of_life() -> None:
@@ -236,7 +297,7 @@ def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: L
     assert saving.is_alive()
     leader.follower = Follower()
     leader.line = Line(leader.follower)
-    leader.journal.follow(leader.line, *leader.controller.numbered_state())
+    leader.journal.follow(leader.line, *leader.controller.parts())
     saving.join(2)
     assert not saving.is_alive()
     leader.save("/c")
@@ -255,7 +316,7 @@ def test_a_follower_that_does_not_answer_for_long_is_given_up(
     time.sleep(1.0)
     assert leader.journal.follower is None
     another = Line(Follower())
-    leader.journal.follow(another, *leader.controller.numbered_state())
+    leader.journal.follow(another, *leader.controller.parts())
     leader.save("/b")
     assert leader.list() == ["a", "b"]
     assert another.sent == 1
@@ -273,10 +334,10 @@ def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> N
     assert leader.journal.follower is None
     time.sleep(journal_module.LEASE)
     for _ in range(2):
-        leader.journal.need_follower()  # as often as one is looked for
+        leader.journal.need_follower(time.monotonic())  # as often as one is looked for
         with pytest.raises(StoreUnavailableError, match="did not follow"):
             leader.list()
-    leader.journal.follow(leader.line, *leader.controller.numbered_state())
+    leader.journal.follow(leader.line, *leader.controller.parts())
     assert leader.list() == ["a"]
     leader.end()
 
@@ -291,9 +352,9 @@ def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
         leader.list()
     assert leader.journal.is_fenced
     with pytest.raises(StaleEpochError):
-        leader.journal.follow(leader.line, *leader.controller.numbered_state())
+        leader.journal.follow(leader.line, *leader.controller.parts())
     _, state = leader.follower.state(2)
-    assert StoreController.from_state(state).handle(Request("list_dir", ("/",))) == ["a"]
+    assert StoreController.from_parts(state).handle(Request("list_dir", ("/",))) == ["a"]
     for late in (leader.follower.promise, leader.follower.state, leader.follower.forget):
         with pytest.raises(StaleEpochError):
             late(1)
@@ -304,7 +365,11 @@ def test_a_follower_says_when_something_is_missing() -> None:
     assert follower.promise(1) == -1
     with pytest.raises(OutOfStepError):
         follower.append(1, 1, [])
-    follower.install(1, 5, StoreController(lambda *_: None).state())
+    _, state = StoreController(lambda *_: None).parts()
+    follower.take(1, True, b"of another state")
+    with pytest.raises(OutOfStepError):
+        follower.install(1, 5, 2)
+    install(follower, 1, 5, state)
     with pytest.raises(OutOfStepError):
         follower.append(1, 7, [])
     follower.append(1, 6, [])

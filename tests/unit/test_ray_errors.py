@@ -6,9 +6,16 @@ import pickle
 import pytest
 from ray import exceptions as ray_exceptions
 
-from polystore.exceptions import PathNotFoundError, StorageError
+from polystore.exceptions import (
+    MissingDependencyError,
+    PathNotFoundError,
+    StorageError,
+    StorageFullError,
+    StorageResolutionError,
+)
+from polystore.seal import Sealed
 from polystore_ray.errors import CallTimeoutError, DataLostError, HostLostError
-from polystore_ray.ray_errors import KNOWN, translated
+from polystore_ray.ray_errors import KNOWN, of_user_code, translated
 
 
 def test_every_error_class_of_ray_is_mapped() -> None:
@@ -25,6 +32,8 @@ def test_every_error_class_of_ray_is_mapped() -> None:
     [
         (ray_exceptions.GetTimeoutError("late"), CallTimeoutError),
         (ray_exceptions.RayActorError(), HostLostError),
+        (ray_exceptions.OutOfDiskError("no space left"), StorageFullError),
+        (ray_exceptions.ObjectStoreFullError("full"), StorageFullError),
         (ray_exceptions.OwnerDiedError("00" * 28, None, "there"), DataLostError),
     ],
 )
@@ -49,3 +58,23 @@ def test_a_foreign_error_carries_the_other_processes_traceback() -> None:
     error = ray_exceptions.RayTaskError("call", "the remote traceback", own).as_instanceof_cause()
     assert translated(error, backend="mine") is own
     assert "the remote traceback" in own.__notes__[0]
+
+
+def test_a_value_whose_class_is_missing_says_so_by_either_way() -> None:
+    head = b"\x80\x05cno_such_module\nC\n)\x81."
+    with pytest.raises(MissingDependencyError, match="no_such_module") as small:
+        Sealed(head).open()
+    # A large value is opened by Ray, which keeps the error.
+    large = translated(ray_exceptions.RaySystemError(small.value), backend="memory", path="/a")
+    assert large is small.value
+    assert large.path == "/a"
+
+
+def test_an_error_of_ray_that_users_code_raised_is_not_one_of_the_call() -> None:
+    raised = of_user_code(ray_exceptions.RayActorError())
+    arrived = ray_exceptions.RayTaskError("call", "traceback", raised).as_instanceof_cause()
+    error = translated(arrived, backend="mine", path="/a")
+    assert type(error) is StorageResolutionError
+    assert "RayActorError" in str(error)
+    own = ray_exceptions.RayTaskError("call", "traceback", KeyError("k")).as_instanceof_cause()
+    assert str(of_user_code(own)) == "'k'"

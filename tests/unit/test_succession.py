@@ -1,26 +1,47 @@
-"""What one controller leaves for the next: an origin that stays, and the node of the whole tree."""
+"""What one controller leaves for the next: an origin, an epoch, the designated follower."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from ray import exceptions as ray_exceptions
 
 from polystore_ray import succession
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.messages import StaleEpochError
 from polystore_ray.options import StoreOptions
 from polystore_ray.succession import Succession, has_ended
 
 NAME = "polystore/of/a/test"
 
 
+class Register:
+    """Ray's key-value store, and what is done before the next key is created."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.first: Callable[[], object] | None = None
+
+    def remember(self, key: str, value: bytes, *, overwrite: bool = True) -> bool:
+        first, self.first = self.first, None
+        if first is not None:
+            first()
+        if not overwrite and key in self.kept:
+            return False
+        self.kept[key] = value
+        return True
+
+
 @pytest.fixture(autouse=True)
-def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Return what is remembered, in place of Ray's key-value store."""
-    kept: dict[str, bytes] = {}
-    monkeypatch.setattr(succession, "remember", kept.__setitem__)
+def register(monkeypatch: pytest.MonkeyPatch) -> Register:
+    register = Register()
+    kept = register.kept
+    monkeypatch.setattr(succession, "remember", register.remember)
     monkeypatch.setattr(succession, "recall", kept.get)
+    monkeypatch.setattr(succession, "remembered", lambda p: [k for k in kept if k.startswith(p)])
     monkeypatch.setattr(succession, "forget", lambda key: kept.pop(key, None))
-    return kept
+    return register
 
 
 def next_one(replicas: int = 2) -> Succession:
@@ -29,56 +50,63 @@ def next_one(replicas: int = 2) -> Succession:
 
 def test_each_is_of_a_higher_epoch_and_keeps_the_options_of_the_first() -> None:
     first, second = next_one(2), next_one(3)
-    assert (first.origin.epoch, second.origin.epoch) == (1, 2)
-    assert second.origin.birth == first.origin.birth
-    assert second.origin.options.replicas == 2
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert second.store_id == first.store_id
+    assert second.options.replicas == 2
 
 
-def test_a_store_without_a_tree_leaves_none() -> None:
+def test_two_that_begin_at_once_are_of_different_epochs(register: Register) -> None:
+    first = next_one()
+    begun: list[Succession] = []
+
+    def begin() -> None:
+        register.first = lambda: begun.extend([next_one(), next_one()])
+
+    register.first = begin  # the origin is there; then the key of an epoch is created
+    late = next_one()
+    assert [one.epoch for one in (first, *begun, late)] == [1, 2, 3, 4]
+
+
+def test_a_store_that_acknowledged_nothing_leaves_nothing() -> None:
     next_one()
-    assert next_one().inherited() is None
+    assert next_one().designated() is None
 
 
-def test_a_tree_of_which_nobody_has_a_copy_is_not_mistaken_for_none() -> None:
+def test_the_follower_that_was_designated_last_is_the_one_to_inherit_from() -> None:
     first = next_one()
-    first.begin()
-    assert next_one().inherited() == ""
-    first.appoint("a")
-    first.begin()
-    assert next_one().inherited() == "a"
+    first.designate("a")
+    first.designate("b")
+    assert next_one().designated() == "b"
+    assert next_one().designated() == "b"  # the second designated nobody
 
 
-def test_the_node_that_was_appointed_last_is_the_one_to_inherit() -> None:
+def test_one_that_is_over_designates_nobody() -> None:
     first = next_one()
-    first.appoint("a")
-    first.appoint("b")
-    assert next_one().inherited() == "b"
-    assert next_one().inherited() == "b"  # the second appointed nobody
+    first.designate("a")
+    second = next_one()
+    with pytest.raises(StaleEpochError):
+        first.check()
+    with pytest.raises(StaleEpochError):
+        first.designate("c")
+    second.designate("b")
+    assert next_one().designated() == "b"
 
 
-def test_one_that_is_over_speaks_for_nobody() -> None:
-    first = next_one()
-    first.appoint("a")
-    next_one().appoint("b")
-    first.appoint("c")
-    assert next_one().inherited() == "b"
-
-
-def test_the_end_leaves_nothing(kept: dict[str, bytes]) -> None:
+def test_the_end_leaves_nothing(register: Register) -> None:
     assert has_ended(NAME)
     first = next_one()
-    first.appoint("a")
+    first.designate("a")
     second = next_one()
     assert not has_ended(NAME)
-    second.appoint("b")
+    second.designate("b")
     second.end()
     assert has_ended(NAME)
-    assert kept == {}
-    assert next_one().origin.birth != first.origin.birth
+    assert register.kept == {}
+    assert next_one().store_id != first.store_id
 
 
-def test_nobody_counts_as_appointed_while_the_cluster_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes]
+def test_nobody_counts_as_designated_while_the_cluster_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = next_one()
 
@@ -88,6 +116,5 @@ def test_nobody_counts_as_appointed_while_the_cluster_does_not_answer(
     with monkeypatch.context() as patched:
         patched.setattr(succession, "remember", fail)
         with pytest.raises(StoreUnavailableError):
-            first.begin()
-    first.begin()
-    assert next_one().inherited() == ""
+            first.designate("a")
+    assert next_one().designated() is None

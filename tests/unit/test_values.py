@@ -34,7 +34,8 @@ class Store:
         return Found(pins, items.stored, [])
 
     def load(self, found: Found) -> list[Any]:
-        return opened(found, [self.get(pin) for pin in found.pins], self.get)
+        paths = [f"/{i}" for i in range(len(found.stored))]
+        return opened(found, paths, [self.get(pin) for pin in found.pins], self.get)
 
     def get(self, pin: Pin) -> Any:
         return pin.ref.sealed.open()

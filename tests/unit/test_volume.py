@@ -26,15 +26,21 @@ class Around:
         self.put_error: Exception | None = None
         self.unknown: list[str] = []
         self.lost: set[str] = set()
+        self.late: set[str] = set()
         self.gets = 0
         self.volume = MemoryVolume("node", "v1", self.get, self.put, self.ask, **options)
 
     def get(self, references: list[Any]) -> list[Envelope | StorageError]:
         self.gets += 1
-        return [
-            DataLostError("its owner died") if ref in self.lost else getattr(ref, "envelope", ref)
-            for ref in references
-        ]
+        return [self._get_one(reference) for reference in references]
+
+    def _get_one(self, reference: Any) -> Envelope | StorageError:
+        if reference in self.lost:
+            return DataLostError("its owner died")
+        if reference in self.late:
+            return CallTimeoutError("it did not come in time")
+        found: Envelope = getattr(reference, "envelope", reference)
+        return found
 
     def put(self, envelope: Envelope) -> Any:
         if self.put_error is not None:
@@ -46,7 +52,13 @@ class Around:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
-        return self.unknown if request.operation == "unknown" else None
+        if request.operation != "confirm":
+            return None
+        self.release()  # as the controller does, once that is safe
+        return self.unknown
+
+    def release(self) -> None:
+        self.volume.release(self.unknown)
 
     def pin(self, *pins: Pin, timeout: float = 5) -> tuple[str, str]:
         return self.volume.pin(list(pins), timeout)
@@ -159,12 +171,24 @@ def test_pins_again_what_still_has_an_owner() -> None:
     pins = [pin("a"), pin("b"), pin("c")]
     around.lost = {pins[1].ref}
     before = around.gets
-    incarnation, found, reason = around.volume.pin_again(pins)
+    incarnation, found, lost = around.volume.pin_again(pins)
     assert around.gets == before + 1  # as each could have to wait
     assert (incarnation, found) == ("v1", ["a", "c"])
-    assert "its owner died" in reason
+    assert lost == {"b": "its owner died"}
     assert around.volume.status()["pinned"] == 2
-    assert around.volume.pin_again([pin("d")._replace(ref=None)])[1] == []
+    assert around.volume.pin_again([pin("d")._replace(ref=None)])[1:] == (
+        [],
+        {"d": "no process has a reference to the object"},
+    )
+
+
+def test_what_only_comes_late_is_not_lost() -> None:
+    around = Around()
+    pins = [pin("a"), pin("b")]
+    around.late = {pins[1].ref}
+    assert around.volume.pin_again(pins) == ("v1", ["a"], {})
+    around.late = set()
+    assert around.volume.pin_again(pins[1:]) == ("v1", ["b"], {})
 
 
 def test_what_is_pinned_again_but_known_to_nobody_is_let_go_in_the_end() -> None:
@@ -223,7 +247,7 @@ def test_saves_are_held_back_until_there_is_room() -> None:
     around = Around(capacity=1000)
     for i in range(8):
         around.pin(pin(f"p{i}"))
-    with pytest.raises(StorageFullError, match="800 bytes are pinned"):
+    with pytest.raises(StorageFullError, match="800 of the 1000 bytes"):
         around.pin(pin("late"), timeout=0.05)
     saver = threading.Thread(target=around.pin, args=(pin("late"),))
     saver.start()
@@ -237,9 +261,49 @@ def test_saves_are_held_back_until_there_is_room() -> None:
 
 def test_a_value_larger_than_the_limit_goes_alone() -> None:
     around = Around(capacity=1000)
-    around.pin(pin("p", nbytes=2000), timeout=0.05)
+    around.pin(pin("p", nbytes=900), timeout=0.05)
     with pytest.raises(StorageFullError):
         around.pin(pin("q", nbytes=1), timeout=0.05)
+
+
+def test_what_can_never_fit_is_refused_at_once() -> None:
+    around = Around(capacity=1000)
+    start = time.monotonic()
+    with pytest.raises(StorageFullError, match=r"1200 bytes can never fit .* in parts"):
+        around.pin(pin("p", nbytes=600), pin("q", nbytes=600), timeout=60)
+    assert time.monotonic() - start < 10
+    assert around.gets == 0
+
+
+def test_room_is_reserved_while_objects_come() -> None:
+    """Savers that look for room at the same time must not all take the same."""
+    around = Around(capacity=1000)
+    come = threading.Event()
+    get = around.volume._get
+
+    def get_slowly(references: list[Any]) -> list[Any]:
+        come.wait()
+        return get(references)
+
+    around.volume._get = get_slowly
+    full: list[StorageFullError] = []
+
+    def save(number: int) -> None:
+        try:
+            around.pin(pin(f"p{number}"), timeout=0.5)
+        except StorageFullError as error:
+            full.append(error)
+
+    savers = [threading.Thread(target=save, args=(number,)) for number in range(16)]
+    for saver in savers:
+        saver.start()
+    wait_until(lambda: len(full) == 8)
+    come.set()
+    for saver in savers:
+        saver.join()
+    assert around.volume.status()["pinned_bytes"] == 800
+    around.volume.release([f"p{number}" for number in range(16)])
+    around.pin(pin("later", nbytes=800), timeout=0.05)  # nothing stays reserved
 
 
 def test_what_cannot_be_adopted_stays_pinned_and_is_tried_again(

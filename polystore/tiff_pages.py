@@ -1,0 +1,247 @@
+"""Images in a TIFF file: which series of planes it holds, and whether its claims can be true."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import tifffile
+
+from polystore.exceptions import ImageLoadError, VFSTypeError
+
+__all__ = ["Plane", "TiffImage", "open_tiff", "tiff_image"]
+
+_MOST_PLANES = 2**20  # of planes that metadata may name beyond those in the file
+_MOST_SHARED = 64  # times the size of the file: what the values of all tags may take together
+_VALUE_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # by the type of a tag
+_NAMED = 5  # missing planes that an error names
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where the strips or tiles of one plane lie; an empty one has the offset or the count 0."""
+
+    offsets: Sequence[int]
+    counts: Sequence[int]
+    jpegtables: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TiffImage:
+    """One image of a TIFF file: an array whose last axes are stored plane by plane.
+
+    Parameters
+    ----------
+    series : tifffile.TiffPageSeries
+        What tifffile knows of it.
+    planes : list of Plane or None
+        In C order; None for one that the metadata names and the file lacks.
+    leading : int
+        The number of axes that count planes; the axes after it are those of one plane.
+    """
+
+    series: tifffile.TiffPageSeries
+    planes: list[Plane | None]
+    leading: int
+
+    @property
+    def keyframe(self) -> Any:
+        return self.series.keyframe
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.series.shape)
+
+    def check_complete(self) -> None:
+        """Raise ImageLoadError if planes are missing, and name them."""
+        lost = [number for number, plane in enumerate(self.planes) if plane is None]
+        if not lost:
+            return
+        sides, axes = self.shape[: self.leading], self.series.axes
+        names = [
+            " ".join(
+                f"{axis}={place}"
+                for axis, place in zip(axes, np.unravel_index(number, sides), strict=False)
+            )
+            for number in lost[:_NAMED]
+        ]
+        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        raise ImageLoadError(
+            f"of the {len(self.planes)} planes in its metadata, the file lacks {len(lost)}: "
+            f"{', '.join(names)}{more}. missing='zeros' loads zeros in their place"
+        )
+
+
+@contextmanager
+def open_tiff(path: str) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF file whose tags, pages and metadata can be true.
+
+    Other files that it names are not opened: they could be anywhere.
+
+    Raises
+    ------
+    ImageLoadError
+        If it claims more than it can hold; before memory is taken.
+    """
+    # tifffile would open by name what is there now, through links too.
+    with Path(path).open("rb") as opened:
+        _check_tags(opened.fileno())
+        with tifffile.TiffFile(opened, _multifile=False, is_ndtiff=False) as file:
+            if file.is_ome:
+                _check_ome(file.ome_metadata or "", len(file.pages))
+            yield file
+
+
+def tiff_image(file: tifffile.TiffFile, number: int | None) -> TiffImage:
+    """Return one image of a file; `number` is needed if there are several.
+
+    Raises
+    ------
+    ImageLoadError
+        If its shape does not fit its planes.
+    VFSTypeError
+        If there is no such image, or no number though there are several.
+    """
+    found = file.series
+    if not found:
+        raise ImageLoadError("the file holds no image")
+    if number is None and len(found) > 1:
+        shapes = ", ".join(str(tuple(series.shape)) for series in found[:_NAMED])
+        more = ", ..." if len(found) > _NAMED else ""
+        raise VFSTypeError(
+            f"the file holds {len(found)} images (series) of the shapes {shapes}{more}; "
+            f"choose one with series=0 to series={len(found) - 1}"
+        )
+    chosen = 0 if number is None else number
+    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen < len(found):
+        raise VFSTypeError(
+            f"series={chosen!r} does not exist: the file holds {len(found)}, from series=0 on"
+        )
+    series = found[chosen]
+    count, leading = _split(series)
+    planes: list[Plane | None] = _planes(file, series, count)
+    if len(found) == 1 and file.is_imagej and series.kind != "imagej":
+        named = _imagej_planes(file)
+        if named > count:
+            raise ImageLoadError(
+                f"the metadata of ImageJ names {named} planes, and the file holds {count}"
+            )
+    return TiffImage(series, planes, leading)
+
+
+def _split(series: tifffile.TiffPageSeries) -> tuple[int, int]:
+    """Return the number of planes, and of the axes that count them."""
+    shape, plane = tuple(series.shape), series.keyframe.shaped
+    inner = [side for side in plane if side != 1]
+    for leading in range(len(shape) + 1):
+        if [side for side in shape[leading:] if side != 1] == inner:
+            return math.prod(shape[:leading]), leading
+    raise ImageLoadError(f"an image of shape {shape} cannot be made of planes of shape {plane}")
+
+
+def _planes(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, count: int
+) -> list[Plane | None]:
+    if count > max(_MOST_PLANES, 4 * len(file.pages)):
+        raise ImageLoadError(f"the file claims {count} planes, and holds {len(file.pages)} pages")
+    first, keyframe = series.dataoffset, series.keyframe
+    if first is not None:  # one plane after the other, whatever pages there are
+        held = max(0, os.fstat(file.filehandle.fileno()).st_size - first) // max(1, keyframe.nbytes)
+        return [
+            Plane([first + number * keyframe.nbytes], [keyframe.nbytes]) if number < held else None
+            for number in range(count)
+        ]
+    planes: list[Plane | None] = []
+    for number in range(count):
+        try:
+            page = series[number]
+        except IndexError:
+            planes += [None] * (count - number)
+            break
+        tables = None if page is None else page.jpegtables
+        planes.append(page and Plane(page.dataoffsets, page.databytecounts, tables))
+    return planes
+
+
+def _imagej_planes(file: tifffile.TiffFile) -> int:
+    """Return how many planes the metadata of ImageJ names."""
+    named = (file.imagej_metadata or {}).get("images", 1)
+    return named if isinstance(named, int) else 1
+
+
+def _check_tags(descriptor: int) -> None:
+    """Raise if the pages lead back to an earlier one, or the values of tags take too much.
+
+    tifffile would follow the pages for ever, and read the same values again for each tag.
+    """
+    size = os.fstat(descriptor).st_size
+    header = os.pread(descriptor, 16, 0)
+    order = {b"II": "<", b"MM": ">"}.get(header[:2])
+    if order is None or len(header) < 8:
+        return  # tifffile says what it is
+    big = header[2:4] in (b"+\0", b"\0+")
+    number, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+    head, after = struct.calcsize(number), struct.calcsize(offset)
+    (at,) = struct.unpack(order + offset, header[8:] if big else header[4:8])
+    seen: set[int] = set()
+    taken = 0
+    while at:
+        if at in seen:
+            raise ImageLoadError(f"its pages do not end: page {len(seen)} leads back to byte {at}")
+        seen.add(at)
+        try:
+            (tags,) = struct.unpack(order + number, os.pread(descriptor, head, at))
+            if tags > 4096:
+                return  # tifffile refuses it
+            data = os.pread(descriptor, tags * entry + after, at + head)
+            (at,) = struct.unpack_from(order + offset, data, tags * entry)
+        except (struct.error, OSError, OverflowError):
+            return  # cut off, as tifffile sees too
+        for _, kind, count in struct.iter_unpack(
+            order + ("HHQ8x" if big else "HHI4x"), data[: tags * entry]
+        ):
+            value = count * (_VALUE_SIZES[kind] if kind < len(_VALUE_SIZES) else 0)
+            taken += value if value <= size else 0  # tifffile leaves out what cannot be there
+        if taken > _MOST_SHARED * size:
+            raise ImageLoadError(f"its tags claim {taken} bytes in a file of {size}")
+
+
+def _check_ome(xml: str, pages: int) -> None:
+    """Raise if OME metadata names more planes than can be: tifffile makes a list of them."""
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - expat bounds what entities expand to
+    except ET.ParseError:
+        return  # tifffile takes the file as one without
+    planes = 0
+    for element in root.iter():
+        name = element.tag.rpartition("}")[2]
+        if name == "Pixels":
+            sizes = [_whole(element, f"Size{axis}", 1) for axis in "ZCT"]
+            planes += max(0, math.prod(sizes))
+            planes += sum(
+                max(0, _whole(data, "PlaneCount", 0), _whole(data, "NumPlanes", 0))
+                for data in element
+            )
+        elif name.startswith("ModuloAlong"):
+            # tifffile makes an array of the labels
+            with np.errstate(all="ignore"):
+                start, end, step = (float(element.get(key, 1)) for key in ("Start", "End", "Step"))
+                labels = abs((end - start) / step) if step else math.inf
+            planes += int(min(labels, 2.0**62)) if labels == labels else 2**62
+    if planes > _MOST_PLANES + 4 * pages:
+        raise ImageLoadError(f"the OME metadata names {planes} planes; the file holds {pages}")
+
+
+def _whole(element: ET.Element, name: str, default: int) -> int:
+    text = element.get(name, "")
+    if len(text) > 20:
+        raise ImageLoadError(f"the OME metadata claims {name} of {len(text)} digits")
+    return int(text) if text.strip().lstrip("-").isdigit() else default

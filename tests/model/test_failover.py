@@ -1,0 +1,480 @@
+"""Failover, in every order: controllers that take over from each other while clients go on.
+
+Two or three controllers, two volumes and three clients run the classes of the product, and what is
+around them is a model: messages are lost, their answers are lost, they come again later, and any
+thread may stand still for any time. What the clients saw must be explained by some order of their
+operations, and every value that was acknowledged must be there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time as real_time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from polystore.exceptions import PathExistsError, PathNotFoundError, StorageError, StorageWriteError
+from polystore_ray import controller, follower, journal, leadership, sessions, succession
+from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
+from polystore_ray.follower import Follower
+from polystore_ray.leadership import Joined, Leadership
+from polystore_ray.messages import WHOLE, Items, Pin, Request, StaleEpochError, StaleVolumeError
+from polystore_ray.options import StoreOptions
+from polystore_ray.sessions import Answers, Session
+from polystore_ray.succession import Succession
+from polystore_ray.testing.history import directory
+from polystore_ray.testing.linearizability import UNKNOWN, Operation, explain
+from tests.model.explorer import World, executions
+
+NODES = ("a", "b")
+SECONDS = float(os.environ.get("POLYSTORE_MODEL_SECONDS", "25"))
+DELIVERED, REQUEST_LOST, ANSWER_LOST, REPEATED = range(4)
+
+
+class Volume:
+    """A volume: its follower, and which objects it pins."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.follower = Follower()
+        self.pins: dict[str, Pin] = {}
+
+
+class Cluster:
+    """All that there is in one execution."""
+
+    def __init__(self, choices: list[int], replicas: int) -> None:
+        self.world = World(choices)
+        self.options = StoreOptions(replicas=replicas)
+        self.kept: dict[str, bytes] = {}
+        self.volumes = {node: Volume(node) for node in NODES}
+        self.leaders: list[Leadership] = []
+        self.history: list[Operation] = []
+        self.working = 0
+        self.begun = 0
+        self.loses_messages = True
+        self._ids = itertools.count()
+
+    # What the cluster remembers
+
+    def remember(self, key: str, value: bytes, *, overwrite: bool = True) -> bool:
+        self.world.point()
+        if not overwrite and key in self.kept:
+            return False
+        self.kept[key] = value
+        return True
+
+    def recall(self, key: str) -> bytes | None:
+        self.world.point()
+        return self.kept.get(key)
+
+    # Messages
+
+    def send(self, call: Callable[[], Any], *, repeats: bool = False) -> Any:
+        """Return the answer to a message, which may be lost, or come again later."""
+        self.world.point()
+        fate = self.world.choose((4 if repeats else 3) if self.loses_messages else 1)
+        if fate == REQUEST_LOST:
+            self.world.sleep(0.6)
+            raise CallTimeoutError("the message was lost")
+        answer = call()
+        if fate == ANSWER_LOST:
+            self.world.sleep(0.6)
+            raise CallTimeoutError("the answer was lost")
+        if fate == REPEATED:
+            self.world.spawn("a late message", lambda: self._again(call))
+        return answer
+
+    def _again(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except (StorageError, StaleEpochError, StaleVolumeError):
+            return  # nobody hears it
+
+    # Controllers
+
+    def lead(self) -> None:
+        """Be a controller from now on, until another one takes over."""
+        try:
+            leader = Leadership(Succession("store", self.options), Peers(self), self.release)
+        except (StaleEpochError, StorageError):
+            return
+        finally:
+            self.begun += 1
+        if not self.leaders:
+            for node in NODES:
+                leader.controller.note("volume_joined", node, f"of {node}")
+        self.leaders.append(leader)
+        leader.keep_follower()
+
+    def release(self, node: str, ids: list[str]) -> None:
+        for id_ in ids:
+            self.volumes[node].pins.pop(id_, None)
+
+    def handle(self, leader: Leadership, request: Request) -> Any:
+        leader.use()
+        if leader.lost:
+            raise AssertionError(leader.lost)  # no volume dies here
+        return leader.controller.handle(request)
+
+    # Clients
+
+    def ask(self, request: Request) -> Any:
+        """Have the present controller carry out a request, or the next one, some times."""
+        for _ in range(3):
+            with suppress(CallTimeoutError, StoreUnavailableError):
+                return self._ask(request)
+            self.world.sleep(0.5)
+        return self._ask(request)
+
+    def _ask(self, request: Request) -> Any:
+        # A client may still believe in one that another has followed.
+        leader = self.leaders[-1 - self.world.choose(len(self.leaders))]
+        repeats = request.id is not None
+        return self.send(lambda: self.handle(leader, request), repeats=repeats)
+
+    @contextmanager
+    def operation(self, client: str, name: str, argument: Any) -> Iterator[list[Any]]:
+        start = self.world.now()
+        order = len(self.history)
+        outcome: list[Any] = []
+        self.history.append(Operation(client, name, argument, UNKNOWN, start, float("inf")))
+        try:
+            yield outcome
+        except PathExistsError:
+            outcome.append("exists")
+        except PathNotFoundError:
+            outcome.append("missing")
+        except StorageWriteError:
+            outcome.append("refused")
+        except (CallTimeoutError, StoreUnavailableError):
+            return
+        looks = name == "load"
+        self.history[order] = Operation(
+            client, name, argument, outcome[0], start, self.world.now(), looks
+        )
+
+    def save(self, client: str, session: Session, name: str, number: int, **how: Any) -> None:
+        argument = (name, number)
+        with self.operation(client, "replace" if how else "save", argument) as outcome:
+            id_ = f"{client}-{next(self._ids)}={number}"
+            pin = Pin(id_, ("a",), None, 1)
+            self.world.point()
+            self.volumes["a"].pins[id_] = pin
+            items = Items([name], [(1, None, None)], [(0, WHOLE)], **how)
+            with session.change() as change:
+                arguments = ([pin], items, [("a", "of a")])
+                self.ask(Request("publish", arguments, change, within=3.0))
+            outcome.append("done")
+
+    def delete(self, client: str, session: Session, name: str) -> None:
+        with self.operation(client, "delete", name) as outcome, session.change() as change:
+            self.ask(Request("delete", (name,), change, within=3.0))
+            outcome.append("done")
+
+    def load(self, client: str, name: str) -> None:
+        with self.operation(client, "load", name) as outcome:
+            for _ in range(5):
+                [pin] = self.ask(Request("read", ([name],), within=3.0)).pins
+                if any(pin.id in volume.pins for volume in self.volumes.values()):
+                    outcome.append(int(pin.id.partition("=")[2]))
+                    return  # else it was replaced in between: look it up again
+            outcome.append("lost")
+
+    def confirm(self) -> None:
+        """Ask, as a volume does after a while, about all that it holds."""
+        session = Session()
+        with session.change() as change:
+            ids = list(self.volumes["a"].pins)
+            self.ask(Request("confirm", (ids, "a", "of a"), change, within=3.0))
+
+    def client(self, work: Callable[[], object]) -> Callable[[], None]:
+        self.working += 1
+
+        def run() -> None:
+            self.world.block(lambda: bool(self.leaders))
+            with suppress(CallTimeoutError, StoreUnavailableError):  # of a volume
+                work()
+            self.working -= 1
+
+        return run
+
+
+class Peers:
+    """The volumes, as one controller calls them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._volumes = cluster.volumes
+
+    def join(self, epoch: int) -> dict[str, Joined]:
+        joined = {}
+        for node, volume in self._volumes.items():
+            while True:
+                try:
+                    number = self._cluster.send(lambda v=volume: v.follower.promise(epoch))  # type: ignore[misc]
+                except CallTimeoutError:
+                    continue
+                break
+            holdings = [pin._replace(nodes=()) for pin in volume.pins.values()]
+            joined[node] = Joined(f"of {node}", number, holdings)
+        return joined
+
+    def state(self, node: str, epoch: int) -> tuple[int, list[bytes]]:
+        self._cluster.world.point()
+        return self._volumes[node].follower.state(epoch)
+
+    def candidates(self) -> list[str]:
+        return list(NODES)
+
+    def could_follow_better(self, node: str) -> list[str]:
+        return []
+
+    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
+        self._cluster.send(lambda: self._volumes[node].follower.take(epoch, first, part))
+
+    def install(
+        self, node: str, epoch: int, number: int, parts: int, meanwhile: Callable[[], None]
+    ) -> None:
+        self._cluster.send(lambda: self._volumes[node].follower.install(epoch, number, parts))
+
+    def append(self, node: str, epoch: int, first: int, records: list[bytes]) -> None:
+        self._cluster.send(
+            lambda: self._volumes[node].follower.append(epoch, first, records), repeats=True
+        )
+
+    def forget(self, epoch: int, *, but: str) -> None:
+        for node, volume in self._volumes.items():
+            if node != but:
+                self._cluster._again(lambda v=volume: v.follower.forget(epoch))  # type: ignore[misc]
+
+
+Scenario = Callable[[Cluster], None]
+Patch = Callable[[Cluster], None]
+
+
+def two_controllers(cluster: Cluster) -> None:
+    """Clients save, replace and delete one path, while another controller takes over."""
+    one, two = Session(), Session()
+    spawn = cluster.world.spawn
+    spawn("first", cluster.lead)
+
+    def first() -> None:
+        cluster.save("one", one, "/x", 1)
+        cluster.delete("one", one, "/x")
+
+    def second() -> None:
+        cluster.save("two", two, "/x", 2, overwrite=True)
+
+    def third() -> None:
+        cluster.load("three", "/x")
+        cluster.load("three", "/x")
+
+    for name, work in (("one", first), ("two", second), ("three", third)):
+        spawn(name, cluster.client(work))
+    spawn("second", cluster.client(lambda: spawn("leads", cluster.lead)))
+
+
+def a_late_publication(cluster: Cluster) -> None:
+    """A volume asks about what it pins, before that is published; another takes over."""
+    one = Session()
+    spawn = cluster.world.spawn
+    spawn("first", cluster.lead)
+
+    def first() -> None:
+        cluster.save("one", one, "/w", 1)
+        cluster.save("one", one, "/x", 2)
+        cluster.load("one", "/x")
+
+    spawn("one", cluster.client(first))
+    spawn("volume", cluster.client(cluster.confirm))
+    spawn("second", cluster.client(lambda: spawn("leads", cluster.lead)))
+
+
+def three_controllers(cluster: Cluster) -> None:
+    """Two controllers begin at once, and take over from a third; then clients go on."""
+    one = Session()
+    cluster.loses_messages = False  # as the order alone makes for enough executions
+    spawn = cluster.world.spawn
+    spawn("first", cluster.lead)
+
+    def work() -> None:
+        cluster.save("one", one, "/w", 1)
+        spawn("second", cluster.lead)
+        spawn("third", cluster.lead)
+        cluster.world.block(lambda: cluster.begun == 3)
+        cluster.save("one", one, "/x", 2)
+        cluster.load("two", "/x")
+
+    spawn("one", cluster.client(work))
+
+
+SCENARIOS = [two_controllers, a_late_publication, three_controllers]
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Patch:
+    """Return what puts the model in place of the cluster, the clock and the threads."""
+
+    def patch(cluster: Cluster) -> None:
+        for module in (controller, follower, journal, leadership, sessions):
+            for name in ("time", "threading"):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, cluster.world)
+        kept = cluster.kept
+        monkeypatch.setattr(succession, "remember", cluster.remember)
+        monkeypatch.setattr(succession, "recall", cluster.recall)
+        monkeypatch.setattr(
+            succession, "remembered", lambda p: [k for k in kept if k.startswith(p)]
+        )
+        monkeypatch.setattr(leadership.logger, "warning", lambda *_, **__: None)
+
+    return patch
+
+
+def run(
+    scenario: Scenario, choices: list[int], patch: Patch, replicas: int = 2
+) -> list[tuple[int, int]]:
+    """Execute once; return what was chosen, or raise what went wrong."""
+    cluster = Cluster(choices, replicas)
+    patch(cluster)
+    scenario(cluster)
+    cluster.world.run(lambda: not cluster.working)
+    trace = cluster.world.trace
+    last = Cluster([], replicas)
+    last.kept, last.volumes, last.history = cluster.kept, cluster.volumes, cluster.history
+    last.world.clock = cluster.world.clock + 100.0
+    patch(last)
+    last.world.spawn("last", last.lead)
+    for name in ("/w", "/x"):
+        last.world.spawn("reader", last.client(lambda name=name: last.load("last", name)))  # type: ignore[misc]
+    last.world.run(lambda: not last.working)
+    made = [operation for operation in last.history if operation.outcome != "refused"]
+    wrong = explain(made, directory, frozenset())
+    if wrong:
+        raise AssertionError(f"no order explains this, with the choices {choices}:\n{wrong}")
+    return trace
+
+
+def search(scenario: Scenario, patch: Patch, seconds: float) -> dict[int, int]:
+    """Try all executions with one difference, then those with two, then others, as time allows.
+
+    Return how many were tried, by their number of differences; 3 stands for more.
+    """
+    until = real_time.monotonic() + seconds
+    tried = dict.fromkeys(range(4), 0)
+    for choices in executions(lambda c: run(scenario, c, patch), 2):
+        differences = sum(choice > 0 for choice in choices)
+        tried[differences] += 1
+        if differences == 2 and real_time.monotonic() > until:
+            break
+    rng = random.Random(26)
+    while real_time.monotonic() < until:
+        trace = run(scenario, [], patch)
+        choices = []
+        for _ in range(4):
+            at = rng.randrange(len(choices), max(len(trace), len(choices) + 1))
+            if at >= len(trace):
+                break
+            choices = [chosen for chosen, _ in trace[:at]] + [rng.randrange(trace[at][1])]
+            trace = run(scenario, choices, patch)
+            tried[3] += 1
+    return tried
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_order_of_events_loses_or_undoes_what_was_acknowledged(
+    scenario: Scenario, patched: Patch
+) -> None:
+    tried = search(scenario, patched, SECONDS)
+    print(f"{scenario.__name__}: executions by their number of differences: {tried}")  # noqa: T201
+    assert tried[1] > 50
+
+
+# The explorer finds what was wrong once
+
+
+def _answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many answers are kept, whoever waits for them."""
+    keep = Answers.keep
+
+    def keep_one(self: Answers, *arguments: Any) -> None:
+        self._sessions.clear()
+        keep(self, *arguments)
+
+    monkeypatch.setattr(Answers, "keep", keep_one)
+
+
+def _the_follower_is_read_before_the_epoch_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Succession.__init__
+
+    def read_first(self: Succession, namespace: str, options: StoreOptions) -> None:
+        recall, remembered = vars(succession)["recall"], vars(succession)["remembered"]
+        kept = sorted(key for key in remembered(namespace) if "origin" not in key)
+        nodes = [node for key in kept if (node := recall(key))]
+        begin(self, namespace, options)
+        self.read = nodes[-1].decode() if nodes else None  # type: ignore[attr-defined]
+
+    def designate(self: Succession, node: str) -> None:
+        vars(succession)["remember"](self._key(self.epoch), node.encode())
+
+    monkeypatch.setattr(Succession, "__init__", read_first)
+    monkeypatch.setattr(Succession, "designated", lambda self: self.read)
+    monkeypatch.setattr(Succession, "designate", designate)
+
+
+def _an_epoch_is_written_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember = Cluster.remember
+
+    def overwrite(self: Cluster, key: str, value: bytes, *, overwrite: bool = True) -> bool:
+        return remember(self, key, value, overwrite=overwrite or "origin" not in key)
+
+    monkeypatch.setattr(Cluster, "remember", overwrite)
+
+
+def _what_was_let_go_is_not_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tuple(name for name in controller._REPLICATED if name != "_withdrawn")
+    monkeypatch.setattr(controller, "_REPLICATED", kept)
+
+
+def _a_new_state_discards_the_old_one_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Follower.take
+
+    def discard(self: Follower, epoch: int, first: bool, part: bytes) -> None:
+        take(self, epoch, first, part)
+        self._controller = None
+
+    monkeypatch.setattr(Follower, "take", discard)
+
+
+def _changes_are_answered_before_the_follower_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal.Journal, "wait", lambda *_, **__: None)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("plant", "scenario"),
+    [
+        (_answers_are_forgotten, two_controllers),
+        (_the_follower_is_read_before_the_epoch_begins, two_controllers),
+        (_an_epoch_is_written_and_not_compared, three_controllers),
+        (_what_was_let_go_is_not_part_of_the_state, a_late_publication),
+        (_a_new_state_discards_the_old_one_too_early, two_controllers),
+        (_changes_are_answered_before_the_follower_has_them, two_controllers),
+    ],
+)
+def test_a_fault_that_is_put_back_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    scenario: Scenario,
+    patched: Patch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        search(scenario, patched, 120)

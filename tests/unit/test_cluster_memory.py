@@ -1,0 +1,76 @@
+"""The cluster memory in local mode: what a change of a part leaves as it was, and when it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polystore_ray import RayBackendRegistry
+from polystore_ray.errors import CallTimeoutError
+
+WRITERS, ROUNDS = 16, 50
+
+
+@pytest.fixture
+def registry() -> Iterator[RayBackendRegistry]:
+    registry = RayBackendRegistry("parts", local=True)
+    yield registry
+    registry.shutdown()
+
+
+def test_a_region_save_keeps_replicas_and_fallback(
+    registry: RayBackendRegistry, tmp_path: Path
+) -> None:
+    memory = registry["memory"]
+    registry["disk"].save(np.zeros(100_000), tmp_path / "a.npy")
+    memory.save(np.zeros(100_000), "/a", replicas=3, fallback=("disk", tmp_path / "a.npy"))
+    memory.save(1.0, "/a", region=slice(0, 10))
+    facts = memory.why("/a")
+    assert (facts["wanted"], facts["fallback"]) == (3, ("disk", str(tmp_path / "a.npy")))
+    memory.save(2.0, "/a", region=slice(0, 10), replicas=2)
+    assert memory.why("/a")["wanted"] == 2
+
+
+def test_many_writers_of_disjoint_regions_all_get_their_turn(registry: RayBackendRegistry) -> None:
+    memory = registry["memory"]
+    memory.save(np.zeros((WRITERS, 1000), np.int64), "/a")
+    failed: list[Exception] = []
+
+    def write(row: int) -> None:
+        try:
+            for round_ in range(1, ROUNDS + 1):
+                memory.save(round_, "/a", region=(row,))
+        except Exception as error:  # noqa: BLE001 - a thread has nobody else to tell
+            failed.append(error)
+
+    writers = [threading.Thread(target=write, args=(row,)) for row in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert failed == []
+    assert (memory.load("/a") == ROUNDS).all()
+
+
+def test_a_region_save_that_others_always_precede_ends_in_time(
+    registry: RayBackendRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = registry["memory"]
+    memory.save(np.zeros(100), "/a")
+    monkeypatch.setattr(registry._connect(), "timeout", 0.3)
+    load = memory._load
+
+    def load_and_be_late(*arguments: Any) -> Any:
+        found = load(*arguments)
+        memory.save(np.ones(100), "/a", overwrite=True)
+        return found
+
+    monkeypatch.setattr(memory, "_load", load_and_be_late)
+    with pytest.raises(CallTimeoutError, match="nothing was saved"):
+        memory.save(2.0, "/a", region=0)
+    assert (load(registry._connect(), ["/a"])[0][0] == 1).all()
