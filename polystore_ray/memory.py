@@ -295,8 +295,9 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
                 if not transport.deadline.left:
                     raise CallTimeoutError(
                         f"other saves of this array came first, {attempt + 1} times in "
-                        f"{transport.deadline.timeout:g} s; nothing was saved. Where many write one "
-                        f"array at once, keep it in zarr, or save its parts as arrays of their own",
+                        f"{transport.deadline.timeout:g} s; nothing was saved. Where many write "
+                        f"one array at once, keep it in zarr, or save its parts as arrays of their "
+                        f"own",
                         path=path,
                         backend="memory",
                     ) from error
