@@ -8,7 +8,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import ray
@@ -90,7 +90,6 @@ class RayTransport(Transport):
         self._called: dict[str, tuple[str, float]] = {}
         self._others = _OtherNodes(node)
         self._session = Session()
-        self._capacities: dict[str, int] = {}
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = is_client()
         self.opens_here = not self._is_remote
@@ -139,8 +138,7 @@ class RayTransport(Transport):
 
     def _check_fits(self, nbytes: int) -> None:
         if nbytes > _SMALLEST_STORE:
-            capacity = self._capacities.get(self._node) or object_store_bytes(self._node)
-            self._capacities[self._node] = capacity
+            capacity = _object_store_bytes(self._node)
             if nbytes > capacity:
                 raise never_fits(nbytes, self._node, capacity)
 
@@ -452,6 +450,9 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
         if isinstance(first, str):
             return first
     return None
+
+
+_object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is
 
 
 def _call(message: Message, host: Any) -> Any:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 import ray
 
-from polystore.exceptions import UnsupportedFormatError, missing_dependency
+from polystore.exceptions import (
+    InvalidPathError,
+    PathExistsError,
+    StorageError,
+    UnsupportedFormatError,
+    missing_dependency,
+)
 from polystore.paths import P, normalize
 from polystore_ray.patterns import matching
 from polystore_ray.registry import RayBackendRegistry
@@ -19,6 +29,8 @@ try:
     import pyarrow as pa
     from ray.data import Dataset, Datasink, Datasource, ReadTask, read_datasource
     from ray.data.block import BlockAccessor, BlockMetadata
+    from ray.data.datasource import WriteResult
+    from ray.data.extensions import ArrowPythonObjectArray
 except ImportError as error:
     raise missing_dependency("ray.data", error, "data") from error
 
@@ -26,6 +38,9 @@ __all__ = ["read", "write"]
 
 _PATH, _DATA = "path", "data"
 _TABLES = (pa.Table, pd.DataFrame)
+_NUMBERS = "?bBhHiIlLqQefd"
+_TIMES = {(unit, 1) for unit in ("s", "ms", "us", "ns")}
+_BLOCK = re.compile(r"\d{6}-\d{6}")
 
 
 def read(paths: P | Iterable[P], registry: RayBackendRegistry | None = None) -> Dataset:
@@ -35,6 +50,10 @@ def read(paths: P | Iterable[P], registry: RayBackendRegistry | None = None) -> 
     (of Arrow or pandas) all its rows. The tasks that read are given references. They see views of
     shared memory, and so do the functions that Ray Data runs in the same tasks, such as those of
     ``map_batches``; only what comes out of these is stored.
+
+    An array of another byte order arrives in that of the machine. What Arrow has no tensors for,
+    such as complex numbers, records, scalars (0-d), bfloat16 and masked arrays, arrives as it is,
+    but as a copy.
 
     Parameters
     ----------
@@ -66,7 +85,11 @@ def write(
     column: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Save a dataset in the memory, from the tasks that make it.
+    """Save a dataset in the memory, from the tasks that make it: all of it, or nothing.
+
+    What is written appears in one step, when all tasks are done; a task that Ray tries again
+    replaces what it has written. If the directory exists, what is to be replaced goes in the same
+    step, and all else in it stays; nobody else should change it meanwhile.
 
     Parameters
     ----------
@@ -80,17 +103,35 @@ def write(
         The column whose arrays are saved, each at the last name of its ``path``. By default,
         tables are, one for each block, which `read` gives back as they are.
     overwrite : bool, default False
-        Whether existing files may be replaced.
+        Whether what exists is replaced: of a column, the files of the same names; of tables, all
+        blocks of the directory.
 
     Raises
     ------
     PathExistsError
-        If a file exists, unless `overwrite`.
+        If what would be replaced exists, unless `overwrite`; also if two rows have one name.
+    InvalidPathError
+        If the directory is the root.
     """
-    place = normalize(directory, backend="memory")
     memory = _memory(registry)
-    memory.ensure_directory(place)
-    dataset.write_datasink(_Memory(memory, place, column, overwrite))
+    place = normalize(directory, backend="memory")
+    while memory.is_symlink(place):
+        place = memory.stat(place)["target"]
+    if place == "/":
+        raise InvalidPathError("a dataset has a directory of its own", path=place, backend="memory")
+    if memory.is_file(place):
+        raise PathExistsError("the path is a file", path=place, backend="memory")
+    parent, _, name = place.rpartition("/")
+    staging = f"{parent}/.{name}.writing-{os.urandom(6).hex()}"
+    memory.ensure_directory(staging)
+    sink = _Staging(memory, staging, column)
+    try:
+        dataset.write_datasink(sink)
+        _publish(memory, staging, place, sink, overwrite)
+    except BaseException:
+        with suppress(StorageError):  # the first error tells more
+            memory.delete_all(staging)
+        raise
 
 
 class _Values(Datasource):
@@ -129,7 +170,7 @@ def _blocks(paths: list[str], references: list[Any]) -> Iterable[Any]:
         if isinstance(value, _TABLES):
             yield value
         elif isinstance(value, np.ndarray):
-            yield BlockAccessor.batch_to_block({_PATH: [path], _DATA: value[np.newaxis]})
+            yield _block(path, value)
         else:
             raise UnsupportedFormatError(
                 f"a dataset is made of arrays and tables, not of a {type(value).__name__}",
@@ -138,28 +179,100 @@ def _blocks(paths: list[str], references: list[Any]) -> Iterable[Any]:
             )
 
 
-class _Memory(Datasink[None]):
-    """A directory of the memory that takes blocks."""
+def _block(path: str, value: np.ndarray[Any, Any]) -> Any:
+    """Return an array as a row that gives back what was put in.
 
-    def __init__(self, memory: Any, directory: str, column: str | None, overwrite: bool) -> None:
+    Arrow has tensors of plain numbers and times in the byte order of the machine. Ray Data takes
+    the bytes of all else for those, or makes lists of it; so all else travels as an object.
+    """
+    dtype = value.dtype
+    if type(value) is np.ndarray and value.ndim and _is_held_by_arrow(dtype):
+        native = value if dtype.isnative else value.astype(dtype.newbyteorder("="))
+        return BlockAccessor.batch_to_block({_PATH: [path], _DATA: native[np.newaxis]})
+    return pa.table({_PATH: pa.array([path]), _DATA: ArrowPythonObjectArray.from_objects([value])})
+
+
+def _is_held_by_arrow(dtype: np.dtype[Any]) -> bool:
+    if dtype.kind in "mM":
+        return np.datetime_data(dtype) in _TIMES
+    return dtype.char in _NUMBERS
+
+
+class _Staging(Datasink[list[str]]):
+    """A directory of the memory that takes blocks until the dataset is whole."""
+
+    def __init__(self, memory: Any, directory: str, column: str | None) -> None:
         super().__init__()
         self._memory = memory
         self._directory = directory
         self._column = column
-        self._overwrite = overwrite
+        self.is_of_tables = column is None
+        self.names: list[str] = []
 
-    def write(self, blocks: Iterable[Any], ctx: Any) -> None:
+    def get_name(self) -> str:
+        return "Polystore"
+
+    def write(self, blocks: Iterable[Any], ctx: Any) -> list[str]:
+        """Save blocks; a task that is tried again replaces what it has saved already."""
+        saved: list[str] = []
         for number, block in enumerate(blocks):
             if self._column is None:
-                self._save([block], [f"{ctx.task_idx:06d}-{number:06d}"])
+                values, names = [block], [f"{ctx.task_idx:06d}-{number:06d}"]
             else:
                 rows = BlockAccessor.for_block(block).to_numpy([_PATH, self._column])
+                values = list(rows[self._column])
                 names = [str(path).rpartition("/")[2] for path in rows[_PATH]]
-                self._save(list(rows[self._column]), names)
+            paths = [f"{self._directory}/{name}" for name in names]
+            # Without parents: once the directory is gone, a straggler fails.
+            self._memory.save_batch(values, paths, overwrite=True)
+            saved += names
+        return saved
 
-    def _save(self, values: list[Any], names: list[str]) -> None:
-        paths = [f"{self._directory}/{name}" for name in names]
-        self._memory.save_batch(values, paths, overwrite=self._overwrite, parents=True)
+    def on_write_complete(self, write_result: WriteResult[list[str]]) -> None:
+        self.names = [name for names in write_result.write_returns for name in names]
+
+
+def _publish(memory: Any, staging: str, place: str, sink: _Staging, overwrite: bool) -> None:
+    """Put a directory that is whole at its place, with what stays of the one that is there."""
+    names = set(sink.names)
+    if len(names) < len(sink.names):
+        twice = next(name for name, number in Counter(sink.names).items() if number > 1)
+        raise PathExistsError(
+            "several rows have this name; give each a `path` with a last name of its own",
+            path=f"{place}/{twice}",
+            backend="memory",
+        )
+    for name in set(memory.list_dir(staging)) - names:  # of tasks that were tried again
+        memory.delete(f"{staging}/{name}")
+    with suppress(PathExistsError):
+        memory.move(staging, place)
+        return
+
+    def is_replaced(name: str) -> bool:
+        return name in names or (sink.is_of_tables and _BLOCK.fullmatch(name) is not None)
+
+    present = memory.list_dir(place)
+    replaced = [name for name in present if is_replaced(name)]
+    if replaced and not overwrite:
+        raise PathExistsError(
+            "the path exists already; overwrite=True lets a write replace it",
+            path=f"{place}/{replaced[0]}",
+            backend="memory",
+        )
+    for name in present:
+        if not is_replaced(name):
+            memory.copy(f"{place}/{name}", f"{staging}/{name}")
+    former = f"{staging}.former"
+    memory.move(place, former)
+    try:
+        memory.move(staging, place)
+    except BaseException:
+        memory.move(former, place)
+        raise
+    for name in memory.list_dir(former):
+        if name not in present and name not in names:  # it was saved in the meantime
+            memory.move(f"{former}/{name}", f"{place}/{name}")
+    memory.delete_all(former)
 
 
 def _memory(registry: RayBackendRegistry | None) -> Any:

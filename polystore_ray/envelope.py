@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polystore.exceptions import CorruptDataError, StorageError
 from polystore.seal import Sealed, describe_dtype, described_dtype, plain_bytes, seal, view_of
 
 __all__ = [
@@ -110,15 +111,27 @@ def array_message(array: npt.NDArray[Any]) -> bytes:
 
 
 def open_message(message: Message, loads: Callable[..., Any] = pickle.loads) -> Any:
-    """Return the value of a message; the envelope of a large one has opened on arrival."""
+    """Return the value of a message; the envelope of a large one has opened on arrival.
+
+    Raises
+    ------
+    StorageError
+        As of `Sealed.open`.
+    """
     if isinstance(message, tuple):
         return message[0]
-    if message[:1] == _ARRAY:
-        end = int.from_bytes(message[1:5], "little")
-        dtype, shape, order = _described(message[5:end], loads)
-        return view_of(message, dtype, shape, order, end)
-    head, *buffers = loads(message)
-    return Sealed(head, tuple(buffers)).open(loads)
+    try:
+        if message[:1] == _ARRAY:
+            end = int.from_bytes(message[1:5], "little")
+            dtype, shape, order = _described(message[5:end], loads)
+            return view_of(message, dtype, shape, order, end)
+        head, *buffers = loads(message)
+        sealed = Sealed(head, tuple(buffers))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise CorruptDataError(f"the saved value is damaged ({error})") from error
+    return sealed.open(loads)
 
 
 @lru_cache(maxsize=1024)  # most arrays are like others

@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import io
+import pickle
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
+from polystore.exceptions import (
+    CorruptDataError,
+    MissingDependencyError,
+    StorageError,
+    StorageWriteError,
+    UnsupportedFormatError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
 from polystore.formats import format_of, npy_array, npy_size
 
-__all__ = ["as_file", "file_size", "from_file"]
+__all__ = ["NO_FILE", "as_file", "file_size", "from_file"]
+
+NO_FILE = (
+    CorruptDataError,
+    MissingDependencyError,
+    StorageWriteError,
+    UnsupportedFormatError,
+    UnsupportedOperationError,
+    VFSTypeError,
+)
+"""What says that a value has no form as a file, or none that can be had here."""
 
 _NPY = ".npy"
+_BY_KIND = (
+    (np.ndarray, _NPY),
+    (str, ".txt"),
+    ((dict, list, int, float, bool, type(None)), ".json"),
+)
 
 
 def as_file(value: Any, path: str) -> memoryview:
     """Return the bytes of a file at `path` that holds `value`.
 
     Bytes are themselves. So is a plain array of bytes (uint8), unless the suffix names a format
-    that holds one. Everything else is encoded as the suffix says.
+    that holds one. Everything else is encoded as the suffix says. Where that says nothing, arrays
+    are encoded as ``.npy``, text as ``.txt``, what JSON holds as ``.json``, and the rest as a
+    pickle.
 
     Raises
     ------
     UnsupportedFormatError
-        If the suffix names no format, or one that cannot hold the value.
+        If the suffix names a format that cannot hold the value.
     MissingDependencyError
         If the format needs a package that is not installed.
     """
@@ -33,6 +60,16 @@ def as_file(value: Any, path: str) -> memoryview:
         return memoryview(value).cast("B")
     if _is_plain(getattr(value, "dtype", None), np.ndim(value)) and not _holds_bytes(path):
         return memoryview(value)
+    if _has_format(path):
+        return _encoded(value, path)
+    for kind, suffix in _BY_KIND:
+        if isinstance(value, kind):
+            with suppress(StorageError):  # such as an array of objects
+                return _encoded(value, f"x{suffix}")
+    return memoryview(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _encoded(value: Any, path: str) -> memoryview:
     file = io.BytesIO()
     format_of(path).save(file, value)
     return file.getbuffer()
@@ -69,7 +106,16 @@ def file_size(facts: dict[str, Any], path: str) -> int | None:
         return None
     if _is_plain(dtype, len(shape)) and not _holds_bytes(path):
         return int(shape[0])
-    return npy_size(shape, dtype) if path.lower().endswith(_NPY) else None
+    is_npy = path.lower().endswith(_NPY) or not _has_format(path)
+    return npy_size(shape, dtype) if is_npy and str(dtype) != "object" else None
+
+
+def _has_format(path: str) -> bool:
+    try:
+        format_of(path)
+    except UnsupportedFormatError:
+        return False
+    return True
 
 
 def _is_plain(dtype: object, ndim: int) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal
 
-from polystore.base import accepts
 from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,
@@ -16,33 +14,51 @@ from polystore.exceptions import (
     PathNotFoundError,
     missing_dependency,
 )
-from polystore_ray.files import as_file, file_size, from_file
+from polystore.paths import split
+from polystore_ray.files import NO_FILE, as_file, file_size
+from polystore_ray.literal_paths import LiteralPaths
+from polystore_ray.plain import PlainMemory
 from polystore_ray.proxy import HostedBackend
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.stored_files import append, content, is_raw, make_directory, read, replace
+from polystore_ray.writing import CompressedFile, TextFile, WritableFile, save_flushed
 
 try:
-    from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+    from fsspec.compression import compr
+    from fsspec.core import get_compression
+    from fsspec.spec import AbstractBufferedFile
 except ImportError as error:
     raise missing_dependency("the filesystem", error, "fsspec") from error
 
 __all__ = ["PolystoreFileSystem"]
 
-_RAW = ".bin"
+_MODES = ("rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b")
+_TEXT = ("encoding", "errors", "newline")
 
 
-class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class PolystoreFileSystem(LiteralPaths):
     """The backends of a store as directories of files, for all that takes URLs of fsspec.
 
     The first name of a path is the key of a backend, as the registry takes it; the rest is the
     path in that backend: ``polystore://memory/plate1/a.npy``, ``polystore://disk/data/a.parquet``.
 
-    What is written is published whole when the file is closed. Parents are made. A file that is
-    open for reading stays as it was.
+    What is written is published whole when the file is closed, and not at all if an error ends its
+    ``with`` block, also where text, a compression, `fsspec.open` or pandas are in between. A file
+    that nobody closes is saved when it is collected, with a `ResourceWarning`. Parents are made. A
+    file that is open for reading stays as it was. In the memory no append is lost (``"ab"``), and
+    ``"r+b"`` raises `VersionConflictError` if another writer came first; the backend ``disk`` keeps
+    no versions, and there the last writer wins over those of other processes.
 
     In the memory, an array appears as the bytes that the suffix of its path says, bytes as they
-    are, and any other value as its suffix says. What is written there becomes an array if its
-    suffix is ``.npy``, and a plain array of its bytes (uint8) otherwise: readers see views of
-    shared memory. Files of the backend ``disk`` are their bytes.
+    are, and any other value as its suffix says. Where the suffix says nothing, an array appears as
+    ``.npy``, text as it is, what JSON holds as JSON, and any other value as its pickle. What is
+    written there becomes an array if its suffix is ``.npy``, and a plain array of its bytes (uint8)
+    otherwise: readers see views of shared memory. Files of the backend ``disk`` are their bytes.
+
+    Opening a value runs what its author chose, as loading it does; questions (``info``, ``du``) run
+    nothing, and give the stored size where only that would tell the size of the file.
+
+    A path that exists is taken as it is, also if it looks like a pattern. ``..`` is refused.
 
     Parameters
     ----------
@@ -109,6 +125,10 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 "a URL names a backend and a path in it, as polystore://memory/plate1/a.npy does",
                 path=str(path),
             )
+        if ".." in rest.split("/"):
+            raise InvalidPathError(
+                "a URL leads down from its backend, without '..'", path=str(path)
+            )
         if self._address is not None:
             from polystore_ray.connections import start_ray
 
@@ -129,8 +149,19 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if facts is None:
             raise PathNotFoundError("no such file or directory", path=name)
         if facts["type"] == "file" and facts["size"] is None:
-            facts["size"] = len(_content(backend, place))
+            facts["size"] = self._size(backend, place)
         return facts
+
+    def _size(self, backend: Any, place: str) -> int | None:
+        """Return the size of the file as which a value appears, running nothing to learn it."""
+        plain = backend
+        if not isinstance(backend, HostedBackend):
+            plain = PlainMemory.of(self._registry)
+        try:
+            return len(as_file(plain.load(place), place))
+        except NO_FILE:
+            size: int | None = backend.stat(place).get("size")
+            return size
 
     def _described(self, backend: Any, place: str, name: str) -> dict[str, Any] | None:
         """Return what fsspec is told of a path, its size only where that costs little."""
@@ -143,7 +174,7 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
         told = _directory(name)
         if kind == "file":
             told["type"] = kind
-            told["size"] = facts["size"] if _is_raw(backend) else file_size(facts, place)
+            told["size"] = facts["size"] if is_raw(backend) else file_size(facts, place)
         for fact in ("modified", "version", "shape", "dtype"):
             if fact in facts:
                 told[fact] = facts[fact]
@@ -192,10 +223,14 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def cat_file(
         self, path: Any, start: int | None = None, end: int | None = None, **options: Any
     ) -> bytes:
-        return bytes(_content(*self._at(path))[start:end])
+        return bytes(content(*self._at(path))[start:end])
 
     def pipe_file(self, path: Any, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        self._save(path, bytes(value), overwrite=mode != "create")
+        if self._intrans:  # the transaction saves it, or does not
+            with self.open(path, "xb" if mode == "create" else "wb") as file:
+                file.write(value)
+        else:
+            replace(*self._at(path), bytes(value), overwrite=mode != "create")
 
     def _open(
         self,
@@ -206,25 +241,64 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
         cache_options: Any = None,
         **options: Any,
     ) -> Any:
-        if mode == "rb":
-            return _Reading(self, path, _content(*self._at(path)))
-        if mode not in ("wb", "xb", "ab"):
-            raise ValueError(f"a file is opened with 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
+        if mode not in _MODES:
+            raise ValueError(f"a file is opened with one of {', '.join(_MODES)}, not {mode!r}")
         backend, place = self._at(path)
-        if mode == "xb" and backend.exists(place):
-            raise PathExistsError("the path exists already", path=str(path))
+        if mode == "rb":
+            try:
+                return _Reading(self, path, content(backend, place))
+            except PathNotFoundError:
+                if not save_flushed(self._key_of(path)):
+                    raise
+                return _Reading(self, path, content(backend, place))
         if backend.is_dir(place):
             raise PathIsDirectoryError("the path is a directory", path=str(path))
-        before = bytes(_content(backend, place)) if mode == "ab" and backend.exists(place) else b""
-        save = partial(self._save, path, overwrite=mode != "xb")
-        return _Writing(save, before, autocommit=autocommit)
+        if mode.startswith("x") and backend.exists(place):
+            raise PathExistsError("the path exists already", path=str(path))
+        before: bytes | None = None
+        save = partial(replace, backend, place, overwrite=mode.startswith("w"))
+        if mode.startswith("a"):
+            before, _ = read(backend, place)
+            save = partial(append, backend, place)
+        elif mode.startswith("r"):
+            before, version = read(backend, place)
+            if before is None:
+                raise PathNotFoundError("no such file", path=str(path))
+            save = partial(replace, backend, place, overwrite=True, if_version=version)
+        name = self._key_of(path)
+        return WritableFile(name, mode, save, before or b"", autocommit=autocommit)
 
-    def _save(self, path: Any, data: bytes, *, overwrite: bool) -> None:
-        backend, place = self._at(path)
-        if _is_raw(backend):
-            backend.save(data, place, suffix=_RAW, overwrite=overwrite, parents=True)
-        else:
-            backend.save(from_file(data, place), place, overwrite=overwrite, parents=True)
+    def open(
+        self,
+        path: Any,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Open a file as fsspec does; what is written owns all that it goes through."""
+        if mode in ("r", "rt", "rb"):
+            return super().open(path, mode, block_size, cache_options, compression, **options)
+        if "b" not in mode:
+            texts = {key: options.pop(key) for key in _TEXT if key in options}
+            binary = mode.replace("t", "") + "b"
+            file = self.open(path, binary, block_size, cache_options, compression, **options)
+            return TextFile(file, **texts)
+        file = super().open(path, mode, block_size, cache_options, **options)
+        method = get_compression(path, compression)
+        return file if method is None else CompressedFile(compr[method](file, mode=mode[0]), file)
+
+    def touch(self, path: Any, truncate: bool = True, **options: Any) -> None:
+        """Make an empty file; with ``truncate=False`` a file that exists stays as it is."""
+        if truncate:
+            self.pipe_file(path, b"")
+        elif not self.exists(path):
+            with suppress(PathExistsError):  # somebody else made it
+                self.pipe_file(path, b"", mode="create")
+
+    def _key_of(self, path: Any) -> str:
+        return f"{self.protocol}://{self._strip_protocol(path)} of store {self._registry!r}"
 
     # The tree
 
@@ -234,13 +308,13 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise PathExistsError("the path exists already", path=str(path))
         if not create_parents and not backend.is_dir(place.rpartition("/")[0] or "/"):
             raise PathNotFoundError("the parent directory is missing", path=str(path))
-        backend.ensure_directory(place)
+        make_directory(backend, place)
 
     def makedirs(self, path: Any, exist_ok: bool = False) -> None:
         backend, place = self._at(path)
         if not exist_ok and backend.exists(place):
             raise PathExistsError("the path exists already", path=str(path))
-        backend.ensure_directory(place)
+        make_directory(backend, place)
 
     def rmdir(self, path: Any) -> None:
         backend, place = self._at(path)
@@ -262,7 +336,18 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return
         for found in self.expand_path(path):
             backend, place = self._at(found)
-            backend.delete_all(place)
+            if split(place):
+                backend.delete_all(place)
+            else:
+                self._empty(backend, found)
+
+    def _empty(self, backend: Any, path: str) -> None:
+        """Delete all that a backend holds, the root itself stays."""
+        if isinstance(backend, HostedBackend) and not backend.has_root():
+            raise InvalidPathError("this would delete all that the machine holds", path=path)
+        for name in backend.list_dir("/"):
+            with suppress(PathNotFoundError):  # somebody else deleted it
+                backend.delete_all(f"/{name}")
 
     def cp_file(self, path1: Any, path2: Any, **options: Any) -> None:
         source, origin = self._at(path1)
@@ -273,7 +358,7 @@ class PolystoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
             target.ensure_directory(place.rpartition("/")[0] or "/")
             target.copy(origin, place)
         else:
-            self._save(path2, bytes(_content(source, origin)), overwrite=True)
+            replace(target, place, bytes(content(source, origin)), overwrite=True)
 
     def mv(
         self,
@@ -304,59 +389,6 @@ class _Reading(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self._content[start:end])
-
-
-class _Writing(io.BytesIO):
-    """A file that is saved whole when it is closed, unless its own ``with`` block fails."""
-
-    def __init__(self, save: Any, before: bytes, *, autocommit: bool) -> None:
-        super().__init__()
-        self.write(before)
-        self._save = save
-        self._autocommit = autocommit
-        self._is_over = False
-
-    def close(self) -> None:
-        if self.closed or self._is_over:
-            return
-        if self._autocommit:
-            self.commit()
-            super().close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self.discard()
-        self.close()
-
-    def __del__(self) -> None:
-        # What was not closed is not finished.
-        self._is_over = True
-
-    def commit(self) -> None:
-        """Save what was written."""
-        self._is_over = True
-        self._save(self.getvalue())
-
-    def discard(self) -> None:
-        """Save nothing."""
-        self._is_over = True
-
-
-def _content(backend: Any, place: str) -> memoryview:
-    if _is_raw(backend):
-        return memoryview(backend.load(place, suffix=_RAW))
-    return as_file(backend.load(place), place)
-
-
-def _is_raw(backend: Any) -> bool:
-    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
-    cls: Any = backend.hosted_class if isinstance(backend, HostedBackend) else type(backend)
-    return accepts(cls, "load", "suffix")
 
 
 def _directory(name: str) -> dict[str, Any]:

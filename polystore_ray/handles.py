@@ -11,7 +11,7 @@ from polystore.backend_registry import backend_class
 from polystore_ray.calls import answer_of
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
-from polystore_ray.messages import HostEndedError
+from polystore_ray.messages import HostEndedError, StaleEpochError
 from polystore_ray.placement import MEMORY
 from polystore_ray.ray_errors import DIED
 from polystore_ray.ray_internals import actor_id
@@ -60,6 +60,10 @@ class Handles:
                     path=path,
                     repeatable=True,
                 )
+            except StaleEpochError:
+                # It is about to end, and has its name for a moment still.
+                deadline.pause_or_raise(_superseded(path))
+                self._turn_from_controller(controller, deadline, path)
             except HostLostError as error:
                 if error.actor and error.actor != actor_id(controller):
                     raise  # what was lost is something that the controller was to wait for
@@ -141,3 +145,11 @@ class Handles:
             if actor_id(self.host(key, node, deadline)) != actor_id(host) or not noticed.left:
                 return
             noticed.pause()
+
+
+def _superseded(path: str | None) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "another controller has taken over, and cannot be reached; the change may have been made",
+        path=path,
+        backend=MEMORY,
+    )

@@ -184,7 +184,6 @@ class LocalTransport(Transport):
             answered_in=time.monotonic() - start,
             hosts_lost=0,
             nodes=(node,),
-            lost_with_head=("a local store ends with its process",),
             **facts,
         )
 

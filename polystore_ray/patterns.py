@@ -22,26 +22,29 @@ def matching(memory: Any, paths: P | Iterable[P]) -> list[str]:
         Where.
     paths : str, os.PathLike or iterable of them
         Paths, in their order; or one whose last name is a glob such as ``/plate1/*.npy``, for
-        what it matches in natural order.
+        what it matches in natural order. A path that exists is no glob, whatever is in its name.
 
     Raises
     ------
     PathNotFoundError
         If nothing matches.
     InvalidPathError
-        If a directory is a glob.
+        If a directory is a glob, and none of that name exists.
     """
     if not isinstance(paths, str | os.PathLike):
         found = [normalize(path, backend="memory") for path in paths]
     else:
-        directory, _, name = as_text(paths, backend="memory").rpartition("/")
-        if has_magic(directory):
+        path = normalize(as_text(paths, backend="memory"), backend="memory")
+        directory, _, name = path.rpartition("/")
+        if not has_magic(path) or memory.exists(path):
+            return [path]
+        if has_magic(directory) and not memory.is_dir(directory):
             raise InvalidPathError(
                 "only the last name of a path can be a pattern", path=str(paths), backend="memory"
             )
         if not has_magic(name):
-            return [normalize(paths, backend="memory")]
-        found = sorted(memory.list_files(normalize(directory or "/"), name), key=natural_key)
+            return [path]
+        found = sorted(memory.list_files(directory or "/", name), key=natural_key)
     if not found:
         raise PathNotFoundError("no file matches", path=str(paths), backend="memory")
     return found

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from polystore.backend_registry import backend_class, backend_keys
 from polystore.base import StorageBackend
+from polystore.checks import seconds
 from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
@@ -287,7 +288,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         StoreUnavailableError
             If the node is not in the cluster.
         """
-        remaining: int = self._connect().drain(node, timeout)
+        remaining: int = self._connect().drain(node, seconds(timeout, "timeout"))
         return remaining
 
     def shutdown(self) -> None:

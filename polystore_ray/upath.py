@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from glob import escape, has_magic
+from typing import Any, Self
 
 from polystore.exceptions import missing_dependency
 
@@ -40,6 +41,21 @@ class PolystorePath(UPath):
         # With the filesystem, which leads to the same store in every process.
         again: tuple[Any, ...] = super().__reduce__()  # type: ignore[no-untyped-call]
         return _made_again, (self.fs, *again)
+
+    def glob(self, pattern: str, **options: Any) -> Iterator[Self]:
+        """Yield what matches a pattern below this path, which itself is no pattern."""
+        if options or not has_magic(self.path):
+            yield from super().glob(pattern, **options)
+            return
+        for name in self.fs.glob(f"{escape(self.path)}/{pattern}"):
+            yield self.joinpath(name.removeprefix(self.path).removeprefix("/"))
+
+    def rglob(self, pattern: str, **options: Any) -> Iterator[Self]:
+        """Yield what matches a pattern anywhere below this path, which itself is no pattern."""
+        if options or not has_magic(self.path):
+            yield from super().rglob(pattern, **options)
+        else:
+            yield from self.glob(f"**/{pattern}")
 
 
 def _made_again(filesystem: Any, again: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

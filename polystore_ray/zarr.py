@@ -20,13 +20,16 @@ from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_protot
 
 from polystore.exceptions import (
     DirectoryNotEmptyError,
+    InvalidPathError,
     PathExistsError,
     PathNotFoundError,
     PathTypeError,
     UnsupportedFormatError,
+    UnsupportedOperationError,
 )
 from polystore.paths import P, normalize
 from polystore_ray.gathering import Gathering
+from polystore_ray.plain import PlainMemory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterStore"]
@@ -47,7 +50,8 @@ class ClusterStore(Store):
     of Dask have the same arrays.
 
     The keys are paths of the backend ``memory`` whose values are arrays of bytes, so that the other
-    operations of a `polystore.FileManager` (copy, move, list, delete) work on them too.
+    operations of a `polystore.FileManager` (copy, move, list, delete) work on them too. A value
+    that is not bytes is refused, and nothing that its author chose is run.
 
     Parameters
     ----------
@@ -65,6 +69,10 @@ class ClusterStore(Store):
 
     Raises
     ------
+    InvalidPathError
+        By every operation with a key that leads out of the directory, as ``..`` does.
+    UnsupportedFormatError
+        By reads of a value that is not bytes.
     StoreUnavailableError, CallTimeoutError, DataLostError
         By every operation, as of the backend; never reported as a missing key.
 
@@ -205,16 +213,28 @@ class ClusterStore(Store):
     def _memory(self) -> Any:
         return self._registry["memory"]
 
+    @property
+    def _plain(self) -> Any:
+        """The memory whose loads run nothing; over ``ray://`` the proxy opens values anyway."""
+        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as PlainMemory does
+        return PlainMemory.of(self._registry) if opens_here else self._memory
+
     def _at(self, key: str) -> str:
+        if not {".", ".."}.isdisjoint(key.split("/")):
+            raise InvalidPathError(
+                f"a key leads down from {self}, without '.' and '..'", path=key, backend="memory"
+            )
         return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
 
     def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
         try:
-            values = self._memory.load_batch(paths)
+            values = self._plain.load_batch(paths)
         except _NOTHING_THERE:
             if len(paths) > 1:
                 raise
             return [None]
+        except UnsupportedOperationError as error:
+            raise _not_bytes(str(error), error.path) from error
         return [_as_bytes(value, path) for value, path in zip(values, paths, strict=True)]
 
     def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
@@ -245,9 +265,12 @@ class ClusterStore(Store):
 
     def _size(self, path: str) -> int:
         facts = self._memory.stat(path)
-        if facts.get("dtype") == "uint8":
+        if facts.get("dtype") == "uint8" and len(facts["shape"]) == 1:
             return int(facts["size"])
-        return len(_as_bytes(self._memory.load(path), path))
+        [value] = self._load([path])
+        if value is None:
+            raise PathNotFoundError("no such key", path=path, backend="memory")
+        return len(value)
 
 
 def _wanted(byte_range: ByteRequest | None) -> slice:
@@ -283,9 +306,13 @@ def _as_bytes(value: object, path: str) -> Bytes:
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         return np.frombuffer(value, np.uint8)
-    raise UnsupportedFormatError(
-        f"the value is a {type(value).__name__}, and zarr reads only bytes; load it with the "
-        f"backend, or save it as an array of zarr",
+    raise _not_bytes(f"the value is a {type(value).__name__}", path)
+
+
+def _not_bytes(reason: str, path: str | None) -> UnsupportedFormatError:
+    return UnsupportedFormatError(
+        f"{reason}, and zarr reads only bytes; load it with the backend, or save it as an array of "
+        f"zarr",
         path=path,
         backend="memory",
     )

@@ -96,6 +96,43 @@ def test_arrays_are_written_at_their_names(
     data.write(done, f"{place}/done", registry, column="data", overwrite=True)
 
 
+def test_arrays_of_any_dtype_are_read_together_and_written(
+    data: Any, registry: RayBackendRegistry, place: str
+) -> None:
+    arrays = {
+        "big": np.arange(3, dtype=">u2"),
+        "complex": np.array([1 + 2j, 3]),
+        "little": np.arange(4, dtype="f4"),
+        "scalar": np.array(1.5, "f4"),
+    }
+    registry["memory"].save_batch(
+        [*arrays.values()], [f"{place}/raw/{name}" for name in arrays], parents=True
+    )
+    dataset = data.read(f"{place}/raw/*", registry)
+    rows = {row["path"].rpartition("/")[2]: row["data"] for row in dataset.take_all()}
+    data.write(dataset, f"{place}/done", registry, column="data")
+    for name, array in arrays.items():
+        for got in (rows[name], registry["memory"].load(f"{place}/done/{name}")):
+            assert got.dtype == array.dtype.newbyteorder("=")
+            np.testing.assert_array_equal(got, array)
+
+
+def test_a_write_that_fails_in_a_task_leaves_nothing(
+    data: Any, registry: RayBackendRegistry, place: str
+) -> None:
+    import ray
+
+    def fail(row: dict[str, Any]) -> dict[str, Any]:
+        if row["id"] == 3:
+            raise ZeroDivisionError
+        return row
+
+    dataset = ray.data.range(4, override_num_blocks=4).map(fail)
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        data.write(dataset, f"{place}/table", registry)
+    assert registry["memory"].list_dir(place) == []
+
+
 def test_what_is_missing_says_so(data: Any, registry: RayBackendRegistry, place: str) -> None:
     with pytest.raises(PathNotFoundError, match=place):
         data.read(f"{place}/*.npy", registry)

@@ -122,12 +122,107 @@ class TestFiles(Fixtures):
         assert fs.cat_file("memory/c.txt") == b"text"
         assert [fs.size(f"memory/{name}") for name in ("a.npy", "b.json", "c.txt")] == [3, 12, 4]
 
-    def test_a_value_without_a_format_says_so(
+    @pytest.mark.parametrize(
+        ("value", "start"),
+        [
+            (np.zeros((2, 2)), b"\x93NUMPY"),
+            (np.zeros(2, [("a", "i4")]), b"\x93NUMPY"),
+            (np.array([None]), b"\x80\x05"),
+            ({"cells": 3}, b'{\n  "cells"'),
+            ("text", b"text"),
+            ({1, 2}, b"\x80\x05"),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize("name", ["A01", "a.unknown"])
+    def test_a_value_without_a_format_is_a_file_too(
+        self, fs: PolystoreFileSystem, memory: Memory, name: str, value: Any, start: bytes
+    ) -> None:
+        memory.save(value, f"/{name}")
+        assert fs.cat_file(f"memory/{name}").startswith(start)
+        assert fs.info(f"memory/{name}")["type"] == "file"
+        assert fs.du("memory") == fs.size(f"memory/{name}") > 0
+
+    def test_one_odd_value_spoils_nothing_else(
+        self, fs: PolystoreFileSystem, memory: Memory, tmp_path: Path
+    ) -> None:
+        values = [np.zeros(3), {"a": 1}, np.zeros((2, 2), "c8")]
+        memory.save_batch(values, ["/x/a", "/x/b", "/x/c.png"], parents=True)
+        assert fs.du("memory/x") == 152 + 12 + 32  # of the last its stored size
+        with pytest.raises(UnsupportedFormatError, match=r"1 of the values.*c\.png"):
+            fs.get("memory/x", str(tmp_path / "x"), recursive=True)
+        assert sorted(os.listdir(tmp_path / "x")) == ["a", "b"]
+
+    def test_a_question_runs_nothing_of_a_value(
         self, fs: PolystoreFileSystem, memory: Memory
     ) -> None:
-        memory.save(np.zeros((2, 2)), "/a")
-        with pytest.raises(UnsupportedFormatError, match="suffix"):
-            fs.cat_file("memory/a")
+        memory.save_batch([Opened(), {"a": Opened()}], ["/a", "/b.json"])
+        for name in ("a", "b.json"):
+            assert fs.info(f"memory/{name}")["size"] > 0
+        assert fs.du("memory") > 0
+        assert Opened.times == 0
+        fs.cat_file("memory/a")
+        assert Opened.times == 1
+
+    @pytest.mark.parametrize("path", ["a/../../b", "..", "../disk/etc"])
+    def test_no_path_leads_up(self, fs: PolystoreFileSystem, path: str) -> None:
+        for call in (fs.cat_file, fs.exists, fs.rm_file, fs.ls):
+            with pytest.raises(InvalidPathError, match=r"\.\."):
+                call(f"memory/{path}")
+        with pytest.raises(InvalidPathError, match=r"\.\."):
+            fs.get_mapper("memory/x")[path] = b""
+
+    def test_the_root_of_the_memory_can_be_emptied(
+        self, fs: PolystoreFileSystem, memory: Memory
+    ) -> None:
+        for empty in (
+            lambda: fs.rm("memory", recursive=True),
+            lambda: fs.rm("memory/", recursive=True),
+            lambda: fs.get_mapper("memory").clear(),
+        ):
+            memory.save_batch([1, 2], ["/x/y/a", "/b"], parents=True)
+            empty()
+            assert fs.ls("memory") == []
+        with pytest.raises(InvalidPathError, match="machine"):
+            fs.rm("disk", recursive=True)
+
+    def test_a_transaction_takes_all_that_is_written(self, fs: PolystoreFileSystem) -> None:
+        with pytest.raises(ZeroDivisionError):
+            _fail_after(fs, lambda: fs.pipe_file("memory/a", b"a"))
+        with pytest.raises(ZeroDivisionError):
+            _fail_after(fs, lambda: fs.get_mapper("memory").update({"b": b"b"}))
+        with pytest.raises(ZeroDivisionError):
+            _fail_after(fs, lambda: fs.touch("memory/c"))
+        assert fs.ls("memory") == []
+        with fs.transaction:
+            fs.pipe({"memory/a": b"a", "memory/b": b"b"})
+            assert fs.ls("memory") == []
+        assert fs.find("memory") == ["memory/a", "memory/b"]
+
+    @pytest.mark.parametrize("backend", ["memory", "disk"])
+    def test_nothing_is_made_below_a_file(
+        self, fs: PolystoreFileSystem, backend: str, tmp_path: Path
+    ) -> None:
+        path = f"{backend}{tmp_path}/file"
+        fs.pipe_file(path, b"a")
+        for error in (NotADirectoryError, FileExistsError):
+            for make in (fs.mkdir, fs.makedirs, fs.touch):
+                with pytest.raises(error, match="is a file"):
+                    make(f"{path}/a")
+                with pytest.raises(error, match="is a file"):
+                    make(f"{path}/a/b")
+        for make in (fs.mkdir, fs.makedirs):
+            with pytest.raises(FileExistsError):
+                make(path)
+        assert fs.cat_file(path) == b"a"
+
+    def test_a_touched_file_keeps_what_it_holds_if_told_so(self, fs: PolystoreFileSystem) -> None:
+        fs.pipe_file("memory/a", b"abc")
+        fs.touch("memory/a", truncate=False)
+        assert fs.cat_file("memory/a") == b"abc"
+        fs.touch("memory/b", truncate=False)
+        fs.touch("memory/a")
+        assert fs.cat(["memory/a", "memory/b"]) == {"memory/a": b"", "memory/b": b""}
 
     def test_an_open_file_stays_as_it_was(self, fs: PolystoreFileSystem) -> None:
         fs.pipe_file("memory/a", b"first")
@@ -236,9 +331,29 @@ def test_an_address_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch) -
         fs.exists("memory/a")
 
 
+class Opened:
+    """Counts how often one of it was unpickled."""
+
+    times = 0
+
+    def __reduce__(self) -> Any:
+        return _open, ()
+
+
+def _open() -> Opened:
+    Opened.times += 1
+    return Opened()
+
+
 def _write_half(fs: PolystoreFileSystem, path: str) -> None:
     with fs.open(path, "wb") as file:
         file.write(b"half")
+        raise ZeroDivisionError
+
+
+def _fail_after(fs: PolystoreFileSystem, write: Callable[[], Any]) -> None:
+    with fs.transaction:
+        write()
         raise ZeroDivisionError
 
 

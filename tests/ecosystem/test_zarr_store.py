@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -13,15 +13,33 @@ import zarr
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from zarr.abc.store import Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, cpu
+from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
 from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachine
 from zarr.testing.store import StoreTests
 
-from polystore.exceptions import UnsupportedFormatError
+from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.zarr import ClusterStore
 
 MIB = 2**20
+
+
+class Opened:
+    """Counts how often one of it was unpickled."""
+
+    times = 0
+
+    def __reduce__(self) -> Any:
+        return _open, ()
+
+
+def _open() -> Opened:
+    Opened.times += 1
+    return Opened()
+
+
+async def _first(found: AsyncIterator[str]) -> str | None:
+    return await anext(found, None)
 
 
 class TestStore(StoreTests[ClusterStore, cpu.Buffer]):
@@ -173,6 +191,72 @@ class TestUse:
         memory.save({"a": 1}, f"{store.path}/k", parents=True)
         with pytest.raises(UnsupportedFormatError, match=r"a dict.*/1.zarr/k"):
             await store.get("k")
+
+    @pytest.mark.parametrize("key", ["..", "../2.zarr/k", "a/../../k", "a/..", "./k", "a/./k"])
+    async def test_no_key_leads_out_of_the_directory(self, store: ClusterStore, key: str) -> None:
+        value = cpu.Buffer.from_bytes(b"x")
+        with pytest.raises(InvalidPathError):
+            store.get_sync(key)
+        calls = (
+            store.get(key),
+            store.set(key, value),
+            store.set_if_not_exists(key, value),
+            store.delete(key),
+            store.delete_dir(key),
+            store.exists(key),
+            store.getsize(key),
+            _first(store.list_dir(key)),
+            _first(store.list_prefix(f"{key}/")),
+        )
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, InvalidPathError)
+
+    async def test_nothing_of_a_value_is_run(self, store: ClusterStore) -> None:
+        memory = store._registry["memory"]
+        memory.save_batch(
+            [Opened(), [Opened()]], [f"{store.path}/{name}" for name in "ab"], parents=True
+        )
+        await store.set("c", cpu.Buffer.from_bytes(b"x"))
+        for call in (store.get("a"), store.getsize("b"), store.get("b")):
+            with pytest.raises(UnsupportedFormatError, match="zarr reads only bytes"):
+                await call
+        both = await asyncio.gather(store.get("a"), store.get("c"), return_exceptions=True)
+        assert isinstance(both[0], UnsupportedFormatError)
+        assert both[1] == cpu.Buffer.from_bytes(b"x")
+        assert Opened.times == 0
+
+    async def test_the_event_loop_waits_for_nothing(
+        self, store: ClusterStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        transport = type(store._registry._connect())
+        asked = []
+
+        def outside(name: str) -> Any:
+            call = getattr(transport, name)
+
+            def checked(*args: Any, **options: Any) -> Any:
+                with pytest.raises(RuntimeError, match="no running event loop"):
+                    asyncio.get_running_loop()
+                asked.append(name)
+                return call(*args, **options)
+
+            return checked
+
+        for name in ("ask", "change", "get", "put", "publish"):
+            monkeypatch.setattr(transport, name, outside(name))
+        value = cpu.Buffer.from_bytes(b"x" * MIB)
+        await asyncio.gather(*(store.set(f"c/{i}", value) for i in range(3)))
+        await store.set_if_not_exists("d", value)
+        assert await store.get("c/0") == value
+        assert await store.get_partial_values(default_buffer_prototype(), [("d", None)]) == [value]
+        assert await store.exists("d")
+        assert await store.getsize("d") == MIB
+        assert [key async for key in store.list_dir("c")] == ["0", "1", "2"]
+        assert len([key async for key in store.list()]) == 4
+        await store.delete("d")
+        await store.delete_dir("c")
+        await store.clear()
+        assert len(asked) > 10
 
     async def test_a_store_of_the_whole_tree(self) -> None:
         store = ClusterStore("/", RayBackendRegistry("whole", local=True))
