@@ -284,14 +284,11 @@ def test_the_file_of_a_cluster_that_was_killed_stops_nobody(short_path: Path) ->
         port = past.getsockname()[1]
     (short_path / "ray").mkdir()
     (short_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
-    for wanted, answer in (("", "False"), ("auto", "no Ray cluster answers at")):
-        done = run(
-            "import os\n"
-            f"os.environ |= {{'RAY_TMPDIR': {str(short_path)!r}, 'RAY_ADDRESS': {wanted!r}}}\n"
-            "from polystore_ray import RayBackendRegistry, StoreUnavailableError\n"
-            "try:\n"
-            "    print(RayBackendRegistry(timeout=20)['memory'].exists('/a'))\n"
-            "except StoreUnavailableError as error:\n"
-            "    print(error)\n"
-        )
-        assert answer in done.stdout, done.stderr
+    # Not with "auto", which takes any cluster of the machine, such as that of these tests.
+    done = run(
+        "import os\n"
+        f"os.environ |= {{'RAY_TMPDIR': {str(short_path)!r}, 'RAY_ADDRESS': ''}}\n"
+        "from polystore_ray import RayBackendRegistry\n"
+        "print(RayBackendRegistry(timeout=20)['memory'].exists('/a'))\n"
+    )
+    assert done.stdout == "False\n", done.stderr
