@@ -79,19 +79,19 @@ def connect(
         if not create and not home.address:
             return None
         start_ray(home.address or None, timeout)
-    deadline = Deadline(min(timeout, LONGEST_WAIT))
+    timeout = min(timeout, LONGEST_WAIT)
     key = _key(store, lifetime, home)
     connection = _connections.get(key)
     if connection is None:
         # No lock: two threads that start a store find the same, and neither waits for the other.
-        found = _made(store, lifetime, home, options, deadline, create=create)
+        found = _made(store, lifetime, home, options, Deadline(timeout), create=create)
         if found is None:
             return None
         connection = _connections.setdefault(key, found)
     if home.birth and connection.birth != home.birth:
         raise _gone(store)
     options.check_against(connection.options, store)
-    return connection.by(deadline)
+    return connection.by(Deadline(timeout))  # what was started had a deadline of its own
 
 
 def disconnect(connection: RayTransport) -> None:
@@ -154,7 +154,7 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
                 logger.warning("the cluster at %s does not answer; starting another", recorded)
                 address = "local"
         ray.init(address)
-    except (ConnectionError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
         if isinstance(error, StoreUnavailableError):
             raise
         raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error

@@ -80,7 +80,7 @@ def object_store_bytes(node: str) -> int:
     for known in nodes():
         if known["NodeID"] == node:
             return int(known["Resources"]["object_store_memory"])
-    raise LookupError(f"node {node} is not in the cluster")
+    raise NodeNotFoundError(f"node {node} is not in the cluster")
 
 
 def store_namespace(store: str, job: str | None) -> str:

@@ -70,7 +70,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         Whether to use a store in this process, with no Ray: for tests. By default, as the
         environment variable ``POLYSTORE_RAY_LOCAL`` says.
     timeout : float, default 60.0
-        Seconds that one call may wait for the cluster, all its waits together.
+        Seconds that one call may wait for the cluster, all its waits together; and the first use,
+        in each process, for the store to start.
     max_bytes : int, optional
         What all values in the memory may take together. A save beyond it is refused.
     pin_budget : float, optional

@@ -227,8 +227,9 @@ class ClusterStore(Store):
         return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
 
     def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
+        memory = self._plain
         try:
-            values = self._plain.load_batch(paths)
+            values = memory.load_batch(paths)
         except _NOTHING_THERE:
             if len(paths) > 1:
                 raise

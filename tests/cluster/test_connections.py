@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +176,9 @@ def test_a_store_that_lost_every_copy_of_its_tree_says_so_until_it_is_shut_down(
 
 
 def test_a_controller_that_does_not_answer_is_a_timeout_by_the_deadline() -> None:
+    RayBackendRegistry("paused")["memory"].save(1, "/a")
     registry = RayBackendRegistry("paused", timeout=3)
     memory = registry["memory"]
-    memory.save(1, "/a")
     controller = registry._connect().handles.controller
     pid: int = ray.get(controller.__ray_call__.remote(process_id))
     os.kill(pid, signal.SIGSTOP)
@@ -215,3 +217,78 @@ def test_a_controller_that_cannot_start_makes_the_store_unavailable_by_the_deadl
     )
     assert "did not start within 3 s" in done.stdout, done.stderr
     assert done.stdout.strip().endswith("True")
+
+
+def test_a_call_with_little_time_does_not_wait_for_one_with_much() -> None:
+    hurried = RayBackendRegistry("patience", timeout=2)
+    patient = RayBackendRegistry("patience", timeout=40)
+    patient["memory"].save(1, "/a")
+    pid: int = ray.get(patient._connect().handles.controller.__ray_call__.remote(process_id))
+    os.kill(pid, signal.SIGSTOP)
+    answers: list[Any] = []
+    try:
+        # Both in need of the controller, and of a host that nobody has asked for yet.
+        waiting = [
+            threading.Thread(target=lambda: answers.append(patient["memory"].load("/a"))),
+            threading.Thread(target=lambda: answers.append(patient["disk"].exists("/tmp"))),
+        ]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.5)
+        calls: list[Callable[[], Any]] = [
+            lambda: hurried["memory"].load("/a"),
+            lambda: hurried["disk"].exists("/tmp"),
+            lambda: hurried.status(),
+        ]
+        for call in calls:
+            start = time.monotonic()
+            with pytest.raises(CallTimeoutError, match="2 s"):
+                call()
+            assert time.monotonic() - start < 12
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for thread in waiting:
+        thread.join()
+    assert answers in ([1, True], [True, 1])
+    patient.shutdown()
+
+
+def test_what_listens_and_does_not_answer_is_no_cluster_by_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        done = run(
+            "import os, time\n"
+            f"os.environ['RAY_ADDRESS'] = '127.0.0.1:{port}'\n"
+            "from polystore_ray import RayBackendRegistry, StoreUnavailableError\n"
+            "import polystore_ray.connections\n"
+            "start = time.monotonic()\n"
+            "try:\n"
+            "    RayBackendRegistry(timeout=3)['memory'].exists('/a')\n"
+            "except StoreUnavailableError as error:\n"
+            "    print(error, time.monotonic() - start < 15, flush=True)\n"
+            "os._exit(0)\n"
+        )
+    assert "does not answer within 3 s" in done.stdout, done.stderr
+    assert done.stdout.strip().endswith("True")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Give a folder whose path leaves room for the names of Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield Path(folder)
+
+
+def test_the_file_of_a_cluster_that_was_killed_stops_nobody(short_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as past:
+        port = past.getsockname()[1]
+    (short_path / "ray").mkdir()
+    (short_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
+    # Not with "auto", which takes any cluster of the machine, such as that of these tests.
+    done = run(
+        "import os\n"
+        f"os.environ |= {{'RAY_TMPDIR': {str(short_path)!r}, 'RAY_ADDRESS': ''}}\n"
+        "from polystore_ray import RayBackendRegistry\n"
+        "print(RayBackendRegistry(timeout=20)['memory'].exists('/a'))\n"
+    )
+    assert done.stdout == "False\n", done.stderr
