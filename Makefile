@@ -13,7 +13,8 @@ ONLY ?=
 # Of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
-.PHONY: help demo test check docs bench soak chaos chaos-network test-oldest dist test-wheel clean
+.PHONY: help demo test test-fast check docs bench soak chaos chaos-network corpus test-oldest dist \
+	test-wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -24,6 +25,11 @@ demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see 
 test: check docs  ## All checks, the documentation's examples, and the tests
 	$(BIN)/python -m pytest tests examples
 	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
+		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
+
+test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
+	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/model \
+		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
 		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
 
 check: $(VENV)/.all  ## Lint, format, types, import layers
@@ -46,10 +52,14 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/picture.py
 
-soak: $(VENV)/.all  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
+soak: $(VENV)/.all $(VENV)/.fuzz  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
 	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
+
+corpus: $(VENV)/.all  ## Files of all independent writers, loaded, saved and compared
+	$(BIN)/python -m pip install -q --disable-pip-version-check opencv-python-headless
+	POLYSTORE_CORPUS=all $(BIN)/python -m pytest tests/corpus
 
 chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
@@ -83,6 +93,12 @@ $(VENV)/.all: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.bench: $(VENV)/.all
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+# Without it where it has no wheel: then the targets take their examples only.
+$(VENV)/.fuzz: $(VENV)/.all
+	-$(BIN)/python -m pip install -q --disable-pip-version-check --only-binary atheris \
+		-c constraints.txt -e '.[fuzz]'
 	touch $@
 
 $(OLDEST)/.all: pyproject.toml constraints-oldest.txt

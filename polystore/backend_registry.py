@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache, partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 from polystore.exceptions import (
     BackendNotFoundError,
@@ -107,6 +109,11 @@ class _Instances:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.RLock] = {}
         self._made: dict[str, BackendBase] = {}
+        _all.add(self)
+
+    def renew_locks(self) -> None:
+        """Make the locks anew in a forked child, where nobody would free them."""
+        self._lock, self._locks = threading.Lock(), {}
 
     def get(self, key: str) -> BackendBase:
         cls = backend_class(key)
@@ -128,6 +135,18 @@ class _Instances:
         with ExitStack() as stack:
             for instance in made.values():
                 stack.callback(instance.close)
+
+
+_all: WeakSet[_Instances] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for instances in list(_all):
+        instances.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _create(key: str, cls: type[BackendBase], options: Mapping[str, Any]) -> BackendBase:

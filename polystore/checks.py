@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from polystore.exceptions import BatchLengthError, PathExistsError, VFSTypeError
 from polystore.paths import P, as_text, check_distinct
 
-__all__ = ["check_batch", "check_collection", "path_exists"]
+__all__ = ["check_batch", "check_collection", "path_exists", "seconds", "whole_number"]
 
 _NO_BATCH = (str, bytes, bytearray, Mapping, set, frozenset)
 
@@ -43,3 +44,27 @@ def path_exists(path: str, backend: str | None) -> PathExistsError:
         path=path,
         backend=backend,
     )
+
+
+def whole_number(value: Any, name: str, least: int, *, backend: str | None = None) -> int:
+    """Return an argument that is a number of things as an `int`, refusing all else."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < least:
+        raise VFSTypeError(
+            f"{name} is a whole number of at least {least}, not {value!r}", backend=backend
+        )
+    return number
+
+
+def seconds(value: Any, name: str) -> float:
+    """Return an argument that is a number of seconds as a `float`, refusing all else."""
+    try:
+        number = -1.0 if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = -1.0
+    if not number >= 0:  # NaN is not
+        raise VFSTypeError(f"{name} is a number of seconds of at least 0, not {value!r}")
+    return number

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 from polystore.base import StorageBackend
 from polystore.checks import check_batch, check_collection
+from polystore.exceptions import UnsupportedOperationError
+from polystore.forks import held_over_forks
 from polystore.os_errors import located
 from polystore.paths import P
 from polystore.progress import Progress, reporting
@@ -62,8 +64,15 @@ class MemoryBackend(StorageBackend):
 
     def __init__(self) -> None:
         self._tree: PathTree[_Snapshot] = PathTree("memory")
-        self._lock = threading.RLock()
+        self._lock = held_over_forks(threading.RLock())
         self._versions = count(1)
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedOperationError(
+            "a MemoryBackend belongs to its process, and a copy would be another memory; use "
+            "polystore_ray.RayBackendRegistry to share values between processes",
+            backend="memory",
+        )
 
     def load(self, path: P, *, region: Region | None = None) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.

@@ -164,14 +164,24 @@ class NameFilter:
     def __init__(self, pattern: str | None = None, extensions: Iterable[str] | None = None) -> None:
         if isinstance(extensions, str):
             raise VFSTypeError(f"extensions is a set of endings: write {{{extensions!r}}}")
+        if not isinstance(extensions, Iterable | None):
+            raise VFSTypeError(f"extensions is a set of endings, not {extensions!r}")
         endings = None if extensions is None else tuple(extensions)
-        for part in (pattern, *(endings or ())):
-            if part is not None and not isinstance(part, str):
+        for part in (*(() if pattern is None else (pattern,)), *(endings or ())):
+            if not isinstance(part, str):
                 raise VFSTypeError(
                     f"a pattern and extensions are text, not {type(part).__name__}: {part!r}"
                 )
         self._pattern = pattern
         self._endings = None if endings is None else tuple(e.lower() for e in endings)
+
+    @property
+    def plain(self) -> tuple[str | None, list[str] | None]:
+        """The pattern and the endings as plain text, for another process."""
+        pattern = self._pattern if self._pattern is None else str.__str__(self._pattern)
+        return pattern, self._endings if self._endings is None else [
+            *map(str.__str__, self._endings)
+        ]
 
     def __call__(self, name: str) -> bool:
         if self._pattern is not None and not fnmatchcase(name, self._pattern):

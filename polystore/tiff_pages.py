@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,9 @@ def tiff_image(file: tifffile.TiffFile, number: int | None) -> TiffImage:
     series = found[chosen]
     count, leading = _split(series)
     planes: list[Plane | None] = _planes(file, series, count)
-    if len(found) == 1 and file.is_imagej and series.kind != "imagej":
-        named = _imagej_planes(file)
-        if named > count:
-            raise ImageLoadError(
-                f"the metadata of ImageJ names {named} planes, and the file holds {count}"
-            )
+    named = _named_planes(file, series) if len(found) == 1 else 0
+    if named > count:
+        raise ImageLoadError(f"the metadata names {named} planes, and the file holds {count}")
     return TiffImage(series, planes, leading)
 
 
@@ -171,10 +169,17 @@ def _planes(
     return planes
 
 
-def _imagej_planes(file: tifffile.TiffFile) -> int:
-    """Return how many planes the metadata of ImageJ names."""
-    named = (file.imagej_metadata or {}).get("images", 1)
-    return named if isinstance(named, int) else 1
+def _named_planes(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int:
+    """Return how many planes metadata name which tifffile leaves aside where some are missing."""
+    if file.is_imagej and series.kind != "imagej":
+        named: Any = (file.imagej_metadata or {}).get("images", 1)
+        return named if isinstance(named, int) else 1
+    description = series.keyframe.shaped_description
+    if description and series.kind in ("generic", "shaped"):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            whole = math.prod(json.loads(description)["shape"])
+            return int(whole // max(1, math.prod(series.keyframe.shape)))
+    return 0
 
 
 def _check_tags(descriptor: int) -> None:

@@ -19,8 +19,8 @@ __all__ = ["beside_pixels", "rewrite_tiff", "write_tiff"]
 # Tags of which an array, written again, has its own: sizes, types, and where the pixels are.
 _OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 305}
 _OF_PIXELS |= {306, 317, 322, 323, 324, 325, 338, 339, 347, 530, 531, 532}
-_DESCRIPTION, _ORIENTATION, _SCALE = 270, 274, (282, 283, 296)
-_NO_SCALE = {282: [(1, 1)], 283: [(1, 1)], 296: [1]}
+_DESCRIPTION, _ORIENTATION = 270, 274
+_NO_SCALE: dict[int, Any] = {282: (1, 1), 283: (1, 1), 296: 1}
 _PLAIN_COLOURS = {1, 2, 6}  # MinIsBlack, RGB, and YCbCr, which is decoded to RGB
 
 
@@ -101,8 +101,8 @@ def beside_pixels(file: tifffile.TiffFile) -> list[str]:
 
 
 def _is_more_than_pixels(tag: tifffile.TiffTag, file: tifffile.TiffFile) -> bool:
-    if tag.code in _SCALE:
-        return not any(tag.value == plain for plain in _NO_SCALE[tag.code])
+    if tag.code in _NO_SCALE:
+        return bool(tag.value != _NO_SCALE[tag.code])
     if tag.code == _ORIENTATION:
         return bool(tag.value != 1)
     if tag.code == _DESCRIPTION:

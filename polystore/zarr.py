@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from polystore.base import StorageBackend
-from polystore.checks import check_batch
+from polystore.checks import check_batch, check_collection
 from polystore.exceptions import (
     MissingDependencyError,
     PathMismatchError,
@@ -263,6 +263,7 @@ class ZarrBackend(StorageBackend):
         self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
     ) -> list[Any]:
         """Return the values at `paths`, in their order; from a store several at a time."""
+        check_collection(paths, "paths", backend="zarr")
         trees = [self._tree(path) for path in paths]
         if len({id(tree) for tree, _ in trees}) != 1:
             return super().load_batch(paths, region=region, progress=progress)

@@ -94,7 +94,9 @@ def options_of_backends(
     """
     if given is None:
         return None
-    options = {backend_key(key): dict(found) for key, found in given.items()}
+    if not isinstance(given, Mapping):
+        raise VFSTypeError(f"backends is a mapping from keys to options, not {given!r}")
+    options = {backend_key(key): _named(key, found) for key, found in given.items()}
     closed: dict[str, BackendOptions] = {}
     for key, found in options.items():
         name, node = split_key(key)
@@ -109,6 +111,15 @@ def options_of_backends(
         check_arguments(cls, key, shared | found)
         closed[key] = BackendOptions.of(key, cls.portable_options(**found))
     return closed
+
+
+def _named(key: object, options: object) -> dict[str, Any]:
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise VFSTypeError(
+            f"the options of a backend are a mapping from names to values, not {options!r}",
+            backend=str(key),
+        )
+    return dict(options)
 
 
 def check_arguments(cls: Any, key: str, options: Mapping[str, Any]) -> None:

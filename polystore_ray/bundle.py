@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polystore.exceptions import CorruptDataError
+from polystore_ray.messages import NotPinnedError
 
 __all__ = ["Bundle"]
 
@@ -42,13 +43,13 @@ class Bundle:
 
         Raises
         ------
-        LookupError
+        NotPinnedError
             If one was dropped.
         """
         found = [self._arrays[number] for number in numbers]
         for number, array in zip(numbers, found, strict=True):
             if array is None:
-                raise LookupError(f"value {number} was dropped from the bundle")
+                raise NotPinnedError(f"value {number} was dropped from the bundle")
         return found
 
     def without(self, numbers: Collection[int]) -> Bundle:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import ray
 from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
+from polystore_ray.deadline import Deadline
 from polystore_ray.ray_errors import translated
 
 __all__ = ["Network", "answer_of", "wait_for"]
@@ -28,7 +28,9 @@ class Network:
 network = Network()
 
 
-def wait_for(references: Any, *, backend: str, timeout: float, path: str | None = None) -> Any:
+def wait_for(
+    references: Any, *, backend: str, timeout: float | Deadline, path: str | None = None
+) -> Any:
     """Return what references lead to, by the deadline.
 
     Raises
@@ -45,7 +47,7 @@ def answer_of(
     call: Callable[[], Any],
     *,
     backend: str,
-    timeout: float,
+    timeout: float | Deadline,
     path: str | None = None,
     repeatable: bool,
     asked: Any = None,
@@ -55,23 +57,18 @@ def answer_of(
     A call whose answer was lost on the way is made again where it is harmless to repeat it. `asked`
     is the reference to the answer of a call that has been made once, if it has.
     """
-    deadline = time.monotonic() + timeout
+    deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
     attempt = call if asked is None else lambda: asked
     while True:
         try:
-            answer = network.send(attempt)
-            return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
-        except ray_exceptions.ActorUnavailableError as error:
-            if not repeatable or time.monotonic() > deadline - _PAUSE:
-                raise _ours(error, backend, path, timeout) from error
-            time.sleep(_PAUSE)
-            attempt = call
-        except ray_exceptions.RayTaskError as error:
-            raise _ours(error, backend, path, timeout) from None
+            return ray.get(network.send(attempt), timeout=deadline.left)
         except ray_exceptions.RayError as error:
-            raise _ours(error, backend, path, timeout) from error
-
-
-def _ours(error: Exception, backend: str, path: str | None, timeout: float) -> Exception:
-    ours = translated(error, backend=backend, path=path, timeout=timeout)
-    return ours.located(path=path, backend=backend) if isinstance(ours, StorageError) else ours
+            ours = translated(error, backend=backend, path=path, timeout=deadline.timeout)
+            if isinstance(ours, StorageError):
+                ours.located(path=path, backend=backend)
+            is_a_task = isinstance(error, ray_exceptions.RayTaskError)
+            ours.__cause__ = None if is_a_task else error
+            if not repeatable or not isinstance(error, ray_exceptions.ActorUnavailableError):
+                raise ours  # noqa: B904 - its cause is set already
+            deadline.pause_or_raise(ours, _PAUSE)
+            attempt = call

@@ -8,18 +8,18 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
-from ray.util import client as ray_client
 
 from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.seal import Sealed, plain_bytes
 from polystore_ray.backend_options import BackendOptions, options_on
 from polystore_ray.calls import wait_for
+from polystore_ray.deadline import Deadline
 from polystore_ray.decoding import decode, encode
 from polystore_ray.envelope import Envelope, Message, as_message, open_message
 from polystore_ray.errors import (
@@ -29,7 +29,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
     TooFewNodesError,
 )
-from polystore_ray.handles import Handles, pause
+from polystore_ray.handles import Handles
 from polystore_ray.host import TRANSFERS
 from polystore_ray.messages import (
     WITHDRAWN,
@@ -46,9 +46,9 @@ from polystore_ray.node_names import Node, node_called
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, known_nodes, near_node, nodes, object_store_bytes
 from polystore_ray.ray_errors import DIED, is_known_dead, of_user_code, translated
-from polystore_ray.ray_internals import spilled_bytes
+from polystore_ray.ray_internals import is_client, spilled_bytes
 from polystore_ray.read_cache import Shared
-from polystore_ray.sessions import LONGEST_WAIT, Session
+from polystore_ray.sessions import Session
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport import BATCHES, Task, Transport, when_free
 from polystore_ray.volume import never_fits
@@ -78,22 +78,20 @@ class RayTransport(Transport):
         node: str,
         controller: Any,
         options: StoreOptions,
-        next_controller: Callable[[float], Any],
+        next_controller: Callable[[Deadline], Any],
+        birth: str,
     ) -> None:
-        self.timeout = 60.0
-        self.options = options
+        super().__init__(options)
         self.handles = Handles(controller, next_controller)
+        self.birth = birth
         self._store = store
         self._node = node
         self._made_with: dict[tuple[str, str], BackendOptions] = {}
         self._called: dict[str, tuple[str, float]] = {}
-        self._others: list[str] = []
-        self._nodes_known_until = 0.0
-        self._turns = itertools.count()
+        self._others = _OtherNodes(node)
         self._session = Session()
-        self._capacity: int | None = None  # of this node's object store, once it has been asked
         # Over a Ray client connection there is no object store here, only in the cluster.
-        self._is_remote = ray_client.ray.is_connected()
+        self._is_remote = is_client()
         self.opens_here = not self._is_remote
 
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
@@ -112,15 +110,12 @@ class RayTransport(Transport):
             return self._request(Request(operation, arguments, id_), path)
 
     def _request(self, request: Request, path: str | None) -> Any:
-        message = encode(request._replace(within=self.timeout))
+        message = encode(request._replace(within=self.deadline.left))
         answer = self._of_store(lambda controller: controller.call.remote(message), path=path)
         return decode(answer) if isinstance(answer, bytes) else answer
 
     def _of_store(self, call: Callable[[Any], Any], *, path: str | None = None) -> Any:
-        return self.handles.of_store(call, self._deadline(), path=path)
-
-    def _deadline(self) -> float:
-        return time.monotonic() + min(self.timeout, LONGEST_WAIT)
+        return self.handles.of_store(call, self.deadline, path=path)
 
     # Objects
 
@@ -136,16 +131,16 @@ class RayTransport(Transport):
                 MEMORY,
                 self._node,
                 lambda volume: volume.put.remote(head, buffers),
-                self._deadline(),
+                self.deadline,
             )
             return pin
         return Pin(new_operation_id(), (self._node,), self.reference(sealed), sealed.nbytes)
 
     def _check_fits(self, nbytes: int) -> None:
         if nbytes > _SMALLEST_STORE:
-            self._capacity = self._capacity or object_store_bytes(self._node)
-            if nbytes > self._capacity:
-                raise never_fits(nbytes, self._node, self._capacity)
+            capacity = _object_store_bytes(self._node)
+            if nbytes > capacity:
+                raise never_fits(nbytes, self._node, capacity)
 
     def reference(self, sealed: Sealed) -> Any:
         try:
@@ -166,22 +161,21 @@ class RayTransport(Transport):
         self, pins: list[Pin], items: Items, id_: ChangeId, path: str | None
     ) -> None:
         packed = encode(items)
-        deadline = self._deadline()
         while True:
+            volumes = self._volumes(items.replicas)
             # Ray makes the last call as soon as those before it are answered.
-            patience = 0.9 * (deadline - time.monotonic())
-            volumes = self._volumes(items.replicas, deadline)
+            patience = 0.9 * self.deadline.left
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
-                published = partial(_publish, pins, packed, id_, deadline, pinned)
-                self.handles.of_store(published, deadline, path=path)
-            except (HostLostError, StaleVolumeError):
-                if time.monotonic() > deadline:
-                    raise
+                published = partial(_publish, pins, packed, id_, self.deadline, pinned)
+                self._of_store(published, path=path)
+            except (HostLostError, StaleVolumeError) as error:
                 # Others have taken their place, or they can be reached again in a moment.
                 for node in volumes:
                     self.handles.forget_host(MEMORY, node)
-                self._look_around_again()
+                lost = HostLostError("the memory's hosts are lost", path=path, backend=MEMORY)
+                lost.__cause__ = error
+                self._look_around_again(error if isinstance(error, StorageError) else lost)
             except (CallTimeoutError, StoreUnavailableError):
                 raise  # it may have been published
             except StorageError:
@@ -194,23 +188,21 @@ class RayTransport(Transport):
             else:
                 return
 
-    def _volumes(self, replicas: int, deadline: float) -> dict[str, Any]:
+    def _volumes(self, replicas: int) -> dict[str, Any]:
         """Return the volumes that are to hold a value, by node, ours first."""
         while True:
             ours, *others = self._nodes_for(replicas)
-            volume = partial(self.handles.host, MEMORY, deadline=deadline)
+            volume = partial(self.handles.host, MEMORY, deadline=self.deadline)
             volumes = {ours: volume(ours)}
             try:
                 return volumes | {node: volume(node) for node in others}
-            except StoreUnavailableError:  # a node is gone, and another will do
-                if time.monotonic() > deadline:
-                    raise
-            self._look_around_again()
+            except StoreUnavailableError as error:  # a node is gone, and another will do
+                self._look_around_again(error)
 
-    def _look_around_again(self) -> None:
-        """Ask anew, in a moment, which nodes there are."""
-        self._nodes_known_until = 0.0
-        pause()
+    def _look_around_again(self, error: Exception) -> None:
+        """Ask anew, in a moment, which nodes there are; raise the error if it is too late."""
+        self._others.forget()
+        self.deadline.pause_or_raise(error)
 
     def _nodes_for(self, replicas: int) -> list[str]:
         """Return the nodes that are to hold a value: ours first, others in turn.
@@ -222,20 +214,14 @@ class RayTransport(Transport):
         """
         if replicas == 1:
             return [self._node]
-        if time.monotonic() > self._nodes_known_until:
-            self._others = [n["NodeID"] for n in nodes() if n["NodeID"] != self._node]
-            self._nodes_known_until = time.monotonic() + _NODES_KNOWN_FOR
-        if len(self._others) < replicas - 1:
-            self._too_few_nodes(replicas)
-        if not self._others:
-            return [self._node]
-        start = next(self._turns) % len(self._others)
-        turned = self._others[start:] + self._others[:start]
-        return [self._node, *turned[: replicas - 1]]
+        others = self._others.in_turn()
+        if len(others) < replicas - 1:
+            self._too_few_nodes(replicas, 1 + len(others))
+        return [self._node, *others[: replicas - 1]]
 
-    def _too_few_nodes(self, replicas: int) -> None:
-        self._nodes_known_until = 0.0
-        few = f"{replicas} replicas need as many nodes, and the cluster has {1 + len(self._others)}"
+    def _too_few_nodes(self, replicas: int, there_are: int) -> None:
+        self._others.forget()
+        few = f"{replicas} replicas need as many nodes, and the cluster has {there_are}"
         if self.options.too_few_nodes != "warn":
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
         warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
@@ -245,36 +231,37 @@ class RayTransport(Transport):
             return []
         references = [pin.ref for pin in pins]
         try:
-            values: list[Any] = ray.get(references, timeout=self.timeout)
+            values: list[Any] = ray.get(references, timeout=self.deadline.left)
         except ray_exceptions.ObjectLostError:
             return [self._get_one(pin, path) for pin in pins]
         except ray_exceptions.RayError as error:
-            raise translated(error, backend=MEMORY, path=path, timeout=self.timeout) from error
+            raise self._translated(error, path) from error
         return values
 
     def _get_one(self, pin: Pin, path: str | None) -> Any:
         """Return a value whose object may have lost its owner: its volume then puts it again."""
         try:
-            return ray.get(pin.ref, timeout=self.timeout)
+            return ray.get(pin.ref, timeout=self.deadline.left)
         except ray_exceptions.ObjectLostError:
             reference = self.owned(pin).ref
         except ray_exceptions.RayError as error:
-            raise translated(error, backend=MEMORY, path=path, timeout=self.timeout) from error
-        return wait_for(reference, backend=MEMORY, timeout=self.timeout, path=path)
+            raise self._translated(error, path) from error
+        return wait_for(reference, backend=MEMORY, timeout=self.deadline, path=path)
+
+    def _translated(self, error: Exception, path: str | None) -> Exception:
+        return translated(error, backend=MEMORY, path=path, timeout=self.deadline.timeout)
 
     def owned(self, pin: Pin) -> Pin:
         for node in pin.nodes:
             with suppress(HostLostError, StoreUnavailableError, NotPinnedError):
-                owned: Pin = self.handles.of_host(
-                    MEMORY, node, partial(_adopt, pin), self._deadline()
-                )
+                owned: Pin = self.handles.of_host(MEMORY, node, partial(_adopt, pin), self.deadline)
                 return owned
         raise NotPinnedError(f"no volume that was known to hold {pin.id} has it")
 
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         # Ray runs a task where most of the bytes of its arguments are.
         task = _Apply.options(num_cpus=0, max_retries=0).remote(save, reference)
-        wait_for(task, backend=MEMORY, timeout=self.timeout, path=path)
+        wait_for(task, backend=MEMORY, timeout=self.deadline, path=path)
 
     def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
         window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -302,7 +289,7 @@ class RayTransport(Transport):
         options: dict[str, Any],
     ) -> Any:
         message = as_message((method, arguments, options))
-        where, deadline = self._node_called(node), self._deadline()
+        where = self._node_called(node)
 
         def call() -> Any:
             try:
@@ -310,7 +297,7 @@ class RayTransport(Transport):
                     key,
                     where,
                     partial(_transfer if method in TRANSFERS else _call, message),
-                    self._deadline(),
+                    self.deadline,
                     path=_path_of(method, arguments),
                     repeatable=method in _READING,
                 )
@@ -319,15 +306,14 @@ class RayTransport(Transport):
                 raise
 
         while True:
-            answer = when_free(call, self.timeout) if method in BATCHES else call()
+            answer = when_free(call, self.deadline) if method in BATCHES else call()
             if not isinstance(answer, Shared):
                 return open_message(answer)
             try:
-                return wait_for(answer.reference, backend=key, timeout=self.timeout)
-            except DataLostError:
+                return wait_for(answer.reference, backend=key, timeout=self.deadline)
+            except DataLostError as error:
                 # The host died with what it kept; the next one reads the file again.
-                if time.monotonic() > deadline:
-                    raise
+                self.deadline.pause_or_raise(error, 0)
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         if not self.options.backends:
@@ -374,14 +360,15 @@ class RayTransport(Transport):
         )
 
     def drain(self, node: str, timeout: float) -> int:
-        deadline = time.monotonic() + timeout
+        until = Deadline(timeout)
         if node not in {known["NodeID"] for known in nodes()}:
             raise StoreUnavailableError(f"node {node} is not in the cluster", backend=MEMORY)
         while True:
-            remaining: int = self._of_store(lambda leader: leader.drain.remote(node))
-            if not remaining or time.monotonic() > deadline:
+            asked = Deadline(self.deadline.timeout)
+            remaining: int = self.handles.of_store(lambda at: at.drain.remote(node), asked)
+            if not remaining or not until.left:
                 return remaining
-            pause()
+            until.pause()
 
     def shutdown(self) -> None:
         try:
@@ -389,13 +376,34 @@ class RayTransport(Transport):
         except StoreUnavailableError:
             return  # it had ended already
         # Only when the controller is gone can the name be used for a new store.
-        deadline = self._deadline()
-        while time.monotonic() < deadline:
+        while self.deadline.left:
             try:
-                ray.get(self.handles.controller.about.remote(), timeout=self.timeout)
+                ray.get(self.handles.controller.about.remote(), timeout=self.deadline.left)
             except DIED:
                 return
-            pause()
+            self.deadline.pause()
+
+
+class _OtherNodes:
+    """The nodes beside this one, asked for again every few seconds."""
+
+    def __init__(self, this: str) -> None:
+        self._this = this
+        self._known: list[str] = []
+        self._until = 0.0
+        self._turns = itertools.count()
+
+    def forget(self) -> None:
+        self._until = 0.0
+
+    def in_turn(self) -> list[str]:
+        """Return them, beginning with another one each time."""
+        if time.monotonic() > self._until:
+            self._known = [node["NodeID"] for node in nodes() if node["NodeID"] != self._this]
+            self._until = time.monotonic() + _NODES_KNOWN_FOR
+        known = self._known
+        start = next(self._turns) % max(1, len(known))
+        return known[start:] + known[:start]
 
 
 def _parts_of(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
@@ -444,6 +452,9 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
     return None
 
 
+_object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is
+
+
 def _call(message: Message, host: Any) -> Any:
     return host.call.remote(message)
 
@@ -456,12 +467,11 @@ def _publish(
     pins: list[Pin],
     items: bytes,
     id_: ChangeId,
-    deadline: float,
+    deadline: Deadline,
     pinned: list[Any],
     controller: Any,
 ) -> Any:
-    within = deadline - time.monotonic()
-    return controller.publish.remote(pins, items, id_, within, *pinned)
+    return controller.publish.remote(pins, items, id_, deadline.left, *pinned)
 
 
 def _adopt(pin: Pin, volume: Any) -> Any:

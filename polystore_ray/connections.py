@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-import time
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import exceptions as ray_exceptions
 
 from polystore_ray.actors import StoreOf, controller_of
-from polystore_ray.addresses import require_listener
+from polystore_ray.addresses import answers, require_answer
 from polystore_ray.cluster import RayTransport
+from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.home import Home
 from polystore_ray.options import StoreOptions
 from polystore_ray.placement import MEMORY, store_namespace, this_process
 from polystore_ray.ray_errors import DIED
+from polystore_ray.ray_internals import (
+    cluster_address,
+    cluster_id,
+    is_client,
+    job_is_dead,
+    recorded_address,
+)
+from polystore_ray.sessions import LONGEST_WAIT
 from polystore_ray.succession import has_ended
 
-__all__ = ["connect", "disconnect", "start_ray"]
+__all__ = ["connect", "disconnect", "home_of", "start_ray"]
 
-_connections: dict[tuple[str, str, str, str], RayTransport] = {}
-_connecting = threading.RLock()
-_PAUSE = 0.1  # seconds before a dead controller's name is asked for again
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str, str, str, str]
+_connections: dict[Key, RayTransport] = {}
+_starting = threading.Lock()
 _forked = False
 
 
@@ -34,113 +46,199 @@ def connect(
     timeout: float,
     options: StoreOptions,
     *,
+    home: Home,
     create: bool = True,
-    job: str | None = None,
 ) -> RayTransport | None:
-    """Return this process's connection to a store, starting what is not there yet.
+    """Return this process's connection to a store, for one call; start what is not there yet.
 
     Parameters
     ----------
     store : str
         The store's name.
     lifetime : {"job", "detached"}
-        Whether the store is this job's or outlives it.
+        Whether the store is a job's or outlives it.
     timeout : float
-        Seconds that any one wait may take.
+        Seconds within which the call has to be answered.
     options : StoreOptions
         What the store is made with, or has to have been made with.
+    home : Home
+        Where the store is: a registry that has travelled finds its own there, or nothing.
     create : bool, default True
         Whether to start Ray and the store. Without it None is returned where either is missing.
-    job : str, optional
-        The id of the job whose store it is, if that is another one than ours.
 
     Raises
     ------
     StoreUnavailableError
-        If Ray cannot be reached or the controller does not start by the deadline.
+        If Ray cannot be reached, the controller does not start by the deadline, or the store of a
+        registry that has travelled is not there any more.
     StorageResolutionError
         If the store exists with other options.
     """
-    if _forked:
-        raise StoreUnavailableError(
-            "this process was forked from one that used Ray, whose connections do not survive a "
-            "fork; start it with 'spawn', or use a Ray task"
-        )
+    _check_process(store, home)
     if not ray.is_initialized():
-        if not create:
+        if not create and not home.address:
             return None
-        start_ray()
-    node, own = this_process()
-    job = job or own
-    key = (store, lifetime, node, job)
+        start_ray(home.address or None, timeout)
+    deadline = Deadline(min(timeout, LONGEST_WAIT))
+    key = _key(store, lifetime, home)
     connection = _connections.get(key)
     if connection is None:
-        with _connecting:
-            connection = _connections.get(key)
-            if connection is None:
-                scope = None if lifetime == "detached" else job
-                found = _controller(store, scope, timeout, options, create=create)
-                if found is None:
-                    return None
-                controller, made_with, birth = found
-                again = partial(_next_controller, store, scope, made_with, birth)
-                connection = RayTransport(store, node, controller, made_with, again)
-                _connections[key] = connection
+        # No lock: two threads that start a store find the same, and neither waits for the other.
+        found = _made(store, lifetime, home, options, deadline, create=create)
+        if found is None:
+            return None
+        connection = _connections.setdefault(key, found)
+    if home.birth and connection.birth != home.birth:
+        raise _gone(store)
     options.check_against(connection.options, store)
-    connection.timeout = timeout
-    return connection
+    return connection.by(deadline)
 
 
 def disconnect(connection: RayTransport) -> None:
     """Forget a connection whose store ends."""
-    with _connecting:
-        for key, known in list(_connections.items()):
-            if known is connection:
-                del _connections[key]
+    for key, known in list(_connections.items()):
+        if known.handles is connection.handles:
+            _connections.pop(key, None)
 
 
-def start_ray(address: str | None = None) -> None:
+def home_of(store: str, lifetime: str, home: Home, *, job: str = "") -> Home:
+    """Return a registry's home as it is to travel: with the cluster, the job and the store.
+
+    Parameters
+    ----------
+    store, lifetime
+        As of `connect`.
+    home : Home
+        The registry's home in this process.
+    job : str, optional
+        The id of the job whose store is meant; this process's by default.
+    """
+    if home.address or not ray.is_initialized():
+        return home
+    connection = _connections.get(_key(store, lifetime, home._replace(job=job)))
+    job = job or this_process()[1]
+    birth = "" if connection is None else connection.birth
+    return Home(home.process, cluster_address(), cluster_id(), job, birth)
+
+
+def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
     """Connect this process to a cluster, or start one, unless it is connected.
 
     Parameters
     ----------
     address : str, optional
         As of `ray.init`.
+    timeout : float, default 60.0
+        Seconds within which a cluster that is there has to answer.
 
     Raises
     ------
     StoreUnavailableError
         If there is no cluster at the address.
     """
-    if ray.is_initialized():
-        return
-    require_listener(address or os.environ.get("RAY_ADDRESS", "auto"))
+    deadline = Deadline(timeout)
+    if not _starting.acquire(timeout=timeout):
+        raise StoreUnavailableError(f"another thread has not connected to Ray in {timeout:g} s")
     try:
+        if ray.is_initialized():
+            return
+        address = address or os.environ.get("RAY_ADDRESS")
+        if address == "auto":
+            address = recorded_address()
+        if address:
+            require_answer(address, deadline)
+        else:
+            recorded = recorded_address(None)
+            if recorded is not None and not answers(recorded, deadline):
+                # As if it were not recorded: Ray would wait for it for minutes.
+                logger.warning("the cluster at %s does not answer; starting another", recorded)
+                address = "local"
         ray.init(address)
-    except (ConnectionError, RuntimeError, ray_exceptions.RayError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
+        if isinstance(error, StoreUnavailableError):
+            raise
         raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
+    finally:
+        _starting.release()
+
+
+def _check_process(store: str, home: Home) -> None:
+    if _forked:
+        raise StoreUnavailableError(
+            "this process was forked from one that used Ray, whose connections do not survive a "
+            "fork; start it with 'spawn' or 'forkserver' and hand it the registry, which leads to "
+            "the same store there, or use a Ray task"
+        )
+    if not home.address and not home.is_here:
+        raise StoreUnavailableError(
+            f"this registry of the store {store!r} was handed to another process before it knew "
+            f"its cluster, and would be another store here; call ray.init(), or use the registry "
+            f"once, before it is handed on"
+        )
+
+
+def _key(store: str, lifetime: str, home: Home) -> Key:
+    node, own = this_process()
+    return store, lifetime, node, own, home.job or own
+
+
+class _Found(NamedTuple):
+    """A controller that answers, the options of its store, and its birth."""
+
+    controller: Any
+    options: StoreOptions
+    birth: str
+
+
+def _made(
+    store: str,
+    lifetime: str,
+    home: Home,
+    options: StoreOptions,
+    deadline: Deadline,
+    *,
+    create: bool,
+) -> RayTransport | None:
+    node, own = this_process()
+    job = None if lifetime == "detached" else home.job or own
+    if home.address:
+        if cluster_id() != home.cluster:
+            raise StoreUnavailableError(
+                f"the store {store!r} is on the Ray cluster at {home.address}, and this process is "
+                f"connected to another cluster, at {cluster_address()}"
+            )
+        if job not in (None, own) and not is_client() and job_is_dead(job):
+            raise StoreUnavailableError(
+                f"the store {store!r} has ended with its job {job}; a store with "
+                f"lifetime='detached' outlives the job that makes it"
+            )
+    found = _controller(store, job, options, deadline, create=create and not home.birth)
+    if found is None:
+        if home.birth:
+            raise _gone(store)
+        return None
+    again = partial(_next_controller, store, job, found)
+    return RayTransport(store, node, found.controller, found.options, again, found.birth)
 
 
 def _controller(
-    store: str, job: str | None, timeout: float, options: StoreOptions, *, create: bool
-) -> tuple[Any, StoreOptions, str] | None:
-    """Return the handle of a store's controller, which answers; its options, and its birth."""
+    store: str, job: str | None, options: StoreOptions, deadline: Deadline, *, create: bool
+) -> _Found | None:
+    """Return a store's controller; without `create`, None if there is no store."""
     namespace = store_namespace(store, job)
-    deadline = time.monotonic() + timeout
     while create or not has_ended(namespace):
         try:
             controller = controller_of(StoreOf(namespace, job, options), start=create)
-            left = max(0.0, deadline - time.monotonic())
-            made_with, birth = ray.get(controller.about.remote(), timeout=left)
+            return _Found(controller, *ray.get(controller.about.remote(), timeout=deadline.left))
         except ray_exceptions.RayError as error:
-            if _may_come_back(error) and time.monotonic() < deadline:
-                time.sleep(_PAUSE)
-                continue
-            raise StoreUnavailableError(
-                f"the controller of the store {store!r} did not start within {timeout:g} s "
-                f"({type(error).__name__}: {str(error).strip()})"
-            ) from error
-        return controller, made_with, birth
+            ours = StoreUnavailableError(
+                f"the controller of the store {store!r} did not start within "
+                f"{deadline.timeout:g} s ({type(error).__name__}: {str(error).strip()})"
+            )
+            ours.__cause__ = error
+            if not _may_come_back(error):
+                raise ours  # noqa: B904 - its cause is set already
+            deadline.pause_or_raise(ours)
     return None
 
 
@@ -151,9 +249,7 @@ def _may_come_back(error: ray_exceptions.RayError) -> bool:
     return isinstance(error, DIED)
 
 
-def _next_controller(
-    store: str, job: str | None, options: StoreOptions, birth: str, timeout: float
-) -> Any:
+def _next_controller(store: str, job: str | None, before: _Found, deadline: Deadline) -> Any:
     """Return the controller that comes after one that died.
 
     Raises
@@ -161,19 +257,25 @@ def _next_controller(
     StoreUnavailableError
         If the store has ended.
     """
-    if not has_ended(store_namespace(store, job)):
-        found = _controller(store, job, timeout, options, create=True)
-        if found is not None and found[2] == birth:
-            return found[0]
-    raise StoreUnavailableError(
+    found = _controller(store, job, before.options, deadline, create=False)
+    if found is None or found.birth != before.birth:
+        raise _gone(store)
+    return found.controller
+
+
+def _gone(store: str) -> StoreUnavailableError:
+    error = StoreUnavailableError(
         f"the store {store!r} was shut down; shutdown() here lets this process use a new one",
         backend=MEMORY,
     )
+    error.has_ended = True
+    return error
 
 
 def _mark_forked() -> None:
-    global _forked  # noqa: PLW0603 - a fact about the process
-    _forked = ray.is_initialized()
+    global _forked, _starting  # noqa: PLW0603 - facts about the process
+    _forked = _forked or ray.is_initialized()
+    _starting = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_mark_forked)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from polystore.exceptions import CorruptDataError, StorageError
 from polystore.seal import Sealed, describe_dtype, described_dtype, plain_bytes, seal, view_of
 
 __all__ = [
@@ -40,24 +42,27 @@ Message = bytes | tuple[Any]
 _ARRAY = b"A"  # what a pickle never begins with
 _ALIGNED = 16  # bytes
 
-_closed = False
+_always_closed = False
+_closed = ContextVar("closed", default=False)
 
 
 def keep_closed() -> None:
     """Let envelopes stay closed in this process from now on."""
-    global _closed  # noqa: PLW0603 - what a process is for does not change in its life
-    _closed = True
+    global _always_closed  # noqa: PLW0603 - what a process is for does not change in its life
+    _always_closed = True
 
 
 @contextmanager
 def closed() -> Iterator[None]:
-    """Let envelopes that arrive in this process stay closed for a while, in every thread."""
-    global _closed  # noqa: PLW0603 - envelopes arrive where Ray unpickles, which asks nobody
-    before, _closed = _closed, True
+    """Let envelopes that this thread or task receives stay closed for a while.
+
+    Ray unpickles in the thread that waits for a value, and asks nobody how.
+    """
+    token = _closed.set(True)
     try:
         yield
     finally:
-        _closed = before
+        _closed.reset(token)
 
 
 class Envelope:
@@ -81,7 +86,7 @@ def _arrive(head: Any, *buffers: Any) -> Any:
 
 def arrived(sealed: Sealed) -> Any:
     """Return the value of an envelope, or the envelope where it is to stay closed."""
-    return Envelope(sealed) if _closed else sealed.open()
+    return Envelope(sealed) if _always_closed or _closed.get() else sealed.open()
 
 
 def as_message(value: Any) -> Message:
@@ -106,15 +111,27 @@ def array_message(array: npt.NDArray[Any]) -> bytes:
 
 
 def open_message(message: Message, loads: Callable[..., Any] = pickle.loads) -> Any:
-    """Return the value of a message; the envelope of a large one has opened on arrival."""
+    """Return the value of a message; the envelope of a large one has opened on arrival.
+
+    Raises
+    ------
+    StorageError
+        As of `Sealed.open`.
+    """
     if isinstance(message, tuple):
         return message[0]
-    if message[:1] == _ARRAY:
-        end = int.from_bytes(message[1:5], "little")
-        dtype, shape, order = _described(message[5:end], loads)
-        return view_of(message, dtype, shape, order, end)
-    head, *buffers = loads(message)
-    return Sealed(head, tuple(buffers)).open(loads)
+    try:
+        if message[:1] == _ARRAY:
+            end = int.from_bytes(message[1:5], "little")
+            dtype, shape, order = _described(message[5:end], loads)
+            return view_of(message, dtype, shape, order, end)
+        head, *buffers = loads(message)
+        sealed = Sealed(head, tuple(buffers))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise CorruptDataError(f"the saved value is damaged ({error})") from error
+    return sealed.open(loads)
 
 
 @lru_cache(maxsize=1024)  # most arrays are like others

@@ -18,8 +18,15 @@ __all__ = [
 
 
 class StoreUnavailableError(StorageError, ConnectionError):
-    """Signal that the store cannot be reached or started, or has ended."""
+    """Signal that the store cannot be reached or started, or has ended.
 
+    Attributes
+    ----------
+    has_ended : bool
+        Whether it is known that the store was shut down.
+    """
+
+    has_ended: bool = False
     _errno = errno.ECONNREFUSED
 
 

@@ -107,9 +107,7 @@ class PolystoreFileSystem(LiteralPaths):
         self._address = address
 
     def __reduce__(self) -> Any:
-        # The registry refuses to travel where its store cannot be reached.
-        again, arguments = super().__reduce__()
-        return _made_again, (self._registry, again, arguments)
+        return _made_again, (self._registry, type(self), self.storage_args, self.storage_options)
 
     # Where a path leads
 
@@ -397,7 +395,10 @@ def _directory(name: str) -> dict[str, Any]:
     return {"name": name, "size": 0, "type": "directory"}
 
 
-def _made_again(registry: RayBackendRegistry, again: Any, arguments: tuple[Any, ...]) -> Any:
-    made = again(*arguments)
-    made._registry = registry  # noqa: SLF001 - the other half of __reduce__
+def _made_again(
+    registry: RayBackendRegistry, cls: Any, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    # Not fsspec's own instance of these arguments, which may be of another store.
+    made = cls(*arguments, **options, skip_instance_cache=True)
+    made._registry = registry
     return made

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial, partialmethod
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["fingerprint_of"]
+__all__ = ["OURS", "code_of", "fingerprint_of"]
+
+OURS = frozenset({"polystore", "polystore_ray"})
+"""Packages that are installed on every node."""
 
 # What Python keeps in a class beside what was written there.
 _KEPT = frozenset(
@@ -41,6 +45,42 @@ def fingerprint_of(cls: type) -> str:
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def code_of(cls: type) -> list[Any]:
+    """Return the parts by whose identity a change of a class's code is noticed at little cost.
+
+    They are those of the class and its bases, and of the functions, classes and values beside them
+    in their modules. If all are the same objects as before, so is the fingerprint; if one is not,
+    the fingerprint tells.
+    """
+    package = cls.__module__.partition(".")[0]
+    if package in OURS:
+        return []
+    bases = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == package]
+    modules = dict.fromkeys(base.__module__ for base in bases)
+    beside: dict[str, Any] = {}
+    for module in modules:
+        if module in sys.modules:
+            beside |= vars(sys.modules[module])
+    classes = [thing for thing in beside.values() if isinstance(thing, type)]
+    own = dict.fromkeys([*bases, *(one for one in classes if one.__module__ in modules)])
+    inside = [thing for one in own for thing in list(vars(one).values())]
+    functions = [f for f in map(_function, (*inside, *beside.values())) if f is not None]
+    used = set().union(*(function.__code__.co_names for function in functions))
+    parts: list[Any] = [thing for thing in inside if _function(thing) is None]
+    parts += [thing for name, thing in beside.items() if name in used and _function(thing) is None]
+    for function in functions:
+        parts += (function.__code__, function.__defaults__, function.__kwdefaults__)
+    return parts
+
+
+def _function(thing: Any) -> FunctionType | None:
+    if isinstance(thing, (staticmethod, classmethod)):
+        thing = thing.__func__
+    elif isinstance(thing, property):
+        thing = thing.fget
+    return thing if isinstance(thing, FunctionType) else None
 
 
 class _Walk:

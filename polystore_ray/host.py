@@ -10,7 +10,7 @@ from typing import Any
 
 from polystore.backend_registry import BackendRegistry
 from polystore.base import DataSink, DataSource
-from polystore.exceptions import UnsupportedOperationError
+from polystore.exceptions import StorageResolutionError, UnsupportedOperationError
 from polystore.seal import seal
 from polystore_ray.backend_options import BackendOptions, check_arguments
 from polystore_ray.errors import HostBusyError
@@ -73,8 +73,13 @@ class BackendHost:
     def admitted(self) -> Iterator[None]:
         """Let one call in for the time of a block.
 
+        A call that ends its program (`sys.exit`, as command line parsers do) ends itself only: the
+        host is shared by others.
+
         Raises
         ------
+        StorageResolutionError
+            If the block raises `SystemExit`.
         HostBusyError
             If there are as many as there may be.
         HostEndedError
@@ -93,6 +98,11 @@ class BackendHost:
             self._calls += 1
         try:
             yield
+        except SystemExit as error:
+            raise StorageResolutionError(
+                f"the backend called sys.exit({error.code!r}); it must raise an exception instead",
+                backend=self._key,
+            ) from error
         finally:
             with self._counted:
                 self._calls -= 1

@@ -124,12 +124,14 @@ class Journal:
         Raises
         ------
         StoreUnavailableError
-            If another controller has taken over, or the follower does not answer in time.
+            If the follower does not answer in time.
+        StaleEpochError
+            If another controller has taken over, which is to be asked.
         """
 
         def may_answer() -> bool:
             if self._fenced:
-                raise StoreUnavailableError("another controller has taken over", backend="memory")
+                raise StaleEpochError("another controller has taken over")
             if not self._needed:
                 return True
             if time.monotonic() - self._heard > LEASE:

@@ -49,17 +49,13 @@ class LocalTransport(Transport):
     """
 
     def __init__(self, store: str, options: StoreOptions) -> None:
-        self.timeout = 60.0
-        self.options = options
+        super().__init__(options)
         self._store = store
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._session = Session()
         self._hosts: dict[str, tuple[type, BackendHost]] = {}
         self._this = Node(_NODE, (platform.node(), "localhost"))
-        self._start()
-
-    def _start(self) -> None:
         self._controller = StoreController(
             release=lambda _node, pins: self._volume.release(pins),
             ledger=Ledger(self.options.max_bytes),
@@ -97,7 +93,8 @@ class LocalTransport(Transport):
         return Pin(f"{next(self._ids)}", (_NODE,), envelope, sealed.nbytes)
 
     def publish(self, pins: list[Pin], items: Items) -> None:
-        self.change("publish", pins, items, [self._volume.pin(pins, self.timeout)] if pins else [])
+        pinned = [self._volume.pin(pins, self.deadline.left)] if pins else []
+        self.change("publish", pins, items, pinned)
 
     def _look_after(self) -> None:
         while (chore := self._controller.chore(timeout=0)) is not None:
@@ -157,7 +154,7 @@ class LocalTransport(Transport):
             with host.admitted():
                 return _arrived(as_message(host.call(method, *_arrived(message))))
 
-        return when_free(call, self.timeout) if method in BATCHES else call()
+        return when_free(call, self.deadline) if method in BATCHES else call()
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         self._check_name(node)
@@ -187,7 +184,6 @@ class LocalTransport(Transport):
             answered_in=time.monotonic() - start,
             hosts_lost=0,
             nodes=(node,),
-            lost_with_head=("a local store ends with its process",),
             **facts,
         )
 
@@ -198,9 +194,9 @@ class LocalTransport(Transport):
 
     def shutdown(self) -> None:
         with self._lock:
-            hosts, self._hosts = self._hosts, {}
-            self._start()
-        for _, host in hosts.values():
+            hosts = list(self._hosts.values())
+            self._hosts.clear()
+        for _, host in hosts:
             host.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,8 +12,6 @@ from polystore_ray.messages import Found, NotPinnedError
 from polystore_ray.transport import Transport
 
 __all__ = ["look_up", "texts_of"]
-
-_TRIED_AGAIN_AFTER = 0.1  # seconds
 
 T = TypeVar("T")
 
@@ -45,14 +42,13 @@ def look_up(transport: Transport, paths: list[str], use: Callable[[Found], T]) -
         If an object is gone for good, or is not to be had by the deadline.
     """
     path = paths[0] if paths else None
-    deadline = time.monotonic() + transport.timeout
     while True:
         found: Found = transport.ask("read", paths, transport.node, path=path)
         try:
             return use(found)
         except NotPinnedError as error:
-            if time.monotonic() > deadline:
-                raise DataLostError(
-                    f"the saved bytes are not to be had: {error}", path=path, backend="memory"
-                ) from error
-            time.sleep(_TRIED_AGAIN_AFTER)
+            lost = DataLostError(
+                f"the saved bytes are not to be had: {error}", path=path, backend="memory"
+            )
+            lost.__cause__ = error
+            transport.deadline.pause_or_raise(lost)

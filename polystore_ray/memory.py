@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from polystore.base import StorageBackend
-from polystore.checks import check_batch
+from polystore.checks import check_batch, whole_number
 from polystore.exceptions import (
     PathNotFoundError,
     StorageError,
     VersionConflictError,
+    VFSTypeError,
 )
-from polystore.paths import P, as_text
+from polystore.paths import NameFilter, P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
@@ -87,6 +88,10 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             If it is a directory.
         DataLostError
             If the bytes were lost with the node that held them.
+        MissingDependencyError
+            If the class of the value is missing in this process.
+        CorruptDataError
+            If the code of its class fails to open it.
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
@@ -209,11 +214,17 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         if region is not None:
             self._save_region(data, text, region, replicas, fallback)
             return
-        items = Items([text], [], [], overwrite, parents, if_version)
-        if fallback is not None:
-            key, source = backend_key(fallback[0]), as_text(fallback[1])
-            items = items._replace(fallback=(key, self._backend(key).portable(source)))
-        self._publish(Sealing([data], [text]), items, replicas)
+        if if_version is not None:
+            if_version = whole_number(if_version, "if_version", 0, backend="memory")
+        items = Items([text], [], [], bool(overwrite), bool(parents), if_version)
+        items = items._replace(fallback=self._portable(fallback))
+        self._publish(self._connect(), Sealing([data], [text]), items, replicas)
+
+    def _portable(self, fallback: tuple[str, P] | None) -> tuple[str, str] | None:
+        if fallback is None:
+            return None
+        key, source = _fallback(fallback)
+        return key, self._backend(key).portable(source)
 
     def save_batch(
         self,
@@ -245,13 +256,18 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             As of `save`, before anything is stored.
         """
         texts = check_batch(values, paths, backend="memory")
+        bundled = whole_number(bundled, "bundled", 0, backend="memory")
         with reporting(progress, len(texts), "saving") as step:
             sealing = Sealing(values, texts, step if progress else None, bundled)
-        self._publish(sealing, Items(texts, [], [], overwrite, parents), replicas)
+        items = Items(texts, [], [], bool(overwrite), bool(parents))
+        self._publish(self._connect(), sealing, items, replicas)
 
-    def _publish(self, sealing: Sealing, items: Items, replicas: int | None) -> None:
-        transport = self._connect()
-        wanted = replicas or transport.options.replicas or 1
+    def _publish(
+        self, transport: Transport, sealing: Sealing, items: Items, replicas: int | None
+    ) -> None:
+        wanted = transport.options.replicas or 1
+        if replicas is not None:
+            wanted = whole_number(replicas, "replicas", 1, backend="memory")
         items = items._replace(facts=sealing.facts, replicas=wanted)
         with transport.measured("memory", "save"):
             if transport.options.max_bytes is not None and sealing.has_objects:
@@ -273,7 +289,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         fallback: tuple[str, P] | None,
     ) -> None:
         transport = self._connect()
-        deadline = time.monotonic() + transport.timeout
+        deadline = transport.deadline
+        given = self._portable(fallback)
         for attempt in itertools.count():
             start = time.monotonic()
             kept: Kept = transport.ask("kept", path, path=path)
@@ -282,18 +299,15 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             changed = array.copy(order="K")
             put_region(changed, region, data, path=path, backend="memory")
             try:
-                self.save(
-                    changed,
-                    path,
-                    if_version=version,
-                    replicas=replicas or kept.replicas,
-                    fallback=fallback or kept.fallback,
-                )
+                items = Items([path], [], [], if_version=version, fallback=given or kept.fallback)
+                sealing = Sealing([changed], [path])
+                wanted = kept.replicas if replicas is None else replicas
+                self._publish(transport, sealing, items, wanted)
             except VersionConflictError as error:
-                if time.monotonic() > deadline:
+                if not deadline.left:
                     raise CallTimeoutError(
                         f"other saves of this array came first, {attempt + 1} times in "
-                        f"{transport.timeout:g} s; nothing was saved. Where many write one array "
+                        f"{deadline.timeout:g} s; nothing was saved. Where many write one array "
                         f"at once, keep it in zarr, or save its parts as arrays of their own",
                         path=path,
                         backend="memory",
@@ -360,8 +374,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         extensions: Iterable[str] | None = None,
         recursive: bool = False,
     ) -> list[str]:
-        endings = extensions if extensions is None or isinstance(extensions, str) else [*extensions]
-        files: list[str] = self._ask("list_files", path, pattern, endings, recursive)
+        wanted = NameFilter(pattern, extensions).plain
+        files: list[str] = self._ask("list_files", path, *wanted, bool(recursive))
         return files
 
     def ensure_directory(self, path: P) -> str:
@@ -380,7 +394,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         self._change("move", source, as_text(destination, backend="memory"))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        self._change("create_symlink", source, as_text(link, backend="memory"), overwrite)
+        self._change("create_symlink", source, as_text(link, backend="memory"), bool(overwrite))
 
     def _ask(self, operation: str, path: P, *arguments: Any) -> Any:
         text = as_text(path, backend="memory")
@@ -397,3 +411,12 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
 
 def _get_one(transport: Transport, pin: Pin) -> Any:
     return transport.get([pin])[0]
+
+
+def _fallback(given: Any) -> tuple[str, str]:
+    """Return a backend's key, and a path in it."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise VFSTypeError(
+            f"fallback is a backend's key and a path in it, not {given!r}", backend="memory"
+        )
+    return backend_key(given[0]), as_text(given[1])

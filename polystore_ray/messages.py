@@ -138,7 +138,7 @@ class OutOfStepError(Exception):
     """Signal that a follower does not have what comes before: it needs the whole state."""
 
 
-class NotPinnedError(Exception):
+class NotPinnedError(LookupError):
     """Signal that a volume does not hold an object: ask the controller who does now."""
 
 

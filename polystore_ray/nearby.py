@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from polystore.exceptions import VFSTypeError
 from polystore.paths import P, as_text
 from polystore.registration import backend_key
 from polystore.seal import seal
@@ -128,6 +129,8 @@ class Nearby:
         >>> memory.map(sum, ["/a", "/b"])
         [3, 3]
         """
+        if not callable(function):
+            raise VFSTypeError(f"map calls a function, not a {type(function).__name__}")
         texts = texts_of(paths)
 
         def apply(path: str) -> Any:

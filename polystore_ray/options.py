@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from polystore.exceptions import StorageResolutionError, VFSTypeError
 from polystore_ray.backend_options import BackendOptions
 
-__all__ = ["StoreOptions"]
+__all__ = ["StoreOptions", "check_timeout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,14 @@ class StoreOptions:
     read_cache: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_bytes is not None and self.max_bytes <= 0:
-            raise VFSTypeError(f"max_bytes is a number of bytes above 0, not {self.max_bytes!r}")
-        if self.pin_budget is not None and not 0 < self.pin_budget <= 1:
+        _check_whole("max_bytes", self.max_bytes, 1, "bytes above 0")
+        if self.pin_budget is not None and not (
+            _is_real(self.pin_budget) and 0 < self.pin_budget <= 1
+        ):
             raise VFSTypeError(f"pin_budget is above 0 and at most 1, not {self.pin_budget!r}")
-
-        if self.replicas is not None and self.replicas < 1:
-            raise VFSTypeError(f"replicas is a number of nodes above 0, not {self.replicas!r}")
-        if self.host_calls is not None and self.host_calls < 1:
-            raise VFSTypeError(f"host_calls is a number of calls above 0, not {self.host_calls!r}")
-        if self.read_cache is not None and self.read_cache < 0:
-            raise VFSTypeError(f"read_cache is a number of bytes, not {self.read_cache!r}")
+        _check_whole("replicas", self.replicas, 1, "nodes above 0")
+        _check_whole("host_calls", self.host_calls, 1, "calls above 0")
+        _check_whole("read_cache", self.read_cache, 0, "bytes")
         if self.too_few_nodes not in (None, "error", "warn"):
             raise VFSTypeError(f"too_few_nodes is 'error' or 'warn', not {self.too_few_nodes!r}")
 
@@ -92,6 +91,30 @@ class StoreOptions:
                     f"another name, or end it with shutdown()",
                     backend=key,
                 )
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return a number of seconds above 0.
+
+    Raises
+    ------
+    VFSTypeError
+        If it is anything else.
+    """
+    if not (_is_real(timeout) and 0 < timeout < math.inf):
+        raise VFSTypeError(f"timeout is a number of seconds above 0, not {timeout!r}")
+    return float(timeout)
+
+
+def _check_whole(name: str, value: Any, least: int, meaning: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise VFSTypeError(f"{name} is a whole number of {meaning}, not {value!r}")
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 _ANY = StoreOptions()

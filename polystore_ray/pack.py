@@ -18,6 +18,7 @@ import numpy.typing as npt
 from polystore.exceptions import CorruptDataError
 from polystore.seal import check_inside, describe_dtype, described_dtype, view_of
 from polystore_ray.envelope import open_message
+from polystore_ray.messages import NotPinnedError
 
 __all__ = ["Member", "Pack"]
 
@@ -95,14 +96,14 @@ class Pack:
 
         Raises
         ------
-        LookupError
+        NotPinnedError
             If one was dropped.
         """
         found: list[Any] = []
         for first, count in self._runs(numbers):
             code = self._codes[first]
             if code == _DROPPED:
-                raise LookupError(f"value {first} was dropped from the pack")
+                raise NotPinnedError(f"value {first} was dropped from the pack")
             kind = self._kinds[code]
             if kind is None:
                 for number in range(first, first + count):

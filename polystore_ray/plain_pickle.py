@@ -105,8 +105,8 @@ class _PlainUnpickler(pickle._Unpickler):  # noqa: SLF001
             return _MAKERS[module, name]
         except KeyError:
             raise UnsupportedOperationError(
-                f"the value is no plain data: opening it would run {module}.{name}; load it in "
-                f"Python if you trust who saved it"
+                f"the value is not plain data: opening it would run {module}.{name}; load it in "
+                f"Python if you trust its author"
             ) from None
 
     def load_bytearray8(self: Any) -> None:

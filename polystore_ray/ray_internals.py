@@ -6,13 +6,18 @@ from typing import Any
 
 import ray
 from ray.experimental import internal_kv
+from ray.util import client as ray_client
 
 __all__ = [
     "actor_id",
     "authentication_mode",
+    "cluster_address",
+    "cluster_id",
     "control_store",
     "draining_nodes",
     "forget",
+    "greet",
+    "is_client",
     "job_is_dead",
     "recall",
     "recorded_address",
@@ -138,10 +143,15 @@ def authentication_mode() -> str:
     return str(get_authentication_mode_name(compiled.get_authentication_mode()))
 
 
-def recorded_address() -> str:
+def recorded_address(wanted: str | None = "auto") -> str | None:
     """Return the address of a cluster of this machine, as Ray finds it for ``auto``.
 
     It may be that of a cluster that has ended.
+
+    Parameters
+    ----------
+    wanted : str or None, default "auto"
+        None to be given None where there is none.
 
     Raises
     ------
@@ -150,4 +160,33 @@ def recorded_address() -> str:
     """
     from ray._private.services import get_ray_address_from_environment
 
-    return str(get_ray_address_from_environment("auto", None))
+    find: Any = get_ray_address_from_environment  # whose types know nothing of None
+    address: str | None = find(wanted, None)
+    return address
+
+
+def greet(address: str) -> None:
+    """Return when the control store of a cluster has answered; it may take most of a minute."""
+    from ray import _raylet
+
+    compiled: Any = _raylet  # whose types are not known
+    compiled.GcsClient(address=address)
+
+
+def cluster_address() -> str:
+    """Return the address by which another process of this machine reaches this cluster."""
+    if is_client():
+        server: str = ray_client.ray.get_context().client_worker._conn_str  # noqa: SLF001 - as above
+        return f"ray://{server}"
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def is_client() -> bool:
+    """Tell whether this process reaches its cluster through a proxy (``ray://``)."""
+    return bool(ray_client.ray.is_connected())
+
+
+def cluster_id() -> str:
+    """Return what tells this cluster from others, also from a later one at its address."""
+    kept: bytes = internal_kv._internal_kv_get(b"session_name", namespace="session")  # noqa: SLF001 - as above
+    return kept.decode()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import threading
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from polystore.backend_registry import backend_class, backend_keys
 from polystore.base import StorageBackend
+from polystore.checks import seconds
 from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
@@ -19,9 +20,12 @@ from polystore.exceptions import (
 )
 from polystore.registration import _REGISTRY, BUILTIN_BACKENDS, backend_key
 from polystore_ray.backend_options import options_of_backends, split_key
+from polystore_ray.deadline import Deadline
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.home import Home, made_here
 from polystore_ray.local import LocalTransport
 from polystore_ray.memory import ClusterMemoryBackend
-from polystore_ray.options import StoreOptions
+from polystore_ray.options import StoreOptions, check_timeout
 from polystore_ray.proxy import HostedBackend
 from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer
 from polystore_ray.status import StoreStatus
@@ -34,8 +38,7 @@ logger = logging.getLogger(__name__)
 _STORE_NAME = re.compile(r"[\w.-]+")
 _LOCAL_VARIABLE = "POLYSTORE_RAY_LOCAL"
 
-_local_stores: dict[tuple[str, str], LocalTransport] = {}
-_local_lock = threading.Lock()
+_local_stores: dict[tuple[str, str], tuple[Home, LocalTransport]] = {}
 
 
 class RayBackendRegistry(Mapping[str, StorageBackend]):
@@ -50,6 +53,12 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
     ``RayBackendRegistry()`` that a task makes for itself is the same store. Classes of custom
     backends travel with it, also those defined in ``__main__``.
 
+    A registry that is pickled remembers its cluster, job and store. In any process that can reach
+    the cluster (a spawned child, a worker of a ``DataLoader`` or of Dask, a task of another job) it
+    is that same store; the process connects to that cluster and starts none. Where the store cannot
+    be reached, or has ended, every operation raises `StoreUnavailableError`. A
+    ``RayBackendRegistry()`` that such a process makes for itself is a store of its own job.
+
     Parameters
     ----------
     store : str, default "default"
@@ -61,7 +70,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         Whether to use a store in this process, with no Ray: for tests. By default, as the
         environment variable ``POLYSTORE_RAY_LOCAL`` says.
     timeout : float, default 60.0
-        Seconds that any one wait for the cluster may take.
+        Seconds that one call may wait for the cluster, all its waits together.
     max_bytes : int, optional
         What all values in the memory may take together. A save beyond it is refused.
     pin_budget : float, optional
@@ -93,7 +102,10 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
     BackendNotFoundError
         By ``[]``, if no backend has the key.
     StoreUnavailableError
-        By every operation, if the cluster or the store's controller does not answer.
+        By every operation, if the cluster or the store's controller does not answer; or if the
+        registry has travelled, and its store is not there any more.
+    VFSTypeError
+        If an option has the wrong type or is out of range.
 
     Examples
     --------
@@ -125,11 +137,10 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             )
         if lifetime not in ("job", "detached"):
             raise VFSTypeError(f"lifetime is 'job' or 'detached', not {lifetime!r}")
-        if timeout <= 0:
-            raise VFSTypeError(f"timeout is a number of seconds above 0, not {timeout!r}")
         self._store = store
         self._lifetime = lifetime
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
+        self._home = made_here()
         self._options = StoreOptions(
             max_bytes,
             pin_budget,
@@ -149,13 +160,17 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
 
     def __eq__(self, other: object) -> bool:
         # Of one store, and not, as mappings are, of equal backends: they would all be made.
-        return isinstance(other, RayBackendRegistry) and self._same == other._same
+        return (
+            isinstance(other, RayBackendRegistry)
+            and self._named == other._named
+            and (self._home == other._home or self._travelling()[:4] == other._travelling()[:4])
+        )
 
     def __hash__(self) -> int:
-        return hash(self._same)
+        return hash(self._named)
 
     @property
-    def _same(self) -> tuple[str, str, bool]:
+    def _named(self) -> tuple[str, str, bool]:
         return self._store, self._lifetime, self._local
 
     def __getitem__(self, key: object) -> Any:
@@ -224,9 +239,18 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             self._lifetime,
             self._timeout,
             self._options,
-            os.getpid() if self._local else None,
+            self._local,
+            self._travelling(),
             {} if self._local else self._shipped | _custom_classes(),
         )
+
+    def _travelling(self) -> Home:
+        """Return where the store is, for another process, if this one has used Ray."""
+        if self._local or "ray" not in sys.modules:
+            return self._home
+        from polystore_ray.connections import home_of
+
+        return home_of(self._store, self._lifetime, self._home)
 
     def status(self) -> StoreStatus:
         """Describe the store: what it holds, inline, pinned and adopted, and on which nodes.
@@ -263,7 +287,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         StoreUnavailableError
             If the node is not in the cluster.
         """
-        remaining: int = self._connect().drain(node, timeout)
+        remaining: int = self._connect().drain(node, seconds(timeout, "timeout"))
         return remaining
 
     def shutdown(self) -> None:
@@ -272,7 +296,13 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         Files and zarr arrays stay. The next use starts an empty store. A store that has not been
         started, or has ended, is left as it is.
         """
-        transport = self._connect(create=False)
+        try:
+            transport = self._connect(create=False)
+        except StoreUnavailableError as error:
+            if not error.has_ended:
+                raise
+            transport = None
+        self._home = self._home._replace(birth="")
         if transport is not None:
             self._disconnect(transport)
             transport.shutdown()
@@ -296,16 +326,24 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
 
     def _connect(self, *, create: bool = True) -> Any:
         if self._local:
-            return _local_store(self._store, self._lifetime, self._options)
+            self._home.require_here()
+            transport = _local_store(self._store, self._lifetime, self._options)
+            return transport.by(Deadline(self._timeout))
         # The cluster's part of the package loads Ray, which takes a second.
         from polystore_ray.connections import connect
 
-        return connect(self._store, self._lifetime, self._timeout, self._options, create=create)
+        return connect(
+            self._store,
+            self._lifetime,
+            self._timeout,
+            self._options,
+            home=self._home,
+            create=create,
+        )
 
     def _disconnect(self, transport: Any) -> None:
         if self._local:
-            with _local_lock:
-                _local_stores.pop((self._store, self._lifetime), None)
+            _local_stores.pop((self._store, self._lifetime), None)
             return
         from polystore_ray.connections import disconnect
 
@@ -343,10 +381,11 @@ def _local_by_default() -> bool:
 
 
 def _local_store(store: str, lifetime: str, options: StoreOptions) -> Transport:
-    with _local_lock:
-        if (store, lifetime) not in _local_stores:
-            _local_stores[store, lifetime] = LocalTransport(store, options)
-        transport = _local_stores[store, lifetime]
+    key = store, lifetime
+    if key not in _local_stores:  # of two threads that make one, the first wins
+        _local_stores.setdefault(key, (made_here(), LocalTransport(store, options)))
+    home, transport = _local_stores[key]
+    home.require_here()  # a forked process has a copy, in which nobody else would see anything
     options.check_against(transport.options, store)
     return transport
 
@@ -370,17 +409,13 @@ def _rebuilt(
     lifetime: Literal["job", "detached"],
     timeout: float,
     options: StoreOptions,
-    local_pid: int | None,
+    local: bool,
+    home: Home,
     shipped: dict[str, bytes],
 ) -> RayBackendRegistry:
-    if local_pid is not None and local_pid != os.getpid():
-        raise UnsupportedOperationError(
-            "a local registry (local=True) lives in one process and cannot be shared with "
-            "another; use RayBackendRegistry() on a cluster"
-        )
-    registry = RayBackendRegistry(
-        store, lifetime=lifetime, local=local_pid is not None, timeout=timeout
-    )
+    # Nothing is refused here: an error would be lost where a pool unpickles, and the pool hang.
+    registry = RayBackendRegistry(store, lifetime=lifetime, local=local, timeout=timeout)
     registry._options = options  # noqa: SLF001 - the other half of __reduce__
     registry._shipped = shipped  # noqa: SLF001 - as above
+    registry._home = home  # noqa: SLF001 - as above
     return registry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -16,7 +18,7 @@ import cloudpickle
 
 from polystore.exceptions import StorageResolutionError, portable
 from polystore.registration import register_backend
-from polystore_ray.fingerprint import fingerprint_of
+from polystore_ray.fingerprint import OURS, code_of, fingerprint_of
 
 __all__ = [
     "CarriedError",
@@ -27,8 +29,6 @@ __all__ = [
     "is_newer",
     "opened",
 ]
-
-_OURS = frozenset({"polystore", "polystore_ray"})  # installed on every node
 
 
 class Shipped(NamedTuple):
@@ -59,18 +59,37 @@ class Shipped(NamedTuple):
     needs: dict[str, Any]
 
 
+class _Sent(NamedTuple):
+    shipped: bytes
+    code: list[Any] | None  # what the class was made of; None for one that was defined elsewhere
+
+
 # A class travels on as it came: pickled again it would be another.
-_sent: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+_sent: WeakKeyDictionary[type, _Sent] = WeakKeyDictionary()
 _sending = threading.RLock()
 
 
 def class_to_bytes(cls: Any) -> bytes:
-    """Return a backend's class for another process, which `class_from_bytes` takes there."""
+    """Return a backend's class for another process, which `class_from_bytes` takes there.
+
+    The same bytes as before, unless the code of the class has changed: it may be changed in place,
+    as IPython's ``%autoreload`` does.
+    """
+    known = _sent.get(cls)
+    if known is not None and known.code is None:
+        return known.shipped
+    code = code_of(cls)
+    if known is not None and _are_same(known.code or [], code):
+        return known.shipped
     with _sending:
-        shipped = _sent.get(cls)
-        if shipped is None:
-            shipped = _sent[cls] = pickle.dumps(_shipped(cls), protocol=5)
-        return shipped
+        if known is None or opened(known.shipped).fingerprint != fingerprint_of(cls):
+            known = _Sent(pickle.dumps(_shipped(cls), protocol=5), code)
+        _sent[cls] = _Sent(known.shipped, code)
+        return known.shipped
+
+
+def _are_same(before: list[Any], after: list[Any]) -> bool:
+    return len(before) == len(after) and all(map(is_, before, after))
 
 
 def opened(shipped: bytes) -> Shipped:
@@ -90,7 +109,7 @@ def class_from_bytes(shipped: bytes) -> Any:
     cls = _class(opened(shipped))
     register_backend(cls)
     with _sending:
-        _sent[cls] = shipped
+        _sent[cls] = _Sent(shipped, None)
     return cls
 
 
@@ -98,16 +117,16 @@ def is_newer(shipped: bytes, cls: Any) -> bool:
     """Tell whether a class that was shipped is a later version of one that came here earlier."""
     with _sending:
         known = _sent.get(cls)
-    if known is None or known == shipped:
+    if known is None or known.shipped == shipped:
         return False
-    one, other = opened(shipped), opened(known)
+    one, other = opened(shipped), opened(known.shipped)
     return one.fingerprint != other.fingerprint and one.since > other.since
 
 
 def _shipped(cls: Any) -> Shipped:
     package = cls.__module__.partition(".")[0]
     code, now, needs = cloudpickle.dumps(cls), time.time(), dict(cls._host_options)
-    if package in _OURS:
+    if package in OURS:
         return Shipped(code, b"", "", "", now, needs)
     whole, why_not = b"", ""
     try:
@@ -142,6 +161,14 @@ def carried(error: BaseException) -> BaseException:
     if found is cls or sendable is not error:
         return sendable
     return CarriedError(cloudpickle.dumps(error), "".join(traceback.format_exception(error)))
+
+
+def _renew() -> None:
+    global _sending  # noqa: PLW0603 - another thread may have held it when this process was forked
+    _sending = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class StoreStatus:
         The nodes that have a part of the store.
     lost_with_head : tuple of str
         Why the store, or a part of it, would not outlive the loss of Ray's head node, each with
-        its cure; empty for a store that outlives it.
+        its cure; empty for a store that outlives it, and for a local one, which has no head.
     """
 
     store: str

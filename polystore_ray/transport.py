@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from polystore.seal import Sealed
+from polystore_ray.deadline import Deadline
 from polystore_ray.errors import HostBusyError
 from polystore_ray.messages import Items, Pin
 from polystore_ray.options import StoreOptions
@@ -25,35 +26,44 @@ _LONGEST_PAUSE = 0.5  # seconds
 T = TypeVar("T")
 
 
-def when_free(call: Callable[[], T], timeout: float) -> T:
+def when_free(call: Callable[[], T], deadline: Deadline) -> T:
     """Return the result of a call, which is made again while its host is busy."""
-    deadline, pause = time.monotonic() + timeout, 0.01
+    pause = 0.01
     while True:
         try:
             return call()
-        except HostBusyError:
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
+        except HostBusyError as error:
+            deadline.pause_or_raise(error, pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class Transport(ABC):
-    """Reach one store. Every wait has a deadline; every error is a `StorageError`.
+    """Reach one store. All waits end by one deadline; every error is a `StorageError`.
 
     Attributes
     ----------
     options : StoreOptions
         What the store was made with.
-    timeout : float
-        Seconds that any one wait may take.
+    deadline : Deadline
+        When the call that uses this transport has to be answered.
     opens_here : bool
         Whether values are opened in this process, not by a proxy on the way to it.
     """
 
-    options: StoreOptions
-    timeout: float
     opens_here = True
+
+    def __init__(self, options: StoreOptions) -> None:
+        self.options = options
+        self.deadline = Deadline(0)
+
+    def by(self, deadline: Deadline) -> Self:
+        """Return this transport for one call, which has to be answered by a deadline.
+
+        They share all else, such as the handles and what is known of the nodes.
+        """
+        view = copy.copy(self)
+        view.deadline = deadline
+        return view
 
     @abstractmethod
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import escape, has_magic
 from typing import Any, Self
 
@@ -37,6 +37,11 @@ class PolystorePath(UPath):
 
     __slots__ = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # With the filesystem, which leads to the same store in every process.
+        again: tuple[Any, ...] = super().__reduce__()  # type: ignore[no-untyped-call]
+        return _made_again, (self.fs, *again)
+
     def glob(self, pattern: str, **options: Any) -> Iterator[Self]:
         """Yield what matches a pattern below this path, which itself is no pattern."""
         if options or not has_magic(self.path):
@@ -51,3 +56,9 @@ class PolystorePath(UPath):
             yield from super().rglob(pattern, **options)
         else:
             yield from self.glob(f"**/{pattern}")
+
+
+def _made_again(filesystem: Any, again: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    path = again(*arguments)
+    path._fs_cached = filesystem  # noqa: SLF001 - where UPath keeps it, and from where it goes on
+    return path

@@ -64,8 +64,8 @@ class _Host(Hosting):
 
     def _answer(self, message: Message) -> Message | Shared:
         try:
-            method, arguments, options = open_message(message)
             with self._host.admitted():
+                method, arguments, options = open_message(message)
                 run = partial(self._host.call, method, arguments, options)
                 if method != "load" or len(arguments) != 1 or options:
                     return as_message(run())

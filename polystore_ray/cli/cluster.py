@@ -11,7 +11,7 @@ import ray
 
 from polystore_ray.addresses import require_listener
 from polystore_ray.cli.failure import Failed, one_line
-from polystore_ray.connections import connect as connect_to
+from polystore_ray.connections import home_of
 from polystore_ray.placement import CONTROLLER, store_namespace
 from polystore_ray.ray_internals import recorded_address
 from polystore_ray.registry import RayBackendRegistry
@@ -36,7 +36,7 @@ def connect(address: str | None) -> None:
         return
     if not address or address == "auto":
         try:
-            address = recorded_address()
+            address = str(recorded_address())
         except ConnectionError as error:
             raise Failed(
                 "no Ray cluster was found on this machine; name one with --address, or work "
@@ -105,30 +105,14 @@ def store(name: str, job: str | None, *, create: bool) -> RayBackendRegistry:
     Failed
         If there is none.
     """
-    registry = (
-        RayBackendRegistry(name, lifetime="detached") if job is None else _StoreOfJob(name, job)
-    )
+    registry = RayBackendRegistry(name, local=False, lifetime="job" if job else "detached")
+    if job is not None:
+        registry._home = home_of(name, "job", registry._home, job=job)  # noqa: SLF001 - not public
     if has_ended(store_namespace(name, job)) and not (create and job is None):
         kind = "detached store" if job is None else f"store of the job {job}"
         others = ", ".join(map(str, known_stores())) or "none"
         raise Failed(f"there is no {kind} {name!r} in the cluster; there is: {others}")
     return registry
-
-
-class _StoreOfJob(RayBackendRegistry):
-    """The store of another job."""
-
-    def __init__(self, store: str, job: str) -> None:
-        super().__init__(store, local=False)
-        self._job = job
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _StoreOfJob, (self._store, self._job)
-
-    def _connect(self, *, create: bool = True) -> Any:
-        return connect_to(
-            self._store, "job", self._timeout, self._options, create=create, job=self._job
-        )
 
 
 def _first_sentence(error: Exception) -> str:

@@ -203,7 +203,7 @@ class Chaos:
 
     def _lose_head(self, nodes: Nodes) -> None:
         before = self._lost_hosts()
-        self._start_clients_of(nodes.lose_head())
+        self._start_clients_of(nodes.lose_head(self._random.uniform(0.0, 5.0)))
         self._wait_until_noticed(before)
 
     def _start_clients_of(self, lost: str) -> None:

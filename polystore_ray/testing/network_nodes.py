@@ -29,6 +29,7 @@ HEAD, OURS = 0, 1
 _PORT = 6379
 _STARTS_WITHIN = 90.0  # seconds
 _ENDS_WITHIN = 20.0  # seconds
+_ATTEMPTS = 3  # to start a node
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",
@@ -146,6 +147,14 @@ class NetworkNodes:
         }
 
     def _start(self, port: int) -> None:
+        """Start a node; once more if it is not there in the time that Ray itself gives it."""
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(RuntimeError):
+                return self._try_to_start(port)
+            self._kill(port)
+        return self._try_to_start(port)
+
+    def _try_to_start(self, port: int) -> None:
         address = f"{self.network.addresses[HEAD]}:{_PORT}"
         place = [f"--address={address}"]
         if port == HEAD:

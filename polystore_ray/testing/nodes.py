@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,13 +89,19 @@ class Nodes:
         self._add()
         return lost
 
-    def lose_head(self) -> str:
+    def lose_head(self, missing: float = 0.0) -> str:
         """Kill all processes of the head, start another, and return the id of the old one.
 
         The new one has its address, as a name does in a cluster of many machines.
+
+        Parameters
+        ----------
+        missing : float, default 0.0
+            Seconds in which there is no head.
         """
         lost = self.head
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+        time.sleep(missing)
         with self._control_store():
             node = self._cluster.add_node(
                 **self._head, node_ip_address=self._address, gcs_server_port=int(self._port)

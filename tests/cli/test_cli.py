@@ -181,7 +181,7 @@ def test_cat_and_cp_run_nothing_of_what_was_saved(fm: FileManager, tmp_path: Pat
     fm.save_batch([[Trap(), bytes(90_000)], [Trap()]], ["/t/1", "/t/2"], backend="memory")
     for path in ("/trap", "/t/1", "/t/2"):
         line = says_one_line(run_locally("cat", f"memory:{path}"))
-        assert "no plain data" in line
+        assert "not plain data" in line
         assert path in line
         assert run_locally("cp", f"memory:{path}", f"disk:{tmp_path}/copy.json").code == 1
     assert not trap.exists()

@@ -83,7 +83,7 @@ def test_cat_opens_large_values_and_packs_without_unpickling(
     )
     for path in ("/cat/0", "/cat/2"):
         line = says_one_line(run_here("--store", "shared", "cat", f"memory:{path}"))
-        assert "no plain data" in line
+        assert "not plain data" in line
     assert not trap.exists()
     assert run_here("--store", "shared", "cat", "memory:/cat/1").code == 0
     assert run_here("--store", "shared", "cat", "memory:/cat/3").out == "plain"
@@ -104,8 +104,8 @@ class Lying(np.ndarray[Any, Any]):
 
     trap = Path()
 
-    @property
-    def shape(self) -> Any:  # type: ignore[misc]  # NumPy's can be set
+    @property  # type: ignore[misc]  # NumPy's can be set
+    def shape(self) -> Any:
         trap = self.trap
 
         class Trap:

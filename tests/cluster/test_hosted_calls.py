@@ -17,6 +17,7 @@ import ray
 from polystore import DiskBackend, FileManager, StorageBackend
 from polystore.exceptions import PathExistsError, UnsupportedOperationError
 from polystore_ray import HostBusyError, HostLostError, RayBackendRegistry
+from polystore_ray.deadline import Deadline
 from tests.cluster.nodes import eventually, kill
 from tests.cluster.test_sharing import private_bytes
 
@@ -71,7 +72,7 @@ def registry(tmp_path: Path, ray_cluster: None) -> Iterator[RayBackendRegistry]:
 
 def host(registry: RayBackendRegistry, key: str) -> Any:
     transport = registry._connect()
-    return transport.handles.host(key, transport.node, time.monotonic() + 60)
+    return transport.handles.host(key, transport.node, Deadline(60))
 
 
 def pid(registry: RayBackendRegistry, key: str) -> int:

@@ -22,6 +22,7 @@ from polystore_ray import (
     StoreUnavailableError,
     TooFewNodesError,
 )
+from polystore_ray.deadline import Deadline
 from polystore_ray.placement import store_namespace
 from polystore_ray.ray_internals import actor_id
 from polystore_ray.testing.faults import Victims, worsen
@@ -167,7 +168,7 @@ def test_a_store_whose_memory_was_never_used_loses_no_tree(
     registry = RayBackendRegistry(f"unused-{replicas}", replicas=replicas)
     registry["disk"].save(np.arange(3), tmp_path / "a.npy")
     handles = registry._connect().handles
-    handles.host("memory", nodes.head, time.monotonic() + 30)
+    handles.host("memory", nodes.head, Deadline(30))
     os.kill(pid_of(handles.controller), signal.SIGKILL)
     registry["memory"].save(np.full(MIB, 1), "/a")
     assert first(registry, "/a") == (1, False)

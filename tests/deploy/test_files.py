@@ -7,6 +7,7 @@ their pods is checked with a small schema beside this file.
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
 import re
 import shlex
@@ -379,6 +380,10 @@ def test_the_head_keeps_its_control_store_in_a_redis_that_only_it_reaches() -> N
     assert network in head["networks"]
     assert network not in worker["networks"]
     assert "redis_password" not in worker["secrets"]
+    [addresses] = compose["networks"]["nodes"]["ipam"]["config"]
+    address = ipaddress.ip_address(head["networks"]["nodes"]["ipv4_address"])
+    assert address in ipaddress.ip_network(addresses["subnet"])
+    assert address not in ipaddress.ip_network(addresses["ip_range"])
     assert "ports" not in redis
     assert all(word in redis["command"][2] for word in ("requirepass", "appendonly yes"))
     assert int(worker["environment"]["RAY_gcs_rpc_server_reconnect_timeout_s"]) > 60

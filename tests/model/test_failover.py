@@ -127,7 +127,7 @@ class Cluster:
     def ask(self, request: Request) -> Any:
         """Have the present controller carry out a request, or the next one, some times."""
         for _ in range(3):
-            with suppress(CallTimeoutError, StoreUnavailableError):
+            with suppress(CallTimeoutError, StoreUnavailableError, StaleEpochError):
                 return self._ask(request)
             self.world.sleep(0.5)
         return self._ask(request)
@@ -152,7 +152,7 @@ class Cluster:
             outcome.append("missing")
         except StorageWriteError:
             outcome.append("refused")
-        except (CallTimeoutError, StoreUnavailableError):
+        except (CallTimeoutError, StoreUnavailableError, StaleEpochError):
             return
         looks = name == "load"
         self.history[order] = Operation(
@@ -198,7 +198,7 @@ class Cluster:
 
         def run() -> None:
             self.world.block(lambda: bool(self.leaders))
-            with suppress(CallTimeoutError, StoreUnavailableError):  # of a volume
+            with suppress(CallTimeoutError, StoreUnavailableError, StaleEpochError):  # of a volume
                 work()
             self.working -= 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import cloudpickle
@@ -15,7 +16,7 @@ from polystore import FileManager, UnsupportedOperationError, VFSTypeError
 from polystore.exceptions import InvalidPathError
 from polystore.seal import seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.envelope import SMALL, Envelope, as_message, open_message
+from polystore_ray.envelope import SMALL, Envelope, as_message, closed, open_message
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,20 @@ def test_a_local_registry_cannot_be_shared_and_says_so(registry: Any) -> None:
     fm = FileManager(registry)
     fm.save(1, "/a", backend="memory")
     assert pickle.loads(pickle.dumps(fm)).load("/a", backend="memory") == 1
-    code = "import pickle, sys; pickle.loads(bytes.fromhex(sys.argv[1]))"
+    # Not as it is unpickled, where a pool would lose the error and hang.
+    code = (
+        "import pickle, sys\n"
+        "fm = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "print('arrived')\n"
+        "fm.exists('/a', backend='memory')\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, pickle.dumps(fm).hex()],
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.stdout == "arrived\n"
     assert UnsupportedOperationError.__name__ in done.stderr
     assert "cannot be shared" in done.stderr
 
@@ -103,8 +111,6 @@ def test_the_environment_chooses_local_mode(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_does_not_pickle_fails_in_local_mode_too(registry: Any) -> None:
-    import threading
-
     with pytest.raises(VFSTypeError, match="pickle"):
         registry["memory"].save(threading.Lock(), "/a")
     with pytest.raises(VFSTypeError, match="pickle"):
@@ -140,3 +146,74 @@ def test_proxies_are_made_once_and_travel(registry: Any) -> None:
     assert registry["disk"] is registry["Disk"]
     registry["memory"].save(1, "/a")
     assert cloudpickle.loads(cloudpickle.dumps(registry["memory"])).load("/a") == 1
+
+
+def test_two_threads_that_keep_envelopes_closed_do_not_disturb_each_other() -> None:
+    data = pickle.dumps(Envelope(seal([1])), protocol=5)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with closed():
+            begun.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait(10)
+    assert pickle.loads(data) == [1]  # it is not this thread that keeps them closed
+    with closed():
+        go_on.set()
+        thread.join()
+        assert type(pickle.loads(data)) is Envelope
+    assert pickle.loads(data) == [1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"timeout": "5"},
+        {"timeout": None},
+        {"timeout": True},
+        {"timeout": -1},
+        {"lifetime": ["job"]},
+        {"max_bytes": "1G"},
+        {"max_bytes": 1.5},
+        {"max_bytes": 0},
+        {"pin_budget": "half"},
+        {"pin_budget": float("nan")},
+        {"replicas": "2"},
+        {"replicas": 2.0},
+        {"replicas": True},
+        {"too_few_nodes": 1},
+        {"host_calls": "many"},
+        {"host_calls": float("nan")},
+        {"read_cache": b"1"},
+        {"read_cache": -1},
+        {"backends": 5},
+        {"backends": ["disk"]},
+        {"backends": {"disk": 5}},
+        {"backends": {"disk": ["root"]}},
+        {"backends": {"disk": {1: "/data"}}},
+        {"backends": {5: {}}},
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_refused_by_the_constructor(options: Any) -> None:
+    with pytest.raises(VFSTypeError):
+        RayBackendRegistry("options", local=True, **options)
+
+
+def test_numbers_of_numpy_are_options_too() -> None:
+    options: Any = {"timeout": np.float32(2), "max_bytes": np.int64(9), "replicas": np.uint8(1)}
+    RayBackendRegistry("options", local=True, **options)
+
+
+def test_each_registry_has_its_own_timeout() -> None:
+    patient, hurried = (RayBackendRegistry("times", local=True, timeout=t) for t in (50, 2))
+    transport = patient._connect()
+    assert 49 < transport.deadline.left <= 50
+    assert hurried._connect().deadline.left <= 2
+    assert 40 < transport.deadline.left <= 50  # the other one's is not this one's
+    assert patient._connect().deadline.timeout == 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from polystore import StorageBackend
-from polystore.exceptions import UnsupportedOperationError
+from polystore.exceptions import StorageResolutionError, UnsupportedOperationError
 from polystore_ray import HostBusyError, RayBackendRegistry
 from polystore_ray.backend_options import BackendOptions
 from polystore_ray.host import BackendHost
@@ -112,7 +113,6 @@ def test_a_full_host_says_so_at_once_and_a_batch_waits(registry: RayBackendRegis
 def test_a_batch_that_finds_no_room_by_the_deadline_says_so() -> None:
     Gated.gate, Gated.begun = threading.Event(), threading.Semaphore(0)
     registry = RayBackendRegistry(uuid.uuid4().hex, local=True, host_calls=1, timeout=0.2)
-    registry._connect().timeout = 0.2
     with ThreadPoolExecutor(1) as threads:
         save = threads.submit(registry["gated"].save, 1, "/a")
         assert Gated.begun.acquire(timeout=10)
@@ -181,3 +181,48 @@ def test_a_host_ends_after_its_calls_and_closes_its_backend_once() -> None:
     assert Gated.last.closed == 1
     host.close()
     assert Gated.last.closed == 1
+
+
+class Leaving(StorageBackend):
+    """One that ends its program, as what was written for the command line does."""
+
+    _backend_type = "leaving"
+
+    def __init__(self) -> None:
+        if type(self).refuses:
+            sys.exit("no such option")
+
+    refuses = False
+
+    def load(self, path: Any) -> Any:
+        sys.exit("usage: leaving FILE")
+
+    def save(self, data: Any, path: Any) -> None:
+        raise SystemExit
+
+    def is_file(self, path: Any) -> bool:
+        return True
+
+    def is_dir(self, path: Any) -> bool:
+        return False
+
+    def list_dir(self, path: Any) -> list[str]:
+        return []
+
+
+def test_a_backend_that_calls_sys_exit_ends_its_call_only() -> None:
+    registry = RayBackendRegistry(uuid.uuid4().hex, local=True, host_calls=1)
+    backend = registry["leaving"]
+    for _ in range(2):
+        with pytest.raises(StorageResolutionError, match=r"sys\.exit\('usage: leaving FILE'\)"):
+            backend.load("/a")
+        with pytest.raises(StorageResolutionError, match=r"sys\.exit\(None\)"):
+            backend.save(1, "/a")
+        assert backend.exists("/a")
+    registry.shutdown()
+    Leaving.refuses = True
+    with pytest.raises(StorageResolutionError, match="no such option"):
+        backend.exists("/a")
+    Leaving.refuses = False
+    assert backend.exists("/a")
+    registry.shutdown()

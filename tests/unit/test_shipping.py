@@ -6,13 +6,14 @@ import subprocess
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from polystore import DiskBackend
+from polystore import DiskBackend, StorageBackend
 from polystore.exceptions import StorageResolutionError
 from polystore.registration import _REGISTRY
 from polystore_ray.fingerprint import fingerprint_of
@@ -156,3 +157,72 @@ def test_what_every_node_has_travels_by_its_name() -> None:
     assert shipped.whole == b""
     assert shipped.fingerprint == ""
     assert len(shipped.code) < 100
+
+
+def test_a_class_that_was_changed_in_place_is_shipped_again() -> None:
+    # As %autoreload changes one: the class stays the same object.
+    module = ModuleType("edited_in_place")
+    sys.modules[module.__name__] = module
+    source = (
+        "from polystore import StorageBackend\n"
+        "def helper(): return 1\n"
+        "class Edited(StorageBackend):\n"
+        "    _backend_type = 'edited_in_place'\n"
+        "    def load(self, path): return helper()\n"
+        "    def save(self, data, path): pass\n"
+        "    def is_file(self, path): return True\n"
+        "    def is_dir(self, path): return False\n"
+        "    def list_dir(self, path): return []\n"
+    )
+    exec(source, vars(module))
+    cls = module.Edited
+
+    def renewed(change: Callable[[], Any]) -> bool:
+        before = class_to_bytes(cls)
+        assert class_to_bytes(cls) is before
+        change()
+        after = class_to_bytes(cls)
+        assert class_to_bytes(cls) is after
+        if after is not before:
+            assert opened(after).fingerprint != opened(before).fingerprint
+            assert opened(after).since >= opened(before).since
+        return after is not before
+
+    def code(text: str) -> Any:
+        scope: dict[str, Any] = {}
+        exec(text, scope)
+        return scope["new"].__code__
+
+    assert renewed(lambda: setattr(module.helper, "__code__", code("def new(): return 3")))
+    assert renewed(lambda: setattr(cls, "added", lambda self: 4))
+    assert renewed(lambda: setattr(cls, "number", 5))
+    assert not renewed(lambda: setattr(module, "other", 6))
+    # The same code again, as after a reload without an edit.
+    assert not renewed(lambda: setattr(module.helper, "__code__", code("def new(): return 3")))
+    assert renewed(lambda: setattr(cls.load, "__code__", code("def new(self, path): return 2")))
+    del sys.modules[module.__name__]
+
+
+def test_a_class_that_came_here_travels_on_as_it_came() -> None:
+    shipped = class_to_bytes(Arriving)
+    cls = class_from_bytes(shipped)
+    cls.seen = 1  # as a host may count in it
+    assert class_to_bytes(cls) is shipped
+
+
+class Arriving(StorageBackend):
+    _backend_type = "arriving"
+
+    def load(self, path: Any) -> Any:
+        return 1
+
+    def save(self, data: Any, path: Any) -> None: ...
+
+    def is_file(self, path: Any) -> bool:
+        return True
+
+    def is_dir(self, path: Any) -> bool:
+        return False
+
+    def list_dir(self, path: Any) -> list[str]:
+        return []

@@ -1,0 +1,70 @@
+"""The home of a registry: where its store is, wherever the registry is taken."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from polystore.exceptions import UnsupportedOperationError
+
+__all__ = ["Home", "made_here"]
+
+_process = ""
+
+
+def _renew() -> None:
+    global _process  # noqa: PLW0603 - a fact about the process
+    _process = os.urandom(8).hex()
+
+
+_renew()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+class Home(NamedTuple):
+    """Which process made a registry and, once it has travelled, which store it means.
+
+    Attributes
+    ----------
+    process : str
+        What tells the process that made the registry from all others.
+    address : str
+        Where the cluster is reached; empty while the registry has not left its process.
+    cluster : str
+        What tells the cluster from others that may get the same address.
+    job : str
+        The id of the job whose store it is, if it is a job's.
+    birth : str
+        What tells the store from others of its name; empty if nobody had used it yet.
+    """
+
+    process: str
+    address: str = ""
+    cluster: str = ""
+    job: str = ""
+    birth: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the registry was made in this process."""
+        return self.process == _process
+
+    def require_here(self) -> None:
+        """Raise unless the registry was made in this process, as one of a local store must be.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If it was not.
+        """
+        if not self.is_here:
+            raise UnsupportedOperationError(
+                "a local registry (local=True) lives in one process and cannot be shared with "
+                "another, forked or not; use RayBackendRegistry() on a cluster"
+            )
+
+
+def made_here() -> Home:
+    """Return the home of a registry that is made in this process."""
+    return Home(_process)

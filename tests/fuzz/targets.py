@@ -1,0 +1,152 @@
+"""Targets of a fuzzer that follows coverage; see ``fuzzing.py``.
+
+Each takes any bytes. A value may come of them, or one of our errors; anything else is a finding, as
+are a signal, a lack of memory and a minute without an end.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polystore import DiskBackend, StorageError
+from polystore.seal import seal
+from polystore_ray.bundle import Bundle
+from polystore_ray.cli.json_text import json_pieces
+from polystore_ray.controller import StoreController
+from polystore_ray.decoding import decode, decode_state, encode
+from polystore_ray.envelope import array_message, open_message, sealed_message
+from polystore_ray.messages import ChangeId, Found, Items, Pin, Request
+from polystore_ray.pack import Pack
+from polystore_ray.plain_pickle import plain_loads
+
+Target = Callable[[bytes], None]
+
+BUFFERS = (bytes(range(256)), b"", b"A" * 16, np.arange(8, dtype=np.uint32), bytes(8))
+RECORDS = np.zeros(2, [("a", "i4"), ("b", "M8[s]", (2,))])
+ARRAYS = [np.arange(4, dtype=np.uint16), RECORDS, np.zeros((2, 3), ">f4", order="F")]
+VALUES: list[Any] = [
+    *ARRAYS,
+    {"a": [1, 2.5, None, True, "é", b"y", 10**30], "b": (1, {2}), "c": frozenset([3])},
+    [datetime.now(UTC), np.float32(2), np.datetime64("2020"), RECORDS[0], np.str_("x"), 1j],
+    Pack.of([*ARRAYS, sealed_message(seal("x"))]),
+    Bundle(ARRAYS[:1]),
+]
+ITEMS = Items(["/a"], [(8, (1,), "float64")], [b"x"], fallback=("disk", "/b"))
+MESSAGES = [
+    Request("list_files", ("/a", None, [".npy"], True)),
+    Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), ChangeId("s", 1, 0)),
+    (Request("delete", ("/a",), ChangeId("s", 2, 1)), 1.5),
+    Found([Pin("1", ("n",), None, 3)], [b"x", (0, 3)], [1, 2]),
+    {"size": 1, "shape": (2,), "none": None},
+]
+SUFFIXES = (".npy", ".npz", ".json", ".csv", ".txt", ".tif", ".png", ".jpg")
+
+
+def plain(data: bytes) -> None:
+    """Open a value as the command line does, and print it."""
+    for loads in (_of_head, _of_message):
+        try:
+            value = loads(data)
+        except StorageError:
+            continue
+        if isinstance(value, Pack | Bundle):
+            for number in range(min(len(value), 9)):
+                with suppress(StorageError, LookupError, TypeError, ValueError):
+                    _print(value.values([number], plain_loads)[0])
+        else:
+            _print(value)
+
+
+def _of_head(data: bytes) -> Any:
+    return plain_loads(data, BUFFERS)
+
+
+def _of_message(data: bytes) -> Any:
+    return open_message(data, plain_loads)
+
+
+def _print(value: Any) -> None:
+    # The command line says in one line what has no text.
+    with suppress(ValueError, SystemError, RecursionError, OverflowError):
+        for _ in islice(json_pieces(value, 2), 10_000):
+            pass
+    if isinstance(value, np.ndarray):
+        with suppress(ValueError, SystemError, OverflowError):
+            str(value)
+
+
+def messages(data: bytes) -> None:
+    """Read a message, and a state, as other processes of the store do."""
+    # Python's quick unpickler believes the number of a place in its memo. No value can choose it.
+    with suppress(Exception):
+        for operation, argument, _ in pickletools.genops(data):
+            if operation.name == "LONG_BINPUT" and int(argument or 0) > len(data):
+                return
+    with suppress(StorageError):
+        decode(data)
+    with suppress(StorageError):
+        decode_state(io.BytesIO(data))
+
+
+class Decoders:
+    """Load a file; its first byte chooses the format."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._disk = DiskBackend(folder)
+
+    def __call__(self, data: bytes) -> None:
+        if not data:
+            return
+        name = "a" + SUFFIXES[data[0] % len(SUFFIXES)]
+        (self._folder / name).write_bytes(data[1:])
+        self._disk.stat(name)
+        for region in (None, 0):
+            with suppress(StorageError):
+                self._disk.load(name, region=region)
+
+    def seeds(self) -> list[bytes]:
+        image = ARRAYS[0].reshape(2, 2).astype(np.uint8)
+        saved: dict[str, Any] = dict.fromkeys(SUFFIXES, image)
+        saved |= {".npz": {"a": image}, ".json": {"a": [1]}, ".csv": [["a", 1]], ".txt": "é"}
+        for suffix, value in saved.items():
+            self._disk.save(value, f"seed{suffix}")
+        return [
+            bytes([i]) + (self._folder / f"seed{suffix}").read_bytes()
+            for i, suffix in enumerate(SUFFIXES)
+        ]
+
+
+def _of_plain() -> list[bytes]:
+    heads = [bytes(seal(value).head) for value in VALUES]
+    whole = [sealed_message(seal(value)) for value in VALUES]
+    return [*heads, *whole, *map(array_message, ARRAYS)]
+
+
+def _of_messages() -> list[bytes]:
+    controller = StoreController(lambda _node, _ids: None)
+    controller.handle(Request("publish", ([], ITEMS), ChangeId("s", 3, 2)))
+    _, state = controller.parts()
+    return [*map(encode, MESSAGES), b"".join(state)]
+
+
+def target(name: str, folder: Path) -> tuple[Target, list[bytes]]:
+    """Return a target by its name, and whole examples of what it takes."""
+    if name == "plain":
+        return plain, _of_plain()
+    if name == "messages":
+        return messages, _of_messages()
+    decoders = Decoders(folder)
+    return decoders, decoders.seeds()
+
+
+NAMES = ("plain", "messages", "decoders")
