@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from polystore.base import DataSource, StorageBackend
@@ -12,7 +13,7 @@ from polystore.transfers import Pairs
 from polystore_ray.envelope import Envelope, closed, open_message
 from polystore_ray.lookup import look_up
 from polystore_ray.memory import ClusterMemoryBackend
-from polystore_ray.messages import WHOLE, Found, Stored
+from polystore_ray.messages import WHOLE, Found
 from polystore_ray.plain_pickle import plain_loads
 from polystore_ray.registry import RayBackendRegistry
 from polystore_ray.transport import Transport
@@ -46,10 +47,7 @@ class PlainMemory(ClusterMemoryBackend):
                 )
             with closed():
                 envelopes = transport.get(found.pins, paths[0] if paths else None)
-            values = []
-            for path, stored in zip(paths, found.stored, strict=True):
-                with located(path, "memory"):
-                    values.append(_opened(stored, envelopes))
+            values = _opened(found, paths, envelopes)
             return values, found.versions
 
         return look_up(transport, paths, taken)
@@ -61,13 +59,41 @@ class PlainMemory(ClusterMemoryBackend):
         DataSource.copy_to(self, other, pairs, progress=progress, **options)
 
 
-def _opened(stored: Stored, envelopes: list[Envelope]) -> Any:
+def _opened(found: Found, paths: list[str], envelopes: list[Envelope]) -> list[Any]:
+    values: list[Any] = [None] * len(paths)
+    in_packs: dict[int, list[int]] = {}
+    for i, stored in enumerate(found.stored):
+        with located(paths[i], "memory"):
+            if isinstance(stored, bytes):
+                values[i] = _plain(open_message, stored)
+            elif stored[1] == WHOLE:
+                values[i] = _plain(envelopes[stored[0]].sealed.open)
+            else:
+                in_packs.setdefault(stored[0], []).append(i)
+    for which, places in in_packs.items():
+        with located(paths[places[0]], "memory"):
+            pack = _plain(envelopes[which].sealed.open)
+        numbers = [int(found.stored[i][1]) for i in places]
+        try:
+            members = _plain(_members, pack, numbers)
+        except StorageError:  # of one of them: say which
+            for i, number in zip(places, numbers, strict=True):
+                with located(paths[i], "memory"):
+                    _plain(_members, pack, [number])
+            raise
+        for i, value in zip(places, members, strict=True):
+            values[i] = value
+    return values
+
+
+def _members(pack: Any, numbers: list[int], loads: Callable[..., Any]) -> Any:
+    return pack.values(numbers, loads)
+
+
+def _plain(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call with the loads for plain data; what is no pack, and no pickle, is damaged."""
     try:
-        if isinstance(stored, bytes):
-            return open_message(stored, plain_loads)
-        which, number = stored
-        value = envelopes[which].sealed.open(plain_loads)
-        return value if number == WHOLE else value.values([number], plain_loads)[0]
+        return call(*arguments, plain_loads)
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, StorageError):
             raise
