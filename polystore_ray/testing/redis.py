@@ -37,6 +37,8 @@ class RedisServer:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         program = require("redis-server", "redis-server", "the fault 'head lost'")
+        # Ray ends a process that has no head for a minute at once, and Redis must not outlive it.
+        setpriv = require("setpriv", "util-linux", "the fault 'head lost'")
         self.password = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="polystore-redis-"))
         with socket.socket() as probe:
@@ -53,7 +55,10 @@ class RedisServer:
         log = self._folder / "redis.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [program, settings], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                [setpriv, "--pdeathsig", "KILL", program, settings],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
         deadline = time.monotonic() + _STARTS_WITHIN
         while b"Ready to accept connections" not in log.read_bytes():

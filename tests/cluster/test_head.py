@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +20,7 @@ from polystore_ray import RayBackendRegistry
 from polystore_ray.cli.__main__ import polystore_command
 from polystore_ray.placement import store_namespace
 from polystore_ray.testing import needs
-from polystore_ray.testing.faults import Victims
+from polystore_ray.testing.faults import Victims, is_alive
 from polystore_ray.testing.nodes import Nodes
 from polystore_ray.testing.redis import RedisServer
 
@@ -107,6 +110,21 @@ def test_rays_control_store_keeps_no_events_of_calls_to_a_store(nodes: Nodes) ->
     for actor in (victims.controller(), *victims.volumes()):
         assert actor._ray_enable_task_events is False
     registry.shutdown()
+
+
+def test_redis_ends_with_the_process_that_started_it() -> None:
+    code = (
+        "import os; from polystore_ray.testing.redis import RedisServer;"
+        "server = RedisServer(); print(server._process.pid, server._folder, flush=True);"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    pid, folder = done.stdout.split()
+    deadline = time.monotonic() + 30
+    while is_alive(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shutil.rmtree(folder)
 
 
 def test_without_redis_the_kit_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
