@@ -56,7 +56,7 @@ class DiskBackend(LocalBackend):
     def _describe(self, place: str, path: P) -> dict[str, Any]:
         facts = super()._describe(place, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
-        with suppress(StorageError, PermissionError):
+        with suppress(StorageError, PermissionError, MemoryError):
             facts |= self._format(path).header(place)
         return facts
 
@@ -195,7 +195,7 @@ class DiskBackend(LocalBackend):
 
 
 def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
-    with open(target, "xb") as file:
+    with open(target, "x+b") as file:
         chosen.save(file, data)
         if durable:
             file.flush()

@@ -69,7 +69,7 @@ def seal(value: Any) -> Sealed:
     stream = io.BytesIO()
     try:
         _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    except VFSTypeError:
+    except (VFSTypeError, MemoryError):
         raise
     except Exception as error:
         raise VFSTypeError(
