@@ -18,6 +18,7 @@ from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index, put_region
 from polystore.renames import ReplacedError
 from polystore.turns import turn
+from polystore.writable import private
 
 __all__ = ["DiskBackend"]
 
@@ -67,7 +68,14 @@ class DiskBackend(LocalBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)
 
-    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        suffix: str | None = None,
+        writable: bool = False,
+    ) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
         Parameters
@@ -80,6 +88,8 @@ class DiskBackend(LocalBackend):
         suffix : str, optional
             The format, if it is not that of the path's own suffix: ``".bin"`` gives the bytes of
             any file.
+        writable : bool, default False
+            Whether arrays have to be writable. Those of the formats that come with polystore are.
 
         Returns
         -------
@@ -101,10 +111,16 @@ class DiskBackend(LocalBackend):
         """
         with self._existing_value(path) as place:
             index = None if region is None else as_index(region)
-            return self._format(path, suffix).load(place, index)
+            value = self._format(path, suffix).load(place, index)
+        return private(value) if writable else value
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        progress: Progress = None,
     ) -> list[Any]:
         """Return the values at `paths`, in their order; compressed files decode in parallel."""
         check_collection(paths, "paths", backend=self._backend_type)
@@ -115,7 +131,7 @@ class DiskBackend(LocalBackend):
                 threads = min(len(paths), os.cpu_count() or 1)
                 each = stack.enter_context(ThreadPoolExecutor(threads)).map
             values: list[Any] = []
-            for value in each(partial(self.load, region=region), paths):
+            for value in each(partial(self.load, region=region, writable=writable), paths):
                 values.append(value)
                 step()
         return values

@@ -23,7 +23,6 @@ __all__ = [
     "check_region",
     "fitting_region",
     "forward",
-    "private",
     "put_region",
     "take_region",
 ]
@@ -129,13 +128,6 @@ def fitting_region(data: Any, region: Region, array: Any, shape: tuple[int, ...]
             f"the value does not fit the region {region!r} of an array of shape "
             f"{array.shape} and dtype {array.dtype} ({error})"
         ) from error
-
-
-def private(value: Any) -> Any:
-    """Return a value that its holder may change: an array that is read-only as a copy."""
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        return value.copy(order="K")
-    return value
 
 
 def check_region(shape: tuple[int, ...], region: Region) -> tuple[int, ...]:

@@ -79,11 +79,15 @@ def loads(text: str) -> list[dict[str, Any]] | list[list[Any]]:
     quoted, rows = _parsed(text)
     if not quoted:
         return rows
-    names = _distinct(rows[0])
-    for number, row in enumerate(rows[1:], start=2):
+    names = _distinct(rows.pop(0))
+    table: list[Any] = rows
+    for number, row in enumerate(rows):  # in place, so that no row is there twice
         if len(row) != len(names):
-            raise CorruptDataError(f"row {number} has {len(row)} cells under {len(names)} names")
-    return [dict(zip(names, row, strict=True)) for row in rows[1:]]
+            raise CorruptDataError(
+                f"row {number + 2} has {len(row)} cells under {len(names)} names"
+            )
+        table[number] = dict(zip(names, row, strict=True))
+    return table
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -162,6 +166,6 @@ def _parsed(text: str) -> tuple[bool, list[list[Any]]]:
             row.append(quoted.replace('""', '"'))
         at = match.end()
         if end != ",":
-            rows.append(row)
-            row = []
+            rows.append(row.copy())  # which takes no more memory than it needs
+            row.clear()
     return header and bool(rows), rows
