@@ -64,12 +64,12 @@ def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
     refuse_mask(data)
     values = np.empty(shape, dtype)
     given = _as_array(data, dtype)
-    if given is None:
+    if given is None or (given.dtype.kind in "SU" and dtype.kind in "mM"):
         values[...] = data
         return values
     converted = values if given.shape == shape else np.empty(given.shape, dtype)
     with np.errstate(all="ignore"):  # the check says more
-        converted[...] = given
+        converted[...] = given.real if _drops_imaginary(given, dtype) else given
         _check(given, converted)
     if converted is not values:
         values[...] = converted
@@ -87,6 +87,10 @@ def _as_array(data: Any, dtype: np.dtype[Any]) -> _Array | None:
     except ValueError:  # of ragged lists, of which NumPy says more where they are assigned
         return None
     return found if found.dtype.kind in _NUMBERS or found.dtype.kind in "SU" else None
+
+
+def _drops_imaginary(given: _Array, dtype: np.dtype[Any]) -> bool:
+    return given.dtype.kind == "c" and dtype.kind in "biuf"
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:

@@ -118,7 +118,8 @@ def fitting_region(data: Any, region: Region, array: Any, shape: tuple[int, ...]
     """
     try:
         if isinstance(array, np.ma.MaskedArray) and isinstance(data, np.ma.MaskedArray):
-            behind = data.filled(np.zeros((), data.dtype)[()])
+            nothing: Any = np.zeros((), data.dtype)[()]
+            behind = data.filled(nothing)
             values = fitted(behind, shape, array.dtype)
             mask = np.broadcast_to(np.ma.getmaskarray(data), shape)
             return np.ma.MaskedArray(values, mask)

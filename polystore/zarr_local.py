@@ -38,6 +38,7 @@ from polystore.os_errors import nothing_there
 from polystore.paths import P
 from polystore.region import Region
 from polystore.renames import publish_file, put, rename_new
+from polystore.writable import private
 from polystore.zarr_arrays import (
     DEFAULTS,
     GROUP,
@@ -167,7 +168,14 @@ class LocalZarr(DiskBackend):
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)  # None for an array, whose chunks change unseen
 
-    def load(self, path: P, *, region: Region | None = None, suffix: str | None = None) -> Any:
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        suffix: str | None = None,
+        writable: bool = False,
+    ) -> Any:
         while True:
             with self._held(path) as is_still_there:
                 try:
@@ -178,7 +186,7 @@ class LocalZarr(DiskBackend):
                     continue
                 # Replaced while it was read, its missing chunks would have come as fill values.
                 if is_still_there():
-                    return value
+                    return private(value) if writable else value
 
     def _is_none(self, path: P, error: StorageError) -> bool:
         """Tell whether what was taken for a directory is none: an array that was moved and back."""

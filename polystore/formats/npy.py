@@ -67,21 +67,22 @@ def write_array(file: IO[bytes], value: Any) -> None:
     file.write(header)
     flat = array.T if order == "F" else array
     if flat.flags.c_contiguous:
-        file.write(memoryview(flat.reshape(-1).view(np.uint8)))
+        file.write(flat.reshape(-1).view(np.uint8).data)
         return
-    for part in np.nditer(
+    parts: Any = np.nditer(
         flat,
         flags=["external_loop", "buffered", "zerosize_ok"],
         buffersize=max(1, ANY_FILE // array.itemsize),
         order="C",
-    ):
+    )
+    for part in parts:
         file.write(part.tobytes("C"))
 
 
 @lru_cache(maxsize=64)  # the arrays of a batch mostly share theirs
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> bytes:
     """Return what precedes the bytes of an array, in the oldest version that can hold it."""
-    described = npy.dtype_to_descr(dtype)
+    described = npy.dtype_to_descr(npy.drop_metadata(dtype))
     if npy.descr_to_dtype(described) != dtype:
         raise UnsupportedFormatError(
             f"the dtype {dtype} would come back as {npy.descr_to_dtype(described)}; save the array "
@@ -149,7 +150,7 @@ def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
     """
     header = _read_header(file, size)
     data = np.empty(header.nbytes, np.uint8)
-    read_into(file, memoryview(data))
+    read_into(file, data.data)
     return header.over(data)
 
 

@@ -49,10 +49,9 @@ def _may_be_array(member: zipfile.ZipInfo) -> bool:
     if member.compress_type in _METHODS:
         return True
     if _must_be_array(member):
-        method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
         raise UnsupportedFormatError(
-            f"the member {member.filename!r} is compressed with {method}, and .npz files are with "
-            f"deflate or not at all; np.savez_compressed writes such a file"
+            f"the member {member.filename!r} is compressed with method {member.compress_type}, and "
+            f"an .npz file is with deflate or not at all; np.savez_compressed writes such a file"
         )
     return False
 

@@ -57,7 +57,9 @@ def read_part(
         part = _read_block(file, dtype, shape[::-1], taken[::-1]).T
     else:
         part = _read_block(file, dtype, shape, taken)
-    found = part[(*kept, ...)][turn]
+    found = part[(*kept, ...)]
+    if turn:
+        found = found[turn]
     if any(one.step == -1 for one in turn):
         found = found.copy(order="K")
     return found if turn or Ellipsis in index else found[()]
@@ -76,13 +78,13 @@ def _read_block(
     strides = [math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
     if _span(taken, strides, dtype) == data.size:
         file.seek(start + _offset(taken, strides))
-        read_into(file, memoryview(data))
+        read_into(file, data.data)
         return block
     for part in _pieces(taken, strides, dtype):
         within = [taken[axis][chosen] for axis, chosen in enumerate(part)]
         buffer = np.empty(_span(within, strides, dtype), np.uint8)
         file.seek(start + _offset(within, strides))
-        read_into(file, memoryview(buffer))
+        read_into(file, buffer.data)
         steps = tuple(one.step * stride for one, stride in zip(within, strides, strict=True))
         block[part] = np.ndarray(tuple(map(len, within)), dtype, buffer, strides=steps)
     return block
@@ -109,15 +111,18 @@ def _pieces(
         if span > max(2 * needed, _NEAR) or span > 16 * _PIECE:
             break
         whole -= 1
+    used = _span(taken[whole:], strides[whole:], dtype)
     runs = [
-        [slice(None)] if axis >= whole else _runs(taken, strides, axis, axis == whole - 1)
+        [slice(None)]
+        if axis >= whole
+        else _runs(taken[axis], strides[axis], used, axis == whole - 1)
         for axis in range(len(taken))
     ]
     return itertools.product(*runs)
 
 
-def _runs(taken: list[range], strides: list[int], axis: int, last: bool) -> list[slice]:
-    """Return the values of an axis in runs: of several where they lie near each other."""
-    step = taken[axis].step * strides[axis]
-    length = max(1, _PIECE // step) if last and step <= _NEAR else 1
-    return [slice(at, at + length) for at in range(0, len(taken[axis]), length)]
+def _runs(taken: range, stride: int, used: int, last: bool) -> list[slice]:
+    """Return the values of an axis in runs: of several where little lies between them."""
+    step = taken.step * stride
+    length = max(1, _PIECE // step) if last and step - used <= _NEAR else 1
+    return [slice(at, at + length) for at in range(0, len(taken), length)]
