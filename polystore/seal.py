@@ -21,13 +21,19 @@ import numpy.typing as npt
 
 from polystore.exceptions import VFSTypeError
 
-__all__ = ["Sealed", "is_raw", "plain_bytes", "seal", "shape_and_dtype"]
+__all__ = ["Carrier", "Sealed", "is_raw", "plain_bytes", "seal", "shape_and_dtype"]
 
 _LARGE = 2**20  # bytes
 Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer is Python 3.12's
 
 # The exact types that plain pickle stores as every process reads them, and quicker.
 _PLAIN = frozenset({bool, bytearray, bytes, complex, float, int, str, type(None)})
+
+
+class Carrier:
+    """A value of our own that holds many arrays and gives them out as views."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +63,12 @@ class Sealed:
         return Sealed(self.head, tuple(map(_copy, self.buffers)))
 
 
-def seal(value: Any, *, views: bool = False) -> Sealed:
+def seal(value: Any) -> Sealed:
     """Seal `value`. Its buffers are still the value's own memory: copy or store them at once.
 
     An array, also one in dicts, lists and tuples, opens as a view. Arrays inside other objects
-    open as copies, so that these objects (a table of pandas) can be changed.
-
-    Parameters
-    ----------
-    value : object
-        Any value that pickles.
-    views : bool, default False
-        Whether every array in the value opens as a view.
+    open as copies, so that these objects (a table of pandas) can be changed; in a `Carrier` they
+    are views.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def seal(value: Any, *, views: bool = False) -> Sealed:
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     try:
-        _Pickler(stream, value, buffers.append, views=views).dump(value)
+        _Pickler(stream, value, buffers.append).dump(value)
     except (VFSTypeError, MemoryError):
         raise
     except Exception as error:
@@ -125,12 +125,9 @@ def shape_and_dtype(value: Any) -> tuple[tuple[int, ...] | None, str | None]:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, with arrays out of band and Ray's handles refused."""
 
-    def __init__(
-        self, stream: io.BytesIO, value: Any, buffer_callback: Callable[..., Any], *, views: bool
-    ) -> None:
+    def __init__(self, stream: io.BytesIO, value: Any, buffer_callback: Callable[..., Any]) -> None:
         super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
         self._value = value
-        self._all_views = views
         self._views: set[int] | None = None
 
     def reducer_override(self, obj: Any) -> Any:
@@ -145,7 +142,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
     def _is_view(self, array: npt.NDArray[Any]) -> bool:
-        if self._all_views or array is self._value:
+        if array is self._value or isinstance(self._value, Carrier):
             return True
         if self._views is None:
             self._views = set(map(id, _arrays_in(self._value)))

@@ -101,7 +101,7 @@ class Sealing:
         for bundle in _parts(self._middle, _BUNDLE):
             for number, (i, _) in enumerate(bundle):
                 stored[i] = (len(pins), number)
-            pins.append(put(seal(Bundle([array for _, array in bundle]), views=True)))
+            pins.append(put(seal(Bundle([array for _, array in bundle]))))
         if inline and self._small_bytes <= SMALL:
             for i, member in self._small:
                 stored[i] = member if isinstance(member, bytes) else array_message(member)
@@ -109,7 +109,7 @@ class Sealing:
         for part in _parts(self._small, _PACK):
             for number, (i, _) in enumerate(part):
                 stored[i] = (len(pins), number)
-            pins.append(put(seal(Pack.of([member for _, member in part]), views=True)))
+            pins.append(put(seal(Pack.of([member for _, member in part]))))
         return pins, items._replace(stored=stored)
 
 

@@ -129,7 +129,7 @@ class MemoryVolume:
 
     def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
         """Put small values as one pack, and hold it; return our incarnation too."""
-        return self.put(seal(Pack.of(messages), views=True)), self._incarnation
+        return self.put(seal(Pack.of(messages))), self._incarnation
 
     def release(self, ids: Iterable[str]) -> None:
         """Let go of objects that no entry needs any more; readers that have them keep them."""
@@ -170,7 +170,7 @@ class MemoryVolume:
                 return known
             envelope = self._envelope(pin.id)
             if dropped:
-                envelope = Envelope(seal(envelope.sealed.open().without(dropped), views=True))
+                envelope = Envelope(seal(envelope.sealed.open().without(dropped)))
             adopted = Pin(pin.id, (self._node,), self._put(envelope), envelope.sealed.nbytes)
             self._ask(Request("adopted", (adopted,), new_operation_id()))
             with self._lock:

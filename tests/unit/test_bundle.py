@@ -30,7 +30,7 @@ def test_arrays_come_out_as_views_of_what_was_stored() -> None:
         np.asfortranarray(np.eye(100)),
         np.zeros((2, 0)),
     ]
-    sealed = seal(Bundle(arrays), views=True).copied()
+    sealed = seal(Bundle(arrays)).copied()
     found = sealed.open().values([2, 0, 1])
     for array, expected in zip(found, [arrays[2], arrays[0], arrays[1]], strict=True):
         np.testing.assert_array_equal(array, expected)
