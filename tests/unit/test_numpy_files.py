@@ -107,7 +107,14 @@ def test_a_region_is_what_numpy_selects(disk: DiskBackend, kind: str) -> None:
     array = ARRAYS[kind]
     disk.save(array, "a.npy")
     one = [-1, 3, slice(None), slice(None, None, -2), slice(5, 2), slice(1, None, 3)]
-    regions = [*itertools.product(one, repeat=3), (..., 1), ..., (), (2,), (1, 2, 3, ...)]
+    regions: list[Any] = [
+        *itertools.product(one, repeat=3),
+        (..., 1),
+        ...,
+        (),
+        (2,),
+        (1, 2, 3, ...),
+    ]
     for region in regions:
         found, expected = disk.load("a.npy", region=region), array[region]
         assert type(found) is type(expected), region

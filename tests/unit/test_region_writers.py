@@ -50,9 +50,7 @@ def test_a_region_that_others_are_always_ahead_of_ends_at_the_deadline(
     monkeypatch.setattr(memory._connect(), "timeout", 1.0)
     save, numbers = ClusterMemoryBackend.save, itertools.count()
 
-    def after_another(
-        self: ClusterMemoryBackend, data: object, path: str, **options: object
-    ) -> None:
+    def after_another(self: Any, data: object, path: str, **options: Any) -> None:
         if options.get("if_version") is not None:
             save(self, np.full(4, next(numbers)), path, overwrite=True)
         save(self, data, path, **options)
