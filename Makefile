@@ -24,7 +24,7 @@ demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see 
 test: check docs  ## All checks, the documentation's examples, and the tests
 	$(BIN)/python -m pytest tests examples
 	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
-		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
+		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
 check: $(VENV)/.all  ## Lint, format, types, import layers
 	$(BIN)/ruff check .

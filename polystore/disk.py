@@ -18,6 +18,7 @@ from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index
 from polystore.renames import ReplacedError
 from polystore.turns import turn
+from polystore.writable import private
 
 __all__ = ["DiskBackend"]
 
@@ -56,7 +57,7 @@ class DiskBackend(LocalBackend):
     def _describe(self, place: str, path: P) -> dict[str, Any]:
         facts = super()._describe(place, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
-        with suppress(StorageError, PermissionError):
+        with suppress(StorageError, PermissionError, MemoryError):
             facts |= self._format(path).header(place)
         return facts
 
@@ -97,6 +98,7 @@ class DiskBackend(LocalBackend):
         series: int | None = None,
         missing: str | None = None,
         max_decoded: int | None = None,
+        writable: bool = False,
     ) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
@@ -118,6 +120,8 @@ class DiskBackend(LocalBackend):
         max_decoded : int, optional
             Bytes that the pixels of an image may take. By default, an image is refused that takes
             far more than a file of its size holds as a rule.
+        writable : bool, default False
+            Whether arrays have to be writable. Those of the formats that come with polystore are.
 
         Returns
         -------
@@ -141,7 +145,8 @@ class DiskBackend(LocalBackend):
             index = None if region is None else as_index(region)
             asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
             options = {name: value for name, value in asked.items() if value is not None}
-            return self._format(path, suffix).load(place, index, **options)
+            value = self._format(path, suffix).load(place, index, **options)
+        return private(value) if writable else value
 
     def load_batch(
         self,
@@ -248,7 +253,7 @@ def _write(chosen: Format, data: Any, target: str, *, durable: bool) -> None:
 
 @contextmanager
 def _written(target: str, *, durable: bool) -> Iterator[IO[bytes]]:
-    with open(target, "xb") as file:
+    with open(target, "x+b") as file:
         yield file
         if durable:
             file.flush()

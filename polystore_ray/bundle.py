@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy.typing as npt
 
+from polystore.seal import Carrier
+
 __all__ = ["Bundle"]
 
 
-class Bundle:
+class Bundle(Carrier):
     """Some arrays by their numbers, from 0 on; None for what was dropped.
 
     Parameters

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -21,7 +25,8 @@ from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
 from polystore.stacking import Rows
 from polystore.transfers import Pairs
-from polystore_ray.errors import DataLostError
+from polystore.writable import private
+from polystore_ray.errors import CallTimeoutError, DataLostError
 from polystore_ray.lookup import look_up, texts_of
 from polystore_ray.messages import Found, InlineFullError, Items, Pin
 from polystore_ray.nearby import Nearby
@@ -31,6 +36,9 @@ from polystore_ray.values import Sealing, array_bytes, opened
 __all__ = ["ClusterMemoryBackend"]
 
 logger = logging.getLogger(__name__)
+
+_TURNS = tuple(threading.Lock() for _ in range(64))  # of the paths whose regions are saved here
+_LONGEST_PAUSE = 1.0  # seconds
 
 
 class ClusterMemoryBackend(Nearby, StorageBackend):
@@ -59,7 +67,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         self._connect = connect
         self._registry = registry
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
         Parameters
@@ -68,11 +76,14 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             A file.
         region : int, slice, ... or tuple of them, optional
             The part of the array to return, as in basic indexing.
+        writable : bool, default False
+            Whether to return a private copy that can be changed in place, instead of a view.
 
         Returns
         -------
         object
-            An array as a read-only view of shared memory, anything else fresh.
+            An array, also one in dicts, lists and tuples, as a read-only view of shared memory;
+            anything else fresh, so that it can be changed in place. With `writable`, arrays too.
 
         Raises
         ------
@@ -85,10 +96,15 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
-        return self.load_batch([path], region=region)[0]
+        return self.load_batch([path], region=region, writable=writable)[0]
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        progress: Progress = None,
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment, in one call."""
         texts = texts_of(paths)
@@ -101,6 +117,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
                 take_region(value, region, path=text, backend="memory")
                 for value, text in zip(values, texts, strict=True)
             ]
+        if writable:
+            values = [private(value) for value in values]
         with reporting(progress, len(texts), "loading") as step:
             step(len(texts))
         return values
@@ -117,11 +135,12 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             again = partial(_get_one, transport)
             return opened(found, objects, again), found.versions
 
+        deadline = time.monotonic() + transport.timeout
         while True:
             try:
                 return look_up(transport, paths, taken)
             except DataLostError as error:
-                if error.fallback is None or error.path is None:
+                if error.fallback is None or error.path is None or time.monotonic() > deadline:
                     raise
                 self._restore(error, error.path, *error.fallback)
 
@@ -134,7 +153,10 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             raise error from second
         logger.warning("the lost value %s is restored from %s in %s", path, source, key)
         with suppress(VersionConflictError, PathNotFoundError):
-            self.save(value, path, if_version=error.version, fallback=(key, source))
+            replicas = self.why(path).get("wanted")
+            self.save(
+                value, path, if_version=error.version, replicas=replicas, fallback=(key, source)
+            )
 
     def _backend(self, key: str) -> Any:
         return self._registry[key]
@@ -167,7 +189,9 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             Replace the value only if this is still its version, which `stat` tells.
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array. The whole array is replaced by a changed
-            copy, so that readers keep what they loaded; saves of other regions are not lost.
+            copy, so that readers keep what they loaded; saves of other regions are not lost. The
+            array keeps its `replicas` and its `fallback`, unless others are given; the value at
+            the fallback stays without the change, until `persist` saves it anew.
         replicas : int, optional
             On how many nodes the value is held before this returns; by default, as the store was
             made.
@@ -194,10 +218,12 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             If the cluster has not so many nodes, unless the store was made to go on with a warning.
         StorageWriteError
             If the node has no room for the value.
+        CallTimeoutError
+            If no answer comes in time, or others write into the same array all the time.
         """
         text = as_text(path, backend="memory")
         if region is not None:
-            self._save_region(data, text, region)
+            self._save_region(data, text, region, replicas=replicas, fallback=fallback)
             return
         items = Items([text], [], [], overwrite, parents, if_version)
         if fallback is not None:
@@ -252,17 +278,25 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
                 transport.publish(*sealing.put(transport.put, items, inline=False))
         transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))
 
-    def _save_region(self, data: Any, path: str, region: Region) -> None:
-        while True:
-            [array], [version] = self._load(self._connect(), [path])
-            take_region(array, region, path=path, backend="memory")
-            changed = array.copy(order="K")
-            put_region(changed, region, data, path=path, backend="memory")
-            try:
-                self.save(changed, path, if_version=version)
-            except VersionConflictError:
-                continue  # another save came first: apply this one to its result
-            return
+    def _save_region(self, data: Any, path: str, region: Region, **given: Any) -> None:
+        deadline = time.monotonic() + self._connect().timeout
+        # Writers of this process take turns; one in another process is found by the version.
+        with _turn(path, deadline):
+            for failed in itertools.count():
+                start = time.monotonic()
+                facts = self.why(path)
+                [array], [version] = self._load(self._connect(), [path])
+                take_region(array, region, path=path, backend="memory")
+                changed = array.copy(order="K")
+                put_region(changed, region, data, path=path, backend="memory")
+                kept = {"replicas": facts.get("wanted"), "fallback": facts["fallback"]}
+                kept |= {name: option for name, option in given.items() if option is not None}
+                try:
+                    self.save(changed, path, if_version=version, **kept)
+                except VersionConflictError:  # another save came first: apply this to its result
+                    _wait_for_others(path, failed, time.monotonic() - start, deadline)
+                else:
+                    return
 
     # What moves many values: it is done where they go to, or where they are
 
@@ -353,6 +387,38 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         transport = self._connect()
         with transport.measured("memory", operation):
             return transport.change(operation, text, *arguments, path=text)
+
+
+@contextmanager
+def _turn(path: str, deadline: float) -> Iterator[None]:
+    """Let one thread after another change the value at a path."""
+    lock = _TURNS[hash(path) % len(_TURNS)]
+    if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        raise _kept_waiting(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _wait_for_others(path: str, failed: int, took: float, deadline: float) -> None:
+    """Wait after a try that another writer was ahead of: the longer, the more tries have failed.
+
+    By chance, so that one of several is done before the others try again.
+    """
+    pause = random.uniform(0, min(_LONGEST_PAUSE, took * 2 ** min(failed, 10)))  # noqa: S311 - no secret
+    if time.monotonic() + pause > deadline:
+        raise _kept_waiting(path)
+    time.sleep(pause)
+
+
+def _kept_waiting(path: str) -> CallTimeoutError:
+    return CallTimeoutError(
+        "other writers changed the value until the deadline; save larger regions, or use zarr, "
+        "which writes a region in place",
+        path=path,
+        backend="memory",
+    )
 
 
 def _get_one(transport: Transport, pin: Pin) -> Any:

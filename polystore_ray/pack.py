@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polystore.seal import Carrier
 from polystore_ray.envelope import open_message
 
 __all__ = ["Member", "Pack"]
@@ -30,7 +31,7 @@ _PADDING = [bytes(count) for count in range(_ALIGNED)]
 Kind = tuple[np.dtype[Any], tuple[int, ...], str] | None
 
 
-class Pack:
+class Pack(Carrier):
     """Some values by their numbers, from 0 on.
 
     Parameters
