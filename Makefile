@@ -25,7 +25,7 @@ demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see 
 test: check docs  ## All checks, the documentation's examples, and the tests
 	$(BIN)/python -m pytest tests examples
 	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
-		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
+		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
 test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
 	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/model \

@@ -42,7 +42,12 @@ class DataSource(AsyncLoads, ABC):
 
     @abstractmethod
     def load(self, path: P, /, *args: Any, **options: Any) -> Any:
-        """Return the value at `path`.
+        """Return the value at `path`, which is the caller's own but for arrays.
+
+        Backends that keep values in memory return arrays, also those in dicts, lists and tuples,
+        as read-only views; every other value is fresh and can be changed in place. The backends of
+        polystore, and `FileManager.load` for any backend, take ``writable=True``: arrays are then
+        private copies that can be changed in place.
 
         Raises
         ------

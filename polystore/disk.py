@@ -19,6 +19,7 @@ from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index
 from polystore.renames import ReplacedError
 from polystore.turns import turn
+from polystore.writable import private
 
 __all__ = ["DiskBackend"]
 
@@ -57,7 +58,7 @@ class DiskBackend(LocalBackend):
     def _describe(self, held: Held, path: P) -> dict[str, Any]:
         facts = super()._describe(held, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
-        with suppress(StorageError, PermissionError):
+        with suppress(StorageError, PermissionError, MemoryError):
             facts |= self._format(path, held=held).header(held.path)
         return facts
 
@@ -102,6 +103,7 @@ class DiskBackend(LocalBackend):
         series: int | None = None,
         missing: str | None = None,
         max_decoded: int | None = None,
+        writable: bool = False,
     ) -> Any:
         """Return the value in the file at `path`, or the part of an array.
 
@@ -123,6 +125,8 @@ class DiskBackend(LocalBackend):
         max_decoded : int, optional
             Bytes that the pixels of an image may take. By default, an image is refused that takes
             far more than a file of its size holds as a rule.
+        writable : bool, default False
+            Whether arrays have to be writable. Those of the formats that come with polystore are.
 
         Returns
         -------
@@ -146,7 +150,8 @@ class DiskBackend(LocalBackend):
             index = None if region is None else as_index(region)
             asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
             options = {name: value for name, value in asked.items() if value is not None}
-            return self._format(path, suffix, held).load(held.path, index, **options)
+            value = self._format(path, suffix, held).load(held.path, index, **options)
+        return private(value) if writable else value
 
     def load_batch(
         self,

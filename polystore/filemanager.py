@@ -13,6 +13,7 @@ from polystore.moves import Moves, listed_order, rebasing
 from polystore.paths import P, as_text, natural_key
 from polystore.progress import Progress, reporting
 from polystore.routing import offered, parents_option
+from polystore.writable import private
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
 
@@ -55,8 +56,20 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
 
     # Reading
 
-    def load(self, path: P, backend: object, **options: Any) -> Any:
-        """Return the value at `path`; options go to the backend's ``load``.
+    def load(self, path: P, backend: object, *, writable: bool = False, **options: Any) -> Any:
+        """Return the value at `path`.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A file.
+        backend : str or enum.Enum
+            The backend's key.
+        writable : bool, default False
+            Whether to return a private copy of an array that is a read-only view, so that it can
+            be changed in place.
+        **options
+            For the backend's ``load``, such as ``region=``.
 
         Raises
         ------
@@ -66,10 +79,17 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
             If it is a directory.
         """
         with self._backend(backend, path) as target:
-            return target.load(path, **options)
+            value = target.load(path, **options)
+        return private(value) if writable else value
 
     def load_batch(
-        self, paths: Sequence[P], backend: object, *, progress: Progress = None, **options: Any
+        self,
+        paths: Sequence[P],
+        backend: object,
+        *,
+        writable: bool = False,
+        progress: Progress = None,
+        **options: Any,
     ) -> list[Any]:
         """Return the values at `paths`, in their order.
 
@@ -79,6 +99,8 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
             Files.
         backend : str or enum.Enum
             The backend's key.
+        writable : bool, default False
+            Whether to return private copies, as for `load`.
         progress : callable or bool, optional
             Called with the numbers of values that are done and of all; `True` shows a bar.
         **options
@@ -87,7 +109,7 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
         with self._backend(backend) as target:
             with _progress(target, "load_batch", progress, paths) as told:
                 values: list[Any] = target.load_batch(paths, **told, **options)
-            return values
+            return [private(value) for value in values] if writable else values
 
     def exists(self, path: P, backend: object) -> bool:
         """Tell whether `path` leads to anything; a dangling link does not."""

@@ -19,6 +19,7 @@ from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.seal import Sealed, seal, shape_and_dtype
 from polystore.tree import PathTree
+from polystore.writable import private
 
 __all__ = ["MemoryBackend"]
 
@@ -74,7 +75,7 @@ class MemoryBackend(StorageBackend):
             backend="memory",
         )
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
         Parameters
@@ -83,11 +84,14 @@ class MemoryBackend(StorageBackend):
             A file.
         region : int, slice, ... or tuple of them, optional
             The part of the array to return, as in basic indexing.
+        writable : bool, default False
+            Whether to return a private copy that can be changed in place, instead of a view.
 
         Returns
         -------
         object
-            An array as a read-only view, anything else fresh.
+            An array, also one in dicts, lists and tuples, as a read-only view; anything else
+            fresh, so that it can be changed in place. With `writable`, arrays too.
 
         Raises
         ------
@@ -100,10 +104,16 @@ class MemoryBackend(StorageBackend):
         """
         with self._lock:
             snapshot = self._tree.get(path)
-        return take_region(snapshot.sealed.open(), region, path=path, backend="memory")
+        value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
+        return private(value) if writable else value
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        progress: Progress = None,
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment."""
         check_collection(paths, "paths", backend="memory")
@@ -113,7 +123,8 @@ class MemoryBackend(StorageBackend):
         with reporting(progress, len(paths), "loading") as step:
             for path, snapshot in zip(paths, snapshots, strict=True):
                 value = snapshot.sealed.open()
-                values.append(take_region(value, region, path=path, backend="memory"))
+                value = take_region(value, region, path=path, backend="memory")
+                values.append(private(value) if writable else value)
                 step()
         return values
 

@@ -13,10 +13,19 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
+from polystore.fitting import fitted
 from polystore.os_errors import located
 from polystore.paths import P
 
-__all__ = ["Region", "as_index", "check_region", "forward", "put_region", "take_region"]
+__all__ = [
+    "Region",
+    "as_index",
+    "check_region",
+    "fitting_region",
+    "forward",
+    "put_region",
+    "take_region",
+]
 
 Region = SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType, ...]
 
@@ -90,19 +99,36 @@ def put_region(
     Raises
     ------
     UnsupportedFormatError
-        If the part cannot hold the data.
+        If the part cannot hold the data as it is: see `polystore.fitting.fitted`.
     UnsupportedOperationError, VFSTypeError
         As `take_region`.
     """
-    take_region(array, region, path=path, backend=backend)
+    part = take_region(array, region, path=path, backend=backend)
     with located(path, backend):
-        try:
-            array[as_index(region)] = data
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UnsupportedFormatError(
-                f"the value does not fit the region {region!r} of an array of shape "
-                f"{array.shape} and dtype {array.dtype} ({error})"
-            ) from error
+        array[as_index(region)] = fitting_region(data, region, array, np.shape(part))
+
+
+def fitting_region(data: Any, region: Region, array: Any, shape: tuple[int, ...]) -> Any:
+    """Return `data` as the part of an array that `region` selects, which has `shape`, stores it.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the part cannot hold the data as it is.
+    """
+    try:
+        if isinstance(array, np.ma.MaskedArray) and isinstance(data, np.ma.MaskedArray):
+            nothing: Any = np.zeros((), data.dtype)[()]
+            behind = data.filled(nothing)
+            values = fitted(behind, shape, array.dtype)
+            mask = np.broadcast_to(np.ma.getmaskarray(data), shape)
+            return np.ma.MaskedArray(values, mask)
+        return fitted(data, shape, array.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsupportedFormatError(
+            f"the value does not fit the region {region!r} of an array of shape "
+            f"{array.shape} and dtype {array.dtype} ({error})"
+        ) from error
 
 
 def check_region(shape: tuple[int, ...], region: Region) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -32,6 +32,7 @@ from polystore.exceptions import (
 )
 
 __all__ = [
+    "Carrier",
     "Description",
     "Sealed",
     "array_size",
@@ -59,6 +60,12 @@ Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer is Pyt
 _PLAIN = frozenset({bool, bytearray, bytes, complex, float, int, str, type(None)})
 
 
+class Carrier:
+    """A value of our own that holds many arrays and gives them out as views."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A value as a pickle-5 head and the buffers it refers to, in their order."""
@@ -73,6 +80,8 @@ class Sealed:
 
     def open(self, loads: Callable[..., Any] = pickle.loads) -> Any:
         """Return the value: arrays as read-only views of the buffers, all else fresh.
+
+        So are arrays in dicts, lists and tuples.
 
         Raises
         ------
@@ -99,6 +108,10 @@ class Sealed:
 def seal(value: Any) -> Sealed:
     """Seal `value`. Its buffers are still the value's own memory: copy or store them at once.
 
+    An array, also one in dicts, lists and tuples, opens as a view. Arrays inside other objects
+    open as copies, so that these objects (a table of pandas) can be changed; in a `Carrier` they
+    are views.
+
     Raises
     ------
     VFSTypeError
@@ -110,8 +123,8 @@ def seal(value: Any) -> Sealed:
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     try:
-        _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    except VFSTypeError:
+        _Pickler(stream, value, buffers.append).dump(value)
+    except (VFSTypeError, MemoryError):
         raise
     except Exception as error:
         raise VFSTypeError(
@@ -181,10 +194,15 @@ def array_size(value: Any) -> int:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, with arrays out of band and Ray's handles refused."""
 
+    def __init__(self, stream: io.BytesIO, value: Any, buffer_callback: Callable[..., Any]) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
+        self._value = value
+        self._views: set[int] | None = None
+
     def reducer_override(self, obj: Any) -> Any:
         cls: Any = type(obj)
         if cls is np.ndarray:
-            return _reduce_array(obj)
+            return _reduce_array(obj, _array if self._is_view(obj) else _copied_array)
         if cls in _SCALARS:
             return _reduce_scalar(obj)
         if _is_ray_handle(cls):
@@ -193,6 +211,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 f"what it refers to; save the referenced value instead"
             )
         return super().reducer_override(obj)
+
+    def _is_view(self, array: npt.NDArray[Any]) -> bool:
+        if array is self._value or isinstance(self._value, Carrier):
+            return True
+        if self._views is None:
+            self._views = set(map(id, _arrays_in(self._value)))
+        return id(array) in self._views
+
+
+def _arrays_in(value: Any) -> Iterator[npt.NDArray[Any]]:
+    """Yield the arrays in dicts, lists and tuples, however deep."""
+    waiting, seen = [value], set()
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, np.ndarray):
+            yield found
+        elif isinstance(found, dict | list | tuple) and id(found) not in seen:
+            seen.add(id(found))
+            waiting += found.values() if isinstance(found, dict) else found
 
 
 @lru_cache(maxsize=4096)
@@ -305,14 +342,14 @@ def _raw(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
-def _reduce_array(array: npt.NDArray[Any]) -> Any:
+def _reduce_array(array: npt.NDArray[Any], made_by: Callable[..., Any]) -> Any:
     if not is_raw(array):
         return array.__reduce_ex__(5)
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     flat: Any = np.ascontiguousarray(array.T if fortran else array).reshape(-1).view(np.uint8)
     # The element type travels beside it, because plain buffers know no datetime64 and no records.
     described = describe_dtype(array.dtype)
-    return _array, (pickle.PickleBuffer(flat), described, array.shape, "F" if fortran else "C")
+    return made_by, (pickle.PickleBuffer(flat), described, array.shape, "F" if fortran else "C")
 
 
 def _array(buffer: Buffer, description: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
@@ -362,6 +399,10 @@ def _reduce_scalar(scalar: Any) -> Any:
 def _scalar(description: Any, data: bytes) -> Any:
     # Of a buffer that nobody else has, since a record is a view of it.
     return view_of(bytearray(data), described_dtype(description), (), "C")[()]
+
+
+def _copied_array(buffer: Buffer, description: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
+    return _array(buffer, description, shape, order).copy(order="K")
 
 
 def _freeze(array: npt.NDArray[Any]) -> None:

@@ -21,6 +21,7 @@ from polystore.progress import Progress
 from polystore.region import Region
 from polystore.remote.batches import save_together
 from polystore.remote.urls import Url, as_url
+from polystore.writable import private
 from polystore.zarr_arrays import Mode
 from polystore.zarr_creation import ArrayOptions, ZarrFormat
 from polystore.zarr_crossing import copy_across
@@ -248,7 +249,7 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.content_identity(text)
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
         Parameters
@@ -257,6 +258,8 @@ class ZarrBackend(StorageBackend):
             An array, or a file in the format of its suffix.
         region : int, slice, ... or tuple of them, optional
             The part to return, as in basic indexing; no more chunks than it touches are read.
+        writable : bool, default False
+            Whether arrays have to be writable, as those of zarr are.
 
         Returns
         -------
@@ -273,18 +276,25 @@ class ZarrBackend(StorageBackend):
             If the array's metadata or a chunk is damaged.
         """
         tree, text = self._tree(path)
-        return tree.load(text, region=region)
+        value = tree.load(text, region=region)
+        return private(value) if writable else value
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        progress: Progress = None,
     ) -> list[Any]:
         """Return the values at `paths`, in their order; from a store several at a time."""
         check_collection(paths, "paths", backend="zarr")
         trees = [self._tree(path) for path in paths]
         if len({id(tree) for tree, _ in trees}) != 1:
-            return super().load_batch(paths, region=region, progress=progress)
+            return super().load_batch(paths, region=region, writable=writable, progress=progress)
         texts = [text for _, text in trees]
-        return trees[0][0].load_batch(texts, region=region, progress=progress)
+        values = trees[0][0].load_batch(texts, region=region, progress=progress)
+        return private(values) if writable else values
 
     def exists(self, path: P) -> bool:
         tree, text = self._tree(path)

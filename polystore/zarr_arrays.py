@@ -26,6 +26,7 @@ from polystore.exceptions import (
     StorageResolutionError,
     UnsupportedFormatError,
 )
+from polystore.fitting import refuse_mask
 from polystore.formats import MOST_DECODED, check_claim
 from polystore.region import Region, check_region, forward
 from polystore.zarr_codecs import guarded
@@ -76,7 +77,9 @@ _KINDS = "biufc"  # numbers, which every reader of zarr knows
 
 def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
     """Return `data` as the array that zarr stores, None for what is no array of numbers."""
-    if not isinstance(data, np.ndarray | np.generic) or np.ma.isMaskedArray(data):
+    if np.ma.isMaskedArray(data):
+        refuse_mask(data)
+    if not isinstance(data, np.ndarray | np.generic):
         return None
     array = np.asarray(data)
     return array if array.dtype.kind in _KINDS else None

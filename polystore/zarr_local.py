@@ -31,6 +31,7 @@ from polystore.paths import P
 from polystore.region import Region
 from polystore.renames import publish_file, put, rename_new
 from polystore.trees import sync_tree
+from polystore.writable import private
 from polystore.zarr_arrays import (
     METADATA,
     Mode,
@@ -200,6 +201,7 @@ class LocalZarr(DiskBackend):
         series: int | None = None,
         missing: str | None = None,
         max_decoded: int | None = None,
+        writable: bool = False,
     ) -> Any:
         options = {"series": series, "missing": missing, "max_decoded": max_decoded}
         while True:
@@ -212,7 +214,7 @@ class LocalZarr(DiskBackend):
                     continue
                 # Replaced while it was read, its missing chunks would have come as fill values.
                 if is_still_there():
-                    return value
+                    return private(value) if writable else value
 
     def _is_none(self, path: P, error: StorageError) -> bool:
         """Tell whether what was taken for a directory is none: an array that was moved and back."""

@@ -23,8 +23,9 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import WrapperStore
 
 from polystore.exceptions import UnsupportedFormatError, VFSTypeError
+from polystore.fitting import fitted, refuse_mask
 from polystore.formats import MOST_DECODED
-from polystore.region import Region, check_region, forward
+from polystore.region import Region, check_region, fitting_region, forward
 from polystore.zarr_arrays import described, element_size, open_array, write_part
 from polystore.zarr_locks import Locks, lock_of
 
@@ -95,14 +96,7 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
                 f"the region {region!r} has the shape {shape}: more than such a value can fill; "
                 f"save smaller ones, if the array is what it says"
             )
-        values = np.empty(shape, stored.dtype)
-        try:
-            values[...] = data
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UnsupportedFormatError(
-                f"the value does not fit the region {region!r} of an array of shape "
-                f"{stored.shape} and dtype {stored.dtype} ({error})"
-            ) from error
+        values = fitting_region(data, region, stored, shape)
         index, turn = forward(stored.shape, region)
         if not values.size:
             return
@@ -202,7 +196,7 @@ def _touched(part: int | slice, length: int, side: int) -> Iterable[int]:
 
 def _fitting(values: Any, stored: zarr.Array[Any], axis: int) -> np.ndarray[Any, Any]:
     """Return values as the array stores them, of its shape but for the axis."""
-    given = np.asarray(values)
+    given = np.asanyarray(values)
     length = given.shape[axis] if given.ndim == stored.ndim else -1
     shape = _with(stored.shape, axis, length)
     if given.shape != shape:
@@ -210,14 +204,13 @@ def _fitting(values: Any, stored: zarr.Array[Any], axis: int) -> np.ndarray[Any,
             f"values of shape {given.shape} do not fit the end of axis {axis} of an array of "
             f"shape {stored.shape}"
         )
-    fitting = np.empty(shape, stored.dtype)
     try:
-        fitting[...] = given
+        refuse_mask(values)
+        return fitted(given, shape, stored.dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise UnsupportedFormatError(
-            f"the values are none for an array of dtype {stored.dtype} ({error})"
+            f"the values do not fit an array of dtype {stored.dtype} ({error})"
         ) from error
-    return fitting
 
 
 def _checked_axis(axis: int, dimensions: int) -> int:

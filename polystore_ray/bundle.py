@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from polystore.exceptions import CorruptDataError
+from polystore.seal import Carrier
 from polystore_ray.messages import NotPinnedError
 
 __all__ = ["Bundle"]
 
 
-class Bundle:
+class Bundle(Carrier):
     """Some arrays by their numbers, from 0 on; None for what was dropped.
 
     Parameters

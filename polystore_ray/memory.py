@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,8 @@ from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
 from polystore.stacking import Rows
 from polystore.transfers import Pairs
+from polystore.writable import private
+from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError, DataLostError
 from polystore_ray.lookup import look_up, texts_of
 from polystore_ray.messages import Found, InlineFullError, Items, Kept, Pin
@@ -36,7 +39,8 @@ __all__ = ["ClusterMemoryBackend"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_TURNS = 16  # times the time of one attempt that a save of a region gives way for
+_TURNS = tuple(threading.Lock() for _ in range(64))  # of the paths whose regions are saved here
+_LONGEST_PAUSE = 1.0  # seconds
 
 
 class ClusterMemoryBackend(Nearby, StorageBackend):
@@ -65,7 +69,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         self._connect = connect
         self._registry = registry
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
         Parameters
@@ -74,11 +78,14 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             A file.
         region : int, slice, ... or tuple of them, optional
             The part of the array to return, as in basic indexing.
+        writable : bool, default False
+            Whether to return a private copy that can be changed in place, instead of a view.
 
         Returns
         -------
         object
-            An array as a read-only view of shared memory, anything else fresh.
+            An array, also one in dicts, lists and tuples, as a read-only view of shared memory;
+            anything else fresh, so that it can be changed in place. With `writable`, arrays too.
 
         Raises
         ------
@@ -95,10 +102,15 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
-        return self.load_batch([path], region=region)[0]
+        return self.load_batch([path], region=region, writable=writable)[0]
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        progress: Progress = None,
     ) -> list[Any]:
         """Return the values at `paths`, in their order, all of one moment, in one call."""
         texts = texts_of(paths)
@@ -111,6 +123,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
                 take_region(value, region, path=text, backend="memory")
                 for value, text in zip(values, texts, strict=True)
             ]
+        if writable:
+            values = [private(value) for value in values]
         with reporting(progress, len(texts), "loading") as step:
             step(len(texts))
         return values
@@ -131,7 +145,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             try:
                 return look_up(transport, paths, taken)
             except DataLostError as error:
-                if error.fallback is None or error.path is None:
+                if error.fallback is None or error.path is None or not transport.deadline.left:
                     raise
                 self._restore(error, error.path, *error.fallback)
 
@@ -183,8 +197,9 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             Replace the value only if this is still its version, which `stat` tells.
         region : int, slice, ... or tuple of them, optional
             Write into this part of the stored array. The whole array is replaced by a changed
-            copy, so that readers keep what they loaded; saves of other regions are not lost. It
-            stays on as many nodes, and keeps its fallback, unless others are given.
+            copy, so that readers keep what they loaded; saves of other regions are not lost. The
+            array keeps its `replicas` and its `fallback`, unless others are given; the value at
+            the fallback stays without the change, until `persist` saves it anew.
         replicas : int, optional
             On how many nodes the value is held before this returns; by default, as the store was
             made.
@@ -209,6 +224,8 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             another save took the room meanwhile. Or if the node has no room for the value.
         TooFewNodesError
             If the cluster has not so many nodes, unless the store was made to go on with a warning.
+        CallTimeoutError
+            If no answer comes in time, or others write into the same array all the time.
         """
         text = as_text(path, backend="memory")
         if region is not None:
@@ -289,34 +306,25 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         fallback: tuple[str, P] | None,
     ) -> None:
         transport = self._connect()
-        deadline = transport.deadline
         given = self._portable(fallback)
-        for attempt in itertools.count():
-            start = time.monotonic()
-            kept: Kept = transport.ask("kept", path, path=path)
-            [array], [version] = self._load(transport, [path])
-            take_region(array, region, path=path, backend="memory")
-            changed = array.copy(order="K")
-            put_region(changed, region, data, path=path, backend="memory")
-            try:
+        # Writers of this process take turns; one in another process is found by the version.
+        with _turn(path, transport.deadline):
+            for failed in itertools.count():
+                start = time.monotonic()
+                kept: Kept = transport.ask("kept", path, path=path)
+                [array], [version] = self._load(transport, [path])
+                take_region(array, region, path=path, backend="memory")
+                changed = array.copy(order="K")
+                put_region(changed, region, data, path=path, backend="memory")
                 items = Items([path], [], [], if_version=version, fallback=given or kept.fallback)
-                sealing = Sealing([changed], [path])
                 wanted = kept.replicas if replicas is None else replicas
-                self._publish(transport, sealing, items, wanted)
-            except VersionConflictError as error:
-                if not deadline.left:
-                    raise CallTimeoutError(
-                        f"other saves of this array came first, {attempt + 1} times in "
-                        f"{deadline.timeout:g} s; nothing was saved. Where many write one array "
-                        f"at once, keep it in zarr, or save its parts as arrays of their own",
-                        path=path,
-                        backend="memory",
-                    ) from error
-                # Others are at it too: give way, the longer the more of them there are.
-                took = time.monotonic() - start
-                time.sleep(random.uniform(0.0, took * min(attempt + 1, _MOST_TURNS)))  # noqa: S311
-            else:
-                return
+                try:
+                    self._publish(transport, Sealing([changed], [path]), items, wanted)
+                except VersionConflictError:  # another save came first: apply this to its result
+                    took = time.monotonic() - start
+                    _wait_for_others(path, failed, took, transport.deadline)
+                else:
+                    return
 
     # What moves many values: it is done where they go to, or where they are
 
@@ -407,6 +415,38 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         transport = self._connect()
         with transport.measured("memory", operation):
             return transport.change(operation, text, *arguments, path=text)
+
+
+@contextmanager
+def _turn(path: str, deadline: Deadline) -> Iterator[None]:
+    """Let one thread after another change the value at a path."""
+    lock = _TURNS[hash(path) % len(_TURNS)]
+    if not lock.acquire(timeout=deadline.left):
+        raise _kept_waiting(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _wait_for_others(path: str, failed: int, took: float, deadline: Deadline) -> None:
+    """Wait after a try that another writer was ahead of: the longer, the more tries have failed.
+
+    By chance, so that one of several is done before the others try again.
+    """
+    pause = random.uniform(0, min(_LONGEST_PAUSE, took * 2 ** min(failed, 10)))  # noqa: S311 - no secret
+    if pause >= deadline.left:
+        raise _kept_waiting(path)
+    time.sleep(pause)
+
+
+def _kept_waiting(path: str) -> CallTimeoutError:
+    return CallTimeoutError(
+        "other writers changed the value until the deadline, and nothing was saved; save larger "
+        "regions, or use zarr, which writes a region in place",
+        path=path,
+        backend="memory",
+    )
 
 
 def _get_one(transport: Transport, pin: Pin) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polystore.exceptions import CorruptDataError
-from polystore.seal import check_inside, describe_dtype, described_dtype, view_of
+from polystore.seal import Carrier, check_inside, describe_dtype, described_dtype, view_of
 from polystore_ray.envelope import open_message
 from polystore_ray.messages import NotPinnedError
 
@@ -33,7 +33,7 @@ _PADDING = [bytes(count) for count in range(_ALIGNED)]
 Kind = tuple[np.dtype[Any], tuple[int, ...], str] | None
 
 
-class Pack:
+class Pack(Carrier):
     """Some values by their numbers, from 0 on.
 
     Parameters

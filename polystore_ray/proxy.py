@@ -14,6 +14,7 @@ from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
 from polystore.stacking import Rows
 from polystore.transfers import Pairs, naming_written
+from polystore.writable import private
 from polystore_ray.handover import hand_over
 from polystore_ray.nearby import Nearby
 from polystore_ray.transport import Transport
@@ -29,7 +30,8 @@ class HostedBackend(StorageBackend):
 
     Every client of a node shares the one instance that lives there, in the node's own file
     system. Relative paths are made absolute with the caller's working directory. Large values
-    pass through the object store; loaded arrays are read-only. The backend's own errors arrive
+    pass through the object store; loaded arrays are read-only, unless ``load`` is told
+    ``writable=True``. The backend's own errors arrive
     as themselves.
 
     Obtained as ``RayBackendRegistry()["disk"]``, or by any other key; as ``["disk@node-2"]`` it
@@ -72,11 +74,17 @@ class HostedBackend(StorageBackend):
             f"{self.hosted_class.__name__}"
         )
 
-    def load(self, path: P, **options: Any) -> Any:
-        return self._call("load", path, **options)
+    def load(self, path: P, *, writable: bool = False, **options: Any) -> Any:
+        value = self._call("load", path, **options)
+        return private(value) if writable else value
 
     def load_batch(
-        self, paths: Sequence[P], *, progress: Progress = None, **options: Any
+        self,
+        paths: Sequence[P],
+        *,
+        writable: bool = False,
+        progress: Progress = None,
+        **options: Any,
     ) -> list[Any]:
         check_collection(paths, "paths", backend=self._key)
         values: list[Any] = []
@@ -86,7 +94,7 @@ class HostedBackend(StorageBackend):
                 # The host returns a piece of limited size, so that it never holds all of them.
                 asked = texts[len(values) : len(values) + _ASKED_AT_ONCE]
                 piece = self._run("load_batch", asked, **options)
-                values += piece
+                values += private(piece) if writable else piece
                 step(len(piece))
                 if len(values) >= len(texts) or not piece:
                     return values

@@ -208,7 +208,7 @@ def test_a_png_that_claims_a_huge_image_takes_no_memory(tmp_path: Path) -> None:
 
 def test_a_png_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is believed of any file is lowered, so that the bomb can be one of 32 MiB.
-    monkeypatch.setattr("polystore.formats.MOST_DECODED", 2**20)
+    monkeypatch.setattr("polystore.formats.limits.MOST_DECODED", 2**20)
     row = b"\x00" + bytes(8192)
     (tmp_path / "a.png").write_bytes(png(8192, 4096, zlib.compress(row * 4096, 9)))
     with pytest.raises(CorruptDataError, match="bomb"):
@@ -216,7 +216,7 @@ def test_a_png_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_npz_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polystore.formats.MOST_DECODED", 2**20)
+    monkeypatch.setattr("polystore.formats.limits.MOST_DECODED", 2**20)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**25, np.uint8))
     with pytest.raises(CorruptDataError, match="bomb"):
         DiskBackend(tmp_path).load("a.npz")

@@ -6,8 +6,10 @@ every field is quoted is a header, and a quoted field is text whatever it looks 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,23 @@ from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 
 __all__ = ["dumps", "loads"]
 
-_FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\n|\r|$)')
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+# Possessive, since the way back from an unclosed quote takes memory for each character.
+_FIELD = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\r\n|\n|\r|\Z)')
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*+)")
+# As programs write floats: "1.50", "1e-05", "1E+05". What people write may be a code: "007", "1e3".
+_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-][0-9]{2,3})?")
+_MOST_DIGITS = 4300  # of an integer, as Python converts no longer one
 _SPECIAL = ',"\r\n\ufeff'  # at the beginning of a file the last would be read as a mark
-_WORDS = {"": None, "True": True, "False": False}
+_WORDS = {
+    "": None,
+    # As pandas, R and spreadsheets write them
+    **dict.fromkeys(("NA", "#N/A", "<NA>")),
+    **dict.fromkeys(("True", "TRUE"), True),
+    **dict.fromkeys(("False", "FALSE"), False),
+    **dict.fromkeys(("nan", "NaN"), math.nan),
+    **dict.fromkeys(("inf", "Inf"), math.inf),
+    **dict.fromkeys(("-inf", "-Inf"), -math.inf),
+}
 
 
 def dumps(table: Any) -> str:
@@ -45,7 +60,7 @@ def dumps(table: Any) -> str:
     if not all(isinstance(row, list | tuple) and row for row in rows):
         raise UnsupportedFormatError("a CSV holds a list of dicts or a list of lists, none empty")
     lines = list(_lines(rows))
-    if lines and all(quoted for quoted, _ in _parsed(lines[0])[0]):
+    if lines and _parsed(lines[0])[0]:
         raise UnsupportedFormatError(
             "every cell of the first row has to be quoted, so it would come back as a header; "
             "save a list of dicts"
@@ -61,17 +76,33 @@ def loads(text: str) -> list[dict[str, Any]] | list[list[Any]]:
     CorruptDataError
         If a quote is not closed, or rows of a table with a header differ in length.
     """
-    rows = _parsed(text)
-    if not rows or not all(quoted for quoted, _ in rows[0]):
-        return [[_value(quoted, cell) for quoted, cell in row] for row in rows]
-    names = [cell for _, cell in rows[0]]
-    for number, row in enumerate(rows[1:], start=2):
+    quoted, rows = _parsed(text)
+    if not quoted:
+        return rows
+    names = _distinct(rows.pop(0))
+    table: list[Any] = rows
+    for number, row in enumerate(rows):  # in place, so that no row is there twice
         if len(row) != len(names):
-            raise CorruptDataError(f"row {number} has {len(row)} cells under {len(names)} names")
-    return [
-        dict(zip(names, (_value(quoted, cell) for quoted, cell in row), strict=True))
-        for row in rows[1:]
-    ]
+            raise CorruptDataError(
+                f"row {number + 2} has {len(row)} cells under {len(names)} names"
+            )
+        table[number] = dict(zip(names, row, strict=True))
+    return table
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names of which each is another: a second "a" is "a.1", as for pandas and R."""
+    taken, repeated = set(names), {name: count(1) for name in names}
+    found: list[str] = []
+    seen: set[str] = set()
+    for name in names:
+        other = name
+        while other in (taken if name in seen else seen):
+            other = f"{name}.{next(repeated[name])}"
+        seen.add(name)
+        taken.add(other)
+        found.append(other)
+    return found
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
@@ -80,7 +111,7 @@ def _lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and value.dtype.kind not in "mM":  # whose item is an integer
         value = value.item()
     if value is None:
         return ""
@@ -97,7 +128,7 @@ def _cell(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise UnsupportedFormatError(
-            f"the cells of a CSV are text and numbers, not a {type(value).__name__}"
+            f"the cells of a CSV are text and numbers, not a {type(value).__name__}; save its str()"
         )
     return value
 
@@ -113,28 +144,28 @@ def _value(quoted: bool, cell: str) -> Any:
     if cell in _WORDS:
         return _WORDS[cell]
     if _INTEGER.fullmatch(cell):
-        return int(cell)
-    try:
-        number = float(cell)
-    except ValueError:
-        return cell
-    # Only what a float is written as: "1e3", "007.5" and "1_0" may be codes.
-    return number if repr(number) == cell else cell
+        return int(cell) if len(cell) <= _MOST_DIGITS else cell
+    return float(cell) if _FLOAT.fullmatch(cell) else cell
 
 
-def _parsed(text: str) -> list[list[tuple[bool, str]]]:
-    """Return the rows of fields, each with whether it was quoted."""
-    rows: list[list[tuple[bool, str]]] = []
-    row: list[tuple[bool, str]] = []
+def _parsed(text: str) -> tuple[bool, list[list[Any]]]:
+    """Return whether every field of the first row is quoted, and the rows of values."""
+    header = True
+    rows: list[list[Any]] = []
+    row: list[Any] = []
     at = 0
     while at < len(text) or row:
         match = _FIELD.match(text, at)
         if match is None:
             raise CorruptDataError(f"row {len(rows) + 1} has a quote that is out of place")
         quoted, plain, end = match.groups()
-        row.append((False, plain) if quoted is None else (True, quoted.replace('""', '"')))
+        if quoted is None:
+            header = header and bool(rows)
+            row.append(_value(False, plain))
+        else:
+            row.append(quoted.replace('""', '"'))
         at = match.end()
         if end != ",":
-            rows.append(row)
-            row = []
-    return rows
+            rows.append(row.copy())  # which takes no more memory than it needs
+            row.clear()
+    return header and bool(rows), rows

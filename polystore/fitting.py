@@ -1,0 +1,135 @@
+"""Fitting: values as an array of another dtype stores them, or an error where it cannot.
+
+NumPy's assignment checks Python's integers only. Of arrays it wraps integers that are too large,
+cuts off fractions and text, and drops masks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polystore.exceptions import UnsupportedFormatError
+
+__all__ = ["fitted", "refuse_mask"]
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+_NUMBERS = "biufc"
+_CHECKED_BY_NUMPY = "OV"  # of what goes into objects and records, NumPy checks Python's integers
+
+
+def refuse_mask(value: Any) -> None:
+    """Raise `UnsupportedFormatError` if a value is a masked array, or a list that holds one."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise UnsupportedFormatError(
+            "a masked array would lose its mask; save array.filled(value), or its .data and .mask "
+            "as two arrays"
+        )
+    if isinstance(value, list | tuple):
+        for part in value:
+            refuse_mask(part)
+
+
+def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
+    """Return values as an array of a shape and dtype stores them.
+
+    Numbers fit if they stay the same: an integer in its range, a float in an integer array if it
+    is whole. Floats may be rounded, but not become infinite. Text and times fit whole.
+
+    Parameters
+    ----------
+    data : array_like
+        Values of a shape that broadcasts to `shape`.
+    shape : tuple of int
+        The shape to fill.
+    dtype : numpy.dtype
+        The dtype to fill it with.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the values are masked.
+    TypeError, ValueError, OverflowError
+        If one of the values does not fit.
+
+    Examples
+    --------
+    >>> fitted(np.int64(200), (2,), np.dtype("uint8"))
+    array([200, 200], dtype=uint8)
+    >>> fitted(np.int64(300), (2,), np.dtype("uint8"))
+    Traceback (most recent call last):
+    ValueError: 300 of dtype int64 would be stored as 44; convert the values to uint8 first
+    """
+    refuse_mask(data)
+    values = np.empty(shape, dtype)
+    given = _as_array(data, dtype)
+    if given is None or (given.dtype.kind in "SU" and dtype.kind in "mM"):
+        values[...] = data
+        return values
+    converted = values if given.shape == shape else np.empty(given.shape, dtype)
+    with np.errstate(all="ignore"):  # the check says more
+        converted[...] = given.real if _drops_imaginary(given, dtype) else given
+        _check(given, converted)
+    if converted is not values:
+        values[...] = converted
+    return values
+
+
+def _as_array(data: Any, dtype: np.dtype[Any]) -> _Array | None:
+    """Return values as an array of their own dtype, None if NumPy's assignment checks them."""
+    if isinstance(data, np.ndarray | np.generic) and data.dtype.kind != "O":
+        return np.asarray(data)
+    if dtype.kind in _CHECKED_BY_NUMPY and not _is_number(dtype):
+        return None
+    try:
+        found = np.asarray(data.tolist() if isinstance(data, np.ndarray) else data)
+    except ValueError:  # of ragged lists, of which NumPy says more where they are assigned
+        return None
+    return found if found.dtype.kind in _NUMBERS or found.dtype.kind in "SU" else None
+
+
+def _drops_imaginary(given: _Array, dtype: np.dtype[Any]) -> bool:
+    return given.dtype.kind == "c" and dtype.kind in "biuf"
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype is of numbers: also one of another package, such as bfloat16."""
+    return dtype.kind in _NUMBERS or (dtype.kind == "V" and dtype.type is not np.void)
+
+
+def _check(given: _Array, stored: _Array) -> None:
+    """Raise ValueError if one of the values is not what is stored of it."""
+    if given.dtype == stored.dtype or stored.dtype.kind == "O":
+        return
+    names = stored.dtype.names
+    if names:
+        for number, name in enumerate(names):
+            fields = given.dtype.names
+            _check(given if fields is None else given[fields[number]], stored[name])
+        return
+    kept = np.asarray(_kept(given, stored))
+    if not kept.all():
+        at = np.unravel_index(int(np.argmin(kept)), kept.shape)
+        raise ValueError(
+            f"{given[at]} of dtype {given.dtype} would be stored as {stored[at]}; convert the "
+            f"values to {stored.dtype} first"
+        )
+
+
+def _kept(given: _Array, stored: _Array) -> Any:
+    """Return for each value whether it is the one that is stored."""
+    if _is_number(given.dtype) and _is_number(stored.dtype):
+        if given.dtype.kind == "V":
+            given = given.astype(np.float64)
+        if stored.dtype.kind in "biu":
+            return stored == given
+        kept = np.isfinite(stored) | ~np.isfinite(given)
+        real = given.dtype.kind != "c" or stored.dtype.kind == "c"
+        return kept if real else kept & (given.imag == 0)
+    if given.dtype.kind in "mM":
+        if stored.dtype.kind != given.dtype.kind:
+            return np.zeros(given.shape, bool)
+        back = stored.astype(given.dtype)
+        return (back == given) | (np.isnat(back) & np.isnat(given))
+    return stored.astype(given.dtype) == given

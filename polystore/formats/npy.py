@@ -1,0 +1,253 @@
+"""NumPy's arrays: ``.npy`` files, whole and in part, and the encoding of one array in a file."""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, Any
+
+import numpy as np
+import numpy.lib.format as npy
+
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
+from polystore.fitting import refuse_mask
+from polystore.formats.format import Format
+from polystore.formats.limits import ANY_FILE
+from polystore.formats.partial_reads import read_into, read_part
+from polystore.region import check_region, take_region
+
+__all__ = ["MAGIC", "NPY", "npy_array", "npy_size", "read_array", "write_array"]
+
+MAGIC = b"\x93NUMPY"
+_SMALL = 2**16  # bytes
+_MOST_OF_A_HEADER = 2**20  # bytes; a table of ten thousand columns has half of it
+_ATTEMPTS = 10
+_PYTHON_2_LONG = re.compile(r"(?<=[0-9])L(?=[,)])")
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    if not isinstance(value, np.ndarray | np.generic):
+        raise UnsupportedFormatError(
+            f"only arrays can be written, not a {type(value).__name__}; np.asarray makes one"
+        )
+    array = np.asanyarray(value)
+    if array.dtype.hasobject:
+        raise UnsupportedFormatError(
+            "an array of Python objects would have to be pickled, and files hold no pickles"
+        )
+    refuse_mask(array)
+    return np.asarray(array)
+
+
+# Writing
+
+
+def write_array(file: IO[bytes], value: Any) -> None:
+    """Write an array as NumPy does.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the value is not an array, or would not come back as it is.
+    """
+    array = _as_array(value)
+    order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    header = _header(array.shape, array.dtype, order == "F")
+    if array.nbytes <= _SMALL:
+        # One write, which is half of what a small file costs.
+        file.write(header + array.tobytes(order))
+        return
+    file.write(header)
+    flat = array.T if order == "F" else array
+    if flat.flags.c_contiguous:
+        file.write(flat.reshape(-1).view(np.uint8).data)
+        return
+    parts: Any = np.nditer(
+        flat,
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        buffersize=max(1, ANY_FILE // array.itemsize),
+        order="C",
+    )
+    for part in parts:
+        file.write(part.tobytes("C"))
+
+
+@lru_cache(maxsize=64)  # the arrays of a batch mostly share theirs
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> bytes:
+    """Return what precedes the bytes of an array, in the oldest version that can hold it."""
+    described = npy.dtype_to_descr(npy.drop_metadata(dtype))
+    if npy.descr_to_dtype(described) != dtype:
+        raise UnsupportedFormatError(
+            f"the dtype {dtype} would come back as {npy.descr_to_dtype(described)}; save the array "
+            f"as another dtype, with astype, or its bits, with view"
+        )
+    facts = {"descr": described, "fortran_order": fortran, "shape": shape}
+    file = io.BytesIO()
+    try:
+        npy.write_array_header_1_0(file, facts)
+    except UnicodeEncodeError:
+        file.write(_header_3_0(facts))
+    except ValueError:  # longer than 64 KiB
+        npy.write_array_header_2_0(file, facts)
+    if file.tell() > _MOST_OF_A_HEADER:
+        raise UnsupportedFormatError(
+            f"the names and dtypes of {len(dtype.names or ())} fields take {file.tell()} bytes, "
+            f"and a header of {_MOST_OF_A_HEADER} is read; save the fields apart"
+        )
+    return file.getvalue()
+
+
+def _header_3_0(facts: dict[str, Any]) -> bytes:
+    text = repr(facts).encode()
+    before = len(MAGIC) + 2 + 4
+    text += b" " * (-(before + len(text) + 1) % npy.ARRAY_ALIGN) + b"\n"
+    return npy.magic(3, 0) + len(text).to_bytes(4, "little") + text
+
+
+def npy_size(shape: tuple[int, ...], dtype: str) -> int | None:
+    """Return the size of an ``.npy`` file of such an array, None where these do not tell."""
+    try:
+        like = np.dtype(dtype)
+        sizes = {len(_header(shape, like, fortran)) for fortran in (False, True)}
+    except (TypeError, ValueError):
+        return None  # of a structured dtype, the name is none
+    return sizes.pop() + math.prod(shape) * like.itemsize if len(sizes) == 1 else None
+
+
+# Reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def over(self, data: Any, start: int = 0) -> np.ndarray[Any, Any]:
+        """Return the array that lies in some memory."""
+        order: Any = "F" if self.fortran else "C"
+        return np.ndarray(self.shape, self.dtype, data, start, order=order)
+
+
+def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
+    """Return the array at the beginning of a file that has `size` bytes.
+
+    Raises
+    ------
+    CorruptDataError
+        If the file holds another thing, or less than its header says.
+    """
+    header = _read_header(file, size)
+    data = np.empty(header.nbytes, np.uint8)
+    read_into(file, data.data)
+    return header.over(data)
+
+
+def npy_array(data: bytes) -> Any:
+    """Return the array in the bytes of an ``.npy`` file, as a view of them.
+
+    Raises
+    ------
+    CorruptDataError
+        If there is none in them, or one of pickled objects.
+    """
+    with NPY.decoding():
+        file = io.BytesIO(data)
+        return _read_header(file, len(data)).over(data, file.tell())
+
+
+def _read(path: str) -> Any:
+    with _opened(path) as (file, size):
+        return read_array(file, size)
+
+
+def _read_region(path: str, index: tuple[Any, ...]) -> Any:
+    with _opened(path) as (file, size):
+        header = _read_header(file, size)
+        check_region(header.shape, index)
+        if not header.nbytes:
+            return take_region(header.over(b""), index).copy()
+        return read_part(file, header.shape, header.dtype, header.fortran, index)
+
+
+def _describe(path: str) -> dict[str, Any]:
+    with _opened(path) as (file, size):
+        header = _read_header(file, size)
+    return {"shape": header.shape, "dtype": str(header.dtype)}
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[IO[bytes], int]]:
+    with open(path, "rb") as file:
+        yield file, os.fstat(file.fileno()).st_size
+
+
+def _read_header(file: IO[bytes], size: int) -> _Header:
+    """Read a header, and refuse one that claims more than there is before memory is taken."""
+    version = npy.read_magic(file)
+    wide = 2 if version == (1, 0) else 4
+    length = int.from_bytes(file.read(wide), "little")
+    if length > min(size, _MOST_OF_A_HEADER):
+        raise CorruptDataError(
+            f"the header claims {length} bytes, and one of {_MOST_OF_A_HEADER} is read at most"
+        )
+    text = file.read(length)
+    if len(text) < length:
+        raise CorruptDataError("the file ends within its header")
+    parse = _parsed_header if length <= _SMALL else _parsed_header.__wrapped__
+    header = parse(version, text)
+    there = size - len(MAGIC) - 2 - wide - length
+    if header.nbytes > there or min(header.shape, default=0) < 0:
+        raise CorruptDataError(
+            f"the header claims {header.nbytes} bytes of data, and {there} are there"
+        )
+    return header
+
+
+@lru_cache(maxsize=256)  # the files of a folder mostly share theirs
+def _parsed_header(version: tuple[int, int], header: bytes) -> _Header:
+    """Parse a header, which is a Python literal. NumPy's own reader takes no long ones."""
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise CorruptDataError(f"NumPy has no format {version[0]}.{version[1]}")
+    text = header.decode("utf-8" if version == (3, 0) else "latin-1").strip()
+    try:
+        facts = _literal(text)
+    except SyntaxError:
+        facts = _literal(_PYTHON_2_LONG.sub("", text))
+    except (MemoryError, RecursionError) as error:  # the parser's stack, which such nesting fills
+        raise CorruptDataError(f"the header is nested too deeply: {text[:40]!r} ...") from error
+    if not isinstance(facts, dict) or facts.keys() != {"descr", "fortran_order", "shape"}:
+        raise CorruptDataError(f"the header describes no array: {text[:80]!r}")
+    shape, fortran = facts["shape"], facts["fortran_order"]
+    if not isinstance(fortran, bool) or not isinstance(shape, tuple):
+        raise CorruptDataError(f"the header has no shape and order: {text[:80]!r}")
+    if not all(type(side) is int for side in shape):
+        raise CorruptDataError(f"the shape is {str(shape)[:80]}")
+    dtype = npy.descr_to_dtype(facts["descr"])
+    if dtype.hasobject:
+        raise CorruptDataError("the file holds pickled objects, which are never loaded")
+    if not dtype.itemsize and math.prod(shape) > ANY_FILE:
+        raise CorruptDataError(f"the header claims {math.prod(shape)} values without bytes")
+    return _Header(shape, fortran, dtype)
+
+
+def _literal(text: str) -> Any:
+    """Parse, and again where CPython 3.11 took two threads that do for one (its issue 106905)."""
+    for _ in range(_ATTEMPTS):
+        with suppress(SystemError):
+            return ast.literal_eval(text)
+    return ast.literal_eval(text)
+
+
+NPY = Format("NumPy", (".npy",), write_array, _read, _read_region, _describe)

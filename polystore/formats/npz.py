@@ -1,0 +1,80 @@
+"""NumPy's archives: ``.npz`` files, as a dict from names to arrays."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import IO, Any
+
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
+from polystore.formats.format import Format
+from polystore.formats.limits import DEFLATE, check_claim
+from polystore.formats.npy import MAGIC, read_array, write_array
+
+__all__ = ["NPZ"]
+
+_SUFFIX = ".npy"
+# What NumPy writes. The others' decoders take memory for whatever the data claims.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def _write(file: IO[bytes], value: Any) -> None:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UnsupportedFormatError("an .npz file holds a dict from names to arrays")
+    if any("\0" in name for name in value):
+        raise UnsupportedFormatError("a name in an .npz file would be cut at its NUL")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in value.items():
+            with archive.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as member:
+                write_array(member, array)
+
+
+def _read(path: str) -> dict[str, Any]:
+    # Not np.load: it would try to unpickle what is no archive, and believe any header.
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        members = [member for member in archive.infolist() if _may_be_array(member)]
+        claimed = sum(member.file_size for member in members)
+        check_claim(claimed, os.fstat(file.fileno()).st_size, DEFLATE)
+        arrays: dict[str, Any] = {}
+        for member in members:
+            if _is_array(archive, member):
+                arrays[member.filename.removesuffix(_SUFFIX)] = _read_member(archive, member)
+        return arrays
+
+
+def _may_be_array(member: zipfile.ZipInfo) -> bool:
+    """Return whether a member may be an array: folders and compressed files of others are not."""
+    if member.is_dir():
+        return False
+    if member.compress_type in _METHODS:
+        return True
+    if _must_be_array(member):
+        raise UnsupportedFormatError(
+            f"the member {member.filename!r} is compressed with method {member.compress_type}, and "
+            f"an .npz file is with deflate or not at all; np.savez_compressed writes such a file"
+        )
+    return False
+
+
+def _must_be_array(member: zipfile.ZipInfo) -> bool:
+    # macOS adds a file "._a.npy" for each "a.npy".
+    name = member.filename.rpartition("/")[2]
+    return name.endswith(_SUFFIX) and not name.startswith("._")
+
+
+def _is_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    if _must_be_array(member):
+        return True
+    with archive.open(member) as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+    with archive.open(member) as file:
+        array = read_array(file, member.file_size)
+        if file.read(1):  # its checksum is compared when the end is reached
+            raise CorruptDataError(f"the member {member.filename!r} is longer than its array")
+        return array
+
+
+NPZ = Format("NumPy archive", (".npz",), _write, _read, compressed=True)

@@ -1,0 +1,86 @@
+"""The formats that are known, by the suffixes of their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+
+from polystore.exceptions import UnsupportedFormatError, missing_dependency
+from polystore.formats.format import Format
+from polystore.formats.npy import NPY
+from polystore.formats.npz import NPZ
+from polystore.formats.text import BYTES, CSV, JSON, TEXT
+
+__all__ = ["format_of", "known_suffixes"]
+
+ENTRY_POINT_GROUP = "polystore.formats"
+
+
+def format_of(path: str) -> Format:
+    """Return the format of a path: that of its longest known suffix, without regard to case.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If no format has the suffix.
+    MissingDependencyError
+        If the format needs a package that is not installed.
+    """
+    name = os.path.basename(path).lower()
+    endings = [name[i:] for i, letter in enumerate(name) if letter == "."]
+    known = _formats() if endings else {}
+    for ending in endings:
+        if ending in known:
+            return known[ending]()
+    raise UnsupportedFormatError(
+        f"the suffix of a file names its format; the known ones are {', '.join(known_suffixes())}"
+    )
+
+
+def known_suffixes() -> list[str]:
+    """Return every suffix that has a format, also where its package is not installed."""
+    return sorted(_formats())
+
+
+@cache
+def _formats() -> dict[str, Callable[[], Format]]:
+    """Return what gives the format of each suffix; a third party's are names of entry points."""
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    plugins = {point.name.lower(): partial(_imported, point, "all") for point in points}
+    return {**plugins, **_BUILT_IN}
+
+
+def _late(place: str, extra: str) -> Callable[[], Format]:
+    """Return what imports a format whose package is optional."""
+    return partial(_imported, EntryPoint("", place, ENTRY_POINT_GROUP), extra)
+
+
+def _imported(point: EntryPoint, extra: str) -> Format:
+    try:
+        found = point.load()
+    except ImportError as error:
+        raise missing_dependency("the format", error, extra) from error
+    except Exception as error:
+        raise UnsupportedFormatError(
+            f"the import of {point.value} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, Format):
+        raise UnsupportedFormatError(f"{point.value} is no polystore.formats.Format")
+    return found
+
+
+_BUILT_IN: dict[str, Callable[[], Format]] = {
+    suffix: (lambda found=found: found)
+    for found in (NPY, NPZ, JSON, CSV, TEXT, BYTES)
+    for suffix in found.suffixes
+} | {
+    ".tif": _late("polystore.tiff_format:TIFF", "images"),
+    ".tiff": _late("polystore.tiff_format:TIFF", "images"),
+    ".png": _late("polystore.image_formats:PNG", "images"),
+    ".jpg": _late("polystore.image_formats:JPEG", "images"),
+    ".jpeg": _late("polystore.image_formats:JPEG", "images"),
+    ".pt": _late("polystore.formats.torch:TORCH", "torch"),
+    ".pth": _late("polystore.formats.torch:TORCH", "torch"),
+}
