@@ -211,7 +211,11 @@ def _kept_sides(
 
 def _as_kept(old: zarr.Array[Any], shards: Any) -> Any:
     location = getattr(getattr(old.metadata, "codecs", (None,))[0], "index_location", None)
-    return shards if location is None else {"shape": shards, "index_location": location.value}
+    return (
+        shards
+        if location is None
+        else {"shape": shards, "index_location": getattr(location, "value", location)}
+    )
 
 
 def _divides(chunks: Any, shards: Any) -> bool:
