@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_writers_of_other_regions_all_land(tmp_path: Path) -> None:
         for column in range(ROUNDS):
             memory.save(column + 1, "/a", region=(row, column))
 
-    race([lambda row=row: write(row) for row in range(WRITERS)])
+    race([partial(write, row) for row in range(WRITERS)])
     assert (memory.load("/a") == np.arange(1, ROUNDS + 1)).all()
 
 
