@@ -287,10 +287,11 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
 
 def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], int]) -> Any:
     part = ... if region is None else region
+    shape = check_region(array.shape, part)
     index, turn = forward(array.shape, part)
     stored = cache(stored)  # it looks at every file
     element = element_size(array)
-    size = math.prod(check_region(array.shape, part)) * element
+    size = math.prod(shape) * element
     if size > MOST_DECODED and (region is None or element > array.dtype.itemsize):
         check_claim(size, stored())
     touched = math.prod(map(_touched, index, array.chunks))

@@ -15,11 +15,11 @@ from polystore import (
     DiskBackend,
     PathExistsError,
     PathNotFoundError,
-    formats,
     local_backend,
     trees,
 )
 from polystore.descent import Descent
+from polystore.formats import format as format_module
 from polystore.held import Held, Place
 from polystore.zarr_local import LocalZarr
 
@@ -187,7 +187,7 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
 @FILES
 def test_a_region_goes_into_the_array_that_another_saves(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "a.npy")
-    meanwhile(formats, "put_region", lambda: store.save(NEW, "a.npy", overwrite=True))
+    meanwhile(format_module, "put_region", lambda: store.save(NEW, "a.npy", overwrite=True))
     store.save(9, "a.npy", region=0)
     found = store.load("a.npy")
     assert found.shape == NEW.shape
@@ -198,7 +198,7 @@ def test_a_region_goes_into_the_array_that_another_saves(store: Any, meanwhile: 
 @FILES
 def test_a_region_of_what_another_deletes_makes_nothing(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "a.npy")
-    meanwhile(formats, "put_region", lambda: store.delete("a.npy"))
+    meanwhile(format_module, "put_region", lambda: store.delete("a.npy"))
     with pytest.raises(PathNotFoundError):
         store.save(9, "a.npy", region=0)
     assert not store.exists("a.npy")
