@@ -29,7 +29,7 @@ from polystore_ray.sessions import Answers, Session
 from polystore_ray.succession import Succession
 from polystore_ray.testing.history import directory
 from polystore_ray.testing.linearizability import UNKNOWN, Operation, explain
-from tests.model.explorer import World, executions
+from tests.explored.explorer import World, executions
 
 NODES = ("a", "b")
 SECONDS = float(os.environ.get("POLYSTORE_MODEL_SECONDS", "25"))
