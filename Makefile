@@ -30,7 +30,7 @@ test: check docs  ## All checks, the documentation's examples, and the tests
 test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
 	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/explored \
 		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
-		--ignore=polystore_ray/demo --ignore=polystore/torch_format.py
+		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
 check: $(VENV)/.all  ## Lint, format, types, import layers
 	$(BIN)/ruff check .
