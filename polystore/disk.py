@@ -221,14 +221,16 @@ class DiskBackend(LocalBackend):
             If the file system refuses.
         """
         if region is not None:
-            self._save_part(data, path, region, durable=durable)
+            self._save_part(data, path, region, suffix, durable=durable)
             return
         with self._located(path):
             chosen = self._format(path, suffix)
         write = partial(_write, chosen, data, durable=durable)
         self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
 
-    def _save_part(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
+    def _save_part(
+        self, data: Any, path: P, region: Region, suffix: str | None, *, durable: bool
+    ) -> None:
         # Two that read, change and write at once would lose what one of them wrote.
         while True:
             with (
@@ -245,7 +247,7 @@ class DiskBackend(LocalBackend):
                     ) as temporary,
                     _written(temporary, durable=durable) as file,
                 ):
-                    chosen = self._format(path, None, held)
+                    chosen = self._format(path, suffix, held)
                     chosen.save_region(held.path, file, as_index(region), data)
                 return
 

@@ -25,7 +25,7 @@ _HAS_PATHS = os.path.isdir("/proc/self/fd")
 REACH = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
 LISTABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
 _READABLE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Held:
@@ -245,7 +245,7 @@ class Place:
         """Make a file, which does not exist yet, and open it for writing."""
         descriptor = self._opened(_NEW, mode)
         shown = os.path.join(self.directory.shown, self.name)  # as the file's attribute `name`
-        return open(shown, "wb", opener=lambda *_: descriptor)
+        return open(shown, "w+b", opener=lambda *_: descriptor)
 
     def lock_file(self) -> int:
         """Return the descriptor of a file to lock, made where it is missing."""

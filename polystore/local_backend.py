@@ -261,7 +261,8 @@ class LocalBackend(LocalSource, StorageBackend):
                 return
             if self._has_directory(place):
                 return
-            if not place.is_directory() or self._has_value(place):  # or it went again
+            # What went again raises that it is missing, and is tried again.
+            if not stat.S_ISDIR(place.status().st_mode) or self._has_value(place):
                 raise PathExistsError("the path is a file or a link that leads nowhere")
 
     def _make_checked(self, place: Place) -> None:

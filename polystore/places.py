@@ -149,7 +149,7 @@ class RootedPlaces(Places):
 
     def shown(self, target: str) -> str:
         relative = os.path.relpath(target, self.root)
-        return target if relative.startswith("..") else join(Path(relative).parts)
+        return target if relative.split("/")[0] == ".." else join(Path(relative).parts)
 
     def identities(self, paths: list[str]) -> list[str]:
         return [self.resolved(path) for path in paths]

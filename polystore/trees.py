@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from polystore.attempts import MOST_ATTEMPTS
 from polystore.descent import Descent
-from polystore.held import Held, Place, is_special
+from polystore.held import LISTABLE, REACH, Held, Place, is_special
 
 __all__ = ["copy_tree", "delete_tree", "sync_tree"]
 
@@ -28,7 +28,7 @@ def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None
     OSError
         Also for what is neither file, link nor directory, such as a socket.
     """
-    with Descent(origin.directory) as source, Descent(target.directory) as place:
+    with Descent(origin.directory, REACH) as source, Descent(target.directory, REACH) as place:
         # What is still to be copied in each directory from the top to where the walk stands.
         waiting = [[origin.name]]
         entered: list[str] = []
@@ -59,7 +59,7 @@ def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None
 def _finish_directory(source: Descent, place: Descent, name: str) -> None:
     """Leave a copied directory, and give the copy the mode and times of what it is a copy of."""
     status = source.status()
-    copied = os.dup(place.descriptor)
+    copied = os.open(".", LISTABLE, dir_fd=place.descriptor)
     try:
         source.leave()
         place.leave()
@@ -97,7 +97,7 @@ def delete_tree(place: Place) -> None:
 
 
 def _delete_tree(place: Place) -> None:
-    with Descent(place.directory) as walk:
+    with Descent(place.directory, REACH) as walk:
         # What is still to be deleted in each directory from the top to where the walk stands.
         waiting = [[place.name]]
         inside: list[str] = []

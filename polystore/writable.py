@@ -24,22 +24,26 @@ def private(value: Any) -> Any:
     >>> loaded["image"], view
     (array([7, 1, 2]), array([0, 1, 2]))
     """
-    return _private(value, set())
+    return _private(value, {})
 
 
-def _private(value: Any, seen: set[int]) -> Any:
-    if isinstance(value, np.ndarray):
-        return value if value.flags.writeable else value.copy(order="K")
-    if not isinstance(value, dict | list | tuple) or id(value) in seen:
+def _private(value: Any, made: dict[int, tuple[Any, Any]]) -> Any:
+    if not isinstance(value, np.ndarray | dict | list | tuple):
         return value
-    seen.add(id(value))
-    if isinstance(value, tuple):
-        parts = [_private(part, seen) for part in value]
-        if all(new is old for new, old in zip(parts, value, strict=True)):
-            return value
-        return tuple(parts) if type(value) is tuple else type(value)(*parts)  # a named tuple
-    for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
-        copy = _private(part, seen)
-        if copy is not part:
-            value[key] = copy
-    return value
+    if id(value) in made:
+        return made[id(value)][1]
+    new = value
+    made[id(value)] = value, new  # which keeps it, so that no other gets its id
+    if isinstance(value, np.ndarray):
+        new = value if value.flags.writeable else value.copy(order="K")
+    elif isinstance(value, tuple):
+        parts = [_private(part, made) for part in value]
+        if any(one is not other for one, other in zip(parts, value, strict=True)):
+            new = getattr(type(value), "_make", type(value))(parts)  # a named tuple has it
+    else:
+        for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            copy = _private(part, made)
+            if copy is not part:
+                value[key] = copy
+    made[id(value)] = value, new
+    return new

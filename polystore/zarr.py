@@ -249,7 +249,20 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.content_identity(text)
 
-    def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
+    def check_convertible(self, paths: Sequence[P]) -> None:
+        for path in paths:
+            tree, text = self._tree(path)
+            if isinstance(tree, LocalZarr):
+                tree.check_convertible([text])
+
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        **options: Any,
+    ) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
         Parameters
@@ -276,7 +289,7 @@ class ZarrBackend(StorageBackend):
             If the array's metadata or a chunk is damaged.
         """
         tree, text = self._tree(path)
-        value = tree.load(text, region=region)
+        value = tree.load(text, region=region, **options)
         return private(value) if writable else value
 
     def load_batch(
@@ -286,14 +299,16 @@ class ZarrBackend(StorageBackend):
         region: Region | None = None,
         writable: bool = False,
         progress: Progress = None,
+        **options: Any,
     ) -> list[Any]:
         """Return the values at `paths`, in their order; from a store several at a time."""
         check_collection(paths, "paths", backend="zarr")
         trees = [self._tree(path) for path in paths]
         if len({id(tree) for tree, _ in trees}) != 1:
-            return super().load_batch(paths, region=region, writable=writable, progress=progress)
+            options |= {"region": region, "writable": writable}
+            return super().load_batch(paths, progress=progress, **options)
         texts = [text for _, text in trees]
-        values = trees[0][0].load_batch(texts, region=region, progress=progress)
+        values = trees[0][0].load_batch(texts, region=region, progress=progress, **options)
         return private(values) if writable else values
 
     def exists(self, path: P) -> bool:

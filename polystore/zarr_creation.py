@@ -119,7 +119,7 @@ def create(
             created[...] = array
     except StorageError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from polystore.atomic import keep_mode, remove, temporary_name
-from polystore.exceptions import UnsupportedFormatError
+from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore.held import Place
 from polystore.places import Places
 from polystore.renames import ReplacedError, replace_only
@@ -128,10 +128,9 @@ class LocalGroups:
     def marks(self, path: str) -> Iterable[GroupMark]:
         """Yield the marks of the directories above a path, the nearest first."""
         for directory in _above(self._places.followed(path)):
-            with suppress(OSError), self._places.existing(directory) as held:
-                new, old = (_read(held.place(name)) for name in ("zarr.json", ".zgroup"))
-                is_root = self._is_rooted and directory == "/"
-                yield GroupMark.of(new, old, is_root=is_root)
+            new, old = (self._read(_key(directory, name)) for name in ("zarr.json", ".zgroup"))
+            is_root = self._is_rooted and directory == "/"
+            yield GroupMark.of(new, old, is_root=is_root)
 
     def forget(self, path: str) -> None:
         """Take consolidated metadata away from every group above a path, its links followed too."""
@@ -143,14 +142,22 @@ class LocalGroups:
     def _forget_in(self, directory: str) -> None:
         with self._places.existing(directory) as held:
             remove(held.place(CONSOLIDATED))
-            metadata = held.place("zarr.json")
+        path = _key(directory, "zarr.json")
+        with self._places.slot(path) as metadata:  # what a link leads to
             while True:
                 known = metadata.status()
-                changed = without_consolidated(_read(metadata) or b"")
+                changed = without_consolidated(self._read(path, -1) or b"")
                 if changed is None:
                     return
                 with suppress(ReplacedError):
                     self._replace(metadata, known, changed)
+
+    def _read(self, path: str, most: int = MOST_METADATA) -> bytes | None:
+        """Return what is in a file of metadata, None if there is none to be believed."""
+        not_there = (OSError, UnsupportedFormatError, InvalidPathError)
+        with suppress(*not_there), self._places.existing(path) as held, held.open() as file:
+            return file.read(most)
+        return None
 
     def _replace(self, metadata: Place, known: os.stat_result, changed: bytes) -> None:
         temporary = metadata.beside(temporary_name())
@@ -171,8 +178,5 @@ def _above(path: str) -> list[str]:
     return found
 
 
-def _read(place: Place) -> bytes | None:
-    """Return what is in a file of metadata, None if there is none to be believed."""
-    with suppress(OSError, UnsupportedFormatError), place.open() as file:
-        return file.read(MOST_METADATA)
-    return None
+def _key(directory: str, name: str) -> str:
+    return f"{directory.rstrip('/')}/{name}"

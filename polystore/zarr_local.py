@@ -205,7 +205,7 @@ class LocalZarr(DiskBackend):
     ) -> Any:
         options = {"series": series, "missing": missing, "max_decoded": max_decoded}
         while True:
-            with self._held(path) as is_still_there:
+            with self._located(path), self._held(path) as is_still_there:
                 try:
                     value = self._load(path, region, suffix, options)
                 except _OF_SOMETHING as error:
@@ -425,8 +425,9 @@ class LocalZarr(DiskBackend):
             yield origin, place
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        with self._free_place(link, over_link=overwrite):
-            self._forget(link)
+        if self.exists(source):
+            with self._free_place(link, over_link=overwrite):
+                self._forget(link)
         super().create_symlink(source, link, overwrite=overwrite)
 
     def _is_filled(self, place: Place) -> bool:

@@ -89,6 +89,13 @@ class TreeStore(Store):
         self._check_writable()
         await asyncio.to_thread(self._files.remove, key)
 
+    async def delete_dir(self, prefix: str) -> None:
+        self._check_writable()
+        if prefix.strip("/"):
+            await asyncio.to_thread(self._files.remove, prefix.rstrip("/"))
+        else:
+            await super().delete_dir(prefix)
+
     async def list(self) -> AsyncIterator[str]:
         async for key in self.list_prefix(""):
             yield key

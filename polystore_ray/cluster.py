@@ -230,6 +230,8 @@ class RayTransport(Transport):
         if not pins:
             return []
         references = [pin.ref for pin in pins]
+        if None in references:  # of an object that turned up at a volume
+            return [self._get_one(pin, path) for pin in pins]
         try:
             values: list[Any] = ray.get(references, timeout=self.deadline.left)
         except ray_exceptions.ObjectLostError:
@@ -241,12 +243,17 @@ class RayTransport(Transport):
     def _get_one(self, pin: Pin, path: str | None) -> Any:
         """Return a value whose object may have lost its owner: its volume then puts it again."""
         try:
-            return ray.get(pin.ref, timeout=self.deadline.left)
+            if pin.ref is not None:
+                return ray.get(pin.ref, timeout=self.deadline.left)
         except ray_exceptions.ObjectLostError:
-            reference = self.owned(pin).ref
+            pass  # its volumes have the bytes
         except ray_exceptions.RayError as error:
             raise self._translated(error, path) from error
-        return wait_for(reference, backend=MEMORY, timeout=self.deadline, path=path)
+        reference = self.owned(pin).ref
+        try:
+            return wait_for(reference, backend=MEMORY, timeout=self.deadline, path=path)
+        except DataLostError as error:
+            raise NotPinnedError(f"{pin.id} was lost on its way; others may hold it") from error
 
     def _translated(self, error: Exception, path: str | None) -> Exception:
         return translated(error, backend=MEMORY, path=path, timeout=self.deadline.timeout)
@@ -364,7 +371,7 @@ class RayTransport(Transport):
         if node not in {known["NodeID"] for known in nodes()}:
             raise StoreUnavailableError(f"node {node} is not in the cluster", backend=MEMORY)
         while True:
-            asked = Deadline(self.deadline.timeout)
+            asked = Deadline(min(self.deadline.timeout, max(until.left, 1.0)))
             remaining: int = self.handles.of_store(lambda at: at.drain.remote(node), asked)
             if not remaining or not until.left:
                 return remaining

@@ -396,6 +396,8 @@ class StoreController:
         """
         self._check_current(node, incarnation)
         held = self._ledger.held
+        # What has no copy that is known has turned up.
+        self._ledger.pinned(node, [id_ for id_ in ids if id_ in held and not held[id_].copies])
         needless = [id_ for id_ in ids if id_ not in held or node not in held[id_].copies]
         while self._withdrawn and next(iter(self._withdrawn.values())) < self._now - EXPIRY:
             del self._withdrawn[next(iter(self._withdrawn))]

@@ -7,7 +7,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from polystore_ray.calls import wait_for
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import Pin
 from polystore_ray.placement import MEMORY, is_alive, nodes
+from polystore_ray.ray_errors import is_known_dead
 from polystore_ray.ray_internals import actor_id
 from polystore_ray.shipping import opened
 
@@ -104,6 +104,11 @@ class HostTable:
                 latest = self._latest(key, opened(shipped), shipped)
                 former: Any = self._hosts.get((key, node))
                 if former is not None:
+                    if (key, node) in {one[:2] for one in self._unknown}:
+                        raise StoreUnavailableError(
+                            f"the host on node {node} does not say of which class it is",
+                            backend=key,
+                        )
                     if self._made_of.get((key, node)) == latest.fingerprint:
                         return former
                     logger.info("the class of %s has changed; its host on node %s ends", key, node)
@@ -142,17 +147,24 @@ class HostTable:
             asked = [host.shipped.remote() for _, _, host in unknown]
             if asked:
                 ray.wait(asked, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
-            for (key, node, _), answer in zip(unknown, asked, strict=True):
-                with suppress(StorageError):  # it is gone
+            for (key, node, host), answer in zip(unknown, asked, strict=True):
+                try:
                     shipped = wait_for(answer, backend=key, timeout=_COMES_WITHIN)
-                    with self._lock:
-                        self._classes.setdefault(key, shipped)
-                        self._made_of[key, node] = opened(shipped).fingerprint
+                except StorageError as error:
+                    if not is_known_dead(error):
+                        with self._lock:
+                            self._unknown.append((key, node, host))
+                    continue
+                with self._lock:
+                    self._classes.setdefault(key, shipped)
+                    self._made_of[key, node] = opened(shipped).fingerprint
 
     def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
         """Take over hosts that another controller made."""
         with self._lock:
             for (key, node), host in hosts.items():
+                if (key, node) in self._hosts:
+                    continue
                 self._hosts[key, node] = host
                 self._watches[host.watch.remote()] = (key, node, host)
                 if key != MEMORY:

@@ -113,6 +113,9 @@ class Leadership:
     def _take_over(self, release: Callable[[str, list[str]], None]) -> None:
         epoch = self._succession.epoch
         # From now on nobody follows a leader that is cut off and believes that it still is one.
+        self._peers.join(epoch)
+        # Asked again, since until the last of them refused it, the former could acknowledge what
+        # was pinned where the first had answered already.
         joined = self._peers.join(epoch)
         start = time.monotonic()
         volumes = {node: this.incarnation for node, this in joined.items()}

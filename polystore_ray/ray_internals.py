@@ -168,7 +168,11 @@ def recorded_address(wanted: str | None = "auto") -> str | None:
 def greet(address: str) -> None:
     """Return when the control store of a cluster has answered; it may take most of a minute."""
     from ray import _raylet
+    from ray._private.authentication import authentication_token_setup
 
+    # Ray's compiled code ends a process that has no token for a cluster that wants one.
+    setup: Any = authentication_token_setup
+    setup.ensure_token_if_auth_enabled(None, create_token_if_missing=False)
     compiled: Any = _raylet  # whose types are not known
     compiled.GcsClient(address=address)
 

@@ -176,6 +176,8 @@ class MemoryVolume:
             If the object is not held here.
         """
         with self._lock:
+            if pin.id not in self._pinned and pin.id not in self._adopted:
+                raise NotPinnedError(f"{pin.id} is not held on node {self._node}")
             one_at_a_time = self._adopting.setdefault(pin.id, threading.Lock())
         with one_at_a_time:
             known = self._adopted.get(pin.id)
@@ -232,7 +234,9 @@ class MemoryVolume:
             Which of the others nobody can get through their references any more, and why. What is
             in neither was only late.
         """
-        new = [pin for pin in pins if pin.id not in self._adopted]
+        with self._lock:
+            held = self._adopted.keys() | self._pinned.keys()
+        new = [pin for pin in pins if pin.id not in held]
         lost = {
             pin.id: "no process has a reference to the object" for pin in new if pin.ref is None
         }

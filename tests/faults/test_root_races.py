@@ -73,6 +73,7 @@ OF_NO_FILE = {
     "portable_options",
     "portable_path",
     "check_batch",
+    *("check_convertible", "converted", "file_format", "kept_by"),  # as `load` and `stat`
     *("copy_to", "copy_from", "stack_to", "save_rows_to", "check_resizable", "portable"),
     "close",
 }
