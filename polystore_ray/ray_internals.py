@@ -81,6 +81,17 @@ def draining_nodes() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes())  # noqa: SLF001 - as above
 
 
+def _key_values() -> Any:
+    """Return Ray's key-value store, connected.
+
+    The end of another connection of this process, such as one to a proxy, leaves it unconnected.
+    """
+    worker = ray._private.worker.global_worker  # noqa: SLF001 - as above
+    if not internal_kv._internal_kv_initialized() and hasattr(worker, "gcs_client"):  # noqa: SLF001 - as above
+        internal_kv._initialize_internal_kv(worker.gcs_client)  # noqa: SLF001 - as above
+    return internal_kv
+
+
 _KEPT = b"polystore"  # the namespace in Ray's own key-value store, which lives as its cluster does
 
 
@@ -93,25 +104,25 @@ def remember(key: str, value: bytes, *, overwrite: bool = True) -> bool:
         Whether it is kept: without `overwrite`, only if the key had no value. The check and the
         change are one step.
     """
-    existed = internal_kv._internal_kv_put(key.encode(), value, overwrite, namespace=_KEPT)  # noqa: SLF001 - as above
+    existed = _key_values()._internal_kv_put(key.encode(), value, overwrite, namespace=_KEPT)  # noqa: SLF001 - as above
     return overwrite or not existed
 
 
 def recall(key: str) -> bytes | None:
     """Return what was kept, None for nothing."""
-    kept: bytes | None = internal_kv._internal_kv_get(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+    kept: bytes | None = _key_values()._internal_kv_get(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
     return kept
 
 
 def remembered(prefix: str) -> list[str]:
     """Return the keys with a prefix that have a value."""
-    keys = internal_kv._internal_kv_list(prefix.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+    keys = _key_values()._internal_kv_list(prefix.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
     return [key.decode() for key in keys]
 
 
 def forget(key: str) -> None:
     """Keep a value no longer."""
-    internal_kv._internal_kv_del(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
+    _key_values()._internal_kv_del(key.encode(), namespace=_KEPT)  # noqa: SLF001 - as above
 
 
 def control_store() -> str | None:
@@ -119,7 +130,7 @@ def control_store() -> str | None:
 
     None where Ray does not say. The head notes it when it starts, whether usage is reported or not.
     """
-    noted: bytes | None = internal_kv._internal_kv_get(  # noqa: SLF001 - as above
+    noted: bytes | None = _key_values()._internal_kv_get(  # noqa: SLF001 - as above
         b"extra_usage_tag_gcs_storage", namespace=b"usage_stats"
     )
     return None if noted is None else noted.decode()
@@ -192,5 +203,5 @@ def is_client() -> bool:
 
 def cluster_id() -> str:
     """Return what tells this cluster from others, also from a later one at its address."""
-    kept: bytes = internal_kv._internal_kv_get(b"session_name", namespace="session")  # noqa: SLF001 - as above
+    kept: bytes = _key_values()._internal_kv_get(b"session_name", namespace="session")  # noqa: SLF001 - as above
     return kept.decode()

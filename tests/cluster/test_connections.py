@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.experimental import internal_kv
 
 from polystore_ray import (
     CallTimeoutError,
@@ -292,3 +294,11 @@ def test_the_file_of_a_cluster_that_was_killed_stops_nobody(short_path: Path) ->
         "print(RayBackendRegistry(timeout=20)['memory'].exists('/a'))\n"
     )
     assert done.stdout == "False\n", done.stderr
+
+
+def test_a_registry_travels_after_another_connection_of_the_process_has_ended() -> None:
+    registry = RayBackendRegistry("travels-later")
+    registry["memory"].save(1, "/a")
+    internal_kv._internal_kv_reset()  # as the end of that connection does
+    assert pickle.loads(pickle.dumps(registry))["memory"].load("/a") == 1
+    registry.shutdown()
