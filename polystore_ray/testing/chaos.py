@@ -30,6 +30,7 @@ from polystore_ray.testing.nodes import MIB, Nodes
 
 __all__ = ["Chaos", "Report"]
 
+_STARTS = 3  # of a client, before the run is given up
 _HOG = 5 * 2**30  # bytes, beyond what the memory monitor allows
 
 
@@ -141,7 +142,8 @@ class Chaos:
         self._until = time.monotonic() + seconds
         for slot in range(self._count):
             self._start_client(slot)
-        ray.get([actor.pid.remote() for _, actor, _ in self._clients.values()], timeout=120)
+        for slot in range(self._count):
+            self._wait_for_client(slot)
         time.sleep(peace)
         known = self.kinds()
         chosen = list(kinds) or list(known)
@@ -205,6 +207,15 @@ class Chaos:
         before = self._lost_hosts()
         self._start_clients_of(nodes.lose_head(self._random.uniform(0.0, 5.0)))
         self._wait_until_noticed(before)
+
+    def _wait_for_client(self, slot: int) -> None:
+        """Wait until a client runs; on a machine that is overloaded Ray may give a start up."""
+        for _ in range(_STARTS - 1):
+            with suppress(*DIED):
+                ray.get(self._clients[slot][1].pid.remote(), timeout=120)
+                return
+            self._start_client(slot)
+        ray.get(self._clients[slot][1].pid.remote(), timeout=120)
 
     def _start_clients_of(self, lost: str) -> None:
         for slot, (where, _, _) in list(self._clients.items()):
