@@ -247,6 +247,9 @@ class ClusterStore(Store):
     def _delete(self, path: str) -> None:
         with suppress(*_NOTHING_THERE, DirectoryNotEmptyError):
             self._memory.delete(path)
+            # Keys have no directories, so that one of which all keys are gone is not listed.
+            while (path := path.rpartition("/")[0]).startswith(f"{self._prefix}/"):
+                self._memory.delete(path)
 
     def _delete_below(self, path: str) -> None:
         with suppress(*_NOTHING_THERE):
