@@ -18,7 +18,6 @@ from polystore import (
     local_backend,
     trees,
 )
-from polystore.descent import Descent
 from polystore.formats import format as format_module
 from polystore.held import Held, Place
 from polystore.zarr_local import LocalZarr
@@ -178,7 +177,7 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
         with Held.at(str(hidden.parent.parent)) as above:
             trees.delete_tree(above.place(hidden.parent.name))
 
-    meanwhile(Descent, "enter", act)
+    meanwhile(local_backend, "delete_tree", act)
     store.delete_all("d")
     assert store.list_dir(".") == []
     assert [name for name in os.listdir(tmp_path) if name != "zarr.json"] == []

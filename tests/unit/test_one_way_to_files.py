@@ -60,6 +60,9 @@ REASONS: dict[str, dict[str, str]] = {
         "os.readlink": "compares texts, to find out whether a new link would lead to itself",
         "Path": "joins names to a text",
     },
+    "trees": {
+        "os.open": "of '.' in a directory that is held",
+    },
     "zarr_groups": {
         "os.path.abspath": "compares texts",
         "os.path.normpath": "compares texts",
