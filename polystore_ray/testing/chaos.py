@@ -30,7 +30,8 @@ from polystore_ray.testing.nodes import MIB, Nodes
 
 __all__ = ["Chaos", "Report"]
 
-_STARTS = 3  # of a client, before the run is given up
+_STARTS = 5  # of a client, before the run is given up
+_BETWEEN_STARTS = 3.0  # seconds
 _HOG = 5 * 2**30  # bytes, beyond what the memory monitor allows
 
 
@@ -214,6 +215,7 @@ class Chaos:
             with suppress(*DIED):
                 ray.get(self._clients[slot][1].pid.remote(), timeout=120)
                 return
+            time.sleep(_BETWEEN_STARTS)
             self._start_client(slot)
         ray.get(self._clients[slot][1].pid.remote(), timeout=120)
 
@@ -304,7 +306,14 @@ class Chaos:
     def _start_client(self, slot: int) -> None:
         self._made += 1
         node = self._random.choice(list(self._nodes))
-        actor = _on(node, Client, max_concurrency=2).remote(
+        # Detached, since Ray ends what a driver owns when it only believes that the driver let go.
+        actor = _on(
+            node,
+            Client,
+            max_concurrency=2,
+            name=f"client{self._made}",
+            lifetime="detached",
+        ).remote(
             self.registry,
             str(self._folder),
             f"client{self._made}",
