@@ -28,8 +28,8 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.paths import P, normalize
-from polystore_ray.gathering import Gathering
-from polystore_ray.plain import PlainMemory
+from polystore_ray.interop.batcher import Gathering
+from polystore_ray.interop.plain_memory import PlainMemory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterStore"]

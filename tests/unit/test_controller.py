@@ -13,11 +13,11 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VersionConflictError,
 )
-from polystore_ray.controller import _REPLICATED, StoreController
+from polystore_ray.controller.journal import Journal
+from polystore_ray.controller.ledger import Adopt, Held, Ledger, PackInline, Replicate
+from polystore_ray.controller.state import _REPLICATED, StoreController
 from polystore_ray.errors import DataLostError
-from polystore_ray.journal import Journal
-from polystore_ray.ledger import Adopt, Held, Ledger, PackInline, Replicate
-from polystore_ray.messages import (
+from polystore_ray.wire.messages import (
     WHOLE,
     WITHDRAWN,
     ChangeId,
@@ -30,7 +30,7 @@ from polystore_ray.messages import (
     StaleVolumeError,
     Stored,
 )
-from polystore_ray.sessions import Session
+from polystore_ray.wire.sessions import Session
 
 NODE, VOLUME = "node", "the first volume"
 
@@ -311,7 +311,7 @@ def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
 def test_a_lost_volume_is_made_good_in_pieces_that_take_turns(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polystore_ray.ledger._MOST_AT_ONCE", 2)
+    monkeypatch.setattr("polystore_ray.controller.ledger._MOST_AT_ONCE", 2)
     for i in range(5):
         store.publish(f"/{i}", pin(f"p{i}"))
     store.change("volume_lost", NODE)
