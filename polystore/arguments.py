@@ -37,7 +37,7 @@ def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | Non
     return texts
 
 
-def path_exists(path: str, backend: str | None) -> PathExistsError:
+def path_exists(path: str | None = None, backend: str | None = None) -> PathExistsError:
     """Return the error for a path that a save or a copy would have overwritten."""
     return PathExistsError(
         "the path exists already; overwrite=True lets a save replace a file",

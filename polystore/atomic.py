@@ -11,20 +11,67 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from polystore.error_translation import os_errors
+from polystore.error_translation import located, os_errors
 from polystore.exceptions import (
     CorruptDataError,
+    FileLockError,
     StorageError,
     StorageResolutionError,
     VFSTypeError,
 )
 from polystore.filesystem.dir_fd import Held
-from polystore.filesystem.file_lock import file_lock
+from polystore.filesystem.locks import Deadline, hold_lock_file
 from polystore.filesystem.renames import publish_file
+from polystore.filesystem.retry import again_while_missing
 from polystore.filesystem.temporaries import keep_mode, remove, sweep, temporary_name
 from polystore.paths import P, as_text
 
 __all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"]
+
+
+@contextmanager
+def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Iterator[None]:
+    """Hold the lock of `path` for a block; it excludes other threads and processes.
+
+    The lock file is what `path` leads to with ``.lock`` appended, so that a link and its target
+    have one lock. It is left in place: to remove it would take it from under a waiter.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        What to lock; it need not exist.
+    timeout : float, default 30.0
+        Seconds to wait; 0 tries once.
+    poll_interval : float, default 0.1
+        Seconds between tries.
+
+    Raises
+    ------
+    FileLockTimeoutError
+        If the lock was not free in time.
+    FileLockError
+        If the lock file cannot be made.
+    """
+    text = as_text(path)
+    directory, name = os.path.split(f"{os.path.realpath(text)}.lock")
+    deadline = Deadline(timeout)
+
+    def acquire() -> int:
+        os.makedirs(directory, exist_ok=True)
+        with Held.at(directory, os.O_DIRECTORY) as held:
+            return hold_lock_file(held.place(name), deadline, poll_interval)
+
+    with located(text, None):
+        try:
+            descriptor = again_while_missing(acquire)
+        except FileLockError:
+            raise
+        except OSError as error:
+            raise FileLockError(f"the lock file cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

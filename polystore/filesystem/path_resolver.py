@@ -20,14 +20,29 @@ from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import REACH, Held, Place
 from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
 
-__all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
+__all__ = [
+    "Places",
+    "RootedPlaces",
+    "SystemPlaces",
+    "open_root",
+    "passes",
+    "portable_path",
+]
 
 Make = Callable[[Place], object]
 """Makes the directory of a place, or raises `FileExistsError`."""
 
 
 class Places(ABC):
-    """Where paths lead. Errors of the operating system are let through as they are."""
+    """Where paths lead. Errors of the operating system are let through as they are.
+
+    Attributes
+    ----------
+    root : str or None
+        The directory that the tree lies in, if paths are not those of the operating system.
+    """
+
+    root: str | None = None
 
     @abstractmethod
     def text(self, path: P) -> str:
@@ -142,7 +157,7 @@ class RootedPlaces(Places):
 
     def __init__(self, root: str | Held) -> None:
         self._held = root if isinstance(root, Held) else None
-        self.root = root.path if isinstance(root, Held) else root
+        self.root: str = root.path if isinstance(root, Held) else root
 
     def text(self, path: P) -> str:
         return normalize(_encodable(path))
@@ -222,6 +237,22 @@ class RootedPlaces(Places):
             if known == self.root or known.startswith(self.root.rstrip("/") + "/"):
                 return known[len(self.root) :]
         raise _escape(path)
+
+
+def open_root(root: P | None) -> Places:
+    """Return the resolver of the paths below a root, which is made if it is missing, or of all."""
+    if root is None:
+        return SystemPlaces()
+    top = os.path.realpath(SystemPlaces().text(root))
+    Path(top).mkdir(parents=True, exist_ok=True)
+    return RootedPlaces(top)
+
+
+def portable_path(path: P, root: P | None, *, backend: str | None = None) -> str:
+    """Return `path` as it means the same in every process, whatever directory it works in."""
+    text = as_text(path, backend=backend)
+    # Not normalised: a ".." after a link does not mean what it seems to.
+    return text if root is not None or os.path.isabs(text) else str(Path.cwd() / text)
 
 
 class _Way(Descent):

@@ -1,22 +1,59 @@
-"""Trying once more what others were in the way of."""
+"""Operations that are tried again when another one got in their way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
-__all__ = ["MOST_ATTEMPTS", "again_while_missing"]
+from polystore.exceptions import StorageError, StorageResolutionError
 
+__all__ = ["MOST_ATTEMPTS", "again_while_missing", "read_until_stable"]
+
+S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_ATTEMPTS = 100
-"""How often others may be in the way of an operation before it gives up."""
+"""How often others may get in the way of an operation before it gives up."""
 
 
 def again_while_missing(attempt: Callable[[], T]) -> T:
-    """Try what makes its directories once more, if one of them went before it was used."""
+    """Try again while a directory is deleted between its creation and its use."""
     for _ in range(MOST_ATTEMPTS):
         with suppress(FileNotFoundError):
             return attempt()
     return attempt()
+
+
+def read_until_stable(
+    look: Callable[[], AbstractContextManager[S]],
+    read: Callable[[S], T],
+    is_still: Callable[[S], bool],
+) -> T:
+    """Read something, and read it again if it changed before the end.
+
+    Parameters
+    ----------
+    look : callable
+        ``look()`` returns a context manager over the state of what is to be read.
+    read : callable
+        ``read(state)`` reads. What it raises is an error only if the state is still the same.
+    is_still : callable
+        Returns whether that is so.
+
+    Raises
+    ------
+    StorageResolutionError
+        If it changed during each of 100 attempts.
+    """
+    for _ in range(MOST_ATTEMPTS):
+        with look() as state:
+            try:
+                value = read(state)
+            except StorageError:
+                if is_still(state):
+                    raise
+            else:
+                if is_still(state):
+                    return value
+    raise StorageResolutionError("the value changes faster than it can be read")

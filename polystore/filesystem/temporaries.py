@@ -16,13 +16,13 @@ from polystore.filesystem.tree_operations import delete_tree
 
 __all__ = [
     "PREFIX",
-    "hidden_directory",
     "is_left",
     "is_temporary",
     "keep_mode",
     "remove",
     "sweep",
     "sweep_now",
+    "temporary",
     "temporary_name",
 ]
 
@@ -96,15 +96,33 @@ def _modified(entry: os.DirEntry[str]) -> float:
 
 
 @contextmanager
-def hidden_directory(place: Place) -> Iterator[Held]:
-    """Give a new directory beside a place that listings hide; it goes with what is in it."""
-    hidden = place.beside(temporary_name())
-    hidden.make_directory()
+def temporary(place: Place, *, hidden: bool = False) -> Iterator[Place]:
+    """Yield a place for what is to take another place, or to go from it.
+
+    If the block fails, what is there is removed.
+
+    Parameters
+    ----------
+    place : Place
+        The other place, in the same directory.
+    hidden : bool, default False
+        Whether it is in a directory of its own, so that programs do not see it that list all
+        names. That directory is removed when the block ends.
+    """
+    found = place.beside(temporary_name())
+    if hidden:
+        found.make_directory()
     try:
-        with hidden.hold(REACH | os.O_DIRECTORY) as directory:
-            yield directory
-    finally:
-        remove(hidden)
+        if hidden:
+            with found.hold(REACH | os.O_DIRECTORY) as directory:
+                yield directory.place("new")
+        else:
+            yield found
+    except BaseException:
+        remove(found)
+        raise
+    if hidden:
+        remove(found)
 
 
 def remove(place: Place) -> None:

@@ -16,15 +16,16 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
+from polystore.filesystem.path_resolver import portable_path
 from polystore.paths import P, as_text
 from polystore.progress import Progress
 from polystore.region import Region
+from polystore.transfer.parallel import save_together
 from polystore.writable import private
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.reading import Mode
 from polystore.zarr.copy_between import copy_across
 from polystore.zarr.local.tree import LocalZarr
-from polystore.zarr.object_store.parallel import save_together
 from polystore.zarr.object_store.urls import Url, as_url
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class ZarrBackend(StorageBackend):
     def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         if as_url(path, backend=cls._backend_type) is not None:
             return as_text(path)
-        return LocalZarr.portable_path(path, root=root)
+        return portable_path(path, root, backend=cls._backend_type)
 
     @classmethod
     def portable_options(cls, **options: Any) -> dict[str, Any]:

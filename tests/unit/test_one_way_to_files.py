@@ -16,7 +16,7 @@ import pytest
 import polystore
 
 HERE = Path(str(polystore.__file__)).parent
-ONLY = {"filesystem.dir_fd", "filesystem.file_lock"}  # the second names its lock files by itself
+ONLY = {"filesystem.dir_fd"}
 MODULES = sorted(
     ".".join(path.relative_to(HERE).with_suffix("").parts)
     for path in (
@@ -45,10 +45,10 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.isdir": "without a root, whether parents are missing",
         "os.path.islink": "without a root, as anybody on the system sees it",
         "os.path.normpath": "compares texts",
-        "os.path.realpath": "without a root; below one, to compare where a link says it leads",
+        "os.path.realpath": "of the root, and without one; below it, to compare where links lead",
         "os.path.relpath": "compares texts",
         "os.readlink": "compares texts, to find out whether a new link would lead to itself",
-        "Path": "joins names to a text",
+        "Path": "joins names to a text; the root itself, and the working directory",
     },
     "filesystem.tree_operations": {
         "os.open": "of '.' in a directory that is held",
@@ -57,14 +57,10 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.abspath": "compares texts",
         "os.path.normpath": "compares texts",
     },
-    "filesystem.reader": {
-        "os.path.realpath": "the root itself, which its owner names",
-        "Path": "the root itself, and the working directory",
-    },
     "atomic": {
-        "os.makedirs": "atomic_write has no root",
+        "os.makedirs": "atomic_write and file_lock have no root",
         "os.path.islink": "atomic_write has no root",
-        "os.path.realpath": "atomic_write has no root",
+        "os.path.realpath": "atomic_write and file_lock have no root",
         "Path": "a text as a path",
     },
     "zarr.object_store.client": {

@@ -25,7 +25,7 @@ from polystore import (
 )
 from polystore.filesystem.dir_fd import Place
 from polystore.zarr.local.key_files import KeyFiles
-from polystore.zarr.local.tree import LocalZarr
+from polystore.zarr.local.values import ArrayValues
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)
 
@@ -204,7 +204,7 @@ def test_a_directory_that_went_and_came_again_is_there(
 ) -> None:
     store.ensure_directory("group")
     store.save(IMAGE, "array")
-    monkeypatch.setattr(LocalZarr, "_has_directory", lambda *_: False)  # it was gone when looked at
+    monkeypatch.setattr(ArrayValues, "has_directory", lambda *_: False)  # it was gone when looked at
     store.ensure_directory("group")
     with pytest.raises(PathExistsError):
         store.ensure_directory("array")

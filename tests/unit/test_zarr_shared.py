@@ -34,12 +34,13 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
-from polystore.filesystem import locks as turns
+from polystore.filesystem import locks
 from polystore.filesystem.dir_fd import Held
 from polystore.zarr.array import locks as zarr_locks
 from polystore.zarr.array import updating as zarr_writing
-from polystore.zarr.array.locks import LocalLocks, lock_of
+from polystore.zarr.array.locks import lock_of
 from polystore.zarr.local.rooted_store import TreeStore
+from polystore.zarr.local.shared_array import LocalLocks
 
 SHAPE = (61, 47)
 LAYOUTS: list[dict[str, Any]] = [
@@ -334,13 +335,13 @@ def test_a_shard_that_is_replaced_between_its_index_and_its_chunks_is_read_again
 def test_a_killed_writer_leaves_no_lock_and_no_part(tmp_path: Path, step: str) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((3, 4), np.int32), "/a", chunks=(4, 4))
-    module = "local.tree" if step == "append" else "array.updating"
+    module = "local.shared_array" if step == "append" else "array.updating"
     killing = (
         f"import polystore.zarr.{module} as module\n"
         "def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     if step == "append":
-        killing += "module._SharedDirectory.publish = kill\ncall = lambda store: store.append("
+        killing += "module.SharedDirectory.publish = kill\ncall = lambda store: store.append("
         killing += "np.full((6, 4), 5), '/a')\n"
     else:
         killing += "module.open_array = lambda *a, real=module.open_array, seen=[]: "
@@ -359,7 +360,7 @@ def test_a_killed_writer_leaves_no_lock_and_no_part(tmp_path: Path, step: str) -
 def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a", chunks=(2, 4))
-    monkeypatch.setattr(turns, "_PATIENCE", 0.1)
+    monkeypatch.setattr(locks, "_TIMEOUT", 0.1)
     array = Held.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shards(lock_of([[1], [0]])):
         store.save(2, "/a", region=(0, 0))  # another shard
@@ -367,7 +368,7 @@ def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
             partial(store.save, 2, "/a", region=(2, 0)),
             partial(store.resize, "/a", (3, 3)),
         ):
-            with pytest.raises(FileLockTimeoutError, match=r"other writers.*'/a' \(backend zarr\)"):
+            with pytest.raises(FileLockTimeoutError, match=r"lock.*'/a' \(backend zarr\)"):
                 change()
     array = Held.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shape():
@@ -395,8 +396,8 @@ def test_locks_do_not_travel_and_do_not_show(tmp_path: Path) -> None:
     store.save(np.ones((8, 4)), "/a", chunks=(1, 1))
     store.save(2, "/a", region=...)
     store.resize("/a", (9, 9))
-    locks = [name for name in os.listdir(tmp_path / "a") if "lock" in name]
-    assert 0 < len(locks) <= zarr_locks.LOCKS + 1
+    names = [name for name in os.listdir(tmp_path / "a") if "lock" in name]
+    assert 0 < len(names) <= zarr_locks.LOCKS + 1
     store.copy("/a", "/b")
     assert not [name for name in os.listdir(tmp_path / "b") if "lock" in name]
     assert store.list_dir("/") == ["a", "b"]

@@ -10,7 +10,7 @@ from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore.filesystem.dir_fd import Place
 from polystore.filesystem.path_resolver import Places
 from polystore.filesystem.renames import ReplacedError, replace_only
-from polystore.filesystem.temporaries import keep_mode, remove, temporary_name
+from polystore.filesystem.temporaries import keep_mode, remove, temporary
 from polystore.zarr.array.groups import CONSOLIDATED, GroupMark, without_consolidated
 from polystore.zarr.local.key_files import MOST_METADATA
 
@@ -24,13 +24,12 @@ class LocalGroups:
     ----------
     places : Places
         Where paths lead.
-    is_rooted : bool
-        Whether the tree has a root, above which nothing is looked at.
+        Of a tree with a root, nothing above that is looked at.
     """
 
-    def __init__(self, places: Places, *, is_rooted: bool) -> None:
+    def __init__(self, places: Places) -> None:
         self._places = places
-        self._is_rooted = is_rooted
+        self._is_rooted = places.root is not None
 
     def marks(self, path: str) -> Iterable[GroupMark]:
         """Yield the marks of the directories above a path, the nearest first."""
@@ -67,13 +66,10 @@ class LocalGroups:
         return None
 
     def _replace(self, metadata: Place, known: os.stat_result, changed: bytes) -> None:
-        temporary = metadata.beside(temporary_name())
-        try:
-            temporary.write(changed)
-            keep_mode(metadata, temporary)
-            replace_only(known, temporary, metadata)
-        finally:
-            remove(temporary)
+        with temporary(metadata) as new:
+            new.write(changed)
+            keep_mode(metadata, new)
+            replace_only(known, new, metadata)
 
 
 def _above(path: str) -> list[str]:

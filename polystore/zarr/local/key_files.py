@@ -17,7 +17,7 @@ from polystore.exceptions import CorruptDataError, StorageError, UnsupportedForm
 from polystore.filesystem.dir_fd import Place, check_no_device
 from polystore.filesystem.path_resolver import Places
 from polystore.filesystem.renames import publish_file
-from polystore.filesystem.temporaries import remove, temporary_name
+from polystore.filesystem.temporaries import remove, temporary
 from polystore.zarr.array.reading import METADATA, described
 
 __all__ = ["MOST_METADATA", "KeyFiles"]
@@ -77,14 +77,10 @@ class KeyFiles:
         with self._places.slot(self._path(key), make=Place.make_directory) as place:
             with suppress(FileNotFoundError):
                 check_no_device(place.status())
-            temporary = place.beside(temporary_name())
-            try:
-                with temporary.create() as file:
+            with temporary(place) as new:
+                with new.create() as file:
                     file.write(value.as_buffer_like())
-                publish_file(temporary, place, overwrite=True)
-            except BaseException:
-                remove(temporary)
-                raise
+                publish_file(new, place, overwrite=True)
 
     def remove(self, key: str) -> None:
         """Remove what is at a key, if anything is."""

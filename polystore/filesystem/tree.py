@@ -1,0 +1,465 @@
+"""A tree of values on a local file system: how paths are resolved, listed and changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
+from polystore.exceptions import (
+    InvalidPathError,
+    PathExistsError,
+    PathIsDirectoryError,
+    PathNotDirectoryError,
+    PathNotFoundError,
+    StorageError,
+    StorageResolutionError,
+    StorageWriteError,
+    UnsupportedOperationError,
+)
+from polystore.filesystem import deletion
+from polystore.filesystem.dir_fd import Held, Place, check_no_device
+from polystore.filesystem.listing import Listing
+from polystore.filesystem.locks import Deadline, locked
+from polystore.filesystem.path_resolver import Places, open_root, passes
+from polystore.filesystem.publishing import (
+    check_free,
+    check_replaced,
+    publish,
+    publish_copy,
+    publish_link,
+)
+from polystore.filesystem.renames import ReplacedError, rename_new
+from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing, read_until_stable
+from polystore.filesystem.values import FileValues
+from polystore.paths import NameFilter, P, check_distinct, display, file_order
+from polystore.region import Region
+
+__all__ = ["LocalTree"]
+
+T = TypeVar("T")
+
+
+class LocalTree:
+    """The tree of a backend. What its methods promise is said by `polystore.base.StorageBackend`.
+
+    Parameters
+    ----------
+    root : str or os.PathLike, optional
+        Without it, paths are those of the operating system. With it, paths form one tree rooted
+        at ``/``, as in the memory backend, that lies in this directory, and nothing outside it
+        can be reached, not by ``..``, an absolute path or a symbolic link.
+    values : callable
+        ``values(places)`` returns what a value of the tree is.
+    backend : str, optional
+        The key that errors name.
+    """
+
+    def __init__(
+        self, root: P | None, values: Callable[[Places], FileValues], *, backend: str | None
+    ) -> None:
+        self._backend = backend
+        with self._os_errors("/" if root is None else root):
+            self._places = open_root(root)
+        self._values = values(self._places)
+
+    # Questions
+
+    def exists(self, path: P) -> bool:
+        return self._ask(path, lambda _: True, otherwise=False)
+
+    def is_file(self, path: P) -> bool:
+        return self._ask(path, self._values.is_value, otherwise=False)
+
+    def is_dir(self, path: P) -> bool:
+        return self._ask(path, self._values.is_directory, otherwise=False)
+
+    def is_symlink(self, path: P) -> bool:
+        return self._target(path) is not None
+
+    def stat(self, path: P) -> dict[str, Any]:
+        missing = {"type": "missing", "path": self._text(path), "exists": False}
+        target = self._target(path)
+        link = {} if target is None else {"type": "symlink", "target": target}
+        nothing: dict[str, Any] = {}
+        return missing | self._ask(path, partial(self._facts, path), otherwise=nothing) | link
+
+    def _facts(self, path: P, held: Held) -> dict[str, Any]:
+        """Return what `stat` says of what exists."""
+        is_value, status = self._values.is_value(held), held.status()
+        is_directory = stat.S_ISDIR(status.st_mode) and not is_value
+        return {
+            "type": "directory" if is_directory else "file",
+            "exists": True,
+            "modified": status.st_mtime,
+            **(self._values.describe(held, path) if is_value else {}),
+        }
+
+    def _target(self, path: P) -> str | None:
+        """Return where a link leads, None for anything else."""
+        with self._read_errors(path), nothing_there(), self._places.itself(path) as place:
+            if not place.is_link():
+                return None
+            target = place.target()
+            if not os.path.isabs(target):
+                target = os.path.join(os.path.dirname(self._places.real(path)), target)
+            return self._places.shown(target)
+        return None
+
+    def content_identity(self, path: P) -> tuple[int, ...] | None:
+        with suppress(OSError, StorageError), self._places.existing(path) as held:
+            return self._values.content_identity(held)
+        return None  # a directory, or what cannot be read: load reports it
+
+    def check_convertible(self, paths: Iterable[P]) -> None:
+        for path in paths:
+            lost: list[str] = []
+            with suppress(StorageError), self._existing_value(path) as held:  # load reports it
+                lost = self._values.kept_apart(held, path)
+            if lost:
+                raise self._error(
+                    UnsupportedOperationError,
+                    f"the other backend would not keep what the file has besides its values: "
+                    f"{', '.join(lost)}. lossy=True leaves it behind",
+                    path,
+                )
+
+    # Reading
+
+    def load(
+        self, path: P, *, region: Region | None = None, suffix: str | None = None, **options: Any
+    ) -> Any:
+        def read(held: Held) -> Any:
+            self._check_value(held)
+            return self._values.load(held, path, region, suffix, **options)
+
+        with self._read_errors(path), missing_below_files():
+            return self._read(path, read)
+
+    def list_dir(self, path: P) -> list[str]:
+        with self._directory(path) as held:
+            return sorted(name for name in held.names() if not self._values.is_hidden(name))
+
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        with self._located(path):
+            selected = NameFilter(pattern, extensions)
+        return sorted(self._listing(path, recursive, selected).files, key=file_order)
+
+    def walk(self, path: P, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        found = self._listing(path, recursive)
+        return found.directories, found.files, found.others
+
+    def _listing(self, path: P, recursive: bool, selected: NameFilter | None = None) -> Listing:
+        top, errors = self._text(path), self._read_errors
+        listing = Listing(top, self._values, self._kind, errors, selected)
+        with self._directory(path) as held:
+            listing.walk(held, recursive=recursive)
+        return listing
+
+    def _kind(self, path: str) -> str:
+        if self.is_file(path):
+            return "file"
+        return "directory" if self.is_dir(path) else "other"
+
+    def _ask(self, path: P, question: Callable[[Held], T], *, otherwise: T) -> T:
+        """Ask of what a path leads to; where it leads to nothing, the answer is `otherwise`."""
+        with self._read_errors(path), nothing_there():
+            return self._read(path, question)
+        return otherwise
+
+    def _read(self, path: P, read: Callable[[Held], T]) -> T:
+        """Read what a path leads to, held open.
+
+        A directory that is a value may be replaced or deleted by then, and its missing parts read
+        as if they had never been there: it is read again.
+        """
+        if self._values.has_directories:
+            look, is_still = partial(self._places.existing, path), partial(self._leads_to, path)
+            return read_until_stable(look, read, is_still)
+        with self._places.existing(path) as held:
+            return read(held)
+
+    def _leads_to(self, path: P, held: Held) -> bool:
+        with suppress(OSError), self._places.existing(path) as found:
+            return found.identity() == held.identity()
+        return False
+
+    @contextmanager
+    def _directory(self, path: P) -> Iterator[Held]:
+        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
+            if not self._values.is_directory(held):
+                raise PathNotDirectoryError("the path is a file")
+            yield held
+
+    @contextmanager
+    def _existing_value(self, path: P) -> Iterator[Held]:
+        """Yield the value at `path`, held open."""
+        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
+            self._check_value(held)
+            yield held
+
+    def _check_value(self, held: Held) -> None:
+        if not self._values.is_value(held):
+            check_no_device(held.status())
+            raise PathIsDirectoryError("the path is a directory")
+
+    # Writing
+
+    def save(
+        self,
+        data: Any,
+        path: P,
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        region: Region | None = None,
+        suffix: str | None = None,
+        durable: bool = False,
+        **options: Any,
+    ) -> None:
+        if region is not None:
+            self._save_region(data, path, region, suffix, durable=durable)
+            return
+        values = self._values.with_options(**options)
+        with self._located(path):
+            write = values.writer(data, path, suffix, durable=durable)
+        how = {"overwrite": overwrite, "parents": parents, "durable": durable}
+        attempt = partial(self._publish, values, path, write, **how)
+        if parents:
+            again_while_missing(attempt)
+        else:
+            attempt()
+
+    def _save_region(
+        self, data: Any, path: P, region: Region, suffix: str | None, *, durable: bool
+    ) -> None:
+        deadline = Deadline()
+        while True:
+            with suppress(ReplacedError), self._existing_value(path) as held:
+                if held.is_directory():
+                    with self._os_errors(path):
+                        self._values.save_region(data, held, path, region, durable=durable)
+                    return
+                # Two that read, change and write at once would lose what one of them wrote.
+                with locked(held, deadline) as known:
+                    if self._leads_to(path, held):
+                        values = self._values
+                        write = values.region_writer(
+                            data, held, path, region, suffix, durable=durable
+                        )
+                        self._publish(
+                            values, path, write, overwrite=True, durable=durable, known=known
+                        )
+                        return
+            with self._located(path):
+                deadline.check()  # another writer has replaced the file
+
+    def _publish(
+        self,
+        values: FileValues,
+        path: P,
+        write: Callable[[Place], None],
+        *,
+        overwrite: bool,
+        parents: bool = False,
+        **how: Any,
+    ) -> None:
+        with self._os_errors(path):
+            self._check_path(path)
+            if values.has_directories:  # or parents would be made inside a value
+                self._check_save(path, overwrite=overwrite, parents=parents)
+            try:
+                publish(
+                    self._places, values, path, write, overwrite=overwrite, parents=parents, **how
+                )
+            except (FileNotFoundError, NotADirectoryError):
+                # Asked only now, since most saves do not fail: what exactly is missing?
+                self._check_save(path, overwrite=overwrite, parents=parents)
+                raise
+
+    # Checks before a change
+
+    def check_batch(self, paths: list[str], **options: Any) -> None:
+        """Raise what a batch to `paths` would raise whatever the values."""
+        for path in paths:
+            self._check_save(path, **options)
+        places = self._places.identities(paths)
+        check_distinct(places, paths, backend=self._backend)
+        parents, taken = {os.path.dirname(place) for place in places}, set(places)
+        while parents:
+            for parent in parents & taken:
+                raise self._error(
+                    PathNotDirectoryError,
+                    "another path of the batch lies in this one",
+                    paths[places.index(parent)],
+                )
+            parents = {os.path.dirname(parent) for parent in parents if len(parent) > 1}
+
+    def _check_save(
+        self, path: P, *, overwrite: bool = False, parents: bool = False, **_options: Any
+    ) -> None:
+        with self._os_errors(path):
+            self._check_path(path)
+            try:
+                with self._places.slot(path) as place:
+                    if self._checked(place).exists():
+                        check_replaced(self._values, place, overwrite=overwrite)
+                        return
+                    if self._values.is_directory(place.directory):
+                        return
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if isinstance(error, StorageError):
+                    raise
+            if self._is_blocked(os.path.dirname(self._places.text(path))):
+                raise PathNotDirectoryError("a part of the path is a file")
+            if not parents:
+                raise PathNotFoundError("the parent directory is missing; parents=True makes it")
+
+    def _check_path(self, path: P) -> None:
+        """Refuse names that would be hidden, and swept one day, where no place is looked at."""
+        self._values.check_path(self._places.text(path))
+
+    def _checked(self, place: Place) -> Place:
+        """Return a place at which something is to be made, replaced or removed.
+
+        However its path was spelt, and whatever links led there: it has one name.
+        """
+        self._values.check_name(place.name)
+        return place
+
+    def _is_blocked(self, path: str) -> bool:
+        """Return whether the path, or the nearest above it that leads anywhere, is no directory."""
+        ancestor = path.rstrip("/")
+        while ancestor and not self.exists(ancestor):
+            ancestor = os.path.dirname(ancestor).rstrip("/")
+        return bool(ancestor) and self._ask(ancestor, self._is_no_directory, otherwise=False)
+
+    def _is_no_directory(self, held: Held) -> bool:
+        return not self._values.is_directory(held)
+
+    # Directories, deletions, copies and links
+
+    def ensure_directory(self, path: P) -> str:
+        text = self._text(path)
+        with self._located(path):
+            self._check_path(path)
+        if self._is_blocked(text):
+            raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
+        with self._os_errors(path):
+            again_while_missing(partial(self._ensure_directory, path))
+        return text
+
+    def _ensure_directory(self, path: P) -> None:
+        make = partial(self._make_directory, path)
+        with self._places.slot(path, make=make) as place:
+            if self._values.has_directory(place):
+                return
+            with suppress(FileExistsError):
+                make(place)
+                return
+            if self._values.has_directory(place):
+                return
+            # What was deleted again raises that it is missing, and is tried again.
+            if not stat.S_ISDIR(place.status().st_mode) or self._values.has_value(place):
+                raise PathExistsError("the path is a file or a link that leads nowhere")
+
+    def _make_directory(self, path: P, place: Place) -> None:
+        self._values.make_directory(self._checked(place), path)
+
+    def delete(self, path: P) -> None:
+        with self._present(path) as place:
+            deletion.delete(self._values, self._checked(place), path)
+
+    def delete_all(self, path: P) -> None:
+        with self._present(path) as place:
+            deletion.delete_all(self._values, self._checked(place), path)
+
+    def copy(self, source: P, destination: P) -> None:
+        for _ in range(MOST_ATTEMPTS):
+            with self._transfer(source, destination) as (origin, place):
+                if publish_copy(self._values, origin, place):
+                    return
+        raise self._error(StorageWriteError, "it is changed faster than it can be copied", source)
+
+    def move(self, source: P, destination: P) -> None:
+        try:
+            with self._transfer(source, destination) as (origin, place):
+                self._values.before_change(source, self._checked(origin))
+                rename_new(origin, place)
+        except StorageWriteError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno != errno.EXDEV:
+                raise
+            self.copy(source, destination)
+            self.delete_all(source)
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        if not self.exists(source):
+            raise self._error(PathNotFoundError, "a link needs an existing source", source)
+        target = self._places.real(source)
+        with self._free_place(link, over_link=overwrite) as place:
+            if passes(target, self._places.real(link)):
+                raise StorageResolutionError("a link cannot lead to itself")
+            publish_link(self._values, target, link, place, overwrite=overwrite)
+
+    @contextmanager
+    def _present(self, path: P) -> Iterator[Place]:
+        """Yield the place of an existing path itself, a link not followed; never the root."""
+        with self._os_errors(path):
+            if self._places.root is not None and self._places.text(path) == "/":
+                raise InvalidPathError("the root always exists and stays")
+            with missing_below_files(), self._places.itself(path) as place:
+                place.status()
+                yield place
+
+    @contextmanager
+    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Place]:
+        with self._located(path):
+            self._check_path(path)
+            # Not every value is a file through which the system finds no way.
+            if self._is_blocked(os.path.dirname(self._places.text(path))):
+                raise PathNotDirectoryError("a part of the path is a file")
+        with self._os_errors(path), self._places.itself(path) as place:
+            check_free(self._checked(place), over_link=over_link)
+            if not self._values.is_directory(place.directory):
+                raise PathNotDirectoryError("the parent is a file")
+            yield place
+
+    @contextmanager
+    def _transfer(self, source: P, destination: P) -> Iterator[tuple[Place, Place]]:
+        with self._present(source) as origin, self._free_place(destination) as place:
+            status = origin.status()
+            identity = status.st_dev, status.st_ino
+            if stat.S_ISDIR(status.st_mode) and place.directory.lies_in(identity):
+                raise InvalidPathError(f"a directory cannot go into itself ({display(source)})")
+            self._values.before_change(destination, origin)
+            yield origin, place
+
+    # Paths and errors
+
+    def _text(self, path: P) -> str:
+        with self._located(path):
+            return self._places.text(path)
+
+    def _located(self, path: P) -> AbstractContextManager[None]:
+        return located(path, self._backend)
+
+    def _os_errors(self, path: P) -> AbstractContextManager[None]:
+        return os_errors(path, self._backend)
+
+    def _read_errors(self, path: P) -> AbstractContextManager[None]:
+        return os_errors(path, self._backend, refused=StorageResolutionError)
+
+    def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
+        return kind(message, path=display(path), backend=self._backend)

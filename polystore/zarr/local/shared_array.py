@@ -1,0 +1,100 @@
+"""An array in a directory that several writers change, and the lock files of its writers."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+from zarr.abc.store import Store
+
+from polystore.filesystem.descent import files_below
+from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.locks import Deadline, hold_lock_file
+from polystore.filesystem.renames import publish_file
+from polystore.filesystem.temporaries import PREFIX, keep_mode, temporary
+from polystore.zarr.array.locks import Locks
+from polystore.zarr.array.reading import is_chunk
+from polystore.zarr.array.updating import Shared
+from polystore.zarr.local.key_files import KeyFiles
+
+__all__ = ["LocalLocks", "SharedDirectory"]
+
+
+class SharedDirectory(Shared):
+    """An array in a directory, that several writers change.
+
+    Parameters
+    ----------
+    directory : Held
+        That of the array, which the caller keeps open.
+    files : KeyFiles
+        The files in it.
+    store : zarr.abc.store.Store
+        The same, as zarr writes them.
+    forget : callable
+        Called before the shape changes.
+    """
+
+    def __init__(
+        self, directory: Held, files: KeyFiles, store: Store, forget: Callable[[], None]
+    ) -> None:
+        self._directory, self._files, self._forget = directory, files, forget
+        self.store = store
+        self.locks = LocalLocks(directory)
+
+    def metadata(self) -> tuple[str, bytes]:
+        for name in ("zarr.json", ".zarray"):
+            metadata = self._files.read(name)
+            if metadata is not None:
+                return name, metadata
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
+        self._forget()
+        place = self._directory.place(self.metadata()[0])
+        with temporary(place) as new:
+            new.write(metadata)
+            keep_mode(place, new)
+            new.sync()
+            publish_file(new, place, overwrite=True)
+
+    def chunks(self) -> Iterable[str]:
+        return (key for key, _ in files_below(self._directory) if is_chunk(key))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._files.remove(key)
+
+
+class LocalLocks(Locks):
+    """Locks of the operating system on files in the array's directory.
+
+    They are those of the file system itself, so that they hold among threads, processes, and
+    nodes that share it; the system frees them when the process that holds them dies. Copies leave
+    the files out.
+
+    Parameters
+    ----------
+    directory : Held
+        That of the array, which the caller keeps open.
+    """
+
+    def __init__(self, directory: Held) -> None:
+        self._directory = directory
+
+    def shape(self) -> ExitStack:
+        return self._lock(["shape"])
+
+    def shards(self, numbers: Iterable[int]) -> ExitStack:
+        # In one order everywhere, so that no two wait for each other.
+        return self._lock([f"{number:02}" for number in sorted(numbers)])
+
+    def _lock(self, names: list[str]) -> ExitStack:
+        deadline = Deadline()
+        with ExitStack() as stack:
+            for name in names:
+                place = self._directory.place(f"{PREFIX}~lock~{name}")
+                stack.callback(os.close, hold_lock_file(place, deadline))
+            return stack.pop_all()

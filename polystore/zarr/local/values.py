@@ -1,0 +1,246 @@
+"""What a value of a local zarr tree is: a directory that holds an array, or a file."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import zarr
+from zarr.abc.store import Store
+
+from polystore.exceptions import (
+    CorruptDataError,
+    InvalidPathError,
+    StorageError,
+    UnsupportedFormatError,
+)
+from polystore.filesystem.descent import files_below
+from polystore.filesystem.dir_fd import REACH, Held, Place
+from polystore.filesystem.path_resolver import Places
+from polystore.filesystem.renames import rename_new
+from polystore.filesystem.retry import read_until_stable
+from polystore.filesystem.temporaries import PREFIX, sweep_now, temporary
+from polystore.filesystem.tree_operations import sync_tree
+from polystore.filesystem.values import FileValues
+from polystore.paths import P
+from polystore.region import Region
+from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
+from polystore.zarr.array.groups import GROUP_FILES, member_format
+from polystore.zarr.array.reading import (
+    METADATA,
+    as_numbers,
+    described,
+    node_type,
+    open_array,
+    read_array,
+)
+from polystore.zarr.array.updating import Shared, write_region
+from polystore.zarr.local.groups import LocalGroups
+from polystore.zarr.local.key_files import KeyFiles
+from polystore.zarr.local.rooted_store import files_in, held_store
+from polystore.zarr.local.shared_array import SharedDirectory
+
+__all__ = ["ArrayValues"]
+
+
+class ArrayValues(FileValues):
+    """Arrays of numbers, as directories that zarr reads, and any other value as a file.
+
+    Parameters
+    ----------
+    places : Places
+        The resolver of the tree's paths.
+    zarr_format : {2, 3}, optional
+        The format where no group has one yet; by default 3.
+    """
+
+    has_directories = True
+
+    def __init__(self, places: Places, zarr_format: ZarrFormat | None = None) -> None:
+        super().__init__(places)
+        self._default_format = zarr_format
+        self._options = DEFAULTS
+        self._groups = LocalGroups(places)
+
+    def with_options(self, options: ArrayOptions = DEFAULTS) -> ArrayValues:
+        """Return the same, with these options for new arrays, and their format for groups."""
+        if options is DEFAULTS:
+            return self
+        values = copy(self)
+        kind = options.zarr_format or self._options.zarr_format
+        values._options = replace(options, zarr_format=kind)  # noqa: SLF001 - its own kind
+        return values
+
+    def new_format(self, path: P, replaced: zarr.Array[Any] | None = None) -> ZarrFormat:
+        """Return the format of what is to be made at a path."""
+        wanted = self._options.zarr_format
+        if wanted is None and replaced is not None and replaced.metadata.zarr_format == 2:
+            return 2
+        marks = self._groups.marks(self._places.text(path))
+        return member_format(marks, wanted, self._default_format)
+
+    def files(self, directory: Held) -> KeyFiles:
+        return files_in(directory, rooted=self._places.root is not None)
+
+    def store(self, directory: Held, *, read_only: bool) -> Store:
+        """Return what zarr opens a directory with, which it holds open."""
+        return held_store(directory, rooted=self._places.root is not None, read_only=read_only)
+
+    # Names
+
+    def is_hidden(self, name: str) -> bool:
+        return name in METADATA or super().is_hidden(name)
+
+    def check_name(self, name: str) -> None:
+        if name in METADATA:
+            raise InvalidPathError("zarr keeps its own metadata under this name")
+        super().check_name(name)
+
+    # What there is
+
+    def is_array(self, directory: Held) -> bool:
+        files = self.files(directory)
+        try:
+            # A group has a zarr.json too.
+            metadata = files.read("zarr.json")
+            if metadata is not None and node_type(metadata) == "array":
+                return True
+            return files.exists(".zarray")
+        except (OSError, CorruptDataError, InvalidPathError):
+            return False  # a question never fails: what cannot be looked at is not there
+
+    def describe(self, held: Held, path: P) -> dict[str, Any]:
+        if not held.is_directory():
+            return super().describe(held, path)
+        facts: dict[str, Any] = {"size": _size(held)}
+        with suppress(CorruptDataError, InvalidPathError):  # stat never fails on what a file holds
+            array = open_array(self.store(held, read_only=True))
+            facts |= {"shape": array.shape, "dtype": str(array.dtype)}
+        return facts
+
+    # Reading and writing
+
+    def load(
+        self, held: Held, path: P, region: Region | None, suffix: str | None, **options: Any
+    ) -> Any:
+        if not held.is_directory():
+            return super().load(held, path, region, suffix, **options)
+        if suffix is not None:
+            raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
+        store, files = self.store(held, read_only=True), self.files(held)
+
+        def is_still(shape: tuple[int, ...]) -> bool:
+            # What is cut off while it is read would read as fill values.
+            return not any(map(operator.lt, _shape(files), shape))
+
+        return read_until_stable(
+            lambda: nullcontext(_shape(files)),
+            lambda _: read_array(store, region, lambda: _size(held)),
+            is_still,
+        )
+
+    def kept_apart(self, held: Held, path: P) -> list[str]:
+        return [] if held.is_directory() else super().kept_apart(held, path)
+
+    def writer(
+        self, data: Any, path: P, suffix: str | None, *, durable: bool
+    ) -> Callable[[Place], None]:
+        array = as_numbers(data) if suffix is None else None
+        if array is None:
+            return super().writer(data, path, suffix, durable=durable)
+
+        def write(place: Place) -> None:
+            place.make_directory()
+            with place.hold(REACH | os.O_DIRECTORY) as directory:
+                store = self.store(directory, read_only=False)
+                replaced = self._array_at(path)
+                chosen = self.new_format(path, replaced)
+                create(store, array, self._options, zarr_format=chosen, replaced=replaced)
+                if durable:
+                    sync_tree(directory)
+
+        return write
+
+    def save_region(
+        self, data: Any, directory: Held, path: P, region: Region, *, durable: bool
+    ) -> None:
+        with self.shared(directory, path, durable=durable) as array:
+            write_region(array, region, data)
+
+    @contextmanager
+    def shared(self, directory: Held, path: P, *, durable: bool) -> Iterator[Shared]:
+        """Yield an array that others change too; what is changed is synced at the end."""
+        store, files = self.store(directory, read_only=False), self.files(directory)
+        yield SharedDirectory(directory, files, store, partial(self.forget, path))
+        if durable:
+            sync_tree(directory)
+
+    def _array_at(self, path: P) -> zarr.Array[Any] | None:
+        """Return the array that is replaced, None where there is none that can be read."""
+        with suppress(OSError, CorruptDataError), self._places.existing(path) as held:
+            if self._is_array(held):
+                return open_array(self.store(held, read_only=True))
+        return None
+
+    # Changes of the tree
+
+    def forget(self, path: P) -> None:
+        """Remove what the groups above a path say of their members, which is about to change."""
+        self._groups.forget(self._places.text(path))
+
+    def before_change(self, path: P, *places: Place) -> None:
+        # zarr may know of arrays, groups, and links to them.
+        if any(place.is_directory() or place.is_link() for place in places):
+            self.forget(path)
+
+    def make_directory(self, place: Place, path: P) -> None:
+        self.forget(path)
+        name, metadata = GROUP_FILES[self.new_format(self._places.path_of(place))]
+        with temporary(place, hidden=True) as new:
+            new.make_directory()
+            with new.hold(REACH | os.O_DIRECTORY) as directory:
+                directory.place(name).write(metadata)
+            rename_new(new, place)
+
+    def remove_directory(self, place: Place, path: P) -> None:
+        with (
+            place.hold(REACH | os.O_DIRECTORY) as directory,
+            temporary(place, hidden=True) as hidden,
+        ):
+            sweep_now(directory)
+            if not all(map(self.is_hidden, directory.names())):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place.name)
+            self.forget(path)
+            # They are in the way of rmdir, which alone knows whether somebody saves there now.
+            aside = hidden.directory
+            for name in METADATA:
+                with suppress(FileNotFoundError):
+                    directory.place(name).rename(aside.place(PREFIX + name))
+            try:
+                place.remove_directory()
+            except OSError:
+                for name in aside.names():
+                    with suppress(OSError):  # deleted by another, or made again
+                        rename_new(aside.place(name), directory.place(name.removeprefix(PREFIX)))
+                raise
+
+
+def _shape(files: KeyFiles) -> tuple[int, ...]:
+    """Return the shape of an array, () if its metadata cannot be read."""
+    for name in ("zarr.json", ".zarray"):
+        with suppress(OSError, StorageError, KeyError, TypeError):
+            metadata = files.read(name)
+            if metadata is not None:
+                return tuple(described(metadata)["shape"])
+    return ()
+
+
+def _size(directory: Held) -> int:
+    return sum(status.st_size for _, status in files_below(directory))
