@@ -13,9 +13,9 @@ import pytest
 from polystore import DirectoryNotEmptyError, DiskBackend, PathExistsError, PathNotFoundError
 from polystore.filesystem import deletion, publishing
 from polystore.filesystem import tree_operations as trees
-from polystore.filesystem.dir_fd import Held, Place
-from polystore.formats import format as format_module
+from polystore.filesystem.dir_fd import Held
 from polystore.filesystem.values import FileValues
+from polystore.formats import format as format_module
 from polystore.zarr import ZarrBackend
 from polystore.zarr.local.values import ArrayValues
 

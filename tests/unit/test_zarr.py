@@ -204,7 +204,8 @@ def test_a_directory_that_went_and_came_again_is_there(
 ) -> None:
     store.ensure_directory("group")
     store.save(IMAGE, "array")
-    monkeypatch.setattr(ArrayValues, "has_directory", lambda *_: False)  # it was gone when looked at
+    # It was gone when looked at.
+    monkeypatch.setattr(ArrayValues, "has_directory", lambda *_: False)
     store.ensure_directory("group")
     with pytest.raises(PathExistsError):
         store.ensure_directory("array")
