@@ -10,13 +10,12 @@ from typing import Any
 from polystore.arguments import check_collection
 from polystore.base import StorageBackend
 from polystore.exceptions import StorageError
-from polystore.filesystem.batches import load_files
 from polystore.filesystem.path_resolver import portable_path
 from polystore.filesystem.tree import LocalTree
-from polystore.filesystem.values import FileValues
+from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of
 from polystore.paths import P
-from polystore.progress import Progress
+from polystore.progress import Progress, reporting
 from polystore.region import Region
 from polystore.writable import private
 
@@ -149,7 +148,12 @@ class DiskBackend(StorageBackend):
     ) -> list[Any]:
         """Return the values at `paths`, in their order; compressed files decode in parallel."""
         check_collection(paths, "paths", backend=self._backend_type)
-        return load_files(partial(self.load, region=region, **options), paths, progress)
+        with reporting(progress, len(paths), "loading") as step:
+            values: list[Any] = []
+            for value in load_files(partial(self.load, region=region, **options), paths):
+                values.append(value)
+                step()
+        return values
 
     def save(
         self,

@@ -122,7 +122,10 @@ def temporary(place: Place, *, hidden: bool = False) -> Iterator[Place]:
         remove(found)
         raise
     if hidden:
-        remove(found)
+        try:
+            found.remove_directory()
+        except OSError:
+            remove(found)  # something is left in it
 
 
 def remove(place: Place) -> None:

@@ -22,18 +22,11 @@ from polystore.exceptions import (
     StorageWriteError,
     UnsupportedOperationError,
 )
-from polystore.filesystem import deletion
+from polystore.filesystem import changes
 from polystore.filesystem.dir_fd import Held, Place, check_no_device
 from polystore.filesystem.listing import Listing
 from polystore.filesystem.locks import Deadline, locked
 from polystore.filesystem.path_resolver import Places, open_root, passes
-from polystore.filesystem.publishing import (
-    check_free,
-    check_replaced,
-    publish,
-    publish_copy,
-    publish_link,
-)
 from polystore.filesystem.renames import ReplacedError, rename_new
 from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing, read_until_stable
 from polystore.filesystem.values import FileValues
@@ -280,9 +273,7 @@ class LocalTree:
             if values.has_directories:  # or parents would be made inside a value
                 self._check_save(path, overwrite=overwrite, parents=parents)
             try:
-                publish(
-                    self._places, values, path, write, overwrite=overwrite, parents=parents, **how
-                )
+                changes.publish(values, path, write, overwrite=overwrite, parents=parents, **how)
             except (FileNotFoundError, NotADirectoryError):
                 # Asked only now, since most saves do not fail: what exactly is missing?
                 self._check_save(path, overwrite=overwrite, parents=parents)
@@ -314,7 +305,7 @@ class LocalTree:
             try:
                 with self._places.slot(path) as place:
                     if self._checked(place).exists():
-                        check_replaced(self._values, place, overwrite=overwrite)
+                        changes.check_replaced(self._values, place, overwrite=overwrite)
                         return
                     if self._values.is_directory(place.directory):
                         return
@@ -343,10 +334,7 @@ class LocalTree:
         ancestor = path.rstrip("/")
         while ancestor and not self.exists(ancestor):
             ancestor = os.path.dirname(ancestor).rstrip("/")
-        return bool(ancestor) and self._ask(ancestor, self._is_no_directory, otherwise=False)
-
-    def _is_no_directory(self, held: Held) -> bool:
-        return not self._values.is_directory(held)
+        return bool(ancestor) and not self._ask(ancestor, self._values.is_directory, otherwise=True)
 
     # Directories, deletions, copies and links
 
@@ -357,38 +345,21 @@ class LocalTree:
         if self._is_blocked(text):
             raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
         with self._os_errors(path):
-            again_while_missing(partial(self._ensure_directory, path))
+            again_while_missing(partial(changes.publish_directory, self._values, path))
         return text
-
-    def _ensure_directory(self, path: P) -> None:
-        make = partial(self._make_directory, path)
-        with self._places.slot(path, make=make) as place:
-            if self._values.has_directory(place):
-                return
-            with suppress(FileExistsError):
-                make(place)
-                return
-            if self._values.has_directory(place):
-                return
-            # What was deleted again raises that it is missing, and is tried again.
-            if not stat.S_ISDIR(place.status().st_mode) or self._values.has_value(place):
-                raise PathExistsError("the path is a file or a link that leads nowhere")
-
-    def _make_directory(self, path: P, place: Place) -> None:
-        self._values.make_directory(self._checked(place), path)
 
     def delete(self, path: P) -> None:
         with self._present(path) as place:
-            deletion.delete(self._values, self._checked(place), path)
+            changes.delete(self._values, self._checked(place), path)
 
     def delete_all(self, path: P) -> None:
         with self._present(path) as place:
-            deletion.delete_all(self._values, self._checked(place), path)
+            changes.delete_all(self._values, self._checked(place), path)
 
     def copy(self, source: P, destination: P) -> None:
         for _ in range(MOST_ATTEMPTS):
             with self._transfer(source, destination) as (origin, place):
-                if publish_copy(self._values, origin, place):
+                if changes.publish_copy(self._values, origin, place):
                     return
         raise self._error(StorageWriteError, "it is changed faster than it can be copied", source)
 
@@ -411,7 +382,7 @@ class LocalTree:
         with self._free_place(link, over_link=overwrite) as place:
             if passes(target, self._places.real(link)):
                 raise StorageResolutionError("a link cannot lead to itself")
-            publish_link(self._values, target, link, place, overwrite=overwrite)
+            changes.publish_link(self._values, target, link, place, overwrite=overwrite)
 
     @contextmanager
     def _present(self, path: P) -> Iterator[Place]:
@@ -431,7 +402,7 @@ class LocalTree:
             if self._is_blocked(os.path.dirname(self._places.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
         with self._os_errors(path), self._places.itself(path) as place:
-            check_free(self._checked(place), over_link=over_link)
+            changes.check_free(self._checked(place), over_link=over_link)
             if not self._values.is_directory(place.directory):
                 raise PathNotDirectoryError("the parent is a file")
             yield place

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO, Any
 
@@ -15,18 +16,16 @@ from polystore.filesystem.path_resolver import Places
 from polystore.filesystem.retry import read_until_stable
 from polystore.filesystem.temporaries import PREFIX, is_temporary, sweep_now
 from polystore.formats import Format, format_of
-from polystore.paths import P
+from polystore.paths import P, as_text
 from polystore.region import Region, as_index
 
-__all__ = ["FileValues"]
+__all__ = ["FileValues", "load_files"]
 
 _SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
 
 
 class FileValues:
     """Values that are files, each in the format that the suffix of its name says.
-
-    A subclass overrides this where directories can be values, too.
 
     Parameters
     ----------
@@ -38,7 +37,7 @@ class FileValues:
     """Whether a directory can be a value."""
 
     def __init__(self, places: Places) -> None:
-        self._places = places
+        self.places = places
 
     def with_options(self) -> FileValues:
         """Return the same with options of a save."""
@@ -128,7 +127,7 @@ class FileValues:
         """Return the format of the file that a path leads to, whatever a link to it is called."""
         if suffix is None and held is not None:
             suffix = held.name  # so that the path need not be resolved again
-        return format_of(self._places.resolved(path) if suffix is None else suffix)
+        return format_of(self.places.resolved(path) if suffix is None else suffix)
 
     def load(
         self, held: Held, path: P, region: Region | None, suffix: str | None, **options: Any
@@ -181,6 +180,7 @@ class FileValues:
 
     def make_directory(self, place: Place, path: P) -> None:
         """Make a directory at a place; `path` leads to or below it."""
+        self.check_name(place.name)
         place.make_directory()
 
     def remove_directory(self, place: Place, path: P) -> None:
@@ -204,3 +204,19 @@ def _file_writer(write: Callable[[IO[bytes]], object], *, durable: bool) -> Call
                 os.fsync(file.fileno())
 
     return write_to
+
+
+def load_files(load: Callable[[P], Any], paths: Sequence[P]) -> Iterator[Any]:
+    """Yield what ``load(path)`` returns for each path, in their order."""
+    if len(paths) > 1 and any(map(_is_compressed, paths)):
+        with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as threads:
+            yield from threads.map(load, paths)
+    else:
+        yield from map(load, paths)
+
+
+def _is_compressed(path: P) -> bool:
+    try:
+        return format_of(as_text(path)).compressed
+    except StorageError:
+        return False  # the load of this path reports it

@@ -20,12 +20,12 @@ from polystore.filesystem.path_resolver import portable_path
 from polystore.paths import P, as_text
 from polystore.progress import Progress
 from polystore.region import Region
-from polystore.transfer.parallel import save_together
 from polystore.writable import private
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.reading import Mode
 from polystore.zarr.copy_between import copy_across
 from polystore.zarr.local.tree import LocalZarr
+from polystore.zarr.object_store.parallel import save_together
 from polystore.zarr.object_store.urls import Url, as_url
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from polystore import DirectoryNotEmptyError, DiskBackend, PathExistsError, PathNotFoundError
-from polystore.filesystem import deletion, publishing
+from polystore.filesystem import changes
 from polystore.filesystem import tree_operations as trees
 from polystore.filesystem.dir_fd import Held
 from polystore.filesystem.values import FileValues
@@ -60,7 +60,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meanwhile]:
 
 def test_a_save_makes_parents_again_that_are_deleted(store: Any, meanwhile: Meanwhile) -> None:
     store.ensure_directory("d")
-    meanwhile(publishing, "keep_mode", lambda: store.delete_all("d"))
+    meanwhile(changes, "keep_mode", lambda: store.delete_all("d"))
     store.save(NEW, "d/e/a.npy", parents=True, overwrite=True)
     assert (store.load("d/e/a.npy") == NEW).all()
     assert store.list_files("d", recursive=True) == [f"{store.ensure_directory('d')}/e/a.npy"]
@@ -70,7 +70,7 @@ def test_a_save_without_parents_says_that_its_parent_is_gone(
     store: Any, meanwhile: Meanwhile
 ) -> None:
     store.ensure_directory("d")
-    meanwhile(publishing, "keep_mode", lambda: store.delete_all("d"))
+    meanwhile(changes, "keep_mode", lambda: store.delete_all("d"))
     with pytest.raises(PathNotFoundError, match=r"d/a\.npy"):
         store.save(NEW, "d/a.npy", overwrite=True)
     assert not store.exists("d")
@@ -79,7 +79,7 @@ def test_a_save_without_parents_says_that_its_parent_is_gone(
 def test_an_overwriting_save_takes_the_place_of_what_another_saves(
     store: Any, meanwhile: Meanwhile
 ) -> None:
-    meanwhile(publishing, "keep_mode", lambda: store.save(OLD, "a.npy"))
+    meanwhile(changes, "keep_mode", lambda: store.save(OLD, "a.npy"))
     store.save(NEW, "a.npy", overwrite=True)
     assert (store.load("a.npy") == NEW).all()
 
@@ -88,7 +88,7 @@ def test_an_overwriting_save_takes_the_place_of_what_another_deletes(
     store: Any, meanwhile: Meanwhile
 ) -> None:
     store.save(OLD, "a.npy")
-    meanwhile(publishing, "keep_mode", lambda: store.delete("a.npy"))
+    meanwhile(changes, "keep_mode", lambda: store.delete("a.npy"))
     store.save(NEW, "a.npy", overwrite=True)
     assert (store.load("a.npy") == NEW).all()
 
@@ -96,7 +96,7 @@ def test_an_overwriting_save_takes_the_place_of_what_another_deletes(
 def test_a_link_takes_the_place_of_one_that_another_makes(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "old.npy")
     store.save(NEW, "new.npy")
-    meanwhile(publishing, "put", lambda: store.create_symlink("old.npy", "link.npy"))
+    meanwhile(changes, "put", lambda: store.create_symlink("old.npy", "link.npy"))
     store.create_symlink("new.npy", "link.npy", overwrite=True)
     assert (store.load("link.npy") == NEW).all()
 
@@ -169,7 +169,7 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
         with Held.at(str(hidden.parent.parent)) as above:
             trees.delete_tree(above.place(hidden.parent.name))
 
-    meanwhile(deletion, "delete_tree", act)
+    meanwhile(changes, "delete_tree", act)
     store.delete_all("d")
     assert store.list_dir(".") == []
     assert [name for name in os.listdir(tmp_path) if name != "zarr.json"] == []

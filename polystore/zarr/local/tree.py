@@ -11,11 +11,11 @@ from typing import Any
 import zarr
 
 from polystore.exceptions import UnsupportedFormatError, UnsupportedOperationError
-from polystore.filesystem.batches import load_files
 from polystore.filesystem.dir_fd import check_no_device
 from polystore.filesystem.tree import LocalTree
+from polystore.filesystem.values import load_files
 from polystore.paths import P
-from polystore.progress import Progress
+from polystore.progress import Progress, reporting
 from polystore.region import Region
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES
@@ -74,7 +74,12 @@ class LocalZarr(LocalTree):
         progress: Progress = None,
         **options: Any,
     ) -> list[Any]:
-        return load_files(partial(self.load, region=region, **options), paths, progress)
+        with reporting(progress, len(paths), "loading") as step:
+            values: list[Any] = []
+            for value in load_files(partial(self.load, region=region, **options), paths):
+                values.append(value)
+                step()
+        return values
 
     def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
         with self._shared_array(path, durable=durable) as array:

@@ -83,15 +83,15 @@ class ArrayValues(FileValues):
         wanted = self._options.zarr_format
         if wanted is None and replaced is not None and replaced.metadata.zarr_format == 2:
             return 2
-        marks = self._groups.marks(self._places.text(path))
+        marks = self._groups.marks(self.places.text(path))
         return member_format(marks, wanted, self._default_format)
 
     def files(self, directory: Held) -> KeyFiles:
-        return files_in(directory, rooted=self._places.root is not None)
+        return files_in(directory, rooted=self.places.root is not None)
 
     def store(self, directory: Held, *, read_only: bool) -> Store:
         """Return what zarr opens a directory with, which it holds open."""
-        return held_store(directory, rooted=self._places.root is not None, read_only=read_only)
+        return held_store(directory, rooted=self.places.root is not None, read_only=read_only)
 
     # Names
 
@@ -184,7 +184,7 @@ class ArrayValues(FileValues):
 
     def _array_at(self, path: P) -> zarr.Array[Any] | None:
         """Return the array that is replaced, None where there is none that can be read."""
-        with suppress(OSError, CorruptDataError), self._places.existing(path) as held:
+        with suppress(OSError, CorruptDataError), self.places.existing(path) as held:
             if self._is_array(held):
                 return open_array(self.store(held, read_only=True))
         return None
@@ -193,7 +193,7 @@ class ArrayValues(FileValues):
 
     def forget(self, path: P) -> None:
         """Remove what the groups above a path say of their members, which is about to change."""
-        self._groups.forget(self._places.text(path))
+        self._groups.forget(self.places.text(path))
 
     def before_change(self, path: P, *places: Place) -> None:
         # zarr may know of arrays, groups, and links to them.
@@ -201,8 +201,9 @@ class ArrayValues(FileValues):
             self.forget(path)
 
     def make_directory(self, place: Place, path: P) -> None:
+        self.check_name(place.name)
         self.forget(path)
-        name, metadata = GROUP_FILES[self.new_format(self._places.path_of(place))]
+        name, metadata = GROUP_FILES[self.new_format(self.places.path_of(place))]
         with temporary(place, hidden=True) as new:
             new.make_directory()
             with new.hold(REACH | os.O_DIRECTORY) as directory:

@@ -26,10 +26,10 @@ from polystore.paths import NameFilter, P, as_text, file_order, join, split
 from polystore.progress import Progress
 from polystore.region import Region, as_index
 from polystore.registration import BackendBase
-from polystore.transfer.parallel import load_together
 from polystore.zarr.array.reading import Mode, open_array, open_node, read_array
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Node, Nodes, below
+from polystore.zarr.object_store.parallel import load_together
 from polystore.zarr.object_store.shared_array import is_same
 from polystore.zarr.object_store.urls import Url, as_url
 from polystore.zarr.object_store.zarr_store import RemoteStore

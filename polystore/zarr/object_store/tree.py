@@ -24,7 +24,6 @@ from polystore.filesystem.temporaries import is_temporary
 from polystore.formats import format_of
 from polystore.paths import NameFilter, P, check_distinct
 from polystore.region import Region, put_region
-from polystore.transfer.parallel import each
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, member_format
 from polystore.zarr.array.reading import as_numbers
@@ -32,6 +31,7 @@ from polystore.zarr.array.updating import Shared, append, resize, write_region
 from polystore.zarr.object_store.groups import RemoteGroups
 from polystore.zarr.object_store.lock_objects import Claim, claimed, claimed_name
 from polystore.zarr.object_store.nodes import Node, below, is_hidden, parent_of
+from polystore.zarr.object_store.parallel import each
 from polystore.zarr.object_store.publishing import SharedObjects
 from polystore.zarr.object_store.reader import RemoteReading
 from polystore.zarr.object_store.shared_array import (

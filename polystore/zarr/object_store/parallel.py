@@ -1,10 +1,9 @@
-"""Batches of which several values are loaded or saved at a time."""
+"""Batches of a store, whose answers take long: several values at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
 from typing import TypeVar
 
 from polystore.paths import P
@@ -16,7 +15,7 @@ __all__ = ["each", "load_together", "save_together"]
 A = TypeVar("A")
 T = TypeVar("T")
 
-_STORE_THREADS = 8  # that wait for the answers of a store
+_AT_ONCE = 8  # threads that wait for the store
 
 
 def each(function: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
@@ -24,23 +23,17 @@ def each(function: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
     return load_together(function, arguments, None)
 
 
-def load_together(
-    load: Callable[[A], T],
-    paths: Sequence[A],
-    progress: Progress,
-    threads: int = _STORE_THREADS,
-) -> list[T]:
+def load_together(load: Callable[[A], T], paths: Sequence[A], progress: Progress) -> list[T]:
     """Return the values at `paths`, in their order; the first error ends it."""
     values: list[T] = []
-    with reporting(progress, len(paths), "loading") as step, ExitStack() as stack:
-        each: Callable[..., Iterable[T]] = map
-        if threads > 1:
-            pool = ThreadPoolExecutor(threads)
-            stack.callback(pool.shutdown, cancel_futures=True)
-            each = pool.map
-        for value in each(load, paths):
-            values.append(value)
-            step()
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        with reporting(progress, len(paths), "loading") as step:
+            for value in pool.map(load, paths):
+                values.append(value)
+                step()
+    finally:
+        pool.shutdown(cancel_futures=True)
     return values
 
 
@@ -55,7 +48,7 @@ def save_together(
     The error carries the paths that were written in its notes and, where it is a `StorageError`,
     in its attribute ``written``.
     """
-    pool = ThreadPoolExecutor(_STORE_THREADS)
+    pool = ThreadPoolExecutor(_AT_ONCE)
     saves = [pool.submit(save, value, path) for value, path in zip(values, paths, strict=True)]
     written: list[str] = []
     with naming_written(written, len(paths), "paths were written"):

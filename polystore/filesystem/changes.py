@@ -1,4 +1,7 @@
-"""How something gets its place in a local tree: prepare the place, write aside, publish."""
+"""Changes at a place of a local tree, of which nobody sees a part.
+
+A save prepares its place, writes to a temporary one and publishes that in one step.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from polystore.exceptions import (
     StorageError,
 )
 from polystore.filesystem.dir_fd import Place, check_no_device
-from polystore.filesystem.path_resolver import Places
 from polystore.filesystem.renames import publish_file, put, rename_new, replace_only
+from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.filesystem.temporaries import (
     is_temporary,
     keep_mode,
@@ -25,15 +28,23 @@ from polystore.filesystem.temporaries import (
     sweep,
     temporary,
 )
-from polystore.filesystem.tree_operations import copy_tree, sync_tree
+from polystore.filesystem.tree_operations import copy_tree, delete_tree, sync_tree
 from polystore.filesystem.values import FileValues
 from polystore.paths import P, as_text
 
-__all__ = ["check_free", "check_replaced", "publish", "publish_copy", "publish_link"]
+__all__ = [
+    "check_free",
+    "check_replaced",
+    "delete",
+    "delete_all",
+    "publish",
+    "publish_copy",
+    "publish_directory",
+    "publish_link",
+]
 
 
 def publish(
-    places: Places,
     values: FileValues,
     path: P,
     write: Callable[[Place], None],
@@ -47,8 +58,8 @@ def publish(
 
     Parameters
     ----------
-    places, values
-        The resolver of the tree's paths, and what a value of it is.
+    values : FileValues
+        What a value of the tree is.
     path : str or os.PathLike
         Where.
     write : callable
@@ -64,7 +75,7 @@ def publish(
         If another file has taken the place of the known one.
     """
     with (
-        _prepared(places, values, path, overwrite, parents, durable) as place,
+        _prepared(values, path, overwrite, parents, durable) as place,
         temporary(place, hidden=values.has_directories) as new,
     ):
         write(new)
@@ -83,7 +94,7 @@ def publish(
 
 @contextmanager
 def _prepared(
-    places: Places, values: FileValues, path: P, overwrite: bool, parents: bool, durable: bool
+    values: FileValues, path: P, overwrite: bool, parents: bool, durable: bool
 ) -> Iterator[Place]:
     """Yield the place to publish at; parents that it makes go again if the block fails."""
     made: list[str] = []
@@ -98,21 +109,40 @@ def _prepared(
 
     text = as_text(path)
     try:
-        with places.slot(path, make=make if parents else None) as place:
+        with values.places.slot(path, make=make if parents else None) as place:
             values.check_name(place.name)
             check_replaced(values, place, overwrite=overwrite)
-            sweep(place.directory, f"{places.root}:{os.path.dirname(text)}")
+            sweep(place.directory, f"{values.places.root}:{os.path.dirname(text)}")
             yield place
     except BaseException:
         # By name, since the places they were made at may be none any more.
         for _ in made:
             text = os.path.dirname(text.rstrip("/"))
-            with suppress(OSError, StorageError), places.itself(text) as directory:
+            with suppress(OSError, StorageError), values.places.itself(text) as directory:
                 with directory.hold() as held:
                     is_used = any(map(is_temporary, held.names()))
                 if not is_used:
                     values.remove_directory(directory, text)
         raise
+
+
+def publish_directory(values: FileValues, path: P) -> None:
+    """Make a directory and its parents, where they are missing."""
+
+    def make(directory: Place) -> None:
+        values.make_directory(directory, path)
+
+    with values.places.slot(path, make=make) as place:
+        if values.has_directory(place):
+            return
+        with suppress(FileExistsError):
+            make(place)
+            return
+        if values.has_directory(place):
+            return
+        # What was deleted again raises that it is missing, and is tried again.
+        if not stat.S_ISDIR(place.status().st_mode) or values.has_value(place):
+            raise PathExistsError("the path is a file or a link that leads nowhere")
 
 
 def check_replaced(values: FileValues, place: Place, *, overwrite: bool) -> None:
@@ -179,3 +209,63 @@ def check_free(place: Place, *, over_link: bool) -> None:
         is_link = stat.S_ISLNK(place.status().st_mode)
         if not (is_link and over_link):
             raise PathExistsError("the path exists already")
+
+
+def delete(values: FileValues, place: Place, path: P) -> None:
+    """Delete a value, a link or an empty directory."""
+
+    def attempt() -> None:
+        if not place.is_directory():
+            values.before_change(path, place)
+            place.remove_file()
+            return
+        if values.has_value(place):
+            values.before_change(path, place)
+            if _take_away(values, place, values.has_value):
+                return
+        values.remove_directory(place, path)
+
+    _while_its_kind_changes(attempt)
+
+
+def delete_all(values: FileValues, place: Place, path: P) -> None:
+    """Delete a value, a link or a directory with all that is in it."""
+
+    def attempt() -> None:
+        if place.is_directory():
+            _take_away(values, place, Place.exists)
+        else:
+            place.remove_file()
+
+    values.before_change(path, place)
+    _while_its_kind_changes(attempt)
+
+
+def _while_its_kind_changes(attempt: Callable[[], None]) -> None:
+    """Try again while a file and an array replace each other."""
+    for _ in range(MOST_ATTEMPTS - 1):
+        with suppress(IsADirectoryError, NotADirectoryError):
+            return attempt()
+    return attempt()
+
+
+def _take_away(values: FileValues, place: Place, is_meant: Callable[[Place], bool]) -> bool:
+    """Rename a directory out of sight and delete it; return False if it is not what is meant."""
+    with temporary(place, hidden=values.has_directories) as aside:
+        try:
+            place.rename(aside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            delete_tree(place)  # of a layer below, as containers have, that cannot move
+            return True
+        if not is_meant(aside):
+            rename_new(aside, place)
+            return False
+        try:
+            delete_tree(aside)
+        except BaseException:
+            with suppress(OSError):
+                rename_new(aside, place)
+            raise
+        return True
