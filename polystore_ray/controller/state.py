@@ -6,10 +6,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from polystore.exceptions import (
+    DirectoryNotEmptyError,
+    PathNotFoundError,
+    PathTypeError,
     StorageError,
     StorageWriteError,
     UnsupportedOperationError,
@@ -21,6 +25,7 @@ from polystore_ray.controller.ledger import Adopt, Chore, Entry, Held, Ledger
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.messages import (
+    NOTHING,
     WITHDRAWN,
     Found,
     Items,
@@ -41,7 +46,7 @@ _QUESTIONS = frozenset(
     | {"read", "stat", "status", "why"}
 )
 _CHANGES = frozenset(
-    {"adopted", "confirm", "copy", "create_symlink", "delete", "delete_all", "drain"}
+    {"adopted", "confirm", "copy", "create_symlink", "delete", "delete_all", "delete_keys", "drain"}
     | {"ensure_directory", "lost", "move", "packed", "pinned", "publish", "set_fallback"}
     | {"volume_joined", "volume_lost", "withdraw"}
 )
@@ -226,14 +231,23 @@ class StoreController:
 
     # Values
 
-    def _read(self, paths: list[str], node: str = "") -> Found:
-        """Return what is stored at each path, as a node had best read it."""
+    def _read(self, paths: list[str], node: str = "", existing: bool = False) -> Found:
+        """Return what is stored at each path, for a reader on `node`.
+
+        With `existing`, a path without a file is None in the answer instead of an error.
+        """
         which: dict[str, int] = {}
         pins: list[Pin] = []
         stored: list[Stored] = []
-        entries = [self._tree.get(path) for path in paths]
-        for path, entry in zip(paths, entries, strict=True):
+        moments: list[int] = []
+        for path in paths:
+            entry = self._file(path) if existing else self._tree.get(path)
+            if entry is None:
+                stored.append(NOTHING)
+                moments.append(0)
+                continue
             held = entry.held
+            moments.append(entry.moment[0])
             if isinstance(held, Held):
                 if held.id not in which:
                     self._check_not_lost(entry, path)
@@ -242,7 +256,13 @@ class StoreController:
                 stored.append((which[held.id], entry.number))
             elif held is not None:
                 stored.append(held)
-        return Found(pins, stored, [entry.moment[0] for entry in entries])
+        return Found(pins, stored, moments)
+
+    def _file(self, path: str) -> Entry | None:
+        """Return the entry of a file, None where there is no file."""
+        with suppress(PathNotFoundError, PathTypeError):
+            return self._tree.get(path)
+        return None
 
     def _kept(self, path: str) -> Kept:
         """Return what stays of a value when another one takes its place."""
@@ -337,6 +357,16 @@ class StoreController:
 
     def _delete_all(self, path: str) -> None:
         self._dropped(self._tree.delete_all(path))
+
+    def _delete_keys(self, paths: list[str], top: str) -> None:
+        """Delete what is at some paths, and the directories below `top` that this leaves empty."""
+        nothing_to_delete = (PathNotFoundError, PathTypeError, DirectoryNotEmptyError)
+        for path in paths:
+            here = path
+            with suppress(*nothing_to_delete):
+                self._dropped(self._tree.delete(here))
+                while (here := here.rpartition("/")[0]).startswith(f"{top}/"):
+                    self._tree.delete(here)
 
     def _copy(self, source: str, destination: str) -> None:
         self._ledger.copied(self._tree.copy(source, destination))
