@@ -180,16 +180,16 @@ class _Controller:
         replicas = self._store.options.replicas or 1
         failed = 0
         while True:
-            chore = None
+            repair = None
             try:
-                chore = self._controller.chore(LOOKED_AFTER_EVERY, failed)
-                if chore is not None:
-                    carry_out(chore, self._controller, self._hosts, replicas)
+                repair = self._controller.next_repair(LOOKED_AFTER_EVERY, failed)
+                if repair is not None:
+                    carry_out(repair, self._controller, self._hosts, replicas)
                 failed = 0
             except Exception:
                 # Whatever it is, nobody waits for it, and it is tried again.
                 failed += 1
-                logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
+                logger.warning("%s failed; trying again", type(repair).__name__, exc_info=True)
                 time.sleep(LOOKED_AFTER_EVERY)
 
     # For the table of hosts and the tree
