@@ -26,6 +26,7 @@ from polystore_ray.wire.messages import (
     Stored,
 )
 from polystore_ray.wire.sessions import EXPIRY, Answers, Refusal
+from polystore_ray.wire.versions import ClassVersions
 
 __all__ = ["CHANGES", "QUERIES", "ReplicatedState"]
 
@@ -43,6 +44,7 @@ class ReplicatedState:
         self.version = 0  # of the value that was published last
         self.answers = Answers()
         self.withdrawn: dict[str, float] = {}  # objects that nobody may publish, and since when
+        self.class_versions = ClassVersions()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
         self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
@@ -245,6 +247,10 @@ class ReplicatedState:
     def drain(self, node: str) -> None:
         self.drained.add(node)
 
+    def class_arrived(self, key: str, origin: str, sequence: int, fingerprint: str) -> int:
+        """Return the number of a version of a hosted backend's class; see `ClassVersions`."""
+        return self.class_versions.number(key, origin, sequence, fingerprint)
+
     def _current_nodes(self, volumes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         """Return the nodes of volumes, given with their incarnations, if none has been given up."""
         nodes: list[str] = []
@@ -296,6 +302,7 @@ QUERIES: Mapping[str, Operation] = {
 
 CHANGES: Mapping[str, Operation] = {
     "adopted": ReplicatedState.adopted,
+    "class_arrived": ReplicatedState.class_arrived,
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
     "create_symlink": _of_tree(PathTree.create_symlink),

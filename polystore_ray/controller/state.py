@@ -77,10 +77,10 @@ class StoreController:
             self._calls -= 1
         return _raised_or_returned(answer)
 
-    def note(self, operation: str, *arguments: Any) -> None:
-        """Make a change that the store itself brings about, and that nobody waits for."""
+    def note(self, operation: str, *arguments: Any) -> Any:
+        """Make a change that the store itself brings about; its answer waits for no follower."""
         with self._lock:
-            _raised_or_returned(self._change(Request(operation, arguments)))
+            return _raised_or_returned(self._change(Request(operation, arguments)))
 
     def _answer(self, request: Request) -> Any:
         if request.operation == "status":

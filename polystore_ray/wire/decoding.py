@@ -73,6 +73,7 @@ _STATE = frozenset(
         ("polystore_ray.wire.sessions", "Answers"),
         ("polystore_ray.wire.sessions", "Refusal"),
         ("polystore_ray.wire.sessions", "_Kept"),
+        ("polystore_ray.wire.versions", "ClassVersions"),
     }
     | {
         (cls.__module__, cls.__name__)

@@ -460,6 +460,7 @@ def test_all_that_decides_an_answer_is_part_of_the_state(three: Store) -> None:
     three.publish_pack("pack", ["/0", "/1", "/2"])
     three.change("delete", "/0")
     three.change("drain", "b")
+    three.change("class_arrived", "mine", "a process", 0, "of its code")
     three.change("confirm", ["late"], NODE, VOLUME)
     three.change("volume_lost", "c")
     with pytest.raises(PathExistsError):
