@@ -98,7 +98,7 @@ def _plain(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call with the loads for plain data; what is no pack, and no pickle, is damaged."""
     try:
         return call(*arguments, plain_loads)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, StorageError):
             raise
         raise CorruptDataError(f"the saved value cannot be opened ({error})") from error
