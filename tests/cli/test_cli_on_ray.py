@@ -63,7 +63,7 @@ def test_status_names_the_nodes_and_why_the_node_of_a_value(shared: FileManager)
     lost = run_here("--store", "shared", "drain", node[:10], "--timeout", "0")
     assert lost.code == 1
     assert "still holds" in says_one_line(lost)
-    assert "no node's id" in says_one_line(run_here("--store", "shared", "drain", "xyz"))
+    assert "no node id" in says_one_line(run_here("--store", "shared", "drain", "xyz"))
 
 
 def test_cat_opens_large_values_and_packs_without_unpickling(
