@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from polystore import FileManager
-from polystore_ray.cli.finding import Finding
-from polystore_ray.cli.inspecting import doctor
+from polystore_ray.cli.doctor import Finding, doctor
 from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.cli.output import aligned, fields, human_bytes, moment, print_value, say
 from tests.cli.commands import run_locally, says_one_line
@@ -160,9 +159,9 @@ def test_whatever_a_backend_says_of_a_file_is_shown(capsys: pytest.CaptureFixtur
 
 
 def test_doctor_shows_names_that_others_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    import polystore_ray.cli.inspecting as inspecting
-
-    monkeypatch.setattr(inspecting, "_here", lambda: [Finding(ESC, "ok", ESC, ESC)])
+    monkeypatch.setattr(
+        "polystore_ray.cli.doctor._check_here", lambda: [Finding(ESC, "ok", ESC, ESC)]
+    )
     done = run_locally("doctor")
     assert done.code == 0
     assert "\x1b" not in done.out
