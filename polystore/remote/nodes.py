@@ -11,6 +11,7 @@ from polystore.paths import NameFilter
 from polystore.remote.claims import claim_of, claimed_name
 from polystore.remote.objects import Found, RemoteObjects
 from polystore.zarr_arrays import METADATA, is_chunk, node_type
+from polystore.zarr_creation import ZarrFormat
 
 __all__ = ["Names", "Node", "Nodes", "below", "is_hidden", "parent_of"]
 
@@ -38,6 +39,11 @@ class Node:
     metadata: bytes | None = None
     old: bool = False
     occupied: bool = False
+
+    @property
+    def zarr_format(self) -> ZarrFormat:
+        """The format of an array or a group."""
+        return 2 if self.old else 3
 
     @property
     def metadata_name(self) -> str:

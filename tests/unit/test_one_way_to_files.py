@@ -34,6 +34,7 @@ MODULES = (
     "zarr_local",
     "zarr_locks",
     "zarr_store",
+    "zarr_stored",
     "zarr_writing",
 )
 
