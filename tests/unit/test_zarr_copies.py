@@ -17,7 +17,7 @@ from zarr.codecs import GzipCodec, TransposeCodec
 from zarr.storage import LocalStore
 
 from polystore import FileManager, UnsupportedFormatError, ZarrBackend
-from polystore.zarr_store import TreeStore
+from polystore.zarr.local.rooted_store import TreeStore
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part"),
