@@ -51,7 +51,7 @@ def publish(
     *,
     overwrite: bool,
     parents: bool,
-    durable: bool,
+    durable: bool = False,
     known: os.stat_result | None = None,
 ) -> None:
     """Put what `write` writes to a temporary place at `path`, in one step.

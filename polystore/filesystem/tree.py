@@ -227,12 +227,7 @@ class LocalTree:
         values = self._values.with_options(**options)
         with self._located(path):
             write = values.writer(data, path, suffix, durable=durable)
-        how = {"overwrite": overwrite, "parents": parents, "durable": durable}
-        attempt = partial(self._publish, values, path, write, **how)
-        if parents:
-            again_while_missing(attempt)
-        else:
-            attempt()
+        self._put(values, path, write, overwrite=overwrite, parents=parents, durable=durable)
 
     def _save_region(
         self, data: Any, path: P, region: Region, suffix: str | None, *, durable: bool
@@ -258,13 +253,29 @@ class LocalTree:
             with self._located(path):
                 deadline.check()  # another writer has replaced the file
 
+    def _put(
+        self,
+        values: FileValues,
+        path: P,
+        write: Callable[[Place], None],
+        *,
+        parents: bool = False,
+        **how: Any,
+    ) -> None:
+        """Publish what `write` writes to a temporary place at `path`."""
+        attempt = partial(self._publish, values, path, write, parents=parents, **how)
+        if parents:
+            again_while_missing(attempt)
+        else:
+            attempt()
+
     def _publish(
         self,
         values: FileValues,
         path: P,
         write: Callable[[Place], None],
         *,
-        overwrite: bool,
+        overwrite: bool = False,
         parents: bool = False,
         **how: Any,
     ) -> None:

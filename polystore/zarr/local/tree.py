@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -18,8 +19,9 @@ from polystore.paths import P
 from polystore.progress import Progress, reporting
 from polystore.region import Region
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
-from polystore.zarr.array.groups import GROUP_FILES
+from polystore.zarr.array.groups import GROUP_FILES, GROUP_METADATA
 from polystore.zarr.array.reading import Mode, open_node
+from polystore.zarr.array.stored import StoredArray, copy_stored
 from polystore.zarr.array.updating import Shared, append, resize
 from polystore.zarr.local.rooted_store import TreeStore
 from polystore.zarr.local.values import ArrayValues
@@ -96,3 +98,40 @@ class LocalZarr(LocalTree):
                 raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
             with self._values.shared(held, path, durable=durable) as array:
                 yield array
+
+    # Copies into another tree, and out of one
+
+    @contextmanager
+    def stored(self, path: P) -> Iterator[StoredArray | None]:
+        """Yield the array at a path as it is stored, None for a file."""
+        with self._existing_value(path) as held:
+            if not held.is_directory():
+                yield None
+                return
+            values = self._values
+            kind: ZarrFormat = 3 if values.files(held).exists("zarr.json") else 2
+            is_whole = values.is_whole(held)
+            is_still_there = lambda: self._leads_to(path, held) and is_whole()  # noqa: E731
+            yield StoredArray(values.store(held, read_only=True), kind, is_still_there)
+
+    def put_stored(self, path: P, array: StoredArray, *, parents: bool = False) -> None:
+        """Store a copy of an array at a free path."""
+        write = self._values.array_writer(partial(copy_stored, array))
+        self._put(self._values, path, write, parents=parents)
+
+    def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
+        """Return whether the group that a path lies in shows a member of a format."""
+        return self._values.shows(path, zarr_format)
+
+    def group_metadata(self, path: P) -> dict[str, bytes]:
+        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        with self._os_errors(path), self._places.existing(path) as held:
+            files = self._values.files(held)
+            found = {name: files.read(name) for name in GROUP_METADATA}
+        return {name: data for name, data in found.items() if data is not None}
+
+    def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
+        """Make a group of these metadata at a free path, and its parents."""
+        self.ensure_directory(os.path.dirname(self._places.text(path)) or ".")
+        with self._free_place(path) as place:
+            self._values.make_group(place, path, metadata)

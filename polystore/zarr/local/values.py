@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
@@ -32,10 +32,11 @@ from polystore.filesystem.values import FileValues
 from polystore.paths import P
 from polystore.region import Region
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
-from polystore.zarr.array.groups import GROUP_FILES, member_format
+from polystore.zarr.array.groups import GROUP_FILES, is_shown, member_format
 from polystore.zarr.array.reading import (
     METADATA,
     as_numbers,
+    check_file,
     described,
     node_type,
     open_array,
@@ -86,6 +87,10 @@ class ArrayValues(FileValues):
         marks = self._groups.marks(self.places.text(path))
         return member_format(marks, wanted, self._default_format)
 
+    def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
+        """Return whether the group that a path lies in shows a member of a format."""
+        return is_shown(self._groups.marks(self.places.text(path)), zarr_format)
+
     def files(self, directory: Held) -> KeyFiles:
         return files_in(directory, rooted=self.places.root is not None)
 
@@ -134,17 +139,21 @@ class ArrayValues(FileValues):
             return super().load(held, path, region, suffix, **options)
         if suffix is not None:
             raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
-        store, files = self.store(held, read_only=True), self.files(held)
-
-        def is_still(shape: tuple[int, ...]) -> bool:
-            # What is cut off while it is read would read as fill values.
-            return not any(map(operator.lt, _shape(files), shape))
-
+        store = self.store(held, read_only=True)
         return read_until_stable(
-            lambda: nullcontext(_shape(files)),
+            lambda: nullcontext(self.is_whole(held)),
             lambda _: read_array(store, region, lambda: _size(held)),
-            is_still,
+            lambda is_whole: is_whole(),
         )
+
+    def is_whole(self, directory: Held) -> Callable[[], bool]:
+        """Return what tells whether an array was cut off since.
+
+        What is cut off while it is read would read as fill values.
+        """
+        files = self.files(directory)
+        shape = _shape(files)
+        return lambda: not any(map(operator.lt, _shape(files), shape))
 
     def kept_apart(self, held: Held, path: P) -> list[str]:
         return [] if held.is_directory() else super().kept_apart(held, path)
@@ -154,19 +163,29 @@ class ArrayValues(FileValues):
     ) -> Callable[[Place], None]:
         array = as_numbers(data) if suffix is None else None
         if array is None:
+            check_file(data, suffix or str(path))
             return super().writer(data, path, suffix, durable=durable)
 
-        def write(place: Place) -> None:
+        def write(store: Store) -> None:
+            replaced = self._array_at(path)
+            chosen = self.new_format(path, replaced)
+            create(store, array, self._options, zarr_format=chosen, replaced=replaced)
+
+        return self.array_writer(write, durable=durable)
+
+    def array_writer(
+        self, write: Callable[[Store], None], *, durable: bool = False
+    ) -> Callable[[Place], None]:
+        """Return what makes a directory at a place, for `write` to write an array into."""
+
+        def write_to(place: Place) -> None:
             place.make_directory()
             with place.hold(REACH | os.O_DIRECTORY) as directory:
-                store = self.store(directory, read_only=False)
-                replaced = self._array_at(path)
-                chosen = self.new_format(path, replaced)
-                create(store, array, self._options, zarr_format=chosen, replaced=replaced)
+                write(self.store(directory, read_only=False))
                 if durable:
                     sync_tree(directory)
 
-        return write
+        return write_to
 
     def save_region(
         self, data: Any, directory: Held, path: P, region: Region, *, durable: bool
@@ -201,13 +220,18 @@ class ArrayValues(FileValues):
             self.forget(path)
 
     def make_directory(self, place: Place, path: P) -> None:
+        name, metadata = GROUP_FILES[self.new_format(self.places.path_of(place))]
+        self.make_group(place, path, {name: metadata})
+
+    def make_group(self, place: Place, path: P, metadata: Mapping[str, bytes]) -> None:
+        """Make a group of these metadata at a free place; `path` leads to or below it."""
         self.check_name(place.name)
         self.forget(path)
-        name, metadata = GROUP_FILES[self.new_format(self.places.path_of(place))]
         with temporary(place, hidden=True) as new:
             new.make_directory()
             with new.hold(REACH | os.O_DIRECTORY) as directory:
-                directory.place(name).write(metadata)
+                for name, data in metadata.items():
+                    directory.place(name).write(data)
             rename_new(new, place)
 
     def remove_directory(self, place: Place, path: P) -> None:
