@@ -14,10 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from polystore.descent import Descent
 from polystore.exceptions import InvalidPathError
-from polystore.held import REACH, Held, Place
+from polystore.held import REACH, Held, Place, open_file
 from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
@@ -44,6 +45,14 @@ class Places(ABC):
     @abstractmethod
     def identities(self, paths: list[str]) -> list[str]:
         """Return texts of which two are the same where two paths lead to the same place."""
+
+    @abstractmethod
+    def status(self, path: P) -> os.stat_result:
+        """Return the status of what a path leads to through all links."""
+
+    @abstractmethod
+    def open(self, path: P) -> IO[bytes]:
+        """Open the file that a path leads to for reading; nothing else, as `Place.open`."""
 
     @abstractmethod
     def existing(self, path: P) -> AbstractContextManager[Held]:
@@ -103,19 +112,22 @@ class SystemPlaces(Places):
             found.append(f"{parents[parent]}/{name}")
         return found
 
+    def status(self, path: P) -> os.stat_result:
+        return os.stat(self.text(path))
+
+    def open(self, path: P) -> IO[bytes]:
+        return open_file(self.text(path))
+
     def existing(self, path: P) -> Held:
         return Held.named(self.text(path))
 
-    @contextmanager
-    def itself(self, path: P) -> Iterator[Place]:
+    def itself(self, path: P) -> Place:
         text, name = os.path.split(self.text(path))
         if name == "..":
             text, name = f"{text}/..", "."
-        with Held.at(text or ".", os.O_DIRECTORY) as directory:
-            yield directory.place(name or ".")
+        return Held.at(text or ".", os.O_DIRECTORY).place(name or ".")
 
-    @contextmanager
-    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
+    def slot(self, path: P, *, make: Make | None = None) -> Place:
         text = self.text(path)
         if os.path.islink(text):
             text = os.path.realpath(text)
@@ -123,8 +135,7 @@ class SystemPlaces(Places):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if make is not None:
             text = _made_parents(text, make)
-        with self.itself(text) as place:
-            yield place
+        return self.itself(text)
 
     def real(self, path: P) -> str:
         # Not normalised: a ".." after a link does not mean what it seems to.
@@ -163,6 +174,19 @@ class RootedPlaces(Places):
 
     def real(self, path: P) -> str:
         return self._named_as(split(_encodable(path)))
+
+    def status(self, path: P) -> os.stat_result:
+        with self._walk(path) as way:
+            if way.last is None:
+                return way.status()
+            status = way.place(way.last).status()
+        if stat.S_ISLNK(status.st_mode):  # it was a file or a directory a moment ago
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
+        return status
+
+    def open(self, path: P) -> IO[bytes]:
+        with self._walk(path) as way:
+            return way.place(way.last or ".").open()
 
     @contextmanager
     def existing(self, path: P) -> Iterator[Held]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO
 
 import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer
 
 from polystore.atomic import remove, temporary_name
-from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.held import Place, check_no_device
 from polystore.places import Places
 from polystore.renames import publish_file
@@ -57,7 +55,7 @@ class KeyFiles:
             If a link leads out of a root.
         """
         try:
-            with self._opened(key) as file:
+            with self._places.open(self._path(key)) as file:
                 start, end = _range(wanted, os.fstat(file.fileno()).st_size)
                 if end - start > _LARGE:
                     self._check_size(key, end - start)
@@ -103,17 +101,6 @@ class KeyFiles:
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"
-
-    def _opened(self, key: str) -> IO[bytes]:
-        path = self._path(key)
-        try:
-            with self._places.itself(path) as place:
-                return place.open()
-        except OSError as error:
-            if isinstance(error, StorageError) or error.errno != errno.ELOOP:
-                raise
-        with self._places.existing(path) as held:  # through a link
-            return held.open()
 
     def _check_size(self, key: str, size: int) -> None:
         name = key.rpartition("/")[2]

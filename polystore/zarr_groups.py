@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from polystore.atomic import keep_mode, remove, temporary_name
-from polystore.exceptions import InvalidPathError, UnsupportedFormatError
+from polystore.exceptions import CorruptDataError, InvalidPathError, UnsupportedFormatError
 from polystore.held import Place
+from polystore.os_errors import nothing_there
 from polystore.places import Places
 from polystore.renames import ReplacedError, replace_only
 from polystore.zarr_arrays import GROUP
@@ -97,9 +98,17 @@ def member_format(
     return wanted or default or 3
 
 
-def without_consolidated(metadata: bytes) -> bytes | None:
-    """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none."""
-    if b"consolidated_metadata" not in metadata:
+def without_consolidated(metadata: bytes | None) -> bytes | None:
+    """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is larger than any that is read.
+    """
+    if metadata is not None and len(metadata) > MOST_METADATA:
+        raise CorruptDataError(f"the metadata of a group have more than {MOST_METADATA} bytes")
+    if metadata is None or b"consolidated_metadata" not in metadata:
         return None
     try:
         found = json.loads(metadata)
@@ -140,23 +149,34 @@ class LocalGroups:
                 self._forget_in(directory)
 
     def _forget_in(self, directory: str) -> None:
-        with self._places.existing(directory) as held:
-            remove(held.place(CONSOLIDATED))
+        path = _key(directory, CONSOLIDATED)
+        if self._is_there(path):  # asked first: what lies above may be a read-only file system
+            with self._places.itself(path) as place:
+                remove(place)
         path = _key(directory, "zarr.json")
+        if without_consolidated(self._read(path)) is None:
+            return
         with self._places.slot(path) as metadata:  # what a link leads to
             while True:
                 known = metadata.status()
-                changed = without_consolidated(self._read(path, -1) or b"")
+                changed = without_consolidated(self._read(path))
                 if changed is None:
                     return
                 with suppress(ReplacedError):
                     self._replace(metadata, known, changed)
 
-    def _read(self, path: str, most: int = MOST_METADATA) -> bytes | None:
+    def _is_there(self, path: str) -> bool:
+        with nothing_there():
+            self._places.status(path)
+            return True
+        return False
+
+    def _read(self, path: str) -> bytes | None:
         """Return what is in a file of metadata, None if there is none to be believed."""
         not_there = (OSError, UnsupportedFormatError, InvalidPathError)
-        with suppress(*not_there), self._places.existing(path) as held, held.open() as file:
-            return file.read(most)
+        with suppress(*not_there), self._places.open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return file.read(min(size, MOST_METADATA) + 1)  # room is made for all that is asked for
         return None
 
     def _replace(self, metadata: Place, known: os.stat_result, changed: bytes) -> None:
