@@ -230,7 +230,8 @@ class Place:
     def hold(self, flags: int = REACH) -> Held:
         """Hold what is there open; a directory, if the flags say so."""
         descriptor = self._opened(flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if stat.S_ISLNK(os.fstat(descriptor).st_mode):  # as opening for its path alone lets be
+        # Opening for its path alone lets a link be, unless it is to be a directory.
+        if not flags & os.O_DIRECTORY and stat.S_ISLNK(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.name)
         return Held(descriptor, os.path.join(self.directory.shown, self.name))
