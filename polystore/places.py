@@ -19,7 +19,7 @@ from typing import IO
 from polystore.descent import Descent
 from polystore.exceptions import InvalidPathError
 from polystore.held import REACH, Held, Place, open_file
-from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
+from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
 
@@ -86,7 +86,7 @@ class SystemPlaces(Places):
     """
 
     def text(self, path: P) -> str:
-        text = _encodable(path)
+        text = as_system_text(path)
         while text.endswith(("/", "/.")) and text != "/":
             text = text.rstrip("/").removesuffix("/.") or "/"
         return text
@@ -156,7 +156,7 @@ class RootedPlaces(Places):
         self.root = root.path if isinstance(root, Held) else root
 
     def text(self, path: P) -> str:
-        return normalize(_encodable(path))
+        return normalize(as_system_text(path))
 
     def shown(self, target: str) -> str:
         relative = os.path.relpath(target, self.root)
@@ -173,7 +173,7 @@ class RootedPlaces(Places):
             return self.real(path)
 
     def real(self, path: P) -> str:
-        return self._named_as(split(_encodable(path)))
+        return self._named_as(split(as_system_text(path)))
 
     def status(self, path: P) -> os.stat_result:
         with self._walk(path) as way:
@@ -214,7 +214,7 @@ class RootedPlaces(Places):
     @contextmanager
     def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
         """Open every directory on the way to a path; links are read, and walked likewise."""
-        ahead: list[str] = split(_encodable(path))[::-1]
+        ahead: list[str] = split(as_system_text(path))[::-1]
         target: str | None
         with _Way(self._held or self.root) as way:
             links = 0
@@ -345,17 +345,6 @@ def _itself(path: str) -> str:
     """Return the one name of a path, a last link not followed."""
     head, tail = os.path.split(path)
     return str(Path(os.path.realpath(head or ".")) / tail)
-
-
-def _encodable(path: P) -> str:
-    text = as_text(path)
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError as error:
-        raise InvalidPathError(
-            f"the path cannot be encoded for the file system ({error.reason})", path=text
-        ) from error
-    return text
 
 
 def _escape(path: P) -> InvalidPathError:
