@@ -19,7 +19,6 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
 
 from polystore.exceptions import (
-    DirectoryNotEmptyError,
     InvalidPathError,
     PathExistsError,
     PathNotFoundError,
@@ -28,8 +27,8 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.paths import P, normalize
-from polystore_ray.gathering import Gathering
-from polystore_ray.plain import PlainMemory
+from polystore_ray.interop.batcher import Gathering
+from polystore_ray.interop.plain_memory import PlainMemory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterStore"]
@@ -99,6 +98,7 @@ class ClusterStore(Store):
         self._registry = RayBackendRegistry() if registry is None else registry
         self._prefix = self.path.rstrip("/")
         self._gets: Gathering[None, Bytes | None] = Gathering(self._load)
+        self._deletes: Gathering[None, None] = Gathering(self._delete)
         self._sets: Gathering[Bytes, None] = Gathering(self._save, _nbytes, _AT_ONCE)
 
     def __repr__(self) -> str:
@@ -168,12 +168,12 @@ class ClusterStore(Store):
 
     async def delete(self, key: str) -> None:
         self._check_writable()
-        await asyncio.to_thread(self._delete, self._at(key))
+        await self._deletes.ask(self._at(key), None)
 
     def delete_sync(self, key: str) -> None:
         """Do what `delete` does, outside an event loop."""
         self._check_writable()
-        self._delete(self._at(key))
+        self._delete([self._at(key)])
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete all keys below a prefix, in one step."""
@@ -227,16 +227,14 @@ class ClusterStore(Store):
         return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
 
     def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
-        memory = self._plain
         try:
-            values = memory.load_batch(paths)
-        except _NOTHING_THERE:
-            if len(paths) > 1:
-                raise
-            return [None]
+            values = self._plain.load_existing(paths)
         except UnsupportedOperationError as error:
             raise _not_bytes(str(error), error.path) from error
-        return [_as_bytes(value, path) for value, path in zip(values, paths, strict=True)]
+        return [
+            None if value is None else _as_bytes(value, path)
+            for value, path in zip(values, paths, strict=True)
+        ]
 
     def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
         # Alone, a chunk is an object of its own.
@@ -244,12 +242,9 @@ class ClusterStore(Store):
         self._memory.save_batch(values, paths, overwrite=True, parents=True, bundled=bundled)
         return [None] * len(paths)
 
-    def _delete(self, path: str) -> None:
-        with suppress(*_NOTHING_THERE, DirectoryNotEmptyError):
-            self._memory.delete(path)
-            # Keys have no directories, so that one of which all keys are gone is not listed.
-            while (path := path.rpartition("/")[0]).startswith(f"{self._prefix}/"):
-                self._memory.delete(path)
+    def _delete(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[None]:
+        self._memory.delete_keys(paths, self.path)
+        return [None] * len(paths)
 
     def _delete_below(self, path: str) -> None:
         with suppress(*_NOTHING_THERE):

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from polystore_ray.controller.host_table import HostTable
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.hosts import HostTable
 
 
 def test_no_host_is_made_once_the_store_has_ended() -> None:
