@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,12 @@ class Deadline:
         self.timeout = _TIMEOUT if timeout is None else timeout
         self._end = time.monotonic() + self.timeout
 
-    def check(self) -> None:
-        """Raise `FileLockTimeoutError` once the deadline has passed."""
-        if time.monotonic() >= self._end:
+    def wait(self, pause: float) -> None:
+        """Sleep for a pause, not beyond the end; at the end raise `FileLockTimeoutError`."""
+        left = self._end - time.monotonic()
+        if left <= 0:
             raise FileLockTimeoutError(f"the lock was not free within {self.timeout:g} s")
+        time.sleep(min(pause, left, threading.TIMEOUT_MAX))
 
 
 @contextmanager
@@ -103,5 +106,4 @@ def _lock(descriptor: int, deadline: Deadline, poll_interval: float = _POLL_INTE
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if is_locked:
             return
-        deadline.check()
-        time.sleep(poll_interval)
+        deadline.wait(poll_interval)

@@ -64,13 +64,27 @@ class LocalTree:
     # Questions
 
     def exists(self, path: P) -> bool:
-        return self._ask(path, lambda _: True, otherwise=False)
+        return self._status(path) is not None
 
     def is_file(self, path: P) -> bool:
-        return self._ask(path, self._values.is_value, otherwise=False)
+        status = self._status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return status is not None and stat.S_ISREG(status.st_mode)
+        ask = self._values.has_directories
+        return ask and self._ask(path, self._values.is_value, otherwise=False)
 
     def is_dir(self, path: P) -> bool:
-        return self._ask(path, self._values.is_directory, otherwise=False)
+        status = self._status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return False
+        ask = self._values.has_directories
+        return not ask or self._ask(path, self._values.is_directory, otherwise=False)
+
+    def _status(self, path: P) -> os.stat_result | None:
+        """Return the status of what a path leads to, None where it leads to nothing."""
+        with self._read_errors(path), nothing_there():
+            return self._places.status(path)
+        return None
 
     def is_symlink(self, path: P) -> bool:
         return self._target(path) is not None
@@ -184,8 +198,8 @@ class LocalTree:
             return read(held)
 
     def _leads_to(self, path: P, held: Held) -> bool:
-        with suppress(OSError), self._places.existing(path) as found:
-            return found.identity() == held.identity()
+        with suppress(OSError):
+            return os.path.samestat(self._places.status(path), held.status())
         return False
 
     @contextmanager
@@ -251,7 +265,7 @@ class LocalTree:
                         )
                         return
             with self._located(path):
-                deadline.check()  # another writer has replaced the file
+                deadline.wait(0)  # another writer has replaced the file
 
     def _put(
         self,

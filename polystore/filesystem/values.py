@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,14 +69,12 @@ class FileValues:
         return False
 
     def is_value(self, held: Held) -> bool:
-        return held.is_file() or (self.has_directories and self._is_array(held))
+        mode = held.status().st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self.is_array(held))
 
     def is_directory(self, held: Held) -> bool:
         """Return whether it is a directory that is not a value."""
         return held.is_directory() and not self.is_array(held)
-
-    def _is_array(self, held: Held) -> bool:
-        return held.is_directory() and self.is_array(held)
 
     def has_value(self, place: Place) -> bool:
         """Return whether a value is at a place, which may be missing; no link is followed."""

@@ -204,7 +204,7 @@ class ArrayValues(FileValues):
     def _array_at(self, path: P) -> zarr.Array[Any] | None:
         """Return the array that is replaced, None where there is none that can be read."""
         with suppress(OSError, CorruptDataError), self.places.existing(path) as held:
-            if self._is_array(held):
+            if held.is_directory() and self.is_array(held):
                 return open_array(self.store(held, read_only=True))
         return None
 
