@@ -253,7 +253,7 @@ class ZarrBackend(StorageBackend):
 
     def content_identity(self, path: P) -> Hashable | None:
         tree, text = self._tree(path)
-        return tree.content_identity(text)
+        return tree.content_identity(text) if isinstance(tree, LocalZarr) else None
 
     @classmethod
     def file_format(cls, path: str) -> str | None:

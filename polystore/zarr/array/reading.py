@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Literal
 
@@ -22,10 +22,9 @@ from zarr.storage import StorePath, WrapperStore
 from polystore.exceptions import (
     CorruptDataError,
     StorageError,
-    StorageResolutionError,
     UnsupportedFormatError,
 )
-from polystore.filesystem.retry import MOST_ATTEMPTS
+from polystore.filesystem.retry import read_until_stable
 from polystore.fitting import refuse_mask
 from polystore.formats import MOST_DECODED, check_claim, format_of
 from polystore.region import Region, check_region, forward
@@ -292,17 +291,11 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
     StorageResolutionError
         If others change its shards all the time.
     """
-    for _ in range(MOST_ATTEMPTS):
-        watched = _Watched(store)
-        try:
-            value = _read(open_array(watched), region, stored)
-        except CorruptDataError:
-            if sync(watched.is_unchanged()):
-                raise
-        else:
-            if sync(watched.is_unchanged()):
-                return value
-    raise StorageResolutionError("the array is changed faster than it can be read")
+    return read_until_stable(
+        lambda: nullcontext(_Watched(store)),
+        lambda watched: _read(open_array(watched), region, stored),
+        lambda watched: sync(watched.is_unchanged()),
+    )
 
 
 def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], int]) -> Any:
