@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 from polystore.exceptions import StorageResolutionError
 from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import Held
-from polystore.filesystem.values import FileValues
-from polystore.paths import NameFilter, P
+from polystore.filesystem.lookup import Lookup
+from polystore.paths import NameFilter
 
 __all__ = ["Listing"]
 
@@ -21,26 +18,14 @@ class Listing:
     ----------
     top : str
         The path of the directory where it starts.
-    values : FileValues
-        What a value of the tree is.
-    kind_of_link : callable
-        Returns "file", "directory" or "other" for the path of a link.
-    errors : callable
-        Returns the context manager that translates errors of a path.
+    lookup : Lookup
+        What the paths of the tree lead to.
     selected : NameFilter, optional
         The files and links that are wanted; by default all.
     """
 
-    def __init__(
-        self,
-        top: str,
-        values: FileValues,
-        kind_of_link: Callable[[str], str],
-        errors: Callable[[P], AbstractContextManager[None]],
-        selected: NameFilter | None = None,
-    ) -> None:
-        self._top, self._values, self._errors = top, values, errors
-        self._kind_of_link, self._wants = kind_of_link, selected or (lambda _: True)
+    def __init__(self, top: str, lookup: Lookup, selected: NameFilter | None = None) -> None:
+        self._top, self._lookup, self._wants = top, lookup, selected or (lambda _: True)
         self.directories, self.files, self.others = [top], list[str](), list[str]()
 
     def walk(self, start: Held, *, recursive: bool) -> None:
@@ -66,10 +51,10 @@ class Listing:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError:
-                    with self._errors(child):
+                    with self._lookup.read_errors(child):
                         raise
                 above.append(child)
-                if self._values.is_array(walk):
+                if self._lookup.values.is_array(walk):
                     self._add_file(child)
                     waiting.append([])
                     continue
@@ -79,9 +64,9 @@ class Listing:
     def _scan(self, directory: Held, path: str) -> list[str]:
         """Add what is in a directory; return the names of its directories."""
         names = []
-        with self._errors(path or "/"), directory.entries() as entries:
+        with self._lookup.read_errors(path or "/"), directory.entries() as entries:
             for entry in entries:
-                if self._values.is_hidden(entry.name):
+                if self._lookup.values.is_hidden(entry.name):
                     continue
                 child = f"{path}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
@@ -101,10 +86,11 @@ class Listing:
     def _add_link(self, path: str) -> None:
         # It is resolved as any path is: it could lead out of a root.
         try:
-            kind = self._kind_of_link(path)
+            kind = self._lookup.kind(path)
         except StorageResolutionError:
-            kind = "other"  # it leads out of the root, or in a circle
-        {"file": self.files, "directory": self.directories, "other": self.others}[kind].append(path)
+            kind = None  # it leads out of the root, or in a circle
+        found = {"file": self.files, "directory": self.directories}
+        found.get(kind or "", self.others).append(path)
 
 
 def _left(walk: Descent) -> bool:

@@ -6,15 +6,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
+from polystore.error_translation import missing_below_files, nothing_there
 from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,
-    PathIsDirectoryError,
     PathNotDirectoryError,
     PathNotFoundError,
     StorageError,
@@ -23,12 +22,13 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.filesystem import changes
-from polystore.filesystem.dir_fd import Held, Place, check_no_device
+from polystore.filesystem.dir_fd import Held, Place
 from polystore.filesystem.listing import Listing
 from polystore.filesystem.locks import Deadline, locked
-from polystore.filesystem.path_resolver import Places, open_root, passes
+from polystore.filesystem.lookup import Lookup
+from polystore.filesystem.path_resolver import Places, passes
 from polystore.filesystem.renames import ReplacedError, rename_new
-from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing, read_until_stable
+from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing
 from polystore.filesystem.values import FileValues
 from polystore.paths import NameFilter, P, check_distinct, display, file_order
 from polystore.region import Region
@@ -56,60 +56,44 @@ class LocalTree:
     def __init__(
         self, root: P | None, values: Callable[[Places], FileValues], *, backend: str | None
     ) -> None:
-        self._backend = backend
-        with self._os_errors("/" if root is None else root):
-            self._places = open_root(root)
-        self._values = values(self._places)
+        self._lookup = Lookup(root, values, backend=backend)
+        self._places, self._values = self._lookup.places, self._lookup.values
 
     # Questions
 
     def exists(self, path: P) -> bool:
-        return self._status(path) is not None
+        return self._lookup.status(path) is not None
 
     def is_file(self, path: P) -> bool:
-        status = self._status(path)
-        if status is None or not stat.S_ISDIR(status.st_mode):
-            return status is not None and stat.S_ISREG(status.st_mode)
-        ask = self._values.has_directories
-        return ask and self._ask(path, self._values.is_value, otherwise=False)
+        return self._lookup.kind(path) == "file"
 
     def is_dir(self, path: P) -> bool:
-        status = self._status(path)
-        if status is None or not stat.S_ISDIR(status.st_mode):
-            return False
-        ask = self._values.has_directories
-        return not ask or self._ask(path, self._values.is_directory, otherwise=False)
-
-    def _status(self, path: P) -> os.stat_result | None:
-        """Return the status of what a path leads to, None where it leads to nothing."""
-        with self._read_errors(path), nothing_there():
-            return self._places.status(path)
-        return None
+        return self._lookup.kind(path) == "directory"
 
     def is_symlink(self, path: P) -> bool:
         return self._target(path) is not None
 
     def stat(self, path: P) -> dict[str, Any]:
-        missing = {"type": "missing", "path": self._text(path), "exists": False}
+        missing = {"type": "missing", "path": self._lookup.text(path), "exists": False}
         target = self._target(path)
         link = {} if target is None else {"type": "symlink", "target": target}
         nothing: dict[str, Any] = {}
-        return missing | self._ask(path, partial(self._facts, path), otherwise=nothing) | link
+        facts = self._lookup.ask(path, partial(self._facts, path), otherwise=nothing)
+        return missing | facts | link
 
     def _facts(self, path: P, held: Held) -> dict[str, Any]:
         """Return what `stat` says of what exists."""
-        is_value, status = self._values.is_value(held), held.status()
-        is_directory = stat.S_ISDIR(status.st_mode) and not is_value
+        kind, status = self._values.kind(held), held.status()
         return {
-            "type": "directory" if is_directory else "file",
+            "type": "directory" if kind == "directory" else "file",
             "exists": True,
             "modified": status.st_mtime,
-            **(self._values.describe(held, path) if is_value else {}),
+            **(self._values.describe(held, path) if kind == "file" else {}),
         }
 
     def _target(self, path: P) -> str | None:
         """Return where a link leads, None for anything else."""
-        with self._read_errors(path), nothing_there(), self._places.itself(path) as place:
+        with self._lookup.read_errors(path), nothing_there(), self._places.itself(path) as place:
             if not place.is_link():
                 return None
             target = place.target()
@@ -126,14 +110,15 @@ class LocalTree:
     def check_convertible(self, paths: Iterable[P]) -> None:
         for path in paths:
             lost: list[str] = []
-            with suppress(StorageError), self._existing_value(path) as held:  # load reports it
+            # Other errors are reported by load.
+            with suppress(StorageError), self._lookup.existing_value(path) as held:
                 lost = self._values.kept_apart(held, path)
             if lost:
-                raise self._error(
-                    UnsupportedOperationError,
+                raise UnsupportedOperationError(
                     f"the other backend would not keep what the file has besides its values: "
                     f"{', '.join(lost)}. lossy=True leaves it behind",
-                    path,
+                    path=display(path),
+                    backend=self._lookup.backend,
                 )
 
     # Reading
@@ -142,14 +127,14 @@ class LocalTree:
         self, path: P, *, region: Region | None = None, suffix: str | None = None, **options: Any
     ) -> Any:
         def read(held: Held) -> Any:
-            self._check_value(held)
+            self._lookup.check_value(held)
             return self._values.load(held, path, region, suffix, **options)
 
-        with self._read_errors(path), missing_below_files():
-            return self._read(path, read)
+        with self._lookup.read_errors(path), missing_below_files():
+            return self._lookup.read(path, read)
 
     def list_dir(self, path: P) -> list[str]:
-        with self._directory(path) as held:
+        with self._lookup.directory(path) as held:
             return sorted(name for name in held.names() if not self._values.is_hidden(name))
 
     def list_files(
@@ -159,7 +144,7 @@ class LocalTree:
         extensions: Iterable[str] | None = None,
         recursive: bool = False,
     ) -> list[str]:
-        with self._located(path):
+        with self._lookup.located(path):
             selected = NameFilter(pattern, extensions)
         return sorted(self._listing(path, recursive, selected).files, key=file_order)
 
@@ -168,58 +153,10 @@ class LocalTree:
         return found.directories, found.files, found.others
 
     def _listing(self, path: P, recursive: bool, selected: NameFilter | None = None) -> Listing:
-        top, errors = self._text(path), self._read_errors
-        listing = Listing(top, self._values, self._kind, errors, selected)
-        with self._directory(path) as held:
+        listing = Listing(self._lookup.text(path), self._lookup, selected)
+        with self._lookup.directory(path) as held:
             listing.walk(held, recursive=recursive)
         return listing
-
-    def _kind(self, path: str) -> str:
-        if self.is_file(path):
-            return "file"
-        return "directory" if self.is_dir(path) else "other"
-
-    def _ask(self, path: P, question: Callable[[Held], T], *, otherwise: T) -> T:
-        """Ask of what a path leads to; where it leads to nothing, the answer is `otherwise`."""
-        with self._read_errors(path), nothing_there():
-            return self._read(path, question)
-        return otherwise
-
-    def _read(self, path: P, read: Callable[[Held], T]) -> T:
-        """Read what a path leads to, held open.
-
-        A directory that is a value may be replaced or deleted by then, and its missing parts read
-        as if they had never been there: it is read again.
-        """
-        if self._values.has_directories:
-            look, is_still = partial(self._places.existing, path), partial(self._leads_to, path)
-            return read_until_stable(look, read, is_still)
-        with self._places.existing(path) as held:
-            return read(held)
-
-    def _leads_to(self, path: P, held: Held) -> bool:
-        with suppress(OSError):
-            return os.path.samestat(self._places.status(path), held.status())
-        return False
-
-    @contextmanager
-    def _directory(self, path: P) -> Iterator[Held]:
-        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
-            if not self._values.is_directory(held):
-                raise PathNotDirectoryError("the path is a file")
-            yield held
-
-    @contextmanager
-    def _existing_value(self, path: P) -> Iterator[Held]:
-        """Yield the value at `path`, held open."""
-        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
-            self._check_value(held)
-            yield held
-
-    def _check_value(self, held: Held) -> None:
-        if not self._values.is_value(held):
-            check_no_device(held.status())
-            raise PathIsDirectoryError("the path is a directory")
 
     # Writing
 
@@ -239,49 +176,32 @@ class LocalTree:
             self._save_region(data, path, region, suffix, durable=durable)
             return
         values = self._values.with_options(**options)
-        with self._located(path):
+        with self._lookup.located(path):
             write = values.writer(data, path, suffix, durable=durable)
-        self._put(values, path, write, overwrite=overwrite, parents=parents, durable=durable)
+        self._publish(values, path, write, overwrite=overwrite, parents=parents, durable=durable)
 
     def _save_region(
         self, data: Any, path: P, region: Region, suffix: str | None, *, durable: bool
     ) -> None:
         deadline = Deadline()
         while True:
-            with suppress(ReplacedError), self._existing_value(path) as held:
+            with suppress(ReplacedError), self._lookup.existing_value(path) as held:
                 if held.is_directory():
-                    with self._os_errors(path):
+                    with self._lookup.os_errors(path):
                         self._values.save_region(data, held, path, region, durable=durable)
                     return
                 # Two that read, change and write at once would lose what one of them wrote.
                 with locked(held, deadline) as known:
-                    if self._leads_to(path, held):
-                        values = self._values
-                        write = values.region_writer(
+                    if self._lookup.leads_to(path, held):
+                        write = self._values.region_writer(
                             data, held, path, region, suffix, durable=durable
                         )
                         self._publish(
-                            values, path, write, overwrite=True, durable=durable, known=known
+                            self._values, path, write, overwrite=True, durable=durable, known=known
                         )
                         return
-            with self._located(path):
+            with self._lookup.located(path):
                 deadline.wait(0)  # another writer has replaced the file
-
-    def _put(
-        self,
-        values: FileValues,
-        path: P,
-        write: Callable[[Place], None],
-        *,
-        parents: bool = False,
-        **how: Any,
-    ) -> None:
-        """Publish what `write` writes to a temporary place at `path`."""
-        attempt = partial(self._publish, values, path, write, parents=parents, **how)
-        if parents:
-            again_while_missing(attempt)
-        else:
-            attempt()
 
     def _publish(
         self,
@@ -293,12 +213,19 @@ class LocalTree:
         parents: bool = False,
         **how: Any,
     ) -> None:
-        with self._os_errors(path):
+        """Put what `write` writes to a temporary place at `path`, in one step."""
+        attempt = partial(
+            changes.publish, values, path, write, overwrite=overwrite, parents=parents, **how
+        )
+        with self._lookup.os_errors(path):
             self._check_path(path)
             if values.has_directories:  # or parents would be made inside a value
                 self._check_save(path, overwrite=overwrite, parents=parents)
             try:
-                changes.publish(values, path, write, overwrite=overwrite, parents=parents, **how)
+                if parents:
+                    again_while_missing(attempt)
+                else:
+                    attempt()
             except (FileNotFoundError, NotADirectoryError):
                 # Asked only now, since most saves do not fail: what exactly is missing?
                 self._check_save(path, overwrite=overwrite, parents=parents)
@@ -311,21 +238,18 @@ class LocalTree:
         for path in paths:
             self._check_save(path, **options)
         places = self._places.identities(paths)
-        check_distinct(places, paths, backend=self._backend)
+        check_distinct(places, paths, backend=self._lookup.backend)
         parents, taken = {os.path.dirname(place) for place in places}, set(places)
         while parents:
             for parent in parents & taken:
-                raise self._error(
-                    PathNotDirectoryError,
-                    "another path of the batch lies in this one",
-                    paths[places.index(parent)],
-                )
+                with self._lookup.located(paths[places.index(parent)]):
+                    raise PathNotDirectoryError("another path of the batch lies in this one")
             parents = {os.path.dirname(parent) for parent in parents if len(parent) > 1}
 
     def _check_save(
         self, path: P, *, overwrite: bool = False, parents: bool = False, **_options: Any
     ) -> None:
-        with self._os_errors(path):
+        with self._lookup.os_errors(path):
             self._check_path(path)
             try:
                 with self._places.slot(path) as place:
@@ -359,26 +283,28 @@ class LocalTree:
         ancestor = path.rstrip("/")
         while ancestor and not self.exists(ancestor):
             ancestor = os.path.dirname(ancestor).rstrip("/")
-        return bool(ancestor) and not self._ask(ancestor, self._values.is_directory, otherwise=True)
+        return bool(ancestor) and not self._lookup.ask(
+            ancestor, self._values.is_directory, otherwise=True
+        )
 
     # Directories, deletions, copies and links
 
     def ensure_directory(self, path: P) -> str:
-        text = self._text(path)
-        with self._located(path):
+        text = self._lookup.text(path)
+        with self._lookup.located(path):
             self._check_path(path)
-        if self._is_blocked(text):
-            raise self._error(PathExistsError, "the path, or a part of it, is a file", path)
-        with self._os_errors(path):
+            if self._is_blocked(text):
+                raise PathExistsError("the path, or a part of it, is a file")
+        with self._lookup.os_errors(path):
             again_while_missing(partial(changes.publish_directory, self._values, path))
         return text
 
     def delete(self, path: P) -> None:
-        with self._present(path) as place:
+        with self._lookup.present(path) as place:
             changes.delete(self._values, self._checked(place), path)
 
     def delete_all(self, path: P) -> None:
-        with self._present(path) as place:
+        with self._lookup.present(path) as place:
             changes.delete_all(self._values, self._checked(place), path)
 
     def copy(self, source: P, destination: P) -> None:
@@ -386,7 +312,8 @@ class LocalTree:
             with self._transfer(source, destination) as (origin, place):
                 if changes.publish_copy(self._values, origin, place):
                     return
-        raise self._error(StorageWriteError, "it is changed faster than it can be copied", source)
+        with self._lookup.located(source):
+            raise StorageWriteError("it is changed faster than it can be copied")
 
     def move(self, source: P, destination: P) -> None:
         try:
@@ -401,8 +328,9 @@ class LocalTree:
             self.delete_all(source)
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        if not self.exists(source):
-            raise self._error(PathNotFoundError, "a link needs an existing source", source)
+        with self._lookup.located(source):
+            if not self.exists(source):
+                raise PathNotFoundError("a link needs an existing source")
         target = self._places.real(source)
         with self._free_place(link, over_link=overwrite) as place:
             if passes(target, self._places.real(link)):
@@ -410,23 +338,13 @@ class LocalTree:
             changes.publish_link(self._values, target, link, place, overwrite=overwrite)
 
     @contextmanager
-    def _present(self, path: P) -> Iterator[Place]:
-        """Yield the place of an existing path itself, a link not followed; never the root."""
-        with self._os_errors(path):
-            if self._places.root is not None and self._places.text(path) == "/":
-                raise InvalidPathError("the root always exists and stays")
-            with missing_below_files(), self._places.itself(path) as place:
-                place.status()
-                yield place
-
-    @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Place]:
-        with self._located(path):
+        with self._lookup.located(path):
             self._check_path(path)
             # Not every value is a file through which the system finds no way.
             if self._is_blocked(os.path.dirname(self._places.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
-        with self._os_errors(path), self._places.itself(path) as place:
+        with self._lookup.os_errors(path), self._places.itself(path) as place:
             changes.check_free(self._checked(place), over_link=over_link)
             if not self._values.is_directory(place.directory):
                 raise PathNotDirectoryError("the parent is a file")
@@ -434,28 +352,10 @@ class LocalTree:
 
     @contextmanager
     def _transfer(self, source: P, destination: P) -> Iterator[tuple[Place, Place]]:
-        with self._present(source) as origin, self._free_place(destination) as place:
+        with self._lookup.present(source) as origin, self._free_place(destination) as place:
             status = origin.status()
             identity = status.st_dev, status.st_ino
             if stat.S_ISDIR(status.st_mode) and place.directory.lies_in(identity):
                 raise InvalidPathError(f"a directory cannot go into itself ({display(source)})")
             self._values.before_change(destination, origin)
             yield origin, place
-
-    # Paths and errors
-
-    def _text(self, path: P) -> str:
-        with self._located(path):
-            return self._places.text(path)
-
-    def _located(self, path: P) -> AbstractContextManager[None]:
-        return located(path, self._backend)
-
-    def _os_errors(self, path: P) -> AbstractContextManager[None]:
-        return os_errors(path, self._backend)
-
-    def _read_errors(self, path: P) -> AbstractContextManager[None]:
-        return os_errors(path, self._backend, refused=StorageResolutionError)
-
-    def _error(self, kind: type[StorageError], message: str, path: P) -> StorageError:
-        return kind(message, path=display(path), backend=self._backend)

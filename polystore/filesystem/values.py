@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from polystore.exceptions import InvalidPathError, StorageError
 from polystore.filesystem.dir_fd import Held, Place
@@ -20,9 +20,20 @@ from polystore.formats import Format, format_of
 from polystore.paths import P, as_text
 from polystore.region import Region, as_index
 
-__all__ = ["FileValues", "load_files"]
+__all__ = ["FileValues", "Kind", "kind_of", "load_files"]
 
 _SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
+
+
+Kind = Literal["file", "directory", "other"]
+"""A value, a directory that is none, or anything else, such as a pipe."""
+
+
+def kind_of(status: os.stat_result) -> Kind:
+    """Return what something is by its status, if no directory is a value."""
+    if stat.S_ISREG(status.st_mode):
+        return "file"
+    return "directory" if stat.S_ISDIR(status.st_mode) else "other"
 
 
 class FileValues:
@@ -68,13 +79,16 @@ class FileValues:
         """Return whether a directory is a value."""
         return False
 
+    def kind(self, held: Held) -> Kind:
+        status = held.status()
+        is_array = stat.S_ISDIR(status.st_mode) and self.is_array(held)
+        return "file" if is_array else kind_of(status)
+
     def is_value(self, held: Held) -> bool:
-        mode = held.status().st_mode
-        return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self.is_array(held))
+        return self.kind(held) == "file"
 
     def is_directory(self, held: Held) -> bool:
-        """Return whether it is a directory that is not a value."""
-        return held.is_directory() and not self.is_array(held)
+        return self.kind(held) == "directory"
 
     def has_value(self, place: Place) -> bool:
         """Return whether a value is at a place, which may be missing; no link is followed."""

@@ -48,7 +48,7 @@ class LocalZarr(LocalTree):
     def __init__(self, root: P | None = None, *, zarr_format: ZarrFormat | None = None) -> None:
         super().__init__(root, partial(ArrayValues, zarr_format=zarr_format), backend="zarr")
         if self._places.root is not None:
-            with self._os_errors("/"), self._places.existing("/") as top:
+            with self._lookup.os_errors("/"), self._places.existing("/") as top:
                 if not top.names():
                     name, metadata = GROUP_FILES[zarr_format or 3]
                     top.place(name).write(metadata)
@@ -60,7 +60,7 @@ class LocalZarr(LocalTree):
         return tree
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
-        with self._os_errors(path), self._places.existing(path) as held:
+        with self._lookup.os_errors(path), self._places.existing(path) as held:
             check_no_device(held.status())
             if not held.is_directory():
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
@@ -93,7 +93,7 @@ class LocalZarr(LocalTree):
 
     @contextmanager
     def _shared_array(self, path: P, *, durable: bool) -> Iterator[Shared]:
-        with self._os_errors(path), self._existing_value(path) as held:
+        with self._lookup.os_errors(path), self._lookup.existing_value(path) as held:
             if not held.is_directory():
                 raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
             with self._values.shared(held, path, durable=durable) as array:
@@ -104,20 +104,20 @@ class LocalZarr(LocalTree):
     @contextmanager
     def stored(self, path: P) -> Iterator[StoredArray | None]:
         """Yield the array at a path as it is stored, None for a file."""
-        with self._existing_value(path) as held:
+        with self._lookup.existing_value(path) as held:
             if not held.is_directory():
                 yield None
                 return
             values = self._values
             kind: ZarrFormat = 3 if values.files(held).exists("zarr.json") else 2
             is_whole = values.is_whole(held)
-            is_still_there = lambda: self._leads_to(path, held) and is_whole()  # noqa: E731
+            is_still_there = lambda: self._lookup.leads_to(path, held) and is_whole()  # noqa: E731
             yield StoredArray(values.store(held, read_only=True), kind, is_still_there)
 
     def put_stored(self, path: P, array: StoredArray, *, parents: bool = False) -> None:
         """Store a copy of an array at a free path."""
         write = self._values.array_writer(partial(copy_stored, array))
-        self._put(self._values, path, write, parents=parents)
+        self._publish(self._values, path, write, parents=parents)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
         """Return whether the group that a path lies in shows a member of a format."""
@@ -125,7 +125,7 @@ class LocalZarr(LocalTree):
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
         """Return the metadata of the group at a path by their names, {} for what is no group."""
-        with self._os_errors(path), self._places.existing(path) as held:
+        with self._lookup.os_errors(path), self._places.existing(path) as held:
             files = self._values.files(held)
             found = {name: files.read(name) for name in GROUP_METADATA}
         return {name: data for name, data in found.items() if data is not None}
