@@ -24,7 +24,7 @@ from polystore import (
     ZarrBackend,
 )
 from polystore.filesystem.dir_fd import Place
-from polystore.zarr.local.key_files import KeyFiles
+from polystore.zarr.local.rooted_store import KeyFiles
 from polystore.zarr.local.values import ArrayValues
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)

@@ -17,7 +17,7 @@ from polystore.filesystem.temporaries import PREFIX, keep_mode, temporary
 from polystore.zarr.array.locks import Locks
 from polystore.zarr.array.reading import is_chunk
 from polystore.zarr.array.updating import Shared
-from polystore.zarr.local.key_files import KeyFiles
+from polystore.zarr.local.rooted_store import KeyFiles
 
 __all__ = ["LocalLocks", "SharedDirectory"]
 

@@ -44,8 +44,7 @@ from polystore.zarr.array.reading import (
 )
 from polystore.zarr.array.updating import Shared, write_region
 from polystore.zarr.local.groups import LocalGroups
-from polystore.zarr.local.key_files import KeyFiles
-from polystore.zarr.local.rooted_store import files_in, held_store
+from polystore.zarr.local.rooted_store import KeyFiles, files_in, held_store
 from polystore.zarr.local.shared_array import SharedDirectory
 
 __all__ = ["ArrayValues"]
