@@ -1,4 +1,4 @@
-"""Errors as they leave: with path and backend, and those of the operating system as ours."""
+"""Complete errors before they leave: translate OSError; add path, backend and written paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from polystore.exceptions import (
 )
 from polystore.paths import P, display
 
-__all__ = ["located", "missing_below_files", "nothing_there", "os_errors"]
+__all__ = ["located", "missing_below_files", "naming_written", "nothing_there", "os_errors"]
 
 _MEANING: dict[int, tuple[type[StorageError], str]] = {
     errno.ENOENT: (PathNotFoundError, "no such file or directory"),
@@ -44,6 +44,21 @@ def located(path: P | None, backend: str | None) -> Iterator[None]:
         yield
     except StorageError as error:
         error.located(path=None if path is None else display(path), backend=backend)
+        raise
+
+
+@contextmanager
+def naming_written(
+    written: list[str], number: int, done: str = "values were copied"
+) -> Iterator[None]:
+    """Add the paths that were written to an error; its own attribute ``written`` is kept."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StorageError):
+            error.written = tuple(dict.fromkeys((*written, *error.written)))
+            written = [*error.written]
+        error.add_note(f"{len(written)} of {number} {done}: {written}")
         raise
 
 

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from polystore.base import DataSource
 from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
@@ -25,6 +25,7 @@ from polystore.filesystem.path_resolver import Places, RootedPlaces, SystemPlace
 from polystore.filesystem.temporaries import is_temporary
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.registration import BackendBase
+from polystore.stat import Stat
 
 __all__ = ["LocalSource"]
 
@@ -143,7 +144,7 @@ class LocalSource(BackendBase, DataSource):
         except FileNotFoundError:
             return False
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         facts: dict[str, Any] = {"type": "missing", "path": self._text(path), "exists": False}
         target = self._target(path)
         if target is not None:
@@ -156,7 +157,7 @@ class LocalSource(BackendBase, DataSource):
             if facts["type"] == "missing":
                 facts["type"] = "directory" if held.is_directory() and not value else "file"
             facts |= {"exists": True, "modified": status.st_mtime, **described}
-        return facts
+        return cast("Stat", facts)
 
     def _target(self, path: P) -> str | None:
         """Return where a link leads, None for anything else."""

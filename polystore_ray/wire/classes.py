@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import cloudpickle
 
 from polystore.exceptions import StorageResolutionError, portable
+from polystore.hostable import hostable
 from polystore.registration import register_backend
 from polystore_ray.wire.fingerprint import OURS, code_of, fingerprint_of
 
@@ -125,7 +126,8 @@ def is_newer(shipped: bytes, cls: Any) -> bool:
 
 def _shipped(cls: Any) -> Shipped:
     package = cls.__module__.partition(".")[0]
-    code, now, needs = cloudpickle.dumps(cls), time.time(), dict(cls._host_options)
+    code, now = cloudpickle.dumps(cls), time.time()
+    needs = dict(hostable(cls)._host_options)  # noqa: SLF001 - the contract's
     if package in OURS:
         return Shipped(code, b"", "", "", now, needs)
     whole, why_not = b"", ""

@@ -38,6 +38,7 @@ from polystore.filesystem.temporaries import (
 from polystore.filesystem.tree_operations import sync_tree
 from polystore.paths import P
 from polystore.region import Region
+from polystore.stat import Stat
 from polystore.writable import private
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
 from polystore.zarr.array.groups import GROUP_FILES, member_format
@@ -144,7 +145,7 @@ class LocalZarr(DiskBackend):
     def is_dir(self, path: P) -> bool:
         return self._of_one(path, super().is_dir)
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         return self._of_one(path, super().stat)
 
     def _of_one(self, path: P, question: Callable[[P], T]) -> T:

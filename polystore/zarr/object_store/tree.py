@@ -9,6 +9,7 @@ from copy import copy
 from functools import partial
 from typing import Any
 
+from polystore.arguments import check_apart
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -22,7 +23,7 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.temporaries import is_temporary
 from polystore.formats import format_of
-from polystore.paths import NameFilter, P, check_distinct
+from polystore.paths import NameFilter, P
 from polystore.region import Region, put_region
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, member_format
@@ -187,17 +188,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         each(partial(self._check_save, **options), paths)
         keys = [self._key(path) for path in paths]
-        check_distinct(keys, paths, backend=self._backend_type)
-        taken = dict(zip(keys, paths, strict=True))
-        parents = {parent_of(key) for key in keys}
-        while parents:
-            for parent in parents & set(keys):
-                raise PathNotDirectoryError(
-                    "another path of the batch lies in this one",
-                    path=taken[parent],
-                    backend=self._backend_type,
-                )
-            parents = {parent_of(parent) for parent in parents if parent}
+        check_apart(keys, parent_of, paths, backend=self._backend_type)
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
