@@ -16,7 +16,7 @@ from polystore.filemanager.dispatch import Registry, parents_option, reading, wr
 from polystore.paths import P, as_text, display, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
-from polystore.transfer.copying import check_losses, copy_values
+from polystore.transfer.copying import check_losses, copy_directories, copy_values
 from polystore.transfer.proxies import Pairs, class_of
 
 __all__ = [
@@ -83,7 +83,7 @@ def copy_across(
     """Copy a file, a tree or a list of files from one backend into another."""
     pairs = as_pairs(source, destination, backend)
     with writing(registry, to_backend, "save") as target:
-        directories: list[str] = []
+        directories: Pairs = []
         if isinstance(source, str | os.PathLike):
             [(top, new)] = pairs
             with reading(registry, backend, top) as origin:
@@ -95,17 +95,15 @@ def copy_across(
         with reading(registry, backend) as origin:
             if not lossy:
                 check_losses(origin, target, pairs)
-        for directory in directories:
-            target.ensure_directory(directory)
-        with reading(registry, backend) as origin:
+            copy_directories(origin, target, directories)
             options = parents_option(target, parents=True)
             copy_values(origin, target, pairs, progress, **options)
 
 
 def _planned(
     registry: Registry, top: str, new: str, backend: BackendKey
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the directories that the copy of a tree creates, and the paths of its files."""
+) -> tuple[Pairs, list[tuple[str, str]]]:
+    """Return the directories and the files of a tree, each with the path of its copy."""
     directories, files, others = walked(registry, top, backend)
     with reading(registry, backend) as origin:
         linked = [path for path in directories[1:] if origin.is_symlink(path)]
@@ -116,9 +114,9 @@ def _planned(
             backend=backend_key(backend),
         )
     rebased = rebasing(directories[0], new)
-    above = {path.rpartition("/")[0] for path in directories}  # created with those below
-    created = [rebased(path) for path in directories if path not in above]
-    return created, [(file, rebased(file)) for file in files]
+    return [(path, rebased(path)) for path in directories], [
+        (path, rebased(path)) for path in files
+    ]
 
 
 def walked(

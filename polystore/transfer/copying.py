@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import Capability
@@ -19,8 +17,10 @@ __all__ = [
     "RAW",
     "ChecksLosses",
     "KeepsFiles",
+    "KeepsGroups",
     "LoadsEach",
     "check_losses",
+    "copy_directories",
     "copy_values",
     "load_and_save",
     "save_in_parts",
@@ -37,11 +37,18 @@ SaveBatch = Callable[..., None]
 
 
 class KeepsFiles(Capability, methods=("file_format",)):
-    """A backend that keeps each value in a file, whose bytes ``suffix=".bin"`` loads and saves."""
+    """A backend that keeps values in a format, whose bytes ``suffix=".bin"`` loads and saves."""
 
     @classmethod
     def file_format(cls, path: str, /) -> str | None:
-        """Return the name of the file's format; None for a value that is not such a file."""
+        """Return the name of the format of a value; None for a value without one."""
+
+
+class KeepsGroups(Capability, methods=("directory_format",)):
+    """A backend whose directories have metadata, which ``suffix=".bin"`` loads and saves."""
+
+    directory_format: ClassVar[str]
+    """The name of the format of the metadata."""
 
 
 class ChecksLosses(Capability, methods=("check_convertible",)):
@@ -119,6 +126,23 @@ def load_and_save(
         save_in_parts(values, converted, target.save_batch, step, **options)
 
 
+def copy_directories(source: DataSource, target: StorageBackend, pairs: Pairs) -> None:
+    """Create directories in another backend; each pair comes after those of its ancestors.
+
+    Between two backends whose directories have metadata of one format, the metadata is copied.
+    """
+    kinds = [class_of(backend) for backend in (source, target)]
+    formats = {kind.directory_format for kind in kinds if issubclass(kind, KeepsGroups)}
+    if len(formats) == 1 and all(issubclass(kind, KeepsGroups) for kind in kinds):
+        for path, new in pairs:
+            target.save(source.load(path, suffix=RAW), new)
+        return
+    above = {new.rpartition("/")[0] for _, new in pairs}
+    for _, new in pairs:
+        if new not in above:  # those above are created with it
+            target.ensure_directory(new)
+
+
 def check_losses(source: DataSource, target: StorageBackend, pairs: Pairs) -> None:
     """Raise if a copy would lose what files hold beside the values that `load` returns.
 
@@ -192,8 +216,7 @@ def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
     held = 0
     for value in values:
         part.append(value)
-        held += value.nbytes if isinstance(value, np.ndarray) else 0
-        held += len(value) if isinstance(value, bytes) else 0
+        held += len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
         if held >= _HELD_BYTES or len(part) >= _HELD_VALUES:
             yield part
             part, held = [], 0
