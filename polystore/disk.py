@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from polystore.arguments import check_collection
 from polystore.base import StorageBackend
 from polystore.exceptions import StorageError
 from polystore.filesystem.path_resolver import portable_path
@@ -15,8 +14,8 @@ from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of
 from polystore.paths import P
-from polystore.progress import Progress, reporting
 from polystore.region import Region
+from polystore.stat import Stat
 from polystore.writable import private
 
 __all__ = ["DiskBackend"]
@@ -138,22 +137,8 @@ class DiskBackend(StorageBackend):
         )
         return private(value) if writable else value
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        """Return the values at `paths`, in their order; compressed files decode in parallel."""
-        check_collection(paths, "paths", backend=self._backend_type)
-        with reporting(progress, len(paths), "loading") as step:
-            values: list[Any] = []
-            for value in load_files(partial(self.load, region=region, **options), paths):
-                values.append(value)
-                step()
-        return values
+    def _load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
+        return load_files(partial(self.load, **options), paths)
 
     def save(
         self,
@@ -225,7 +210,7 @@ class DiskBackend(StorageBackend):
     def is_symlink(self, path: P) -> bool:
         return self._tree.is_symlink(path)
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         return self._tree.stat(path)
 
     def list_dir(self, path: P) -> list[str]:

@@ -8,8 +8,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from polystore.arguments import check_apart
 from polystore.error_translation import missing_below_files, nothing_there
 from polystore.exceptions import (
     InvalidPathError,
@@ -30,8 +31,9 @@ from polystore.filesystem.path_resolver import Places, passes
 from polystore.filesystem.renames import ReplacedError, rename_new
 from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing
 from polystore.filesystem.values import FileValues
-from polystore.paths import NameFilter, P, check_distinct, display, file_order
+from polystore.paths import NameFilter, P, display, file_order
 from polystore.region import Region
+from polystore.stat import Stat
 
 __all__ = ["LocalTree"]
 
@@ -73,13 +75,13 @@ class LocalTree:
     def is_symlink(self, path: P) -> bool:
         return self._target(path) is not None
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         missing = {"type": "missing", "path": self._lookup.text(path), "exists": False}
         target = self._target(path)
         link = {} if target is None else {"type": "symlink", "target": target}
         nothing: dict[str, Any] = {}
         facts = self._lookup.ask(path, partial(self._facts, path), otherwise=nothing)
-        return missing | facts | link
+        return cast("Stat", missing | facts | link)
 
     def _facts(self, path: P, held: Held) -> dict[str, Any]:
         """Return what `stat` says of what exists."""
@@ -238,13 +240,7 @@ class LocalTree:
         for path in paths:
             self._check_save(path, **options)
         places = self._places.identities(paths)
-        check_distinct(places, paths, backend=self._lookup.backend)
-        parents, taken = {os.path.dirname(place) for place in places}, set(places)
-        while parents:
-            for parent in parents & taken:
-                with self._lookup.located(paths[places.index(parent)]):
-                    raise PathNotDirectoryError("another path of the batch lies in this one")
-            parents = {os.path.dirname(parent) for parent in parents if len(parent) > 1}
+        check_apart(places, os.path.dirname, paths, backend=self._lookup.backend)
 
     def _check_save(
         self, path: P, *, overwrite: bool = False, parents: bool = False, **_options: Any

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from polystore.arguments import check_batch, whole_number
+from polystore.arguments import whole_number
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     PathNotFoundError,
@@ -21,11 +21,14 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.paths import NameFilter, P, as_text, normalize
-from polystore.progress import Progress, reporting
+from polystore.progress import Progress
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
-from polystore.transfer.copying import Pairs
-from polystore.transfer.stacking import Rows
+from polystore.stat import Stat
+from polystore.transfer.copying import load_and_save
+from polystore.transfer.proxies import Pairs, Receiver, Rows, portable
+from polystore.transfer.stacking import save_rows
+from polystore.traversal import walk_tree
 from polystore.writable import private
 from polystore_ray.client.batch import Sealing, array_bytes, opened
 from polystore_ray.client.locality import Nearby
@@ -66,6 +69,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
     """
 
     def __init__(self, connect: Callable[[], Transport], registry: Mapping[str, Any]) -> None:
+        self._backend_type = "memory"  # type: ignore[misc] # the class registers no key
         self._connect = connect
         self._registry = registry
 
@@ -102,18 +106,12 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
-        return self.load_batch([path], region=region, writable=writable)[0]
+        return self._load_all([path], region=region, writable=writable)[0]
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        writable: bool = False,
-        progress: Progress = None,
+    def _load_all(
+        self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
     ) -> list[Any]:
-        """Return the values at `paths`, in their order, all of one moment, in one call."""
-        texts = texts_of(paths)
+        texts = texts_of(paths)  # in one call, so that all values are of one moment
         transport = self._connect()
         with transport.measured("memory", "load"):
             values, _ = self._load(transport, texts)
@@ -123,11 +121,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
                 take_region(value, region, path=text, backend="memory")
                 for value, text in zip(values, texts, strict=True)
             ]
-        if writable:
-            values = [private(value) for value in values]
-        with reporting(progress, len(texts), "loading") as step:
-            step(len(texts))
-        return values
+        return [private(value) for value in values] if writable else values
 
     def load_existing(self, paths: Sequence[P]) -> list[Any]:
         """Return the values at `paths`, None for a path without a file, in one call.
@@ -157,7 +151,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         return values
 
     def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
-        # All in one call: they are views of shared memory, of which a reader holds no copy.
+        """Yield the values at `paths`, loaded in one call: they are views of shared memory."""
         yield from self.load_batch(paths)
 
     def _load(
@@ -270,41 +264,54 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         if fallback is None:
             return None
         key, source = _fallback(fallback)
-        return key, self._backend(key).portable(source)
+        return key, portable(self._backend(key), source)
 
     def save_batch(
         self,
         values: Sequence[Any],
         paths: Sequence[P],
         *,
-        overwrite: bool = False,
-        parents: bool = False,
-        replicas: int | None = None,
-        bundled: int = 0,
         progress: Progress = None,
+        **options: Any,
     ) -> None:
         """Store `values` at `paths`, visible all at once or not at all.
 
         Parameters
         ----------
-        values, paths, overwrite, parents, replicas
-            As of `save`, one value for each path.
-        bundled : int, default 0
-            Up to how many bytes arrays of the batch share objects, above 64 KiB. It makes saves
-            and loads of many such arrays faster, which another node then has to fetch together,
-            and of which `ref` makes copies.
+        values : sequence of object
+            One value for each path.
+        paths : sequence of str or os.PathLike
+            The paths of the new values.
         progress : callable or bool, optional
-            Called with the numbers of values that are done and of all; `True` shows a bar.
+            Called with the number of values prepared so far and the number of all; `True` shows a
+            bar.
+        **options
+            `overwrite`, `parents` and `replicas` as for `save`. And `bundled`, by default 0:
+            arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
+            and loads of many such arrays faster; another node then fetches them together, and
+            `ref` makes copies of them.
 
         Raises
         ------
         StorageError
-            As of `save`, before anything is stored.
+            As for `save`, before anything is stored.
         """
-        texts = check_batch(values, paths, backend="memory")
+        super().save_batch(values, paths, progress=progress, **options)
+
+    def _save_all(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        step: Callable[..., None],
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        replicas: int | None = None,
+        bundled: int = 0,
+    ) -> None:
+        texts = [as_text(path, backend="memory") for path in paths]
         bundled = whole_number(bundled, "bundled", 0, backend="memory")
-        with reporting(progress, len(texts), "saving") as step:
-            sealing = Sealing(values, texts, step if progress else None, bundled)
+        sealing = Sealing(values, texts, step, bundled)
         items = Items(texts, [], [], bool(overwrite), bool(parents))
         self._publish(self._connect(), sealing, items, replicas)
 
@@ -357,30 +364,26 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
 
     # What moves many values: it is done where they go to, or where they are
 
-    def copy_to(
-        self,
-        other: StorageBackend,
-        pairs: Pairs,
-        /,
-        *,
-        progress: Progress = None,
-        **options: Any,
+    def send(
+        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
-        other.copy_from(self, pairs, progress=progress, **options)
+        if isinstance(target, Receiver):
+            target.receive(self, pairs, progress, **options)
+        else:
+            load_and_save(self, target, pairs, progress, **options)
 
-    def _save_stack_to(
-        self, other: StorageBackend, parts: Sequence[Rows], done: Callable[[Rows], None]
-    ) -> None:
+    def send_rows(self, target: StorageBackend, parts: Sequence[Rows]) -> Iterator[Rows]:
         found = self.locations([rows.paths[0] for rows in parts])
         tasks = [
-            (nodes, self.save_rows_to, (other, rows))
+            (nodes, save_rows, (self, target, rows))
             for nodes, rows in zip(found, parts, strict=True)
         ]
         for rows, _ in zip(parts, self._connect().run(tasks, {}), strict=True):
-            done(rows)
+            yield rows
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
-        return self._walk_beside_files(path, recursive)
+        top = as_text(path, backend="memory")
+        return walk_tree(self, top, recursive, set(self.list_files(top, recursive=recursive)))
 
     # The tree
 
@@ -396,9 +399,9 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
     def is_symlink(self, path: P) -> bool:
         return bool(self._ask("is_symlink", path))
 
-    def stat(self, path: P) -> dict[str, Any]:
-        facts: dict[str, Any] = self._ask("stat", path)
-        return facts
+    def stat(self, path: P) -> Stat:
+        stat: Stat = self._ask("stat", path)
+        return stat
 
     def list_dir(self, path: P) -> list[str]:
         names: list[str] = self._ask("list_dir", path)

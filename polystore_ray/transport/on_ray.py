@@ -14,7 +14,6 @@ from typing import Any
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, plain_bytes
 from polystore_ray.config.backends import BackendOptions, options_on
@@ -28,7 +27,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
     TooFewNodesError,
 )
-from polystore_ray.hosting.backend_host import TRANSFERS
+from polystore_ray.hosting.backend_host import READING, TRANSFERS
 from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import wait_for
@@ -59,7 +58,6 @@ _STATUS_WITHIN = 5.0  # seconds, for what all nodes have to say
 _COMES_WITHIN = 0.1  # seconds, for an answer that is ready
 _NODES_KNOWN_FOR = 5.0  # seconds
 _SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
-_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 _NO_VOLUME = {
     "capacity": None,
     "pinned": 0,
@@ -306,7 +304,7 @@ class RayTransport(Transport):
                     partial(_transfer if method in TRANSFERS else _call, message),
                     self.deadline,
                     path=_path_of(method, arguments),
-                    repeatable=method in _READING,
+                    repeatable=method in READING,
                 )
             except (HostLostError, StoreUnavailableError):
                 self._called.pop(node or "", None)  # another node may have the name by now

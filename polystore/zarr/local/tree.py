@@ -16,8 +16,6 @@ from polystore.filesystem.dir_fd import check_no_device
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import load_files
 from polystore.paths import P
-from polystore.progress import Progress, reporting
-from polystore.region import Region
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, GROUP_METADATA
 from polystore.zarr.array.reading import Mode, open_node
@@ -68,20 +66,8 @@ class LocalZarr(LocalTree):
             text = self._places.real(path) if root is None else self._places.text(path)
             return open_node(TreeStore(root, text, read_only=mode == "r"), mode)
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        with reporting(progress, len(paths), "loading") as step:
-            values: list[Any] = []
-            for value in load_files(partial(self.load, region=region, **options), paths):
-                values.append(value)
-                step()
-        return values
+    def load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
+        return load_files(partial(self.load, **options), paths)
 
     def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
         with self._shared_array(path, durable=durable) as array:

@@ -20,6 +20,7 @@ from polystore.filesystem.retry import read_until_stable
 from polystore.formats import format_of
 from polystore.paths import NameFilter, P, as_text, join, split
 from polystore.region import Region, as_index
+from polystore.stat import Details
 from polystore.zarr.array.groups import GROUP_METADATA
 from polystore.zarr.array.reading import open_array, read_array
 from polystore.zarr.object_store.client import RemoteObjects
@@ -107,26 +108,26 @@ class KeyReader:
 
     # Values
 
-    def facts(self, key: str, node: Node) -> dict[str, Any]:
+    def facts(self, key: str, node: Node) -> Details:
         """Return what `stat` says of what exists, besides its type."""
-        facts: dict[str, Any] = {}
+        facts: Details = {}
         place = key
         if node.kind == "file":
             found = self._objects.wait(self._objects.find(key))
             facts["size"] = found.size if found else 0
         elif node.kind == "array":
-            facts |= {"size": self._stored_bytes(key), **self._header(key, node)}
+            facts = {"size": self._stored_bytes(key), **self._header(key, node)}
         if node.metadata is not None:
             place = below(key, node.metadata_name)
         elif node.kind != "file":
             return facts  # what is only implied has no time
         modified = self._objects.modified(place)
-        return facts if modified is None else facts | {"modified": modified}
+        return facts if modified is None else {**facts, "modified": modified}
 
     def _stored_bytes(self, key: str) -> int:
         return sum(self._objects.wait(self._objects.below(key)).values())
 
-    def _header(self, key: str, node: Node) -> dict[str, Any]:
+    def _header(self, key: str, node: Node) -> Details:
         try:
             array = open_array(self._store(key, node))
         except CorruptDataError:

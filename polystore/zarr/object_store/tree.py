@@ -12,6 +12,7 @@ from typing import Any
 import zarr
 from zarr.abc.store import Store
 
+from polystore.arguments import check_apart
 from polystore.error_translation import located
 from polystore.exceptions import (
     InvalidPathError,
@@ -23,9 +24,9 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.retry import read_until_stable
 from polystore.formats import format_of
-from polystore.paths import NameFilter, P, check_distinct, file_order
-from polystore.progress import Progress
+from polystore.paths import NameFilter, P, file_order
 from polystore.region import Region, put_region
+from polystore.stat import Stat
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
 from polystore.zarr.array.reading import Mode, as_numbers, check_file, open_node
 from polystore.zarr.array.stored import StoredArray, copy_stored
@@ -113,7 +114,7 @@ class RemoteZarr:
             except PathNotFoundError:  # there is no such bucket
                 return Node("missing")
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         node = self._asked(path)
         with self._located(path):
             key = self._reader.key(path)
@@ -170,15 +171,8 @@ class RemoteZarr:
         with self._located(path):
             return self._reader.load(self._reader.key(path), region, suffix, options)
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        return load_together(partial(self.load, region=region, **options), paths, progress)
+    def load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
+        return load_together(partial(self.load, **options), paths)
 
     # Writing
 
@@ -261,17 +255,7 @@ class RemoteZarr:
         """Raise what a batch to `paths` would raise whatever the values."""
         each(partial(self._check_save, **options), paths)
         keys = [self._reader.key(path) for path in paths]
-        check_distinct(keys, paths, backend="zarr")
-        taken = dict(zip(keys, paths, strict=True))
-        parents = {parent_of(key) for key in keys}
-        while parents:
-            for parent in parents & set(keys):
-                raise PathNotDirectoryError(
-                    "another path of the batch lies in this one",
-                    path=taken[parent],
-                    backend="zarr",
-                )
-            parents = {parent_of(parent) for parent in parents if parent}
+        check_apart(keys, parent_of, paths, backend="zarr")
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
