@@ -25,7 +25,7 @@ from polystore.filesystem.dir_fd import Held
 from polystore.filesystem.locks import Deadline, hold_lock_file
 from polystore.filesystem.renames import publish_file
 from polystore.filesystem.retry import again_while_missing
-from polystore.filesystem.temporaries import keep_mode, remove, sweep, temporary_name
+from polystore.filesystem.temporaries import keep_mode, sweep, temporary
 from polystore.paths import P, as_system_text
 
 __all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"]
@@ -129,22 +129,20 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
             os.makedirs(directory, exist_ok=True)
         held = Held.at(directory, os.O_DIRECTORY)
     with held:
-        place, temporary = held.place(name or "."), held.place(temporary_name())
+        place = held.place(name or ".")
         with os_errors(text, None):
             keep_mode(place)
             sweep(held, directory)
-            opened = temporary.create()
-        file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
-        try:
+        with temporary(place) as new:
+            with os_errors(text, None):
+                opened = new.create()
+            file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
             with file:
                 yield file
             with os_errors(text, None):
-                temporary.sync()
-                keep_mode(place, temporary)
-                publish_file(temporary, place, overwrite=True)
-        except BaseException:
-            remove(temporary)
-            raise
+                new.sync()
+                keep_mode(place, new)
+                publish_file(new, place, overwrite=True)
         with os_errors(text, None):
             held.sync()
 

@@ -56,23 +56,8 @@ def publish(
 ) -> None:
     """Put what `write` writes to a temporary place at `path`, in one step.
 
-    Parameters
-    ----------
-    values : FileValues
-        What a value of the tree is.
-    path : str or os.PathLike
-        Where.
-    write : callable
-        ``write(place)`` makes a file or a directory at a place.
-    overwrite, parents, durable : bool
-        As for `save`.
-    known : os.stat_result, optional
-        The status of the one file whose place it may take.
-
-    Raises
-    ------
-    ReplacedError
-        If another file has taken the place of the known one.
+    If the status of a `known` file is given, it takes the place of that file only; if another one
+    is there, it raises `ReplacedError`.
     """
     with (
         _prepared(values, path, overwrite, parents, durable) as place,
@@ -172,13 +157,7 @@ def _put(new: Place, place: Place, replaceable: Callable[[Place], None]) -> None
 
 
 def publish_copy(values: FileValues, origin: Place, place: Place) -> bool:
-    """Copy a value, a link or a tree to a free place.
-
-    Returns
-    -------
-    bool
-        False if a part of it was deleted or replaced while it was copied.
-    """
+    """Copy to a free place; return False if a part was deleted or replaced while it was copied."""
     with temporary(place, hidden=values.has_directories) as new:
         try:
             copy_tree(origin, new, skip=is_temporary)

@@ -12,16 +12,9 @@ __all__ = ["Listing"]
 
 
 class Listing:
-    """The paths that a walk has found so far; the directory where it starts is the first.
+    """The paths that a walk has found so far; `top`, where it starts, is the first directory.
 
-    Parameters
-    ----------
-    top : str
-        The path of the directory where it starts.
-    lookup : Lookup
-        What the paths of the tree lead to.
-    selected : NameFilter, optional
-        The files and links that are wanted; by default all.
+    Of files and links, it finds those whose names are `selected`.
     """
 
     def __init__(self, top: str, lookup: Lookup, selected: NameFilter | None = None) -> None:

@@ -20,13 +20,7 @@ _POLL_INTERVAL = 0.005  # seconds
 
 
 class Deadline:
-    """The time until which a lock, or several one after another, are waited for.
-
-    Parameters
-    ----------
-    timeout : float, optional
-        Seconds from now; by default a minute.
-    """
+    """The time until which a lock, or several one after another, are waited for: a minute."""
 
     def __init__(self, timeout: float | None = None) -> None:
         self.timeout = _TIMEOUT if timeout is None else timeout
@@ -45,11 +39,6 @@ def locked(held: Held, deadline: Deadline) -> Iterator[os.stat_result]:
     """Lock a file for a block, and yield its status; another file may have its name by then.
 
     Where the file system has no locks, nobody waits.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If the lock was not free in time.
     """
     with held.open() as file:
         try:
@@ -62,13 +51,9 @@ def locked(held: Held, deadline: Deadline) -> Iterator[os.stat_result]:
 
 
 def hold_lock_file(place: Place, deadline: Deadline, poll_interval: float = _POLL_INTERVAL) -> int:
-    """Lock a file that is there for nothing else, made where it is missing.
+    """Lock a file that is there for nothing else, until the returned descriptor is closed.
 
-    Returns
-    -------
-    int
-        Its descriptor; the lock is held until that is closed, at the latest by the end of the
-        process.
+    The file is made where it is missing.
 
     Raises
     ------

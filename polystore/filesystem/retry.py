@@ -30,16 +30,9 @@ def read_until_stable(
     read: Callable[[S], T],
     is_still: Callable[[S], bool],
 ) -> T:
-    """Read something, and read it again if it changed before the end.
+    """Look at something and read it, and do so again while it changes before the end.
 
-    Parameters
-    ----------
-    look : callable
-        ``look()`` returns a context manager over the state of what is to be read.
-    read : callable
-        ``read(state)`` reads. What it raises is an error only if the state is still the same.
-    is_still : callable
-        Returns whether that is so.
+    What ``read(state)`` raises is an error only if ``is_still(state)`` afterwards.
 
     Raises
     ------

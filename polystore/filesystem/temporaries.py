@@ -97,17 +97,10 @@ def _modified(entry: os.DirEntry[str]) -> float:
 
 @contextmanager
 def temporary(place: Place, *, hidden: bool = False) -> Iterator[Place]:
-    """Yield a place for what is to take another place, or to go from it.
+    """Yield a place for what is to take another place in this directory, or to go from it.
 
-    If the block fails, what is there is removed.
-
-    Parameters
-    ----------
-    place : Place
-        The other place, in the same directory.
-    hidden : bool, default False
-        Whether it is in a directory of its own, so that programs do not see it that list all
-        names. That directory is removed when the block ends.
+    If the block fails, what is there is removed. A `hidden` one is in a directory of its own, so
+    that programs do not see it that list all names.
     """
     found = place.beside(temporary_name())
     if hidden:

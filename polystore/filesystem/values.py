@@ -37,13 +37,7 @@ def kind_of(status: os.stat_result) -> Kind:
 
 
 class FileValues:
-    """Values that are files, each in the format that the suffix of its name says.
-
-    Parameters
-    ----------
-    places : Places
-        The resolver of the tree's paths.
-    """
+    """Values that are files, each in the format that the suffix of its name says."""
 
     has_directories = False
     """Whether a directory can be a value."""
@@ -181,15 +175,7 @@ class FileValues:
     # Changes of the tree
 
     def before_change(self, path: P, *places: Place) -> None:
-        """Prepare for the value or directory at `path` to be created, replaced or removed.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            The path.
-        *places : Place
-            What takes its place, or goes from it.
-        """
+        """Prepare for what is at `places` to take the place of `path`, or to go from it."""
 
     def make_directory(self, place: Place, path: P) -> None:
         """Make a directory at a place; `path` leads to or below it."""

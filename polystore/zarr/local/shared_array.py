@@ -23,19 +23,7 @@ __all__ = ["LocalLocks", "SharedDirectory"]
 
 
 class SharedDirectory(Shared):
-    """An array in a directory, that several writers change.
-
-    Parameters
-    ----------
-    directory : Held
-        That of the array, which the caller keeps open.
-    files : KeyFiles
-        The files in it.
-    store : zarr.abc.store.Store
-        The same, as zarr writes them.
-    forget : callable
-        Called before the shape changes.
-    """
+    """An array in a directory that the caller keeps open; `forget` precedes a change of shape."""
 
     def __init__(
         self, directory: Held, files: KeyFiles, store: Store, forget: Callable[[], None]
@@ -69,16 +57,10 @@ class SharedDirectory(Shared):
 
 
 class LocalLocks(Locks):
-    """Locks of the operating system on files in the array's directory.
+    """Locks of the operating system on files in the array's directory, which copies leave out.
 
     They are those of the file system itself, so that they hold among threads, processes, and
-    nodes that share it; the system frees them when the process that holds them dies. Copies leave
-    the files out.
-
-    Parameters
-    ----------
-    directory : Held
-        That of the array, which the caller keeps open.
+    nodes that share it; the system frees them when the process that holds them dies.
     """
 
     def __init__(self, directory: Held) -> None:

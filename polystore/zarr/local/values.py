@@ -51,15 +51,7 @@ __all__ = ["ArrayValues"]
 
 
 class ArrayValues(FileValues):
-    """Arrays of numbers, as directories that zarr reads, and any other value as a file.
-
-    Parameters
-    ----------
-    places : Places
-        The resolver of the tree's paths.
-    zarr_format : {2, 3}, optional
-        The format where no group has one yet; by default 3.
-    """
+    """Arrays of numbers, as directories that zarr reads, and any other value as a file."""
 
     has_directories = True
 

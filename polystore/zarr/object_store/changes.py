@@ -37,19 +37,7 @@ __all__ = ["KeyChanges", "check_replaced"]
 
 
 class KeyChanges:
-    """Make groups at keys, and delete and copy what lies there. Errors name no path.
-
-    Parameters
-    ----------
-    objects : RemoteObjects
-        The store.
-    reader : KeyReader
-        The same, to look at.
-    rooted : bool
-        Whether the top of the store is the root of a tree.
-    zarr_format : {2, 3}, optional
-        The format where no group has one yet; by default 3.
-    """
+    """Make groups at keys, and delete and copy what lies there. Errors name no path."""
 
     def __init__(
         self,

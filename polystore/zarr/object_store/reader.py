@@ -35,12 +35,7 @@ __all__ = ["KeyReader"]
 class KeyReader:
     """Look at keys, and load what lies there. Errors name no path.
 
-    Parameters
-    ----------
-    objects : RemoteObjects
-        The store.
-    site : str
-        The URL that paths begin with, ``""`` if they form one tree rooted at ``/``.
+    Paths begin with the URL `site`, or form one tree rooted at ``/`` if that is ``""``.
     """
 
     def __init__(self, objects: RemoteObjects, site: str) -> None:
