@@ -21,7 +21,7 @@ from polystore.exceptions import (
     StorageResolutionError,
     VFSTypeError,
 )
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.locks import Deadline, hold_lock_file
 from polystore.filesystem.renames import publish_file
 from polystore.filesystem.retry import again_while_missing
@@ -64,8 +64,8 @@ def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Ite
 
     def acquire() -> int:
         os.makedirs(directory, exist_ok=True)
-        with Held.at(directory, os.O_DIRECTORY) as held:
-            return hold_lock_file(held.place(name), deadline, pause)
+        with Handle.at(directory, os.O_DIRECTORY) as handle:
+            return hold_lock_file(handle.location(name), deadline, pause)
 
     with located(text, None):
         try:
@@ -127,13 +127,13 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if ensure_directory:
             os.makedirs(directory, exist_ok=True)
-        held = Held.at(directory, os.O_DIRECTORY)
-    with held:
-        place = held.place(name or ".")
+        handle = Handle.at(directory, os.O_DIRECTORY)
+    with handle:
+        location = handle.location(name or ".")
         with os_errors(text, None):
-            keep_mode(place)
-            sweep(held, directory)
-        with temporary(place) as new:
+            keep_mode(location)
+            sweep(handle, directory)
+        with temporary(location) as new:
             with os_errors(text, None):
                 opened = new.create()
             file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
@@ -141,10 +141,10 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
                 yield file
             with os_errors(text, None):
                 new.sync()
-                keep_mode(place, new)
-                publish_file(new, place, overwrite=True)
+                keep_mode(location, new)
+                publish_file(new, location, overwrite=True)
         with os_errors(text, None):
-            held.sync()
+            handle.sync()
 
 
 def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:
@@ -215,7 +215,7 @@ def atomic_update_json(
 def _read_json(path: str, default: Any) -> Any:
     with os_errors(path, None, refused=StorageResolutionError):
         try:
-            with Held.at(path) as held, held.open() as file:
+            with Handle.at(path) as handle, handle.open() as file:
                 return json.loads(file.read().decode())
         except FileNotFoundError:
             return {} if default is None else copy.deepcopy(default)

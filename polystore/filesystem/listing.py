@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polystore.exceptions import StorageResolutionError
 from polystore.filesystem.descent import Descent
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.lookup import Lookup
 from polystore.paths import NameFilter
 
@@ -21,7 +21,7 @@ class Listing:
         self._top, self._lookup, self._wants = top, lookup, selected or (lambda _: True)
         self.directories, self.files, self.others = [top], list[str](), list[str]()
 
-    def walk(self, start: Held, *, recursive: bool) -> None:
+    def walk(self, start: Handle, *, recursive: bool) -> None:
         """Find what is in a directory that is held open, and below.
 
         It goes down and up again by one directory at a time, however deep they are. What is
@@ -54,7 +54,7 @@ class Listing:
                 self.directories.append(child)
                 waiting.append(self._scan(walk, child) if recursive else [])
 
-    def _scan(self, directory: Held, path: str) -> list[str]:
+    def _scan(self, directory: Handle, path: str) -> list[str]:
         """Add what is in a directory; return the names of its directories."""
         names = []
         with self._lookup.read_errors(path or "/"), directory.entries() as entries:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from polystore.exceptions import FileLockError, FileLockTimeoutError
-from polystore.filesystem.dir_fd import Held, Place, check_no_device
+from polystore.filesystem.dir_fd import Handle, Location, check_no_device
 
 __all__ = ["Deadline", "hold_lock_file", "locked"]
 
@@ -35,12 +35,12 @@ class Deadline:
 
 
 @contextmanager
-def locked(held: Held, deadline: Deadline) -> Iterator[os.stat_result]:
+def locked(handle: Handle, deadline: Deadline) -> Iterator[os.stat_result]:
     """Lock a file for a block, and yield its status; another file may have its name by then.
 
     Where the file system has no locks, nobody waits.
     """
-    with held.open() as file:
+    with handle.open() as file:
         try:
             _lock(file.fileno(), deadline)
         except FileLockTimeoutError:
@@ -50,7 +50,9 @@ def locked(held: Held, deadline: Deadline) -> Iterator[os.stat_result]:
         yield os.fstat(file.fileno())
 
 
-def hold_lock_file(place: Place, deadline: Deadline, poll_interval: float = _POLL_INTERVAL) -> int:
+def hold_lock_file(
+    location: Location, deadline: Deadline, poll_interval: float = _POLL_INTERVAL
+) -> int:
     """Lock a file that is there for nothing else, until the returned descriptor is closed.
 
     The file is made where it is missing.
@@ -65,7 +67,7 @@ def hold_lock_file(place: Place, deadline: Deadline, poll_interval: float = _POL
         If the file cannot be used as a lock.
     """
     try:
-        descriptor = place.lock_file()
+        descriptor = location.lock_file()
         try:
             check_no_device(os.fstat(descriptor))
             _lock(descriptor, deadline, poll_interval)

@@ -16,8 +16,8 @@ from polystore.exceptions import (
     PathNotDirectoryError,
     StorageResolutionError,
 )
-from polystore.filesystem.dir_fd import Held, Place, check_no_device
-from polystore.filesystem.path_resolver import Places, open_root
+from polystore.filesystem.dir_fd import Handle, Location, check_no_device
+from polystore.filesystem.path_resolver import PathResolver, open_root
 from polystore.filesystem.retry import read_until_stable
 from polystore.filesystem.values import FileValues, Kind, kind_of
 from polystore.paths import P
@@ -31,16 +31,16 @@ class Lookup:
     """Look at what paths lead to; the parameters are those of `LocalTree`."""
 
     def __init__(
-        self, root: P | None, values: Callable[[Places], FileValues], *, backend: str | None
+        self, root: P | None, values: Callable[[PathResolver], FileValues], *, backend: str | None
     ) -> None:
         self.backend = backend
         with self.os_errors("/" if root is None else root):
-            self.places = open_root(root)
-        self.values = values(self.places)
+            self.resolver = open_root(root)
+        self.values = values(self.resolver)
 
     def text(self, path: P) -> str:
         with self.located(path):
-            return self.places.text(path)
+            return self.resolver.text(path)
 
     def located(self, path: P) -> AbstractContextManager[None]:
         return located(path, self.backend)
@@ -61,57 +61,57 @@ class Lookup:
     def status(self, path: P) -> os.stat_result | None:
         """Return the status of what a path leads to, None where it leads to nothing."""
         with self.read_errors(path), nothing_there():
-            return self.places.status(path)
+            return self.resolver.status(path)
         return None
 
-    def ask(self, path: P, question: Callable[[Held], T], *, otherwise: T) -> T:
+    def ask(self, path: P, question: Callable[[Handle], T], *, otherwise: T) -> T:
         """Ask of what a path leads to; where it leads to nothing, the answer is `otherwise`."""
         with self.read_errors(path), nothing_there():
             return self.read(path, question)
         return otherwise
 
-    def read(self, path: P, read: Callable[[Held], T]) -> T:
+    def read(self, path: P, read: Callable[[Handle], T]) -> T:
         """Read what a path leads to, held open.
 
         A directory that is a value may be replaced or deleted by then, and its missing parts read
         as if they had never been there: it is read again.
         """
         if self.values.has_directories:
-            look, is_still = partial(self.places.existing, path), partial(self.leads_to, path)
+            look, is_still = partial(self.resolver.resolve, path), partial(self.leads_to, path)
             return read_until_stable(look, read, is_still)
-        with self.places.existing(path) as held:
-            return read(held)
+        with self.resolver.resolve(path) as handle:
+            return read(handle)
 
-    def leads_to(self, path: P, held: Held) -> bool:
+    def leads_to(self, path: P, handle: Handle) -> bool:
         with suppress(OSError):
-            return os.path.samestat(self.places.status(path), held.status())
+            return os.path.samestat(self.resolver.status(path), handle.status())
         return False
 
     @contextmanager
-    def directory(self, path: P) -> Iterator[Held]:
-        with self.read_errors(path), missing_below_files(), self.places.existing(path) as held:
-            if not self.values.is_directory(held):
+    def directory(self, path: P) -> Iterator[Handle]:
+        with self.read_errors(path), missing_below_files(), self.resolver.resolve(path) as handle:
+            if not self.values.is_directory(handle):
                 raise PathNotDirectoryError("the path is a file")
-            yield held
+            yield handle
 
     @contextmanager
-    def existing_value(self, path: P) -> Iterator[Held]:
+    def existing_value(self, path: P) -> Iterator[Handle]:
         """Yield the value at `path`, held open."""
-        with self.read_errors(path), missing_below_files(), self.places.existing(path) as held:
-            self.check_value(held)
-            yield held
+        with self.read_errors(path), missing_below_files(), self.resolver.resolve(path) as handle:
+            self.check_value(handle)
+            yield handle
 
-    def check_value(self, held: Held) -> None:
-        if not self.values.is_value(held):
-            check_no_device(held.status())
+    def check_value(self, handle: Handle) -> None:
+        if not self.values.is_value(handle):
+            check_no_device(handle.status())
             raise PathIsDirectoryError("the path is a directory")
 
     @contextmanager
-    def present(self, path: P) -> Iterator[Place]:
-        """Yield the place of an existing path itself, a link not followed; never the root."""
+    def present(self, path: P) -> Iterator[Location]:
+        """Yield the location of an existing path itself, a link not followed; never the root."""
         with self.os_errors(path):
-            if self.places.root is not None and self.places.text(path) == "/":
+            if self.resolver.root is not None and self.resolver.text(path) == "/":
                 raise InvalidPathError("the root always exists and stays")
-            with missing_below_files(), self.places.itself(path) as place:
-                place.status()
-                yield place
+            with missing_below_files(), self.resolver.resolve_nofollow(path) as location:
+                location.status()
+                yield location

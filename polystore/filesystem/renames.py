@@ -11,9 +11,16 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from polystore.filesystem.dir_fd import Place
+from polystore.filesystem.dir_fd import Location
 
-__all__ = ["ReplacedError", "exchange", "publish_file", "put", "rename_new", "replace_only"]
+__all__ = [
+    "ReplacedError",
+    "exchange",
+    "publish_file",
+    "rename_new",
+    "replace_checked",
+    "replace_only",
+]
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2
 _FROM_HERE = -100  # AT_FDCWD
@@ -23,8 +30,8 @@ class ReplacedError(Exception):
     """What was to be replaced was replaced by another."""
 
 
-def publish_file(temporary: Place, target: Place, *, overwrite: bool) -> None:
-    """Give a written temporary its name, at once; of several without `overwrite`, one wins.
+def publish_file(temporary: Location, target: Location, *, overwrite: bool) -> None:
+    """Rename a written temporary to its target, at once; of several without `overwrite`, one wins.
 
     Raises
     ------
@@ -37,7 +44,7 @@ def publish_file(temporary: Place, target: Place, *, overwrite: bool) -> None:
         rename_new(temporary, target)
 
 
-def rename_new(one: Place, other: Place) -> None:
+def rename_new(one: Location, other: Location) -> None:
     """Rename a file, link or directory to a name that is free.
 
     Raises
@@ -60,51 +67,53 @@ def rename_new(one: Place, other: Place) -> None:
         one.remove_file()
 
 
-def exchange(one: Place | str, other: Place | str) -> bool:
-    """Exchange two existing places in one step; False where it cannot be done (not Linux).
+def exchange(one: Location | str, other: Location | str) -> bool:
+    """Exchange two existing locations in one step; False where it cannot be done (not Linux).
 
     Of a path of the system, the links on the way to its last name are followed.
     """
     return _renameat2(one, other, _EXCHANGE)
 
 
-def put(new: Place, place: Place, replaceable: Callable[[Place], None]) -> Place | None:
-    """Give a file, link or directory a name at which others make, replace and delete meanwhile.
+def replace_checked(
+    new: Location, location: Location, replaceable: Callable[[Location], None]
+) -> Location | None:
+    """Rename to a name at which others create, replace and delete concurrently.
 
     Parameters
     ----------
-    new : Place
+    new : Location
         What is to take the name.
-    place : Place
+    location : Location
         The name; while one thing is replaced by another, nobody finds it missing.
     replaceable : callable
-        Raises, or returns for what may be replaced; given a place that may be empty by then.
+        Raises, or returns for what may be replaced; given a location that may be empty by then.
 
     Returns
     -------
-    Place or None
+    Location or None
         Where that is now what was replaced, for the caller to remove.
     """
     while True:
         with suppress(FileExistsError):
-            rename_new(new, place)
+            rename_new(new, location)
             return None
         try:
-            replaceable(place)
-            if not exchange(new, place):
-                return _displace(new, place)
+            replaceable(location)
+            if not exchange(new, location):
+                return _displace(new, location)
         except FileNotFoundError:
             new.status()  # or its own directory is gone
             continue
         try:
             replaceable(new)
         except BaseException:
-            exchange(new, place)  # something else came since it was looked at
+            exchange(new, location)  # something else came since it was looked at
             raise
         return new
 
 
-def replace_only(known: os.stat_result, new: Place, place: Place) -> None:
+def replace_only(known: os.stat_result, new: Location, location: Location) -> None:
     """Put a file in the place of a known one.
 
     Raises
@@ -114,11 +123,11 @@ def replace_only(known: os.stat_result, new: Place, place: Place) -> None:
     FileNotFoundError
         If nothing is there any more.
     """
-    if not os.path.samestat(place.status(), known):
+    if not os.path.samestat(location.status(), known):
         raise ReplacedError
     placed = new.status()
-    if not exchange(new, place):
-        new.rename(place)  # not Linux: the check and the rename are two steps
+    if not exchange(new, location):
+        new.rename(location)  # not Linux: the check and the rename are two steps
         return
     found = new.status()
     if os.path.samestat(found, known):
@@ -126,25 +135,25 @@ def replace_only(known: os.stat_result, new: Place, place: Place) -> None:
         return
     while True:  # another came between: it is put back, unless yet another came by then
         before, placed = placed, found
-        exchange(new, place)
+        exchange(new, location)
         found = new.status()
         if os.path.samestat(found, before):
             raise ReplacedError
 
 
-def _displace(new: Place, place: Place) -> Place | None:
+def _displace(new: Location, location: Location) -> Location | None:
     """Replace where paths cannot be exchanged (not Linux)."""
-    if not (new.is_directory() or place.is_directory()):
-        new.rename(place)
+    if not (new.is_directory() or location.is_directory()):
+        new.rename(location)
         return None
     # A reader may for a moment find nothing.
-    aside = new.beside(f"{new.name}~replaced")
-    place.rename(aside)
-    new.rename(place)
+    aside = new.sibling(f"{new.name}~replaced")
+    location.rename(aside)
+    new.rename(location)
     return aside
 
 
-def _renameat2(one: Place | str, other: Place | str, flag: int) -> bool:
+def _renameat2(one: Location | str, other: Location | str, flag: int) -> bool:
     """Rename with a flag of Linux; False where there is no such thing."""
     function = _libc_renameat2()
     if function is None:
@@ -157,10 +166,10 @@ def _renameat2(one: Place | str, other: Place | str, flag: int) -> bool:
     raise OSError(number, os.strerror(number))
 
 
-def _at(place: Place | str) -> tuple[int, bytes]:
-    if isinstance(place, str):
-        return _FROM_HERE, os.fsencode(place)
-    return place.directory.descriptor, os.fsencode(place.name)
+def _at(location: Location | str) -> tuple[int, bytes]:
+    if isinstance(location, str):
+        return _FROM_HERE, os.fsencode(location)
+    return location.directory.descriptor, os.fsencode(location.name)
 
 
 @cache

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
-from polystore.filesystem.dir_fd import REACH, Held, Place, check_no_device
+from polystore.filesystem.dir_fd import REACH, Handle, Location, check_no_device
 from polystore.filesystem.tree_operations import delete_tree
 
 __all__ = [
@@ -69,7 +69,7 @@ def _started(pid: int) -> str:
     return "" if state == b"Z" else fields[18].decode()
 
 
-def sweep(directory: Held, name: str) -> None:
+def sweep(directory: Handle, name: str) -> None:
     """Remove from a directory the temporaries that dead processes left.
 
     It looks into a directory, known by `name`, once in a minute, so that saves stay cheap.
@@ -83,12 +83,12 @@ def sweep(directory: Held, name: str) -> None:
     sweep_now(directory)
 
 
-def sweep_now(directory: Held) -> None:
+def sweep_now(directory: Handle) -> None:
     """Remove from a directory the temporaries that dead processes left, however often."""
     with suppress(OSError), directory.entries() as entries:
         for entry in entries:
             if is_temporary(entry.name) and is_left(entry.name, partial(_modified, entry)):
-                remove(directory.place(entry.name))
+                remove(directory.location(entry.name))
 
 
 def _modified(entry: os.DirEntry[str]) -> float:
@@ -96,19 +96,19 @@ def _modified(entry: os.DirEntry[str]) -> float:
 
 
 @contextmanager
-def temporary(place: Place, *, hidden: bool = False) -> Iterator[Place]:
-    """Yield a place for what is to take another place in this directory, or to go from it.
+def temporary(location: Location, *, hidden: bool = False) -> Iterator[Location]:
+    """Yield a location for what is to replace something in this directory, or to go from it.
 
     If the block fails, what is there is removed. A `hidden` one is in a directory of its own, so
     that programs do not see it that list all names.
     """
-    found = place.beside(temporary_name())
+    found = location.sibling(temporary_name())
     if hidden:
         found.make_directory()
     try:
         if hidden:
             with found.hold(REACH | os.O_DIRECTORY) as directory:
-                yield directory.place("new")
+                yield directory.location("new")
         else:
             yield found
     except BaseException:
@@ -121,14 +121,14 @@ def temporary(place: Place, *, hidden: bool = False) -> Iterator[Place]:
             remove(found)  # something is left in it
 
 
-def remove(place: Place) -> None:
+def remove(location: Location) -> None:
     """Remove a file, a link or a temporary tree, that may be gone already."""
-    if place.is_directory():
+    if location.is_directory():
         with suppress(OSError):  # what stays is hidden, and swept later
-            delete_tree(place)
+            delete_tree(location)
     else:
         with suppress(FileNotFoundError):
-            place.remove_file()
+            location.remove_file()
 
 
 def is_left(name: str, modified: Callable[[], float]) -> bool:
@@ -155,8 +155,8 @@ def _is_process(text: str) -> bool:
     return text.isascii() and text.isdecimal() and text[0] != "0" and len(text) <= _LONGEST
 
 
-def keep_mode(place: Place, temporary: Place | None = None) -> None:
-    """Give the temporary the mode bits of the file whose place it takes, if it is of its kind.
+def keep_mode(location: Location, temporary: Location | None = None) -> None:
+    """Copy the mode bits of the file that a temporary replaces, if it is of its kind.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def keep_mode(place: Place, temporary: Place | None = None) -> None:
         If that is a pipe, a socket or a device, whose place nothing takes.
     """
     try:
-        status = place.status()
+        status = location.status()
     except FileNotFoundError:
         return
     check_no_device(status)

@@ -23,11 +23,11 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.filesystem import changes
-from polystore.filesystem.dir_fd import Held, Place
+from polystore.filesystem.dir_fd import Handle, Location
 from polystore.filesystem.listing import Listing
 from polystore.filesystem.locks import Deadline, locked
 from polystore.filesystem.lookup import Lookup
-from polystore.filesystem.path_resolver import Places, passes
+from polystore.filesystem.path_resolver import PathResolver, passes
 from polystore.filesystem.renames import ReplacedError, rename_new
 from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing
 from polystore.filesystem.values import FileValues
@@ -50,16 +50,16 @@ class LocalTree:
         at ``/``, as in the memory backend, that lies in this directory, and nothing outside it
         can be reached, not by ``..``, an absolute path or a symbolic link.
     values : callable
-        ``values(places)`` returns what a value of the tree is.
+        ``values(resolver)`` returns what a value of the tree is.
     backend : str, optional
         The key that errors name.
     """
 
     def __init__(
-        self, root: P | None, values: Callable[[Places], FileValues], *, backend: str | None
+        self, root: P | None, values: Callable[[PathResolver], FileValues], *, backend: str | None
     ) -> None:
         self._lookup = Lookup(root, values, backend=backend)
-        self._places, self._values = self._lookup.places, self._lookup.values
+        self._resolver, self._values = self._lookup.resolver, self._lookup.values
 
     # Questions
 
@@ -83,38 +83,42 @@ class LocalTree:
         facts = self._lookup.ask(path, partial(self._facts, path), otherwise=nothing)
         return cast("Stat", missing | facts | link)
 
-    def _facts(self, path: P, held: Held) -> dict[str, Any]:
+    def _facts(self, path: P, handle: Handle) -> dict[str, Any]:
         """Return what `stat` says of what exists."""
-        kind, status = self._values.kind(held), held.status()
+        kind, status = self._values.kind(handle), handle.status()
         return {
             "type": "directory" if kind == "directory" else "file",
             "exists": True,
             "modified": status.st_mtime,
-            **(self._values.describe(held, path) if kind == "file" else {}),
+            **(self._values.describe(handle, path) if kind == "file" else {}),
         }
 
     def _target(self, path: P) -> str | None:
         """Return where a link leads, None for anything else."""
-        with self._lookup.read_errors(path), nothing_there(), self._places.itself(path) as place:
-            if not place.is_link():
+        with (
+            self._lookup.read_errors(path),
+            nothing_there(),
+            self._resolver.resolve_nofollow(path) as location,
+        ):
+            if not location.is_link():
                 return None
-            target = place.target()
+            target = location.target()
             if not os.path.isabs(target):
-                target = os.path.join(os.path.dirname(self._places.real(path)), target)
-            return self._places.shown(target)
+                target = os.path.join(os.path.dirname(self._resolver.real(path)), target)
+            return self._resolver.shown(target)
         return None
 
     def content_identity(self, path: P) -> tuple[int, ...] | None:
-        with suppress(OSError, StorageError), self._places.existing(path) as held:
-            return self._values.content_identity(held)
+        with suppress(OSError, StorageError), self._resolver.resolve(path) as handle:
+            return self._values.content_identity(handle)
         return None  # a directory, or what cannot be read: load reports it
 
     def check_convertible(self, paths: Iterable[P]) -> None:
         for path in paths:
             lost: list[str] = []
             # Other errors are reported by load.
-            with suppress(StorageError), self._lookup.existing_value(path) as held:
-                lost = self._values.kept_apart(held, path)
+            with suppress(StorageError), self._lookup.existing_value(path) as handle:
+                lost = self._values.kept_apart(handle, path)
             if lost:
                 raise UnsupportedOperationError(
                     f"the other backend would not keep what the file has besides its values: "
@@ -128,16 +132,16 @@ class LocalTree:
     def load(
         self, path: P, *, region: Region | None = None, suffix: str | None = None, **options: Any
     ) -> Any:
-        def read(held: Held) -> Any:
-            self._lookup.check_value(held)
-            return self._values.load(held, path, region, suffix, **options)
+        def read(handle: Handle) -> Any:
+            self._lookup.check_value(handle)
+            return self._values.load(handle, path, region, suffix, **options)
 
         with self._lookup.read_errors(path), missing_below_files():
             return self._lookup.read(path, read)
 
     def list_dir(self, path: P) -> list[str]:
-        with self._lookup.directory(path) as held:
-            return sorted(name for name in held.names() if not self._values.is_hidden(name))
+        with self._lookup.directory(path) as handle:
+            return sorted(name for name in handle.names() if not self._values.is_hidden(name))
 
     def list_files(
         self,
@@ -156,8 +160,8 @@ class LocalTree:
 
     def _listing(self, path: P, recursive: bool, selected: NameFilter | None = None) -> Listing:
         listing = Listing(self._lookup.text(path), self._lookup, selected)
-        with self._lookup.directory(path) as held:
-            listing.walk(held, recursive=recursive)
+        with self._lookup.directory(path) as handle:
+            listing.walk(handle, recursive=recursive)
         return listing
 
     # Writing
@@ -187,16 +191,16 @@ class LocalTree:
     ) -> None:
         deadline = Deadline()
         while True:
-            with suppress(ReplacedError), self._lookup.existing_value(path) as held:
-                if held.is_directory():
+            with suppress(ReplacedError), self._lookup.existing_value(path) as handle:
+                if handle.is_directory():
                     with self._lookup.os_errors(path):
-                        self._values.save_region(data, held, path, region, durable=durable)
+                        self._values.save_region(data, handle, path, region, durable=durable)
                     return
                 # Two that read, change and write at once would lose what one of them wrote.
-                with locked(held, deadline) as known:
-                    if self._lookup.leads_to(path, held):
+                with locked(handle, deadline) as known:
+                    if self._lookup.leads_to(path, handle):
                         write = self._values.region_writer(
-                            data, held, path, region, suffix, durable=durable
+                            data, handle, path, region, suffix, durable=durable
                         )
                         self._publish(
                             self._values, path, write, overwrite=True, durable=durable, known=known
@@ -209,13 +213,13 @@ class LocalTree:
         self,
         values: FileValues,
         path: P,
-        write: Callable[[Place], None],
+        write: Callable[[Location], None],
         *,
         overwrite: bool = False,
         parents: bool = False,
         **how: Any,
     ) -> None:
-        """Put what `write` writes to a temporary place at `path`, in one step."""
+        """Put what `write` writes to a temporary location at `path`, in one step."""
         attempt = partial(
             changes.publish, values, path, write, overwrite=overwrite, parents=parents, **how
         )
@@ -239,8 +243,8 @@ class LocalTree:
         """Raise what a batch to `paths` would raise whatever the values."""
         for path in paths:
             self._check_save(path, **options)
-        places = self._places.identities(paths)
-        check_apart(places, os.path.dirname, paths, backend=self._lookup.backend)
+        resolver = self._resolver.identities(paths)
+        check_apart(resolver, os.path.dirname, paths, backend=self._lookup.backend)
 
     def _check_save(
         self, path: P, *, overwrite: bool = False, parents: bool = False, **_options: Any
@@ -248,31 +252,31 @@ class LocalTree:
         with self._lookup.os_errors(path):
             self._check_path(path)
             try:
-                with self._places.slot(path) as place:
-                    if self._checked(place).exists():
-                        changes.check_replaced(self._values, place, overwrite=overwrite)
+                with self._resolver.resolve_for_write(path) as location:
+                    if self._checked(location).exists():
+                        changes.check_replaced(self._values, location, overwrite=overwrite)
                         return
-                    if self._values.is_directory(place.directory):
+                    if self._values.is_directory(location.directory):
                         return
             except (FileNotFoundError, NotADirectoryError) as error:
                 if isinstance(error, StorageError):
                     raise
-            if self._is_blocked(os.path.dirname(self._places.text(path))):
+            if self._is_blocked(os.path.dirname(self._resolver.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
             if not parents:
                 raise PathNotFoundError("the parent directory is missing; parents=True makes it")
 
     def _check_path(self, path: P) -> None:
-        """Refuse names that would be hidden, and swept one day, where no place is looked at."""
-        self._values.check_path(self._places.text(path))
+        """Refuse names that would be hidden, and swept one day, before any location is resolved."""
+        self._values.check_path(self._resolver.text(path))
 
-    def _checked(self, place: Place) -> Place:
-        """Return a place at which something is to be made, replaced or removed.
+    def _checked(self, location: Location) -> Location:
+        """Return a location at which something is to be made, replaced or removed.
 
         However its path was spelt, and whatever links led there: it has one name.
         """
-        self._values.check_name(place.name)
-        return place
+        self._values.check_name(location.name)
+        return location
 
     def _is_blocked(self, path: str) -> bool:
         """Return whether the path, or the nearest above it that leads anywhere, is no directory."""
@@ -296,26 +300,26 @@ class LocalTree:
         return text
 
     def delete(self, path: P) -> None:
-        with self._lookup.present(path) as place:
-            changes.delete(self._values, self._checked(place), path)
+        with self._lookup.present(path) as location:
+            changes.delete(self._values, self._checked(location), path)
 
     def delete_all(self, path: P) -> None:
-        with self._lookup.present(path) as place:
-            changes.delete_all(self._values, self._checked(place), path)
+        with self._lookup.present(path) as location:
+            changes.delete_all(self._values, self._checked(location), path)
 
     def copy(self, source: P, destination: P) -> None:
         for _ in range(MOST_ATTEMPTS):
-            with self._transfer(source, destination) as (origin, place):
-                if changes.publish_copy(self._values, origin, place):
+            with self._transfer(source, destination) as (origin, location):
+                if changes.publish_copy(self._values, origin, location):
                     return
         with self._lookup.located(source):
             raise StorageWriteError("it is changed faster than it can be copied")
 
     def move(self, source: P, destination: P) -> None:
         try:
-            with self._transfer(source, destination) as (origin, place):
+            with self._transfer(source, destination) as (origin, location):
                 self._values.before_change(source, self._checked(origin))
-                rename_new(origin, place)
+                rename_new(origin, location)
         except StorageWriteError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno != errno.EXDEV:
@@ -327,31 +331,31 @@ class LocalTree:
         with self._lookup.located(source):
             if not self.exists(source):
                 raise PathNotFoundError("a link needs an existing source")
-        target = self._places.real(source)
-        with self._free_place(link, over_link=overwrite) as place:
-            if passes(target, self._places.real(link)):
+        target = self._resolver.real(source)
+        with self._free_place(link, over_link=overwrite) as location:
+            if passes(target, self._resolver.real(link)):
                 raise StorageResolutionError("a link cannot lead to itself")
-            changes.publish_link(self._values, target, link, place, overwrite=overwrite)
+            changes.publish_link(self._values, target, link, location, overwrite=overwrite)
 
     @contextmanager
-    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Place]:
+    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Location]:
         with self._lookup.located(path):
             self._check_path(path)
             # Not every value is a file through which the system finds no way.
-            if self._is_blocked(os.path.dirname(self._places.text(path))):
+            if self._is_blocked(os.path.dirname(self._resolver.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
-        with self._lookup.os_errors(path), self._places.itself(path) as place:
-            changes.check_free(self._checked(place), over_link=over_link)
-            if not self._values.is_directory(place.directory):
+        with self._lookup.os_errors(path), self._resolver.resolve_nofollow(path) as location:
+            changes.check_free(self._checked(location), over_link=over_link)
+            if not self._values.is_directory(location.directory):
                 raise PathNotDirectoryError("the parent is a file")
-            yield place
+            yield location
 
     @contextmanager
-    def _transfer(self, source: P, destination: P) -> Iterator[tuple[Place, Place]]:
-        with self._lookup.present(source) as origin, self._free_place(destination) as place:
+    def _transfer(self, source: P, destination: P) -> Iterator[tuple[Location, Location]]:
+        with self._lookup.present(source) as origin, self._free_place(destination) as location:
             status = origin.status()
             identity = status.st_dev, status.st_ino
-            if stat.S_ISDIR(status.st_mode) and place.directory.lies_in(identity):
+            if stat.S_ISDIR(status.st_mode) and location.directory.lies_in(identity):
                 raise InvalidPathError(f"a directory cannot go into itself ({display(source)})")
             self._values.before_change(destination, origin)
-            yield origin, place
+            yield origin, location

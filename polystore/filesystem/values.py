@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import IO, Any, Literal
 
 from polystore.exceptions import InvalidPathError, StorageError
-from polystore.filesystem.dir_fd import Held, Place
-from polystore.filesystem.path_resolver import Places
+from polystore.filesystem.dir_fd import Handle, Location
+from polystore.filesystem.path_resolver import PathResolver
 from polystore.filesystem.retry import read_until_stable
 from polystore.filesystem.temporaries import PREFIX, is_temporary, sweep_now
 from polystore.formats import Format, format_of
@@ -42,8 +42,8 @@ class FileValues:
     has_directories = False
     """Whether a directory can be a value."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
+    def __init__(self, resolver: PathResolver) -> None:
+        self.resolver = resolver
 
     def with_options(self) -> FileValues:
         """Return the same with options of a save."""
@@ -69,35 +69,35 @@ class FileValues:
 
     # What there is
 
-    def is_array(self, directory: Held) -> bool:
+    def is_array(self, directory: Handle) -> bool:
         """Return whether a directory is a value."""
         return False
 
-    def kind(self, held: Held) -> Kind:
-        status = held.status()
-        is_array = stat.S_ISDIR(status.st_mode) and self.is_array(held)
+    def kind(self, handle: Handle) -> Kind:
+        status = handle.status()
+        is_array = stat.S_ISDIR(status.st_mode) and self.is_array(handle)
         return "file" if is_array else kind_of(status)
 
-    def is_value(self, held: Held) -> bool:
-        return self.kind(held) == "file"
+    def is_value(self, handle: Handle) -> bool:
+        return self.kind(handle) == "file"
 
-    def is_directory(self, held: Held) -> bool:
-        return self.kind(held) == "directory"
+    def is_directory(self, handle: Handle) -> bool:
+        return self.kind(handle) == "directory"
 
-    def has_value(self, place: Place) -> bool:
-        """Return whether a value is at a place, which may be missing; no link is followed."""
-        return self._has(place, self.is_value)
+    def has_value(self, location: Location) -> bool:
+        """Return whether a value is at a location, which may be missing; no link is followed."""
+        return self._has(location, self.is_value)
 
-    def has_directory(self, place: Place) -> bool:
-        """Return whether a directory that is not a value is at a place; no link is followed."""
-        return self._has(place, self.is_directory)
+    def has_directory(self, location: Location) -> bool:
+        """Return whether a directory that is not a value is at a location; no link is followed."""
+        return self._has(location, self.is_directory)
 
-    def _has(self, place: Place, question: Callable[[Held], bool]) -> bool:
-        def is_still(held: Held) -> bool:
-            return not self.has_directories or place.identity() == held.identity()
+    def _has(self, location: Location, question: Callable[[Handle], bool]) -> bool:
+        def is_still(handle: Handle) -> bool:
+            return not self.has_directories or location.identity() == handle.identity()
 
         try:
-            return read_until_stable(place.hold, question, is_still)
+            return read_until_stable(location.hold, question, is_still)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -105,15 +105,15 @@ class FileValues:
                 raise
             return False
 
-    def describe(self, held: Held, path: P) -> dict[str, Any]:
+    def describe(self, handle: Handle, path: P) -> dict[str, Any]:
         """Return what `stat` says of a value besides its type and its time."""
-        facts: dict[str, Any] = {"size": held.status().st_size}
+        facts: dict[str, Any] = {"size": handle.status().st_size}
         # stat never fails on what a file holds, or because it must not be read.
         with suppress(StorageError, PermissionError, MemoryError):
-            facts |= self.format_of(path, held=held).header(held.path)
+            facts |= self.format_of(path, handle=handle).header(handle.path)
         return facts
 
-    def content_identity(self, held: Held) -> tuple[int, ...] | None:
+    def content_identity(self, handle: Handle) -> tuple[int, ...] | None:
         """Return what differs as soon as the content of a file does, None if nothing is known to.
 
         Nothing is known of a file that was changed a moment ago: the next change could bear the
@@ -121,7 +121,7 @@ class FileValues:
         since the other time can be set.
         """
         # Opened, since a network file system answers other questions from what it knows.
-        with held.open() as file:
+        with handle.open() as file:
             status = os.fstat(file.fileno())
         if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_AFTER:
             return None
@@ -130,73 +130,82 @@ class FileValues:
 
     # Reading and writing
 
-    def format_of(self, path: P, suffix: str | None = None, held: Held | None = None) -> Format:
+    def format_of(self, path: P, suffix: str | None = None, handle: Handle | None = None) -> Format:
         """Return the format of the file that a path leads to, whatever a link to it is called."""
-        if suffix is None and held is not None:
-            suffix = held.name  # so that the path need not be resolved again
-        return format_of(self.places.resolved(path) if suffix is None else suffix)
+        if suffix is None and handle is not None:
+            suffix = handle.name  # so that the path need not be resolved again
+        return format_of(self.resolver.resolved(path) if suffix is None else suffix)
 
     def load(
-        self, held: Held, path: P, region: Region | None, suffix: str | None, **options: Any
+        self, handle: Handle, path: P, region: Region | None, suffix: str | None, **options: Any
     ) -> Any:
         """Return the value that is held open, or a part of it."""
         index = None if region is None else as_index(region)
         given = {name: value for name, value in options.items() if value is not None}
-        return self.format_of(path, suffix, held).load(held.path, index, **given)
+        return self.format_of(path, suffix, handle).load(handle.path, index, **given)
 
-    def kept_apart(self, held: Held, path: P) -> list[str]:
+    def kept_apart(self, handle: Handle, path: P) -> list[str]:
         """Return the names of what a value holds that `load` does not return."""
-        return self.format_of(path, None, held).apart(held.path)
+        return self.format_of(path, None, handle).apart(handle.path)
 
     def writer(
         self, data: Any, path: P, suffix: str | None, *, durable: bool
-    ) -> Callable[[Place], None]:
-        """Return what writes a value to a temporary place."""
+    ) -> Callable[[Location], None]:
+        """Return what writes a value to a temporary location."""
         chosen = self.format_of(path, suffix)
         return _file_writer(lambda file: chosen.save(file, data), durable=durable)
 
     def region_writer(
-        self, data: Any, held: Held, path: P, region: Region, suffix: str | None, *, durable: bool
-    ) -> Callable[[Place], None]:
-        """Return what writes a file, of which a region is replaced, to a temporary place."""
+        self,
+        data: Any,
+        handle: Handle,
+        path: P,
+        region: Region,
+        suffix: str | None,
+        *,
+        durable: bool,
+    ) -> Callable[[Location], None]:
+        """Return what writes a file, of which a region is replaced, to a temporary location."""
 
         def write(file: IO[bytes]) -> None:
-            chosen = self.format_of(path, suffix, held)
-            chosen.save_region(held.path, file, as_index(region), data)
+            chosen = self.format_of(path, suffix, handle)
+            chosen.save_region(handle.path, file, as_index(region), data)
 
         return _file_writer(write, durable=durable)
 
     def save_region(
-        self, data: Any, directory: Held, path: P, region: Region, *, durable: bool
+        self, data: Any, directory: Handle, path: P, region: Region, *, durable: bool
     ) -> None:
         """Write into a part of a value that is a directory."""
         raise NotImplementedError
 
     # Changes of the tree
 
-    def before_change(self, path: P, *places: Place) -> None:
-        """Prepare for what is at `places` to take the place of `path`, or to go from it."""
+    def before_change(self, path: P, *resolver: Location) -> None:
+        """Prepare for what is at `locations` to replace `path`, or to go from it."""
 
-    def make_directory(self, place: Place, path: P) -> None:
-        """Make a directory at a place; `path` leads to or below it."""
-        self.check_name(place.name)
-        place.make_directory()
+    def make_directory(self, location: Location, path: P) -> None:
+        """Make a directory at a location; `path` leads to or below it."""
+        self.check_name(location.name)
+        location.make_directory()
 
-    def remove_directory(self, place: Place, path: P) -> None:
+    def remove_directory(self, location: Location, path: P) -> None:
         """Remove a directory of which listings show it is empty."""
         try:
-            place.remove_directory()
+            location.remove_directory()
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            with place.hold() as held:
-                sweep_now(held)  # what dead processes left may be all there is
-            place.remove_directory()
+            with location.hold() as handle:
+                sweep_now(handle)  # what dead processes left may be all there is
+            location.remove_directory()
 
 
-def _file_writer(write: Callable[[IO[bytes]], object], *, durable: bool) -> Callable[[Place], None]:
-    def write_to(place: Place) -> None:
-        with place.create() as file:
+def _file_writer(
+    write: Callable[[IO[bytes]], object], *, durable: bool
+) -> Callable[[Location], None]:
+    def write_to(location: Location) -> None:
+        with location.create() as file:
             write(file)
             if durable:
                 file.flush()

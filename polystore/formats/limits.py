@@ -6,7 +6,7 @@ import math
 
 from polystore.exceptions import CorruptDataError
 
-__all__ = ["ANY_FILE", "DEFLATE", "MOST_DECODED", "check_claim"]
+__all__ = ["ANY_FILE", "DEFLATE", "MOST_DECODED", "check_declared_size"]
 
 DEFLATE = 1100.0
 """More than Deflate can compress: 1032 times, and some for what lies around it."""
@@ -16,7 +16,7 @@ MOST_DECODED = 2**32
 """Bytes that a small compressed file may decode to; a larger image has a file to match."""
 
 
-def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
+def check_declared_size(declared: int, stored: int, most: float = math.inf) -> None:
     """Refuse compressed data that claims to hold far more than it could.
 
     Parameters
@@ -33,7 +33,7 @@ def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
         Before any memory is taken.
     """
     believed = max(ANY_FILE, most * stored)
-    if claimed > min(believed, max(MOST_DECODED, 100 * stored)):
+    if declared > min(believed, max(MOST_DECODED, 100 * stored)):
         raise CorruptDataError(
-            f"{stored} bytes claim to hold {claimed}: damage, or a decompression bomb"
+            f"{stored} bytes claim to hold {declared}: damage, or a decompression bomb"
         )

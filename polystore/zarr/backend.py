@@ -85,14 +85,14 @@ class ZarrBackend(StorageBackend):
       as URLs. A ``file://`` URL means the path that it names, and a chained URL of fsspec, such as
       ``zip://::s3://bucket/plates.zip``, can be a root only.
     - A bucket is never made. A directory is a group, or implied by what lies below it.
-    - Several processes may save one path. Each writer of a path first *claims* it, by an object
-      beside it that no listing shows; others wait for it, up to a minute
-      (`FileLockTimeoutError`). The claim of a process that has died is taken over, on its own
+    - Several processes may save one path. Each writer of a path first locks it, by an object
+      next to it that no listing shows; others wait for it, up to a minute
+      (`FileLockTimeoutError`). The lock of a process that has died is taken over, on its own
       machine at once and on another one after a day. This rests on conditional puts, which
       ``memory://``, s3fs, gcsfs and adlfs have. Through another file system, as through that of
       obstore, two that begin in the same moment may both go on, and mix what they write.
-    - A save into a region works in place, and claims but the shards, or chunks, that it touches,
-      with two requests for each. None may run beside one that overwrites the array.
+    - A save into a region works in place, and locks only the shards, or chunks, that it touches,
+      with two requests for each. None may run while another overwrites the array.
     - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a
       failure midway leaves a part of it.
     - An array that was opened before it was overwritten loses its chunks, which then read as fill
@@ -544,7 +544,7 @@ class ZarrBackend(StorageBackend):
         return tree.append(values, text, axis=axis, durable=durable)
 
     def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
-        """Give a stored array another shape.
+        """Change the shape of a stored array.
 
         What it grows by reads as its fill value, also where it was cut off before. It waits for
         all who write into the array, and they for it. Who opened the array before it was cut off

@@ -13,7 +13,7 @@ import pytest
 from polystore import DirectoryNotEmptyError, DiskBackend, PathExistsError, PathNotFoundError
 from polystore.filesystem import changes
 from polystore.filesystem import tree_operations as trees
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.values import FileValues
 from polystore.formats import format as format_module
 from polystore.zarr import ZarrBackend
@@ -96,7 +96,7 @@ def test_an_overwriting_save_takes_the_place_of_what_another_deletes(
 def test_a_link_takes_the_place_of_one_that_another_makes(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "old.npy")
     store.save(NEW, "new.npy")
-    meanwhile(changes, "put", lambda: store.create_symlink("old.npy", "link.npy"))
+    meanwhile(changes, "replace_checked", lambda: store.create_symlink("old.npy", "link.npy"))
     store.create_symlink("new.npy", "link.npy", overwrite=True)
     assert (store.load("link.npy") == NEW).all()
 
@@ -166,8 +166,8 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
 
     def act() -> None:
         [hidden] = (path for path in tmp_path.rglob("a.npy") if "/d/e/" not in str(path))
-        with Held.at(str(hidden.parent.parent)) as above:
-            trees.delete_tree(above.place(hidden.parent.name))
+        with Handle.at(str(hidden.parent.parent)) as above:
+            trees.delete_tree(above.location(hidden.parent.name))
 
     meanwhile(changes, "delete_tree", act)
     store.delete_all("d")

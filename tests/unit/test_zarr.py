@@ -23,7 +23,7 @@ from polystore import (
     UnsupportedFormatError,
     ZarrBackend,
 )
-from polystore.filesystem.dir_fd import Place
+from polystore.filesystem.dir_fd import Location
 from polystore.zarr.local.rooted_store import KeyFiles
 from polystore.zarr.local.values import ArrayValues
 
@@ -185,14 +185,14 @@ def test_a_value_is_deleted_that_was_of_the_other_kind_when_it_was_looked_at(
     store.save(value, "value.json")
     looked = 0
 
-    is_directory = Place.is_directory
+    is_directory = Location.is_directory
 
-    def mistaken(place: Place) -> bool:
+    def mistaken(place: Location) -> bool:
         nonlocal looked
         looked += 1
         return is_directory(place) != (looked == 1)
 
-    monkeypatch.setattr(Place, "is_directory", mistaken)
+    monkeypatch.setattr(Location, "is_directory", mistaken)
     getattr(store, method)("value.json")
     assert looked > 0
     assert not store.exists("value.json")

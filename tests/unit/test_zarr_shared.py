@@ -35,7 +35,7 @@ from polystore import (
     ZarrBackend,
 )
 from polystore.filesystem import locks
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.dir_fd import Handle
 from polystore.zarr.array import locks as zarr_locks
 from polystore.zarr.array import updating as zarr_writing
 from polystore.zarr.array.locks import lock_of
@@ -275,7 +275,7 @@ def test_the_shards_that_a_region_touches_are_those_of_its_elements() -> None:
 def test_a_region_means_what_it_means_once_it_is_its_turn(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.zeros(10, np.int32), "/a", chunks=(10,))
-    array = Held.at(str(tmp_path / "a"))
+    array = Handle.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shards(lock_of([[0]])):
         writer = threading.Thread(target=store.save, args=(1, "/a"), kwargs={"region": -1})
         writer.start()
@@ -361,7 +361,7 @@ def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a", chunks=(2, 4))
     monkeypatch.setattr(locks, "_TIMEOUT", 0.1)
-    array = Held.at(str(tmp_path / "a"))
+    array = Handle.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shards(lock_of([[1], [0]])):
         store.save(2, "/a", region=(0, 0))  # another shard
         for change in (
@@ -370,7 +370,7 @@ def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
         ):
             with pytest.raises(FileLockTimeoutError, match=r"lock.*'/a' \(backend zarr\)"):
                 change()
-    array = Held.at(str(tmp_path / "a"))
+    array = Handle.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shape():
         store.save(2, "/a", region=(2, 0))
         with pytest.raises(FileLockTimeoutError):
@@ -381,7 +381,7 @@ def test_who_waits_for_an_array_that_is_deleted_is_told(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a")
     with ThreadPoolExecutor(1) as pool:
-        array = Held.at(str(tmp_path / "a"))
+        array = Handle.at(str(tmp_path / "a"))
         with array, LocalLocks(array).shape():
             waiting = pool.submit(store.append, np.ones((1, 4)), "/a")
             time.sleep(0.2)

@@ -26,7 +26,7 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.retry import read_until_stable
 from polystore.fitting import refuse_mask
-from polystore.formats import MOST_DECODED, check_claim, format_of
+from polystore.formats import MOST_DECODED, check_declared_size, format_of
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
 
@@ -105,7 +105,7 @@ def check_file(data: Any, name: str) -> None:
 
 
 def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
-    """Tell whether a key, from that of its array on, is one of a chunk; by default in any way.
+    """Return whether a key, from that of its array on, is one of a chunk; by default in any way.
 
     Nothing else of a hierarchy has such a key: arrays and groups have metadata, and files a suffix.
     """
@@ -301,24 +301,24 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
 def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], int]) -> Any:
     part = ... if region is None else region
     shape = check_region(array.shape, part)
-    index, turn = forward(array.shape, part)
+    index, reverse = forward(array.shape, part)
     stored = cache(stored)  # it looks at every file
     element = element_size(array)
     size = math.prod(shape) * element
     if size > MOST_DECODED and (region is None or element > array.dtype.itemsize):
-        check_claim(size, stored())
+        check_declared_size(size, stored())
     touched = math.prod(map(_touched, index, array.chunks))
     at_once = min(touched, zarr.config.get("async.concurrency") or 1)
     decoded = at_once * math.prod(array.chunks) * element
     if decoded > MOST_DECODED:
-        check_claim(decoded, stored())
+        check_declared_size(decoded, stored())
     if touched > _FEW and touched * _STORED > stored():
         raise CorruptDataError(
             f"{touched} chunks are to be in {stored()} bytes: damage, or next to nothing, of "
             f"which a smaller region= can be loaded"
         )
     with _damage("a chunk cannot be decoded"):
-        return np.asarray(array[index])[turn]
+        return np.asarray(array[index])[reverse]
 
 
 def element_size(array: zarr.Array[Any]) -> int:

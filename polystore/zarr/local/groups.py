@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError, UnsupportedFormatError
-from polystore.filesystem.dir_fd import Place
-from polystore.filesystem.path_resolver import Places
+from polystore.filesystem.dir_fd import Location
+from polystore.filesystem.path_resolver import PathResolver
 from polystore.filesystem.renames import ReplacedError, replace_only
 from polystore.filesystem.temporaries import keep_mode, remove, temporary
 from polystore.zarr.array.groups import (
@@ -27,18 +27,18 @@ class LocalGroups:
 
     Parameters
     ----------
-    places : Places
+    resolver : PathResolver
         Where paths lead.
         Of a tree with a root, nothing above that is looked at.
     """
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._is_rooted = places.root is not None
+    def __init__(self, resolver: PathResolver) -> None:
+        self._resolver = resolver
+        self._is_rooted = resolver.root is not None
 
     def marks(self, path: str) -> Iterable[GroupMark]:
         """Yield the marks of the directories above a path, the nearest first."""
-        for directory in _above(self._places.followed(path)):
+        for directory in _above(self._resolver.followed(path)):
             new, old = (self._read(_key(directory, name)) for name in ("zarr.json", ".zgroup"))
             is_root = self._is_rooted and directory == "/"
             yield GroupMark.of(new, old, is_root=is_root)
@@ -46,19 +46,19 @@ class LocalGroups:
     def forget(self, path: str) -> None:
         """Take consolidated metadata away from every group above a path, its links followed too."""
         named = os.path.normpath(path if self._is_rooted else os.path.abspath(path))
-        for directory in dict.fromkeys([*_above(named), *_above(self._places.followed(path))]):
+        for directory in dict.fromkeys([*_above(named), *_above(self._resolver.followed(path))]):
             with suppress(FileNotFoundError, NotADirectoryError):
                 self._forget_in(directory)
 
     def _forget_in(self, directory: str) -> None:
         path = _key(directory, CONSOLIDATED)
         if self._is_there(path):  # asked first: what lies above may be a read-only file system
-            with self._places.itself(path) as place:
-                remove(place)
+            with self._resolver.resolve_nofollow(path) as location:
+                remove(location)
         path = _key(directory, "zarr.json")
         if without_consolidated(self._read(path)) is None:
             return
-        with self._places.slot(path) as metadata:  # what a link leads to
+        with self._resolver.resolve_for_write(path) as metadata:  # what a link leads to
             while True:
                 known = metadata.status()
                 changed = without_consolidated(self._read(path))
@@ -69,19 +69,19 @@ class LocalGroups:
 
     def _is_there(self, path: str) -> bool:
         with nothing_there():
-            self._places.status(path)
+            self._resolver.status(path)
             return True
         return False
 
     def _read(self, path: str) -> bytes | None:
         """Return what is in a file of metadata, None if there is none to be believed."""
         not_there = (OSError, UnsupportedFormatError, InvalidPathError)
-        with suppress(*not_there), self._places.open(path) as file:
+        with suppress(*not_there), self._resolver.open(path) as file:
             size = os.fstat(file.fileno()).st_size
             return file.read(min(size, MOST_METADATA) + 1)  # room is made for all that is asked for
         return None
 
-    def _replace(self, metadata: Place, known: os.stat_result, changed: bytes) -> None:
+    def _replace(self, metadata: Location, known: os.stat_result, changed: bytes) -> None:
         with temporary(metadata) as new:
             new.write(changed)
             keep_mode(metadata, new)

@@ -20,8 +20,8 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from polystore.exceptions import CorruptDataError, UnsupportedFormatError
-from polystore.filesystem.dir_fd import Held, Place, check_no_device
-from polystore.filesystem.path_resolver import Places, RootedPlaces, SystemPlaces
+from polystore.filesystem.dir_fd import Handle, Location, check_no_device
+from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
 from polystore.filesystem.renames import publish_file
 from polystore.filesystem.temporaries import remove, temporary
 from polystore.zarr.array.groups import MOST_METADATA
@@ -41,14 +41,14 @@ class KeyFiles:
 
     Parameters
     ----------
-    places : Places
+    resolver : PathResolver
         Where paths lead.
     prefix : str
         The path below which the keys lie.
     """
 
-    def __init__(self, places: Places, prefix: str) -> None:
-        self._places = places
+    def __init__(self, resolver: PathResolver, prefix: str) -> None:
+        self._resolver = resolver
         self._prefix = prefix.rstrip("/")
 
     def read(self, key: str, wanted: ByteRequest | None = None) -> bytes | None:
@@ -62,7 +62,7 @@ class KeyFiles:
             If a link leads out of a root.
         """
         try:
-            with self._places.open(self._path(key)) as file:
+            with self._resolver.open(self._path(key)) as file:
                 start, end = _range(wanted, os.fstat(file.fileno()).st_size)
                 if end - start > _LARGE:
                     self._check_size(key, end - start)
@@ -79,25 +79,27 @@ class KeyFiles:
 
     def write(self, key: str, value: Buffer) -> None:
         """Put a file in the place of a key, in one step."""
-        with self._places.slot(self._path(key), make=Place.make_directory) as place:
+        with self._resolver.resolve_for_write(
+            self._path(key), make=Location.make_directory
+        ) as location:
             with suppress(FileNotFoundError):
-                check_no_device(place.status())
-            with temporary(place) as new:
+                check_no_device(location.status())
+            with temporary(location) as new:
                 with new.create() as file:
                     file.write(value.as_buffer_like())
-                publish_file(new, place, overwrite=True)
+                publish_file(new, location, overwrite=True)
 
     def remove(self, key: str) -> None:
         """Remove what is at a key, if anything is."""
-        with suppress(*_ABSENT), self._places.itself(self._path(key)) as place:
-            remove(place)
+        with suppress(*_ABSENT), self._resolver.resolve_nofollow(self._path(key)) as location:
+            remove(location)
 
     def entries(self, key: str) -> Sequence[tuple[str, bool]]:
         """Return the names in a directory, and whether each is a directory."""
         with (
             suppress(*_ABSENT),
-            self._places.existing(self._path(key)) as held,
-            held.entries() as entries,
+            self._resolver.resolve(self._path(key)) as handle,
+            handle.entries() as entries,
         ):
             return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         return []
@@ -156,8 +158,8 @@ class TreeStore(Store):
     ) -> None:
         super().__init__(read_only=read_only)
         self._root, self._prefix = root, prefix
-        places: Places = SystemPlaces() if root is None else RootedPlaces(root)
-        self._files = files or KeyFiles(places, prefix)
+        resolver: PathResolver = SystemResolver() if root is None else RootedResolver(root)
+        self._files = files or KeyFiles(resolver, prefix)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TreeStore) and (self._root, self._prefix) == (
@@ -224,26 +226,26 @@ class TreeStore(Store):
             yield name
 
 
-def files_in(directory: Held, *, rooted: bool) -> KeyFiles:
+def files_in(directory: Handle, *, rooted: bool) -> KeyFiles:
     """Return the files of a directory that the caller keeps open.
 
     If there is a root, no link of the directory leads out of it.
     """
     if rooted:
-        return KeyFiles(RootedPlaces(directory), "/")
-    return KeyFiles(SystemPlaces(), directory.path)
+        return KeyFiles(RootedResolver(directory), "/")
+    return KeyFiles(SystemResolver(), directory.path)
 
 
-def held_store(directory: Held, *, rooted: bool, read_only: bool) -> TreeStore:
+def held_store(directory: Handle, *, rooted: bool, read_only: bool) -> TreeStore:
     """Return a store of a directory that it holds open as long as it is used.
 
     A move of the directory does not matter to it. It makes no directory anew that was deleted,
     and what zarr still writes after an error is never written elsewhere.
     """
-    held = directory.again()
-    root, prefix = (held.path, "/") if rooted else (None, held.path)
-    files = files_in(held, rooted=rooted)
-    weakref.finalize(files, held.close)
+    handle = directory.duplicate()
+    root, prefix = (handle.path, "/") if rooted else (None, handle.path)
+    files = files_in(handle, rooted=rooted)
+    weakref.finalize(files, handle.close)
     return TreeStore(root, prefix, read_only=read_only, files=files)
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from zarr.abc.store import Store
 
 from polystore.filesystem.descent import files_below
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.locks import Deadline, hold_lock_file
 from polystore.filesystem.renames import publish_file
 from polystore.filesystem.temporaries import PREFIX, keep_mode, temporary
@@ -26,7 +26,7 @@ class SharedDirectory(Shared):
     """An array in a directory that the caller keeps open; `forget` precedes a change of shape."""
 
     def __init__(
-        self, directory: Held, files: KeyFiles, store: Store, forget: Callable[[], None]
+        self, directory: Handle, files: KeyFiles, store: Store, forget: Callable[[], None]
     ) -> None:
         self._directory, self._files, self._forget = directory, files, forget
         self.store = store
@@ -41,12 +41,12 @@ class SharedDirectory(Shared):
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
         self._forget()
-        place = self._directory.place(self.metadata()[0])
-        with temporary(place) as new:
+        location = self._directory.location(self.metadata()[0])
+        with temporary(location) as new:
             new.write(metadata)
-            keep_mode(place, new)
+            keep_mode(location, new)
             new.sync()
-            publish_file(new, place, overwrite=True)
+            publish_file(new, location, overwrite=True)
 
     def chunks(self) -> Iterable[str]:
         return (key for key, _ in files_below(self._directory) if is_chunk(key))
@@ -63,7 +63,7 @@ class LocalLocks(Locks):
     nodes that share it; the system frees them when the process that holds them dies.
     """
 
-    def __init__(self, directory: Held) -> None:
+    def __init__(self, directory: Handle) -> None:
         self._directory = directory
 
     def shape(self) -> ExitStack:
@@ -77,6 +77,6 @@ class LocalLocks(Locks):
         deadline = Deadline()
         with ExitStack() as stack:
             for name in names:
-                place = self._directory.place(f"{PREFIX}~lock~{name}")
-                stack.callback(os.close, hold_lock_file(place, deadline))
+                location = self._directory.location(f"{PREFIX}~lock~{name}")
+                stack.callback(os.close, hold_lock_file(location, deadline))
             return stack.pop_all()

@@ -45,11 +45,11 @@ class LocalZarr(LocalTree):
 
     def __init__(self, root: P | None = None, *, zarr_format: ZarrFormat | None = None) -> None:
         super().__init__(root, partial(ArrayValues, zarr_format=zarr_format), backend="zarr")
-        if self._places.root is not None:
-            with self._lookup.os_errors("/"), self._places.existing("/") as top:
+        if self._resolver.root is not None:
+            with self._lookup.os_errors("/"), self._resolver.resolve("/") as top:
                 if not top.names():
                     name, metadata = GROUP_FILES[zarr_format or 3]
-                    top.place(name).write(metadata)
+                    top.location(name).write(metadata)
 
     def of_format(self, zarr_format: ZarrFormat | None) -> LocalZarr:
         """Return the same tree, which makes new arrays and groups of this format, None for any."""
@@ -58,12 +58,12 @@ class LocalZarr(LocalTree):
         return tree
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
-        with self._lookup.os_errors(path), self._places.existing(path) as held:
-            check_no_device(held.status())
-            if not held.is_directory():
+        with self._lookup.os_errors(path), self._resolver.resolve(path) as handle:
+            check_no_device(handle.status())
+            if not handle.is_directory():
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
-            root = self._places.root
-            text = self._places.real(path) if root is None else self._places.text(path)
+            root = self._resolver.root
+            text = self._resolver.real(path) if root is None else self._resolver.text(path)
             return open_node(TreeStore(root, text, read_only=mode == "r"), mode)
 
     def load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
@@ -79,10 +79,10 @@ class LocalZarr(LocalTree):
 
     @contextmanager
     def _shared_array(self, path: P, *, durable: bool) -> Iterator[Shared]:
-        with self._lookup.os_errors(path), self._lookup.existing_value(path) as held:
-            if not held.is_directory():
+        with self._lookup.os_errors(path), self._lookup.existing_value(path) as handle:
+            if not handle.is_directory():
                 raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
-            with self._values.shared(held, path, durable=durable) as array:
+            with self._values.shared(handle, path, durable=durable) as array:
                 yield array
 
     # Copies into another tree, and out of one
@@ -90,15 +90,15 @@ class LocalZarr(LocalTree):
     @contextmanager
     def stored(self, path: P) -> Iterator[StoredArray | None]:
         """Yield the array at a path as it is stored, None for a file."""
-        with self._lookup.existing_value(path) as held:
-            if not held.is_directory():
+        with self._lookup.existing_value(path) as handle:
+            if not handle.is_directory():
                 yield None
                 return
             values = self._values
-            kind: ZarrFormat = 3 if values.files(held).exists("zarr.json") else 2
-            is_whole = values.is_whole(held)
-            is_still_there = lambda: self._lookup.leads_to(path, held) and is_whole()  # noqa: E731
-            yield StoredArray(values.store(held, read_only=True), kind, is_still_there)
+            kind: ZarrFormat = 3 if values.files(handle).exists("zarr.json") else 2
+            is_whole = values.is_whole(handle)
+            is_still_there = lambda: self._lookup.leads_to(path, handle) and is_whole()  # noqa: E731
+            yield StoredArray(values.store(handle, read_only=True), kind, is_still_there)
 
     def put_stored(self, path: P, array: StoredArray, *, parents: bool = False) -> None:
         """Store a copy of an array at a free path."""
@@ -111,13 +111,13 @@ class LocalZarr(LocalTree):
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
         """Return the metadata of the group at a path by their names, {} for what is no group."""
-        with self._lookup.os_errors(path), self._places.existing(path) as held:
-            files = self._values.files(held)
+        with self._lookup.os_errors(path), self._resolver.resolve(path) as handle:
+            files = self._values.files(handle)
             found = {name: files.read(name) for name in GROUP_METADATA}
         return {name: data for name, data in found.items() if data is not None}
 
     def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
         """Make a group of these metadata at a free path, and its parents."""
-        self.ensure_directory(os.path.dirname(self._places.text(path)) or ".")
-        with self._free_place(path) as place:
-            self._values.make_group(place, path, metadata)
+        self.ensure_directory(os.path.dirname(self._resolver.text(path)) or ".")
+        with self._free_place(path) as location:
+            self._values.make_group(location, path, metadata)

@@ -22,8 +22,8 @@ from polystore.exceptions import (
     UnsupportedFormatError,
 )
 from polystore.filesystem.descent import files_below
-from polystore.filesystem.dir_fd import REACH, Held, Place
-from polystore.filesystem.path_resolver import Places
+from polystore.filesystem.dir_fd import REACH, Handle, Location
+from polystore.filesystem.path_resolver import PathResolver
 from polystore.filesystem.renames import rename_new
 from polystore.filesystem.retry import read_until_stable
 from polystore.filesystem.temporaries import PREFIX, sweep_now, temporary
@@ -55,11 +55,11 @@ class ArrayValues(FileValues):
 
     has_directories = True
 
-    def __init__(self, places: Places, zarr_format: ZarrFormat | None = None) -> None:
-        super().__init__(places)
+    def __init__(self, resolver: PathResolver, zarr_format: ZarrFormat | None = None) -> None:
+        super().__init__(resolver)
         self._default_format = zarr_format
         self._options = DEFAULTS
-        self._groups = LocalGroups(places)
+        self._groups = LocalGroups(resolver)
 
     def with_options(self, options: ArrayOptions = DEFAULTS) -> ArrayValues:
         """Return the same, with these options for new arrays, and their format for groups."""
@@ -75,19 +75,19 @@ class ArrayValues(FileValues):
         wanted = self._options.zarr_format
         if wanted is None and replaced is not None and replaced.metadata.zarr_format == 2:
             return 2
-        marks = self._groups.marks(self.places.text(path))
+        marks = self._groups.marks(self.resolver.text(path))
         return member_format(marks, wanted, self._default_format)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
         """Return whether the group that a path lies in shows a member of a format."""
-        return is_shown(self._groups.marks(self.places.text(path)), zarr_format)
+        return is_shown(self._groups.marks(self.resolver.text(path)), zarr_format)
 
-    def files(self, directory: Held) -> KeyFiles:
-        return files_in(directory, rooted=self.places.root is not None)
+    def files(self, directory: Handle) -> KeyFiles:
+        return files_in(directory, rooted=self.resolver.root is not None)
 
-    def store(self, directory: Held, *, read_only: bool) -> Store:
+    def store(self, directory: Handle, *, read_only: bool) -> Store:
         """Return what zarr opens a directory with, which it holds open."""
-        return held_store(directory, rooted=self.places.root is not None, read_only=read_only)
+        return held_store(directory, rooted=self.resolver.root is not None, read_only=read_only)
 
     # Names
 
@@ -101,7 +101,7 @@ class ArrayValues(FileValues):
 
     # What there is
 
-    def is_array(self, directory: Held) -> bool:
+    def is_array(self, directory: Handle) -> bool:
         files = self.files(directory)
         try:
             # A group has a zarr.json too.
@@ -112,32 +112,32 @@ class ArrayValues(FileValues):
         except (OSError, CorruptDataError, InvalidPathError):
             return False  # a question never fails: what cannot be looked at is not there
 
-    def describe(self, held: Held, path: P) -> dict[str, Any]:
-        if not held.is_directory():
-            return super().describe(held, path)
-        facts: dict[str, Any] = {"size": _size(held)}
+    def describe(self, handle: Handle, path: P) -> dict[str, Any]:
+        if not handle.is_directory():
+            return super().describe(handle, path)
+        facts: dict[str, Any] = {"size": _size(handle)}
         with suppress(CorruptDataError, InvalidPathError):  # stat never fails on what a file holds
-            array = open_array(self.store(held, read_only=True))
+            array = open_array(self.store(handle, read_only=True))
             facts |= {"shape": array.shape, "dtype": str(array.dtype)}
         return facts
 
     # Reading and writing
 
     def load(
-        self, held: Held, path: P, region: Region | None, suffix: str | None, **options: Any
+        self, handle: Handle, path: P, region: Region | None, suffix: str | None, **options: Any
     ) -> Any:
-        if not held.is_directory():
-            return super().load(held, path, region, suffix, **options)
+        if not handle.is_directory():
+            return super().load(handle, path, region, suffix, **options)
         if suffix is not None:
             raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
-        store = self.store(held, read_only=True)
+        store = self.store(handle, read_only=True)
         return read_until_stable(
-            lambda: nullcontext(self.is_whole(held)),
-            lambda _: read_array(store, region, lambda: _size(held)),
+            lambda: nullcontext(self.is_whole(handle)),
+            lambda _: read_array(store, region, lambda: _size(handle)),
             lambda is_whole: is_whole(),
         )
 
-    def is_whole(self, directory: Held) -> Callable[[], bool]:
+    def is_whole(self, directory: Handle) -> Callable[[], bool]:
         """Return what tells whether an array was cut off since.
 
         What is cut off while it is read would read as fill values.
@@ -146,12 +146,12 @@ class ArrayValues(FileValues):
         shape = _shape(files)
         return lambda: not any(map(operator.lt, _shape(files), shape))
 
-    def kept_apart(self, held: Held, path: P) -> list[str]:
-        return [] if held.is_directory() else super().kept_apart(held, path)
+    def kept_apart(self, handle: Handle, path: P) -> list[str]:
+        return [] if handle.is_directory() else super().kept_apart(handle, path)
 
     def writer(
         self, data: Any, path: P, suffix: str | None, *, durable: bool
-    ) -> Callable[[Place], None]:
+    ) -> Callable[[Location], None]:
         array = as_numbers(data) if suffix is None else None
         if array is None:
             check_file(data, suffix or str(path))
@@ -166,12 +166,12 @@ class ArrayValues(FileValues):
 
     def array_writer(
         self, write: Callable[[Store], None], *, durable: bool = False
-    ) -> Callable[[Place], None]:
-        """Return what makes a directory at a place, for `write` to write an array into."""
+    ) -> Callable[[Location], None]:
+        """Return what makes a directory at a location, for `write` to write an array into."""
 
-        def write_to(place: Place) -> None:
-            place.make_directory()
-            with place.hold(REACH | os.O_DIRECTORY) as directory:
+        def write_to(location: Location) -> None:
+            location.make_directory()
+            with location.hold(REACH | os.O_DIRECTORY) as directory:
                 write(self.store(directory, read_only=False))
                 if durable:
                     sync_tree(directory)
@@ -179,13 +179,13 @@ class ArrayValues(FileValues):
         return write_to
 
     def save_region(
-        self, data: Any, directory: Held, path: P, region: Region, *, durable: bool
+        self, data: Any, directory: Handle, path: P, region: Region, *, durable: bool
     ) -> None:
         with self.shared(directory, path, durable=durable) as array:
             write_region(array, region, data)
 
     @contextmanager
-    def shared(self, directory: Held, path: P, *, durable: bool) -> Iterator[Shared]:
+    def shared(self, directory: Handle, path: P, *, durable: bool) -> Iterator[Shared]:
         """Yield an array that others change too; what is changed is synced at the end."""
         store, files = self.store(directory, read_only=False), self.files(directory)
         yield SharedDirectory(directory, files, store, partial(self.forget, path))
@@ -194,57 +194,59 @@ class ArrayValues(FileValues):
 
     def _array_at(self, path: P) -> zarr.Array[Any] | None:
         """Return the array that is replaced, None where there is none that can be read."""
-        with suppress(OSError, CorruptDataError), self.places.existing(path) as held:
-            if held.is_directory() and self.is_array(held):
-                return open_array(self.store(held, read_only=True))
+        with suppress(OSError, CorruptDataError), self.resolver.resolve(path) as handle:
+            if handle.is_directory() and self.is_array(handle):
+                return open_array(self.store(handle, read_only=True))
         return None
 
     # Changes of the tree
 
     def forget(self, path: P) -> None:
         """Remove what the groups above a path say of their members, which is about to change."""
-        self._groups.forget(self.places.text(path))
+        self._groups.forget(self.resolver.text(path))
 
-    def before_change(self, path: P, *places: Place) -> None:
+    def before_change(self, path: P, *resolver: Location) -> None:
         # zarr may know of arrays, groups, and links to them.
-        if any(place.is_directory() or place.is_link() for place in places):
+        if any(location.is_directory() or location.is_link() for location in resolver):
             self.forget(path)
 
-    def make_directory(self, place: Place, path: P) -> None:
-        name, metadata = GROUP_FILES[self.new_format(self.places.path_of(place))]
-        self.make_group(place, path, {name: metadata})
+    def make_directory(self, location: Location, path: P) -> None:
+        name, metadata = GROUP_FILES[self.new_format(self.resolver.path_of(location))]
+        self.make_group(location, path, {name: metadata})
 
-    def make_group(self, place: Place, path: P, metadata: Mapping[str, bytes]) -> None:
-        """Make a group of these metadata at a free place; `path` leads to or below it."""
-        self.check_name(place.name)
+    def make_group(self, location: Location, path: P, metadata: Mapping[str, bytes]) -> None:
+        """Make a group of these metadata at a free location; `path` leads to or below it."""
+        self.check_name(location.name)
         self.forget(path)
-        with temporary(place, hidden=True) as new:
+        with temporary(location, hidden=True) as new:
             new.make_directory()
             with new.hold(REACH | os.O_DIRECTORY) as directory:
                 for name, data in metadata.items():
-                    directory.place(name).write(data)
-            rename_new(new, place)
+                    directory.location(name).write(data)
+            rename_new(new, location)
 
-    def remove_directory(self, place: Place, path: P) -> None:
+    def remove_directory(self, location: Location, path: P) -> None:
         with (
-            place.hold(REACH | os.O_DIRECTORY) as directory,
-            temporary(place, hidden=True) as hidden,
+            location.hold(REACH | os.O_DIRECTORY) as directory,
+            temporary(location, hidden=True) as hidden,
         ):
             sweep_now(directory)
             if not all(map(self.is_hidden, directory.names())):
-                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place.name)
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), location.name)
             self.forget(path)
             # They are in the way of rmdir, which alone knows whether somebody saves there now.
             aside = hidden.directory
             for name in METADATA:
                 with suppress(FileNotFoundError):
-                    directory.place(name).rename(aside.place(PREFIX + name))
+                    directory.location(name).rename(aside.location(PREFIX + name))
             try:
-                place.remove_directory()
+                location.remove_directory()
             except OSError:
                 for name in aside.names():
                     with suppress(OSError):  # deleted by another, or made again
-                        rename_new(aside.place(name), directory.place(name.removeprefix(PREFIX)))
+                        rename_new(
+                            aside.location(name), directory.location(name.removeprefix(PREFIX))
+                        )
                 raise
 
 
@@ -258,5 +260,5 @@ def _shape(files: KeyFiles) -> tuple[int, ...]:
     return ()
 
 
-def _size(directory: Held) -> int:
+def _size(directory: Handle) -> int:
     return sum(status.st_size for _, status in files_below(directory))

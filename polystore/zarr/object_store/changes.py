@@ -21,7 +21,7 @@ from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, is_shown, member_format, metadata_of_copy
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.groups import RemoteGroups
-from polystore.zarr.object_store.lock_objects import Claim, claimed, claimed_name
+from polystore.zarr.object_store.lock_objects import LockObject, lock_object, locked_name
 from polystore.zarr.object_store.nodes import Node, below, parent_of
 from polystore.zarr.object_store.parallel import each
 from polystore.zarr.object_store.reader import KeyReader
@@ -70,10 +70,10 @@ class KeyChanges:
         return is_shown(self._groups.marks(key), zarr_format)
 
     @contextmanager
-    def changing(self, key: str) -> Iterator[tuple[Node, Claim]]:
-        """Hold the claim on a key, and yield what is there under it."""
-        with claimed(self._objects, key) as claim:
-            yield self._reader.at(key), claim
+    def changing(self, key: str) -> Iterator[tuple[Node, LockObject]]:
+        """Hold the lock of a key, and yield what is there under it."""
+        with lock_object(self._objects, key) as lock:
+            yield self._reader.at(key), lock
 
     # Groups
 
@@ -96,9 +96,9 @@ class KeyChanges:
     def make_groups(self, missing: Iterable[str]) -> None:
         self._mark_root()
         for key in missing:
-            with self.changing(key) as (node, claim):
+            with self.changing(key) as (node, lock):
                 if node.kind == "missing":
-                    clear(self._objects, key, node, claim)
+                    clear(self._objects, key, node, lock)
                     self._groups.forget(key)
                     name, metadata = GROUP_FILES[self.new_format(key)]
                     self._objects.wait(self._objects.create(below(key, name), metadata))
@@ -117,9 +117,9 @@ class KeyChanges:
 
     def put_group(self, key: str, metadata: Mapping[str, bytes]) -> None:
         """Make a group of these metadata at a free key."""
-        with self.changing(key) as (there, claim):
+        with self.changing(key) as (there, lock):
             check_replaced(there, overwrite=False)
-            clear(self._objects, key, there, claim)
+            clear(self._objects, key, there, lock)
             if not put_group(self._objects, key, metadata):
                 raise PathExistsError("another one has just taken the path")
 
@@ -142,23 +142,23 @@ class KeyChanges:
     def delete_group(self, key: str) -> None:
         """Delete a directory in which nothing is, once those that save in it have ended."""
         self._check_empty(key)
-        for place in self._claimed(key):
-            with self.changing(place) as (node, claim):
+        for location in self._locked(key):
+            with self.changing(location) as (node, lock):
                 if node.kind in ("missing", "file"):
-                    clear(self._objects, place, node, claim)
-        with self.changing(key) as (node, claim):
+                    clear(self._objects, location, node, lock)
+        with self.changing(key) as (node, lock):
             self._check_empty(key)
-            if self._claimed(key):
+            if self._locked(key):
                 raise DirectoryNotEmptyError("somebody is saving into the directory")
             if node.kind == "missing":
-                clear(self._objects, key, node, claim)
+                clear(self._objects, key, node, lock)
             elif node.kind == "directory" and not remove_group(self._objects, key):
                 raise StorageWriteError("another tool made this folder, by a mark that stays")
 
-    def _claimed(self, key: str) -> list[str]:
-        """Return the keys in a directory that there are claims on."""
+    def _locked(self, key: str) -> list[str]:
+        """Return the keys in a directory that are locked."""
         names, _ = self._objects.wait(self._objects.entries(key))
-        return [below(key, claimed_name(name)) for name in names if is_temporary(name)]
+        return [below(key, locked_name(name)) for name in names if is_temporary(name)]
 
     def _check_empty(self, key: str) -> None:
         names = self._reader.names(key)
@@ -166,7 +166,7 @@ class KeyChanges:
             raise DirectoryNotEmptyError("the directory is not empty; delete_all takes a tree")
 
     def delete_tree(self, key: str) -> None:
-        """Delete each value under its claim, or chunks of one saved meanwhile could go with it."""
+        """Delete each value under its lock, or chunks of one being saved could go with it."""
         while self._reader.at(key).kind == "directory":
             levels = list(self._reader.levels(key, NameFilter()))
             deleted = any(each(self._delete_value, [key for _, keys in levels for key in keys]))
@@ -190,11 +190,11 @@ class KeyChanges:
             return
         done = False
         while not done:
-            with self.changing(target) as (there, claim):
+            with self.changing(target) as (there, lock):
                 check_replaced(there, overwrite=False)
-                clear(self._objects, target, there, claim)
+                clear(self._objects, target, there, lock)
                 if node.kind == "array":
-                    done = copy_array(self._objects, source, target, node, claim)
+                    done = copy_array(self._objects, source, target, node, lock)
                 else:
                     self._objects.wait(self._objects.copy([(source, target)]))
                     done = True

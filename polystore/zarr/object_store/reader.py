@@ -106,17 +106,17 @@ class KeyReader:
     def facts(self, key: str, node: Node) -> Details:
         """Return what `stat` says of what exists, besides its type."""
         facts: Details = {}
-        place = key
+        location = key
         if node.kind == "file":
             found = self._objects.wait(self._objects.find(key))
             facts["size"] = found.size if found else 0
         elif node.kind == "array":
             facts = {"size": self._stored_bytes(key), **self._header(key, node)}
         if node.metadata is not None:
-            place = below(key, node.metadata_name)
+            location = below(key, node.metadata_name)
         elif node.kind != "file":
             return facts  # what is only implied has no time
-        modified = self._objects.modified(place)
+        modified = self._objects.modified(location)
         return facts if modified is None else {**facts, "modified": modified}
 
     def _stored_bytes(self, key: str) -> int:

@@ -202,17 +202,17 @@ class RemoteZarr:
             if not key:
                 check_replaced(self._reader.at(key), overwrite=overwrite)
             changes.make_groups(missing)
-            with changes.changing(key) as (node, claim):
+            with changes.changing(key) as (node, lock):
                 check_replaced(node, overwrite=overwrite)
                 if node.kind == "missing":
                     changes.missing_parents(key, make=True)  # an array may be there by now
                 if array is None:
-                    put_file(self._objects, key, encoded, node, claim)
+                    put_file(self._objects, key, encoded, node, lock)
                 else:
                     kind = changes.new_format(key, node)
                     write = partial(create, array=array, options=options, zarr_format=kind)
                     axes = array.ndim
-                    put_array(self._objects, key, write, node, claim, axes=axes, zarr_format=kind)
+                    put_array(self._objects, key, write, node, lock, axes=axes, zarr_format=kind)
 
     def _save_region(self, data: Any, path: P, region: Region) -> None:
         with self._located(path):
@@ -342,10 +342,10 @@ class RemoteZarr:
         with self._located(path):
             key = self._new_key(path)
             self._make_parents(key, make=parents)
-            with self._changes.changing(key) as (node, claim):
+            with self._changes.changing(key) as (node, lock):
                 check_replaced(node, overwrite=False)
                 kind = array.zarr_format
-                put_array(self._objects, key, write, node, claim, axes=0, zarr_format=kind)
+                put_array(self._objects, key, write, node, lock, axes=0, zarr_format=kind)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
         """Return whether the group that a path lies in shows a member of a format."""

@@ -27,7 +27,7 @@ __all__ = ["RemoteStore", "UnpublishedArray"]
 class RemoteStore(Store):
     """Keys of zarr as objects below a key.
 
-    Unlike zarr's own `FsspecStore`, it takes no name for a glob, and lists no claims.
+    Unlike zarr's own `FsspecStore`, it takes no name for a glob, and lists no lock objects.
 
     Parameters
     ----------
