@@ -100,7 +100,7 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     Raises
     ------
     VFSTypeError
-        If `mode` is another one, or `path` is no path.
+        If `mode` is another one, or `path` is not a path.
     InvalidPathError
         If the path cannot be one of the file system.
     PathNotFoundError, PathNotDirectoryError, PathIsDirectoryError, StorageWriteError

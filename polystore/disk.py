@@ -181,7 +181,7 @@ class DiskBackend(StorageBackend):
         UnsupportedFormatError
             If no format has the suffix, or the format cannot hold the value.
         FileLockTimeoutError
-            If others who hold the file's lock did not end within a minute, of a region.
+            If another writer of a region did not free the file's lock within a minute.
         StorageWriteError
             If the file system refuses.
         """

@@ -100,7 +100,7 @@ def _prepared(
             sweep(location.directory, f"{values.resolver.root}:{os.path.dirname(text)}")
             yield location
     except BaseException:
-        # By name, since the locations they were made at may be none any more.
+        # By name, since the directories they were made in may be gone.
         for _ in made:
             text = os.path.dirname(text.rstrip("/"))
             with (

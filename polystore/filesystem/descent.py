@@ -52,7 +52,7 @@ class Descent(Handle):
         status = os.fstat(above)
         if (status.st_dev, status.st_ino) != self._above[-1]:
             os.close(above)
-            raise OSError(errno.ENOENT, "a directory was moved meanwhile", "..")
+            raise OSError(errno.ENOENT, "a directory was moved concurrently", "..")
         self._above.pop()
         self._go_to(above, os.path.dirname(self.shown))
 
@@ -87,7 +87,7 @@ class Descent(Handle):
 def files_below(directory: Handle) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path of each file below a directory, from there, and its status; no link is one.
 
-    What goes meanwhile is left out.
+    Files that are deleted concurrently are left out.
     """
     with Descent(directory) as walk:
         above: list[str] = []

@@ -38,7 +38,7 @@ class Handle:
     shown : str, optional
         A path that leads to it, for systems that have none for what is held open.
     name : str, optional
-        The path or the last name by which it was opened, if that is no link.
+        The path or the last name by which it was opened, unless that is a link.
     """
 
     __slots__ = ("descriptor", "name", "shown")
@@ -335,7 +335,7 @@ def is_special(status: os.stat_result) -> bool:
 
 
 def check_no_device(status: os.stat_result) -> None:
-    """Refuse what is no file, directory or link.
+    """Refuse anything but a file, a directory or a link.
 
     Raises
     ------

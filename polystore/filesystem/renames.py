@@ -27,7 +27,7 @@ _FROM_HERE = -100  # AT_FDCWD
 
 
 class ReplacedError(Exception):
-    """What was to be replaced was replaced by another."""
+    """Another writer has replaced the file that was to be replaced."""
 
 
 def publish_file(temporary: Location, target: Location, *, overwrite: bool) -> None:
@@ -133,7 +133,7 @@ def replace_only(known: os.stat_result, new: Location, location: Location) -> No
     if os.path.samestat(found, known):
         new.remove_file()
         return
-    while True:  # another came between: it is put back, unless yet another came by then
+    while True:  # another file came between: it is put back, unless yet another came by then
         before, placed = placed, found
         exchange(new, location)
         found = new.status()
@@ -154,7 +154,7 @@ def _displace(new: Location, location: Location) -> Location | None:
 
 
 def _renameat2(one: Location | str, other: Location | str, flag: int) -> bool:
-    """Rename with a flag of Linux; False where there is no such thing."""
+    """Rename with a flag of Linux; return False where the system lacks it."""
     function = _libc_renameat2()
     if function is None:
         return False

@@ -1,4 +1,4 @@
-"""Temporary files and directories: their names, who left them, and how they are removed."""
+"""Temporary files and directories: their names, which are left over, and how they are removed."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ class LocalTree:
         return location
 
     def _is_blocked(self, path: str) -> bool:
-        """Return whether the path, or the nearest above it that leads anywhere, is no directory."""
+        """Return whether the path, or the nearest above it that exists, is not a directory."""
         ancestor = path.rstrip("/")
         while ancestor and not self.exists(ancestor):
             ancestor = os.path.dirname(ancestor).rstrip("/")

@@ -41,11 +41,11 @@ class ZarrBackend(StorageBackend):
     """Store each array of numbers as a zarr array, and any other value as a file.
 
     Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
-    every other reader of zarr opens. Other values lie beside the arrays, in the formats of
+    every other reader of zarr opens. Other values lie next to the arrays, in the formats of
     `DiskBackend`. Arrays and groups of formats 2 and 3 are read, and made: a new member has the
     format of its group, which is 3 where nothing else is said. Asking never creates anything.
 
-    A save is atomic. In a directory the array is written beside its place and takes it in one
+    A save is atomic. In a directory the array is written next to its path and renamed in one
     step. In a store that a URL names, its chunks are written first, under names that the array it
     replaces does not use, and its metadata last, in one put.
 
@@ -73,8 +73,8 @@ class ZarrBackend(StorageBackend):
 
     Notes
     -----
-    In a directory, those who write into one array, and those who change its shape, take turns by
-    locks of the operating system on files beside its metadata, of which there are at most 65, all
+    In a directory, writers of one array, and those that change its shape, exclude each other by
+    locks of the operating system on files next to its metadata, of which there are at most 65, all
     empty. The system frees them when a process dies. On a network file system they hold among
     machines where it has locks, as NFS has from version 4 on, unless it is mounted with
     ``local_lock`` or ``nolock``.
@@ -230,7 +230,7 @@ class ZarrBackend(StorageBackend):
         PathNotFoundError
             If nothing is there. Nothing is made.
         UnsupportedFormatError
-            If it is a file, or a directory that is no zarr group.
+            If it is a file, or a directory that is not a zarr group.
 
         Notes
         -----
@@ -426,7 +426,7 @@ class ZarrBackend(StorageBackend):
         PathNotFoundError
             If the parent is missing, unless `parents` is given; or the bucket.
         UnsupportedFormatError
-            If the value is no array of numbers, and the suffix names no format that holds it; or
+            If the value is not an array of numbers, and no format of its suffix holds it; or
             if the options do not fit the array.
         FileLockTimeoutError
             If other writers did not end within a minute: of the path in a store, or of a region.
@@ -499,8 +499,8 @@ class ZarrBackend(StorageBackend):
 
         They are written first, and then the new shape is published in one step: a reader, and the
         next to append, sees all of them or none, also if the writer is killed. Of several that
-        append to one array at once each gets a place of its own, one after another. Those who
-        know their places beforehand `resize` once, and save regions at the same time.
+        append to one array at once each gets a range of its own, one after another. Writers that
+        know their ranges beforehand `resize` once, and save regions at the same time.
 
         Parameters
         ----------
@@ -547,8 +547,8 @@ class ZarrBackend(StorageBackend):
         """Change the shape of a stored array.
 
         What it grows by reads as its fill value, also where it was cut off before. It waits for
-        all who write into the array, and they for it. Who opened the array before it was cut off
-        may still read what is gone, as fill values; `load` notices, and reads again.
+        all writers of the array, and they for it. A reader that opened the array before it was cut
+        off may still read what is gone, as fill values; `load` notices, and reads again.
 
         Parameters
         ----------

@@ -34,7 +34,7 @@ __all__ = ["guarded"]
 _PIECE = 1024  # bytes of a stream that are decoded first
 _LZMA = 2**28  # bytes that the decoder may take for itself; four times what level 9 does
 _FILTERED = 16  # bytes that a filter makes of an element at most, unless the element has more
-_SLACK = 2**16  # bytes that a chunk may hold beside its elements, of checksums and the like
+_SLACK = 2**16  # bytes that a chunk may hold besides its elements, of checksums and the like
 
 
 def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:

@@ -76,7 +76,7 @@ _KINDS = "biufc"  # numbers, which every reader of zarr knows
 
 
 def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
-    """Return `data` as the array that zarr stores, None for what is no array of numbers."""
+    """Return `data` as the array that zarr stores, None for anything but an array of numbers."""
     if np.ma.isMaskedArray(data):
         refuse_mask(data)
     if not isinstance(data, np.ndarray | np.generic):
@@ -188,7 +188,7 @@ async def _read_json(store: Store, name: str) -> dict[str, Any] | None:
         raise ValueError(f"{name} has more than {MOST_METADATA} bytes")
     found = json.loads(data)
     if not isinstance(found, dict):
-        raise TypeError(f"{name} is no JSON object")
+        raise TypeError(f"{name} is not a JSON object")
     return found
 
 

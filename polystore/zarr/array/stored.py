@@ -70,7 +70,7 @@ def packed(array: StoredArray) -> Packed:
     Raises
     ------
     ArrayChangedError
-        If it was replaced meanwhile.
+        If it was replaced concurrently.
     """
     held: dict[str, Buffer] = {}
     copy_stored(array, MemoryStore(held))
@@ -91,7 +91,7 @@ def copy_stored(array: StoredArray, target: Store) -> None:
     Raises
     ------
     ArrayChangedError
-        If it was replaced meanwhile. What was copied is of no use then.
+        If it was replaced concurrently. The copy is of no use then.
     """
     sync(_copy(array.store, target, _METADATA[array.zarr_format]))
     if not array.is_still_there():

@@ -1,7 +1,7 @@
 """Changes of a zarr array that is there, by many writers at once: regions, appends and resizes.
 
-Who writes into a shard holds its lock, from before what is there is read until the whole of it is
-written again. Who changes the shape holds the lock of the shape, writes what the new shape shows
+A writer of a shard holds its lock from before the shard is read until the whole of it is written
+again. A writer that changes the shape holds the lock of the shape, writes what the new shape shows
 before anybody can see it, and then publishes the shape in one step. So nothing is lost, and a
 reader sees an append whole or not at all.
 """
@@ -216,7 +216,7 @@ def _fitting(values: Any, stored: zarr.Array[Any], axis: int) -> np.ndarray[Any,
 def _checked_axis(axis: int, dimensions: int) -> int:
     number = _integer(axis, "an axis")
     if not -dimensions <= number < dimensions:
-        raise VFSTypeError(f"there is no axis {number} in an array of {dimensions} dimensions")
+        raise VFSTypeError(f"an array of {dimensions} dimensions has no axis {number}")
     return number % dimensions
 
 

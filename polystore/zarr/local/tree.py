@@ -110,7 +110,7 @@ class LocalZarr(LocalTree):
         return self._values.shows(path, zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
-        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        """Return the metadata of a group by their names, {} for a directory that is not a group."""
         with self._lookup.os_errors(path), self._resolver.resolve(path) as handle:
             files = self._values.files(handle)
             found = {name: files.read(name) for name in GROUP_METADATA}

@@ -174,7 +174,7 @@ class KeyChanges:
                 for directories, _ in reversed(levels):
                     for directory in directories:
                         self.delete_group(directory)
-            except DirectoryNotEmptyError:  # by what was saved meanwhile
+            except DirectoryNotEmptyError:  # of what was saved concurrently
                 if deleted:
                     continue
                 raise
@@ -198,7 +198,7 @@ class KeyChanges:
                 else:
                     self._objects.wait(self._objects.copy([(source, target)]))
                     done = True
-            if not done:  # it was replaced meanwhile
+            if not done:  # it was replaced concurrently
                 with located(self._reader.text(source), "zarr"):
                     node = self._reader.value(source)
 

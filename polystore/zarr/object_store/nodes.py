@@ -90,7 +90,7 @@ class Nodes:
         self._objects = objects
 
     async def at(self, key: str) -> Node:
-        """Return what lies at a key; the root is always a directory, if it is no array."""
+        """Return what lies at a key; the root is a directory, unless it is an array."""
         node = await self._look(key)
         # What is only implied may be an array that comes or goes between two requests.
         while key and node.kind == "directory" and node.metadata is None:

@@ -44,7 +44,7 @@ class SharedObjects(Shared):
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
         RemoteGroups(self._objects, is_rooted=False).forget(self._key)
-        # As that of another array, so that those read again who read what is cut off.
+        # As that of another array, so that readers of what is cut off read again.
         data = as_new(metadata) if shows_less else metadata
         self._objects.wait(self._objects.put(self._place, data))
 

@@ -167,7 +167,7 @@ def _check_kind(objects: RemoteObjects, replaced: Node, old: str, new: str) -> N
 
 
 def clear(objects: RemoteObjects, key: str, node: Node, lock: LockObject) -> None:
-    """Delete the chunks that a save left which was killed, where there is no array."""
+    """Delete the chunks that a killed save has left where there is no array."""
     if lock.inherited or node.occupied:
         _delete(objects, key, filter(is_chunk, objects.wait(objects.below(key))))
 
@@ -175,7 +175,7 @@ def clear(objects: RemoteObjects, key: str, node: Node, lock: LockObject) -> Non
 def copy_array(
     objects: RemoteObjects, source: str, target: str, node: Node, lock: LockObject
 ) -> bool:
-    """Copy an array to a free key, its chunks in the store itself; False if it changed meanwhile.
+    """Copy an array to a free key, its chunks in the store itself; False if it changed by then.
 
     Raises
     ------
@@ -322,7 +322,7 @@ def as_new(metadata: bytes) -> bytes:
 
 
 def is_same(metadata: bytes | None, others: bytes | None) -> bool:
-    """Return whether metadata are those of one array, of which others may have grown meanwhile."""
+    """Return whether metadata are those of one array, which may have grown since."""
     if metadata is None or others is None:
         return metadata is others
     mark, other = (found[len(found.rstrip()) :] for found in (metadata, others))

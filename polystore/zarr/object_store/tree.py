@@ -352,7 +352,7 @@ class RemoteZarr:
         return self._changes.shows(self._reader.key(path), zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
-        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        """Return the metadata of a group by their names, {} for a directory that is not a group."""
         with self._located(path):
             return self._reader.group_metadata(self._reader.key(path))
 

@@ -142,7 +142,7 @@ class UnpublishedArray(RemoteStore):
     Parameters
     ----------
     objects, prefix
-        As of `RemoteStore`.
+        As for `RemoteStore`.
     is_held : bool, default False
         Whether the chunks are kept back too, until `release`.
     """
