@@ -179,7 +179,7 @@ class ZarrBackend(StorageBackend):
     def _tree(self, path: P) -> tuple[LocalZarr | RemoteZarr, str]:
         """Return the tree that a path lies in, and the path as that takes it."""
         text = as_text(path, backend=self._backend_type)
-        url = as_url(text, backend=self._backend_type)
+        url = as_url(text, backend=self._backend_type) if ":" in text else None
         if self._root is not None:
             if url is not None:
                 raise PathMismatchError(
