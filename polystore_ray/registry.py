@@ -303,7 +303,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             if not error.has_ended:
                 raise
             transport = None
-        self._home = self._home._replace(birth="")
+        self._home = self._home._replace(store_id="")
         if transport is not None:
             self._disconnect(transport)
             transport.shutdown()

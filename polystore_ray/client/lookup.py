@@ -42,13 +42,11 @@ def look_up(transport: Transport, paths: list[str], use: Callable[[Found], T]) -
         If an object is gone for good, or is not to be had by the deadline.
     """
     path = paths[0] if paths else None
-    while True:
-        found: Found = transport.ask("read", paths, transport.node, path=path)
-        try:
-            return use(found)
-        except NotPinnedError as error:
-            lost = DataLostError(
-                f"the saved bytes are not to be had: {error}", path=path, backend="memory"
-            )
-            lost.__cause__ = error
-            transport.deadline.pause_or_raise(lost)
+
+    def attempt() -> T:
+        return use(transport.ask("read", paths, transport.node, path=path))
+
+    def lost(error: NotPinnedError) -> DataLostError:
+        return DataLostError(f"no node has the saved bytes: {error}", path=path, backend="memory")
+
+    return transport.deadline.retry(attempt, NotPinnedError, lost)

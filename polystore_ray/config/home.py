@@ -35,7 +35,7 @@ class Home(NamedTuple):
         What tells the cluster from others that may get the same address.
     job : str
         The id of the job whose store it is, if it is a job's.
-    birth : str
+    store_id : str
         What tells the store from others of its name; empty if nobody had used it yet.
     """
 
@@ -43,7 +43,7 @@ class Home(NamedTuple):
     address: str = ""
     cluster: str = ""
     job: str = ""
-    birth: str = ""
+    store_id: str = ""
 
     @property
     def is_here(self) -> bool:

@@ -10,6 +10,7 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore_ray.deadline import Deadline
+from polystore_ray.errors import HostLostError
 from polystore_ray.rayapi.errors import translated
 
 __all__ = ["Network", "answer_of", "wait_for"]
@@ -58,17 +59,21 @@ def answer_of(
     is the reference to the answer of a call that has been made once, if it has.
     """
     deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
-    attempt = call if asked is None else lambda: asked
-    while True:
+
+    def attempt() -> Any:
+        nonlocal asked
+        made, asked = asked, None
         try:
-            return ray.get(network.send(attempt), timeout=deadline.left)
+            reference = network.send(call if made is None else lambda: made)
+            return ray.get(reference, timeout=deadline.left)
         except ray_exceptions.RayError as error:
             ours = translated(error, backend=backend, path=path, timeout=deadline.timeout)
             if isinstance(ours, StorageError):
                 ours.located(path=path, backend=backend)
-            is_a_task = isinstance(error, ray_exceptions.RayTaskError)
-            ours.__cause__ = None if is_a_task else error
-            if not repeatable or not isinstance(error, ray_exceptions.ActorUnavailableError):
-                raise ours  # noqa: B904 - its cause is set already
-            deadline.pause_or_raise(ours, _PAUSE)
-            attempt = call
+            raise ours from None if isinstance(error, ray_exceptions.RayTaskError) else error
+
+    def check_repeatable(error: HostLostError) -> None:
+        if not repeatable or not isinstance(error.__cause__, ray_exceptions.ActorUnavailableError):
+            raise error
+
+    return deadline.retry(attempt, HostLostError, check_repeatable, pause=_PAUSE)

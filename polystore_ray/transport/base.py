@@ -15,26 +15,15 @@ from polystore_ray.errors import HostBusyError
 from polystore_ray.status import StoreStatus
 from polystore_ray.wire.messages import Items, Pin
 
-__all__ = ["BATCHES", "Task", "Transport", "when_free"]
+__all__ = ["Task", "Transport"]
 
 Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
 """A function, its arguments, and the nodes that hold their bytes."""
 
-BATCHES = frozenset({"load_batch", "save_batch"})
+_BATCHES = frozenset({"load_batch", "save_batch"})
 _LONGEST_PAUSE = 0.5  # seconds
 
 T = TypeVar("T")
-
-
-def when_free(call: Callable[[], T], deadline: Deadline) -> T:
-    """Return the result of a call, which is made again while its host is busy."""
-    pause = 0.01
-    while True:
-        try:
-            return call()
-        except HostBusyError as error:
-            deadline.pause_or_raise(error, pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class Transport(ABC):
@@ -64,6 +53,12 @@ class Transport(ABC):
         view = copy.copy(self)
         view.deadline = deadline
         return view
+
+    def _when_free(self, method: str, call: Callable[[], T]) -> T:
+        """Return the result of a call to a host; one of a batch is repeated while it is busy."""
+        if method not in _BATCHES:
+            return call()
+        return self.deadline.retry(call, HostBusyError, pause=0.01, longest=_LONGEST_PAUSE)
 
     @abstractmethod
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:

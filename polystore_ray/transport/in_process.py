@@ -22,7 +22,7 @@ from polystore_ray.controller.state import StoreController
 from polystore_ray.hosting.backend_host import MOST_CALLS, BackendHost
 from polystore_ray.hosting.volume import MemoryVolume
 from polystore_ray.status import NodeStatus, StoreStatus
-from polystore_ray.transport.base import BATCHES, Task, Transport, when_free
+from polystore_ray.transport.base import Task, Transport
 from polystore_ray.wire.classes import class_to_bytes
 from polystore_ray.wire.envelope import (
     Envelope,
@@ -154,7 +154,7 @@ class LocalTransport(Transport):
             with host.admitted():
                 return _arrived(as_message(host.call(method, *_arrived(message))))
 
-        return when_free(call, self.deadline) if method in BATCHES else call()
+        return self._when_free(method, call)
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         self._check_name(node)
