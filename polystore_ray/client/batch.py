@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from polystore.arguments import whole_number
 from polystore.error_translation import located
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, array_size, is_raw, seal, shape_and_dtype
+from polystore_ray.transport.base import Transport
 from polystore_ray.wire.envelope import SMALL, array_message, open_message, sealed_message
-from polystore_ray.wire.messages import WHOLE, Facts, Found, Items, Pin, Stored
+from polystore_ray.wire.messages import WHOLE, Facts, Found, InlineFullError, Items, Pin, Stored
 from polystore_ray.wire.pack import Member, Pack
 
-__all__ = ["Sealing", "array_bytes", "opened"]
+__all__ = ["Sealing", "array_bytes", "opened", "publish"]
 
 _PACK = 16 * 2**20  # bytes in a pack, about
 
@@ -107,6 +109,36 @@ class Sealing:
                 stored[i] = (len(pins), number)
             pins.append(put(seal(Pack.of([member for _, member in part]))))
         return pins, items._replace(stored=stored)
+
+
+def publish(transport: Transport, sealing: Sealing, items: Items, replicas: int | None) -> None:
+    """Put sealed values where they belong, and make them visible all at once or not at all.
+
+    Parameters
+    ----------
+    transport : Transport
+        The store.
+    sealing : Sealing
+        The values.
+    items : Items
+        Their paths, and how they are to be saved.
+    replicas : int, optional
+        On how many nodes each is to be held; by default, as many as the store was made with.
+    """
+    wanted = transport.options.replicas or 1
+    if replicas is not None:
+        wanted = whole_number(replicas, "replicas", 1, backend="memory")
+    items = items._replace(facts=sealing.facts, replicas=wanted)
+    with transport.measured("memory", "save"):
+        if transport.options.max_bytes is not None and sealing.has_objects:
+            transport.ask("check", items, path=items.paths[0])
+        # A value that travels inside the call is held as often as the tree is.
+        inline = wanted <= (transport.options.replicas or 1)
+        try:
+            transport.publish(*sealing.put(transport.put, items, inline=inline))
+        except InlineFullError:
+            transport.publish(*sealing.put(transport.put, items, inline=False))
+    transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))
 
 
 def _parts(members: Iterable[tuple[int, Member]]) -> list[list[tuple[int, Member]]]:

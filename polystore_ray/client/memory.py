@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import random
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 from polystore.arguments import check_batch, whole_number
@@ -27,23 +22,20 @@ from polystore.registration import backend_key
 from polystore.transfer.copying import Pairs
 from polystore.transfer.stacking import Rows
 from polystore.writable import private
-from polystore_ray.client.batch import Sealing, array_bytes, opened
-from polystore_ray.client.locality import Nearby
+from polystore_ray.client import locality
+from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
 from polystore_ray.client.lookup import look_up, texts_of
-from polystore_ray.deadline import Deadline
-from polystore_ray.errors import CallTimeoutError, DataLostError
+from polystore_ray.client.turns import save_in_turn
+from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
-from polystore_ray.wire.messages import Found, InlineFullError, Items, Kept, Pin
+from polystore_ray.wire.messages import Found, Items, Kept
 
 __all__ = ["ClusterMemoryBackend"]
 
 logger = logging.getLogger(__name__)
 
-_TURNS = tuple(threading.Lock() for _ in range(64))  # of the paths whose regions are saved here
-_LONGEST_PAUSE = 1.0  # seconds
 
-
-class ClusterMemoryBackend(Nearby, StorageBackend):
+class ClusterMemoryBackend(StorageBackend):
     """The cluster memory: one tree rooted at ``/``, the same in every process of the store.
 
     A save puts the bytes into the object store of the caller's node, has them pinned by that
@@ -138,32 +130,32 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
 
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             objects = transport.get(found.pins, paths[0] if paths else None)
-            again = partial(_get_one, transport)
-            return opened(found, paths, objects, again), found.versions
+            values = opened(found, paths, objects, lambda pin: transport.get([pin])[0])
+            return values, found.versions
 
-        while True:
-            try:
-                return look_up(transport, paths, taken)
-            except DataLostError as error:
-                if error.fallback is None or error.path is None or not transport.deadline.left:
-                    raise
-                self._restore(error, error.path, *error.fallback)
+        def attempt() -> tuple[list[Any], list[int]]:
+            return look_up(transport, paths, taken)
 
-    def _restore(self, error: DataLostError, path: str, key: str, source: str) -> None:
-        """Save a lost value anew from its fallback, unless somebody else has done so."""
+        return transport.deadline.retry(attempt, DataLostError, self._restore, pause=0)
+
+    def _restore(self, error: DataLostError) -> None:
+        """Save a lost value anew from its fallback, unless another process has done so."""
+        if error.fallback is None or error.path is None:
+            raise error
+        key, source = error.fallback
         try:
             value = self._backend(key).load(source)
         except StorageError as second:
             second.add_note(f"it was to replace a value that was lost: {error}")
             raise error from second
-        logger.warning("the lost value %r is restored from %r in %s", path, source, key)
+        logger.warning("the lost value %r is restored from %r in %s", error.path, source, key)
         with suppress(VersionConflictError, PathNotFoundError):
             self.save(
                 value,
-                path,
+                error.path,
                 if_version=error.version,
                 replicas=error.replicas,
-                fallback=(key, source),
+                fallback=error.fallback,
             )
 
     def _backend(self, key: str) -> Any:
@@ -235,7 +227,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             if_version = whole_number(if_version, "if_version", 0, backend="memory")
         items = Items([text], [], [], bool(overwrite), bool(parents), if_version)
         items = items._replace(fallback=self._portable(fallback))
-        self._publish(self._connect(), Sealing([data], [text]), items, replicas)
+        publish(self._connect(), Sealing([data], [text]), items, replicas)
 
     def _portable(self, fallback: tuple[str, P] | None) -> tuple[str, str] | None:
         if fallback is None:
@@ -277,25 +269,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         with reporting(progress, len(texts), "saving") as step:
             sealing = Sealing(values, texts, step if progress else None, bundled)
         items = Items(texts, [], [], bool(overwrite), bool(parents))
-        self._publish(self._connect(), sealing, items, replicas)
-
-    def _publish(
-        self, transport: Transport, sealing: Sealing, items: Items, replicas: int | None
-    ) -> None:
-        wanted = transport.options.replicas or 1
-        if replicas is not None:
-            wanted = whole_number(replicas, "replicas", 1, backend="memory")
-        items = items._replace(facts=sealing.facts, replicas=wanted)
-        with transport.measured("memory", "save"):
-            if transport.options.max_bytes is not None and sealing.has_objects:
-                transport.ask("check", items, path=items.paths[0])
-            # What travels inside the call is held as often as the tree is.
-            inline = wanted <= (transport.options.replicas or 1)
-            try:
-                transport.publish(*sealing.put(transport.put, items, inline=inline))
-            except InlineFullError:
-                transport.publish(*sealing.put(transport.put, items, inline=False))
-        transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))
+        publish(self._connect(), sealing, items, replicas)
 
     def _save_region(
         self,
@@ -307,24 +281,27 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
     ) -> None:
         transport = self._connect()
         given = self._portable(fallback)
-        # Writers of this process take turns; one in another process is found by the version.
-        with _turn(path, transport.deadline):
-            for failed in itertools.count():
-                start = time.monotonic()
-                kept: Kept = transport.ask("kept", path, path=path)
-                [array], [version] = self._load(transport, [path])
-                take_region(array, region, path=path, backend="memory")
-                changed = array.copy(order="K")
-                put_region(changed, region, data, path=path, backend="memory")
-                items = Items([path], [], [], if_version=version, fallback=given or kept.fallback)
-                wanted = kept.replicas if replicas is None else replicas
-                try:
-                    self._publish(transport, Sealing([changed], [path]), items, wanted)
-                except VersionConflictError:  # another save came first: apply this to its result
-                    took = time.monotonic() - start
-                    _wait_for_others(path, failed, took, transport.deadline)
-                else:
-                    return
+
+        def save() -> None:
+            kept: Kept = transport.ask("kept", path, path=path)
+            [array], [version] = self._load(transport, [path])
+            take_region(array, region, path=path, backend="memory")
+            changed = array.copy(order="K")
+            put_region(changed, region, data, path=path, backend="memory")
+            items = Items([path], [], [], if_version=version, fallback=given or kept.fallback)
+            wanted = kept.replicas if replicas is None else replicas
+            publish(transport, Sealing([changed], [path]), items, wanted)
+
+        save_in_turn(save, path, transport.deadline)
+
+    # Beyond the contract: work where the bytes are
+
+    ref, refs = locality.ref, locality.refs
+    save_ref = locality.save_ref
+    locations = locality.locations
+    map = locality.map_values
+    persist = locality.persist
+    why = locality.why
 
     # What moves many values: it is done where they go to, or where they are
 
@@ -415,42 +392,6 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
         transport = self._connect()
         with transport.measured("memory", operation):
             return transport.change(operation, text, *arguments, path=text)
-
-
-@contextmanager
-def _turn(path: str, deadline: Deadline) -> Iterator[None]:
-    """Let one thread after another change the value at a path."""
-    lock = _TURNS[hash(path) % len(_TURNS)]
-    if not lock.acquire(timeout=deadline.left):
-        raise _kept_waiting(path)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _wait_for_others(path: str, failed: int, took: float, deadline: Deadline) -> None:
-    """Wait after a try that another writer was ahead of: the longer, the more tries have failed.
-
-    By chance, so that one of several is done before the others try again.
-    """
-    pause = random.uniform(0, min(_LONGEST_PAUSE, took * 2 ** min(failed, 10)))  # noqa: S311 - no secret
-    if pause >= deadline.left:
-        raise _kept_waiting(path)
-    time.sleep(pause)
-
-
-def _kept_waiting(path: str) -> CallTimeoutError:
-    return CallTimeoutError(
-        "other writers changed the value until the deadline, and nothing was saved; save larger "
-        "regions, or use zarr, which writes a region in place",
-        path=path,
-        backend="memory",
-    )
-
-
-def _get_one(transport: Transport, pin: Pin) -> Any:
-    return transport.get([pin])[0]
 
 
 def _fallback(given: Any) -> tuple[str, str]:
