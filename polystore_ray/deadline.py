@@ -50,15 +50,13 @@ class Deadline:
         attempt : callable
             What to do.
         on : exception class or tuple of them
-            After which errors another attempt may succeed. Others pass through.
+            The errors after which another attempt may succeed.
         prepare : callable, optional
-            Called with such an error before the next attempt. It raises where no attempt would
-            succeed. It may return the error to raise when there is no time for one; by default
-            that is the error of the last attempt.
-        pause : float, default 0.1
-            Seconds before the second attempt.
-        longest : float, optional
-            Seconds up to which the pause is doubled for each further attempt.
+            Called with such an error before the next attempt. It raises if none can succeed, and
+            may return the error to raise at the deadline, by default that of the last attempt.
+        pause, longest : float
+            Seconds before the second attempt; they are doubled for each further one up to
+            `longest`.
         """
         while True:
             try:

@@ -27,7 +27,6 @@ from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.status import StoreStatus
-from polystore_ray.transport.base import Transport
 from polystore_ray.transport.in_process import LocalTransport
 from polystore_ray.wire.classes import class_from_bytes, class_to_bytes, is_newer
 
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 _STORE_NAME = re.compile(r"[\w.-]+")
 _LOCAL_VARIABLE = "POLYSTORE_RAY_LOCAL"
-
-_local_stores: dict[tuple[str, str], tuple[Home, LocalTransport]] = {}
 
 
 class RayBackendRegistry(Mapping[str, StorageBackend]):
@@ -328,7 +325,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
     def _connect(self, *, create: bool = True) -> Any:
         if self._local:
             self._home.require_here()
-            transport = _local_store(self._store, self._lifetime, self._options)
+            transport = LocalTransport.of(self._store, self._lifetime, self._options)
             return transport.by(Deadline(self._timeout))
         # The cluster's part of the package loads Ray, which takes a second.
         from polystore_ray.transport.connect import connect
@@ -344,7 +341,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
 
     def _disconnect(self, transport: Any) -> None:
         if self._local:
-            _local_stores.pop((self._store, self._lifetime), None)
+            LocalTransport.forget(self._store, self._lifetime)
             return
         from polystore_ray.transport.connect import disconnect
 
@@ -379,16 +376,6 @@ class _OnNode(Mapping[str, StorageBackend]):
 
 def _local_by_default() -> bool:
     return os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")
-
-
-def _local_store(store: str, lifetime: str, options: StoreOptions) -> Transport:
-    key = store, lifetime
-    if key not in _local_stores:  # of two threads that make one, the first wins
-        _local_stores.setdefault(key, (made_here(), LocalTransport(store, options)))
-    home, transport = _local_stores[key]
-    home.require_here()  # a forked process has a copy, in which nobody else would see anything
-    options.check_against(transport.options, store)
-    return transport
 
 
 def _custom_classes() -> dict[str, bytes]:

@@ -76,21 +76,8 @@ def reach_controller(
 ) -> Reached | None:
     """Return the controller of a store once it answers, also where another one has just died.
 
-    Parameters
-    ----------
-    store : StoreOf
-        The store.
-    find : callable
-        `controller_of`.
-    deadline : Deadline
-        How long to try.
-    start : bool
-        Whether to start a new store where there is none. Without it None is returned there.
-
-    Raises
-    ------
-    StoreUnavailableError
-        If no controller answers.
+    Without `start`, which starts a new store where there is none, None is returned there. Raise
+    StoreUnavailableError if no controller answers by the deadline.
     """
 
     def attempt() -> Reached | None:
@@ -106,8 +93,8 @@ def reach_controller(
             backend=MEMORY,
         )
         # One that died while it was asked may still have its name; another takes its place.
-        is_dying = isinstance(error, DIED) and not getattr(error, "actor_init_failed", False)
-        if start and not is_dying:
+        is_dying = isinstance(error, (ValueError, *DIED))
+        if start and (not is_dying or getattr(error, "actor_init_failed", False)):
             raise ours from error
         return ours
 

@@ -7,6 +7,7 @@ value is an object of its own.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -112,19 +113,7 @@ class Sealing:
 
 
 def publish(transport: Transport, sealing: Sealing, items: Items, replicas: int | None) -> None:
-    """Put sealed values where they belong, and make them visible all at once or not at all.
-
-    Parameters
-    ----------
-    transport : Transport
-        The store.
-    sealing : Sealing
-        The values.
-    items : Items
-        Their paths, and how they are to be saved.
-    replicas : int, optional
-        On how many nodes each is to be held; by default, as many as the store was made with.
-    """
+    """Put sealed values where they belong, and make them visible all at once or not at all."""
     wanted = transport.options.replicas or 1
     if replicas is not None:
         wanted = whole_number(replicas, "replicas", 1, backend="memory")
@@ -172,7 +161,11 @@ def array_bytes(values: Iterable[Any]) -> int:
 
 
 def opened(
-    found: Found, paths: Sequence[str], objects: Sequence[Any], again: Callable[[Pin], Any]
+    found: Found,
+    paths: Sequence[str],
+    objects: Sequence[Any],
+    again: Callable[[Pin], Any],
+    loads: Callable[..., Any] = pickle.loads,
 ) -> list[Any]:
     """Return the values that were found, no two of which share a mutable object.
 
@@ -183,9 +176,11 @@ def opened(
     paths : sequence of str
         Where, for errors to say so.
     objects : sequence of object
-        What its pins lead to: values, and packs of values.
+        What its pins lead to: values and packs.
     again : callable
         Get the value of a pin once more.
+    loads : callable, default `pickle.loads`
+        Opens the pickles of small values.
     """
     values: list[Any] = [None] * len(found.stored)
     taken: set[int] = set()
@@ -193,7 +188,7 @@ def opened(
     for i, stored in enumerate(found.stored):
         if isinstance(stored, bytes):
             with located(paths[i], "memory"):
-                values[i] = open_message(stored)
+                values[i] = open_message(stored, loads)
             continue
         which, number = stored
         if number == WHOLE:
@@ -206,11 +201,11 @@ def opened(
             numbers.append(number)
     for which, (places, numbers) in in_packs.items():
         try:
-            members = objects[which].values(numbers)
+            members = objects[which].values(numbers, loads)
         except StorageError:  # of one of them: say which
             for i, number in zip(places, numbers, strict=True):
                 with located(paths[i], "memory"):
-                    objects[which].values([number])
+                    objects[which].values([number], loads)
             raise
         for i, value in zip(places, members, strict=True):
             values[i] = value

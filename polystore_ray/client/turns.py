@@ -19,21 +19,10 @@ _LONGEST_PAUSE = 1.0  # seconds
 
 
 def save_in_turn(save: Callable[[], None], path: str, deadline: Deadline) -> None:
-    """Save a changed value; read, change and save it again after another writer's save.
+    """Call `save`, which reads a value, changes it and saves it over the version that it read.
 
-    Parameters
-    ----------
-    save : callable
-        Reads the value, changes it, and saves it over the version that it read.
-    path : str
-        Where the value is. Writers of this process wait for each other.
-    deadline : Deadline
-        When to give up.
-
-    Raises
-    ------
-    CallTimeoutError
-        If other writers save it until the deadline.
+    After another writer's save it is called again. Writers of this process wait for each other.
+    Raise CallTimeoutError if other writers save the value until the deadline.
     """
     lock = _LOCKS[hash(path) % len(_LOCKS)]
     if not lock.acquire(timeout=deadline.left):
@@ -64,7 +53,7 @@ def save_in_turn(save: Callable[[], None], path: str, deadline: Deadline) -> Non
 def _kept_waiting(path: str) -> CallTimeoutError:
     return CallTimeoutError(
         "other writers changed the value until the deadline, and nothing was saved; save larger "
-        "regions, or use zarr, which writes a region in place",
+        "parts at a time, or use zarr, which writes a region in place",
         path=path,
         backend="memory",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from polystore.exceptions import StorageError, StorageWriteError
@@ -108,10 +109,6 @@ class ReplicatedState:
         """Raise what a publication would raise, before the bytes of its values move."""
         self.ledger.admit(items.facts, replaced(self._locations_for(items)), inline=False)
 
-    def status(self) -> dict[str, Any]:
-        """Return what the store holds."""
-        return self.ledger.status()
-
     # Changes of the tree
 
     def publish(
@@ -206,9 +203,6 @@ class ReplicatedState:
         self.volumes.pop(node, None)
         self.ledger.volume_lost(node)
 
-    def adopted(self, pin: Pin) -> None:
-        self.ledger.adopted(pin)
-
     def packed(
         self, pin: Pin, serials: list[int], replicas: int, volumes: Iterable[tuple[str, str]]
     ) -> None:
@@ -241,15 +235,8 @@ class ReplicatedState:
         self.released.append((node, needless))
         return needless
 
-    def lost(self, ids: list[str], reason: str) -> None:
-        self.ledger.lost(ids, reason)
-
     def drain(self, node: str) -> None:
         self.drained.add(node)
-
-    def class_arrived(self, key: str, origin: str, sequence: int, fingerprint: str) -> int:
-        """Return the number of a version of a hosted backend's class; see `ClassVersions`."""
-        return self.class_versions.number(key, origin, sequence, fingerprint)
 
     def _current_nodes(self, volumes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         """Return the nodes of volumes, given with their incarnations, if none has been given up."""
@@ -277,11 +264,16 @@ Operation = Callable[..., Any]
 """What carries out a request: it is called with the state, then with the request's arguments."""
 
 
-def _of_tree(method: Operation) -> Operation:
+def _of(part: str, method: Operation) -> Operation:
+    """Return the operation that is a method of a part of the state."""
+
     def operation(state: ReplicatedState, *arguments: Any) -> Any:
-        return method(state.tree, *arguments)
+        return method(vars(state)[part], *arguments)
 
     return operation
+
+
+_of_tree, _of_ledger = partial(_of, "tree"), partial(_of, "ledger")
 
 
 QUERIES: Mapping[str, Operation] = {
@@ -295,14 +287,14 @@ QUERIES: Mapping[str, Operation] = {
     "list_files": _of_tree(PathTree.list_files),
     "read": ReplicatedState.read,
     "stat": _of_tree(PathTree.stat),
-    "status": ReplicatedState.status,
+    "status": _of_ledger(Ledger.status),
     "why": ReplicatedState.why,
 }
 """The requests that read: they leave the state as it is, and are answered as often as asked."""
 
 CHANGES: Mapping[str, Operation] = {
-    "adopted": ReplicatedState.adopted,
-    "class_arrived": ReplicatedState.class_arrived,
+    "adopted": _of_ledger(Ledger.adopted),
+    "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
     "create_symlink": _of_tree(PathTree.create_symlink),
@@ -310,7 +302,7 @@ CHANGES: Mapping[str, Operation] = {
     "delete_all": ReplicatedState.delete_all,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
-    "lost": ReplicatedState.lost,
+    "lost": _of_ledger(Ledger.lost),
     "move": _of_tree(PathTree.move),
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,

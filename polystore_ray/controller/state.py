@@ -114,7 +114,7 @@ class StoreController:
 
     def _status(self) -> dict[str, Any]:
         follower = self._journal.follower
-        status = self.state.status()
+        status = self.state.ledger.status()
         if self._journal.is_synchronous and self.state.ledger.has_one_node:
             status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
         return status | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, TypeVar
 
 from polystore.serialization import Sealed
@@ -60,13 +60,13 @@ class Transport(ABC):
             return call()
         return self.deadline.retry(call, HostBusyError, pause=0.01, longest=_LONGEST_PAUSE)
 
-    @abstractmethod
-    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
+    def measured(self, _backend: str, _operation: str) -> AbstractContextManager[None]:
         """Count an operation in the metrics, where there are any."""
+        return nullcontext()
 
-    @abstractmethod
-    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+    def moved(self, _backend: str, _operation: str, _nbytes: int) -> None:
         """Count the bytes of values in the metrics, where there are any."""
+        return
 
     @abstractmethod
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
@@ -152,9 +152,9 @@ class Transport(ABC):
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         """Return what the backend `key` is made with on a node; errors as of `call_host`."""
 
-    @abstractmethod
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of custom backends that the store has hosts of."""
+        return {}
 
     @abstractmethod
     def status(self) -> StoreStatus:

@@ -14,7 +14,7 @@ from ray import exceptions as ray_exceptions
 from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, plain_bytes
-from polystore_ray.actors.base import Reached, StoreOf
+from polystore_ray.actors.base import Reached, StoreOf, put
 from polystore_ray.config.backends import BackendOptions, options_on
 from polystore_ray.config.nodes import Node, node_called
 from polystore_ray.deadline import Deadline
@@ -39,7 +39,7 @@ from polystore_ray.transport.node_status import node_statuses
 from polystore_ray.transport.replicas import NODES_KNOWN_FOR, ReplicaNodes
 from polystore_ray.transport.tasks import apply_to_reference, run_tasks
 from polystore_ray.wire.decoding import decode, encode
-from polystore_ray.wire.envelope import Envelope, Message, as_message, open_message
+from polystore_ray.wire.envelope import Envelope, as_message, open_message
 from polystore_ray.wire.messages import (
     WITHDRAWN,
     ChangeId,
@@ -129,10 +129,7 @@ class RayTransport(Transport):
                 raise never_fits(nbytes, self._node, capacity)
 
     def reference(self, sealed: Sealed) -> Any:
-        try:
-            return ray.put(Envelope(sealed))
-        except ray_exceptions.RayError as error:
-            raise translated(error, backend=MEMORY) from error
+        return put(Envelope(sealed))
 
     def publish(self, pins: list[Pin], items: Items) -> None:
         path = items.paths[0] if items.paths else None
@@ -155,9 +152,14 @@ class RayTransport(Transport):
             # Ray makes the last call as soon as those before it are answered.
             patience = 0.9 * self.deadline.left
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
-            published = partial(_publish, pins, packed, id_, self.deadline, pinned)
             try:
-                self.handles.of_store(published, self.deadline, path=path)
+                self.handles.of_store(
+                    lambda leader: leader.publish.remote(
+                        pins, packed, id_, self.deadline.left, *pinned
+                    ),
+                    self.deadline,
+                    path=path,
+                )
             except (CallTimeoutError, HostLostError, StoreUnavailableError):
                 raise  # it may have been published
             except StorageError:
@@ -195,38 +197,38 @@ class RayTransport(Transport):
         if not pins:
             return []
         references = [pin.ref for pin in pins]
-        if None in references:  # of an object that turned up at a volume
-            return [self._get_one(pin, path) for pin in pins]
-        try:
-            values: list[Any] = ray.get(references, timeout=self.deadline.left)
-        except ray_exceptions.ObjectLostError:
-            return [self._get_one(pin, path) for pin in pins]
-        except ray_exceptions.RayError as error:
-            raise self._translated(error, path) from error
-        return values
+        if None not in references:  # which an object has that turned up at a volume
+            with suppress(ray_exceptions.ObjectLostError):
+                values: list[Any] = self._got(references, path)
+                return values
+        return [self._get_one(pin, path) for pin in pins]
 
     def _get_one(self, pin: Pin, path: str | None) -> Any:
         """Return a value whose object may have lost its owner: its volume then puts it again."""
-        try:
-            if pin.ref is not None:
-                return ray.get(pin.ref, timeout=self.deadline.left)
-        except ray_exceptions.ObjectLostError:
-            pass  # its volumes have the bytes
-        except ray_exceptions.RayError as error:
-            raise self._translated(error, path) from error
+        if pin.ref is not None:
+            with suppress(ray_exceptions.ObjectLostError):  # its volumes have the bytes
+                return self._got(pin.ref, path)
         reference = self.owned(pin).ref
         try:
             return wait_for(reference, backend=MEMORY, timeout=self.deadline, path=path)
         except DataLostError as error:
             raise NotPinnedError(f"{pin.id} was lost on its way; others may hold it") from error
 
-    def _translated(self, error: Exception, path: str | None) -> Exception:
-        return translated(error, backend=MEMORY, path=path, timeout=self.deadline.timeout)
+    def _got(self, references: Any, path: str | None) -> Any:
+        try:
+            return ray.get(references, timeout=self.deadline.left)
+        except ray_exceptions.ObjectLostError:
+            raise
+        except ray_exceptions.RayError as error:
+            timeout = self.deadline.timeout
+            raise translated(error, backend=MEMORY, path=path, timeout=timeout) from error
 
     def owned(self, pin: Pin) -> Pin:
         for node in pin.nodes:
             with suppress(HostLostError, StoreUnavailableError, NotPinnedError):
-                owned: Pin = self.handles.of_host(MEMORY, node, partial(_adopt, pin), self.deadline)
+                owned: Pin = self.handles.of_host(
+                    MEMORY, node, lambda volume: volume.adopt.remote(pin, []), self.deadline
+                )
                 return owned
         raise NotPinnedError(f"no volume that was known to hold {pin.id} has it")
 
@@ -248,6 +250,7 @@ class RayTransport(Transport):
         options: dict[str, Any],
     ) -> Any:
         message = as_message((method, arguments, options))
+        transfers = method in TRANSFERS
         where = self._node_called(node)
 
         def call() -> Any:
@@ -255,7 +258,7 @@ class RayTransport(Transport):
                 return self.handles.of_host(
                     key,
                     where,
-                    partial(_transfer if method in TRANSFERS else _call, message),
+                    lambda host: (host.transfer if transfers else host.call).remote(message),
                     self.deadline,
                     path=_path_of(method, arguments),
                     repeatable=method in _READING,
@@ -268,10 +271,13 @@ class RayTransport(Transport):
             answer = self._when_free(method, call)
             if not isinstance(answer, Shared):
                 return open_message(answer)
-            return wait_for(answer.reference, backend=key, timeout=self.deadline)
+            try:
+                return wait_for(answer.reference, backend=key, timeout=self.deadline)
+            except DataLostError as error:
+                raise NotPinnedError from error  # the host died with what it kept
 
-        # A host that died with a value it kept is followed by one that reads the file again.
-        return self.deadline.retry(value, DataLostError, pause=0)
+        # The next host reads the file again.
+        return self.deadline.retry(value, NotPinnedError, _cause, pause=0)
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         if not self.options.backends:
@@ -357,27 +363,8 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
     return None
 
 
+def _cause(error: NotPinnedError) -> Any:
+    return error.__cause__
+
+
 _object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is
-
-
-def _call(message: Message, host: Any) -> Any:
-    return host.call.remote(message)
-
-
-def _transfer(message: Message, host: Any) -> Any:
-    return host.transfer.remote(message)
-
-
-def _publish(
-    pins: list[Pin],
-    items: bytes,
-    id_: ChangeId,
-    deadline: Deadline,
-    pinned: list[Any],
-    controller: Any,
-) -> Any:
-    return controller.publish.remote(pins, items, id_, deadline.left, *pinned)
-
-
-def _adopt(pin: Pin, volume: Any) -> Any:
-    return volume.adopt.remote(pin, [])

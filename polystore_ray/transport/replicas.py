@@ -16,15 +16,7 @@ NODES_KNOWN_FOR = 5.0
 
 
 class ReplicaNodes:
-    """Choose nodes for the replicas of values.
-
-    Parameters
-    ----------
-    this : str
-        The caller's node.
-    is_lenient : bool
-        Whether too few nodes are worth a warning only.
-    """
+    """Choose nodes for the replicas of values; if lenient, warn where there are too few."""
 
     def __init__(self, this: str, *, is_lenient: bool) -> None:
         self._this = this
@@ -38,13 +30,7 @@ class ReplicaNodes:
         self._until = 0.0
 
     def choose(self, replicas: int) -> list[str]:
-        """Return the nodes that are to hold a value, the caller's first.
-
-        Raises
-        ------
-        TooFewNodesError
-            If the cluster has fewer than `replicas`.
-        """
+        """Return the nodes that are to hold a value; raise TooFewNodesError if there are fewer."""
         if replicas == 1:
             return [self._this]
         if time.monotonic() > self._until:

@@ -52,12 +52,8 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 
 _MESSAGES = {
-    ("polystore_ray.wire.messages", "ChangeId"): _Maker(ChangeId),
-    ("polystore_ray.wire.messages", "Found"): _Maker(Found),
-    ("polystore_ray.wire.messages", "Items"): _Maker(_items),
-    ("polystore_ray.wire.messages", "Kept"): _Maker(Kept),
-    ("polystore_ray.wire.messages", "Pin"): _Maker(Pin),
-    ("polystore_ray.wire.messages", "Request"): _Maker(Request),
+    (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
+    for cls in (ChangeId, Found, Items, Kept, Pin, Request)
 }
 
 _STATE = frozenset(

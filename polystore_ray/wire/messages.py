@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "WHOLE",
@@ -26,6 +26,8 @@ __all__ = [
     "new_operation_id",
 ]
 
+T = TypeVar("T")
+
 Facts = tuple[int, tuple[int, ...] | None, str | None]
 """The size of a value in bytes and, of an array, its shape and the name of its dtype."""
 
@@ -38,6 +40,13 @@ Stored = bytes | tuple[int, int]
 is pinned there, `WHOLE` where the object is the value itself."""
 
 
+def _called(cls: type[T]) -> type[T]:
+    """Have a message pickled as a call of its class, as `polystore_ray.wire.decoding` reads it."""
+    cls.__reduce__ = lambda self: (cls, tuple(self))  # type: ignore[method-assign,arg-type]
+    return cls
+
+
+@_called
 class Pin(NamedTuple):
     """An object, and the nodes whose volumes hold its bytes.
 
@@ -49,10 +58,8 @@ class Pin(NamedTuple):
     ref: Any
     nbytes: int
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Pin, tuple(self)  # as `polystore_ray.wire.decoding` reads it
 
-
+@_called
 class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
 
@@ -65,10 +72,8 @@ class Items(NamedTuple):
     replicas: int = 1
     fallback: tuple[str, str] | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Items, tuple(self)
 
-
+@_called
 class Kept(NamedTuple):
     """What stays of a value when another one takes its place."""
 
@@ -78,10 +83,8 @@ class Kept(NamedTuple):
     """On how many nodes it is to be held; None as the store was made."""
     fallback: tuple[str, str] | None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, tuple(self)
 
-
+@_called
 class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins."""
 
@@ -89,10 +92,8 @@ class Found(NamedTuple):
     stored: list[Stored]
     versions: list[int]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Found, tuple(self)
 
-
+@_called
 class ChangeId(NamedTuple):
     """One change of one client; see `polystore_ray.wire.sessions`."""
 
@@ -101,10 +102,8 @@ class ChangeId(NamedTuple):
     done: int
     """The client waits for no answer to a change with a lower number."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ChangeId, tuple(self)
 
-
+@_called
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
 
@@ -113,9 +112,6 @@ class Request(NamedTuple):
     id: ChangeId | None = None
     within: float = 60.0
     """Seconds that the caller waits for the answer."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Request, tuple(self)
 
 
 class HostEndedError(Exception):
