@@ -19,7 +19,16 @@ from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, array_size, is_raw, seal, shape_and_dtype
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.envelope import SMALL, array_message, open_message, sealed_message
-from polystore_ray.wire.messages import WHOLE, Facts, Found, InlineFullError, Items, Pin, Stored
+from polystore_ray.wire.messages import (
+    NOTHING,
+    WHOLE,
+    Facts,
+    Found,
+    InlineFullError,
+    Items,
+    Pin,
+    Stored,
+)
 from polystore_ray.wire.pack import Member, Pack
 
 __all__ = ["Sealing", "array_bytes", "opened", "publish"]
@@ -186,6 +195,8 @@ def opened(
     taken: set[int] = set()
     in_packs: dict[int, tuple[list[int], list[int]]] = {}
     for i, stored in enumerate(found.stored):
+        if stored == NOTHING:
+            continue
         if isinstance(stored, bytes):
             with located(paths[i], "memory"):
                 values[i] = open_message(stored, loads)

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from polystore.exceptions import StorageError, StorageWriteError
+from polystore.exceptions import (
+    DirectoryNotEmptyError,
+    PathNotFoundError,
+    PathTypeError,
+    StorageError,
+    StorageWriteError,
+)
 from polystore.path_tree import PathTree, replaced
 from polystore_ray.controller.entries import Entry, Held
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.messages import (
+    NOTHING,
     WITHDRAWN,
     Found,
     Items,
@@ -72,14 +80,23 @@ class ReplicatedState:
 
     # Queries
 
-    def read(self, paths: list[str], node: str = "") -> Found:
-        """Return what is stored at each path, in the form that a reader on `node` should use."""
+    def read(self, paths: list[str], node: str = "", existing: bool = False) -> Found:
+        """Return what is stored at each path, in the form that a reader on `node` should use.
+
+        With `existing`, a path without a file is `NOTHING` in the answer instead of an error.
+        """
         which: dict[str, int] = {}
         pins: list[Pin] = []
         stored: list[Stored] = []
-        entries = [self.tree.get(path) for path in paths]
-        for path, entry in zip(paths, entries, strict=True):
+        moments: list[int] = []
+        for path in paths:
+            entry = self._file(path) if existing else self.tree.get(path)
+            if entry is None:
+                stored.append(NOTHING)
+                moments.append(0)
+                continue
             held = entry.held
+            moments.append(entry.moment[0])
             if isinstance(held, Held):
                 if held.id not in which:
                     _check_not_lost(held, entry, path)
@@ -88,7 +105,13 @@ class ReplicatedState:
                 stored.append((which[held.id], entry.number))
             elif held is not None:
                 stored.append(held)
-        return Found(pins, stored, [entry.moment[0] for entry in entries])
+        return Found(pins, stored, moments)
+
+    def _file(self, path: str) -> Entry | None:
+        """Return the entry of a file, None where there is no file."""
+        with suppress(PathNotFoundError, PathTypeError):
+            return self.tree.get(path)
+        return None
 
     def kept(self, path: str) -> Kept:
         """Return what stays of a value when another one takes its place."""
@@ -180,6 +203,15 @@ class ReplicatedState:
 
     def delete_all(self, path: str) -> None:
         self._drop(self.tree.delete_all(path))
+
+    def delete_keys(self, paths: list[str], top: str) -> None:
+        """Delete what is at some paths, and the directories below `top` that this leaves empty."""
+        for path in paths:
+            here = path
+            with suppress(PathNotFoundError, PathTypeError, DirectoryNotEmptyError):
+                self._drop(self.tree.delete(here))
+                while (here := here.rpartition("/")[0]).startswith(f"{top}/"):
+                    self.tree.delete(here)
 
     def copy(self, source: str, destination: str) -> None:
         self.ledger.copied(self.tree.copy(source, destination))
@@ -300,6 +332,7 @@ CHANGES: Mapping[str, Operation] = {
     "create_symlink": _of_tree(PathTree.create_symlink),
     "delete": ReplicatedState.delete,
     "delete_all": ReplicatedState.delete_all,
+    "delete_keys": ReplicatedState.delete_keys,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
     "lost": _of_ledger(Ledger.lost),

@@ -38,7 +38,9 @@ class PlainMemory(ClusterMemoryBackend):
         """Return the memory of a registry's store."""
         return cls(registry._connect, registry)  # noqa: SLF001 - what its own memory has
 
-    def _load(self, transport: Transport, paths: list[str]) -> tuple[list[Any], list[int]]:
+    def _load(
+        self, transport: Transport, paths: list[str], *, existing: bool = False
+    ) -> tuple[list[Any], list[int]]:
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             if found.pins and not transport.opens_here:
                 raise UnsupportedOperationError(
@@ -57,7 +59,7 @@ class PlainMemory(ClusterMemoryBackend):
                 again = lambda pin: _opened(envelopes[found.pins.index(pin)], None)  # noqa: E731
                 return opened(found, paths, objects, again, plain_loads), found.versions
 
-        return look_up(transport, paths, taken)
+        return look_up(transport, paths, taken, existing=existing)
 
     def copy_to(
         self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
@@ -82,7 +84,7 @@ def _damage_reported() -> Iterator[None]:
     """Report what is not a pack, or not a pickle, as damaged."""
     try:
         yield
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, StorageError):
             raise
         raise CorruptDataError(f"the saved value cannot be opened ({error})") from error

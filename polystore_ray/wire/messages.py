@@ -7,6 +7,7 @@ import os
 from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
+    "NOTHING",
     "WHOLE",
     "WITHDRAWN",
     "ChangeId",
@@ -38,6 +39,9 @@ WHOLE = -1
 Stored = bytes | tuple[int, int]
 """A small value's message; or which of some pins holds the value, and its number in the pack that
 is pinned there, `WHOLE` where the object is the value itself."""
+
+NOTHING: Stored = (-1, WHOLE)
+"""What is stored at a path without a file."""
 
 
 def _called(cls: type[T]) -> type[T]:
@@ -86,7 +90,10 @@ class Kept(NamedTuple):
 
 @_called
 class Found(NamedTuple):
-    """What is stored at some paths, in columns; `Stored` numbers these pins."""
+    """What is stored at some paths, in columns; `Stored` numbers these pins.
+
+    A path without a file is `NOTHING`, where the request allowed it.
+    """
 
     pins: list[Pin]
     stored: list[Stored]

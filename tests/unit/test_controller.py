@@ -21,6 +21,7 @@ from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.messages import (
+    NOTHING,
     WHOLE,
     WITHDRAWN,
     ChangeId,
@@ -117,6 +118,29 @@ def test_delete_all_releases_all_pins_of_a_node_at_once(store: Store) -> None:
     store.change("delete_all", "/d")
     [(node, pins)] = store.released
     assert (node, sorted(pins)) == (NODE, ["p0", "p1", "p2"])
+
+
+def test_keys_are_deleted_with_the_directories_that_they_leave_empty(store: Store) -> None:
+    for path in ("/top/c/0/0", "/top/c/0/1", "/top/d/0", "/top/d/1"):
+        store.publish(path, pin(path), parents=True)
+    store.change("delete_keys", ["/top/c/0/0", "/top/c/0/1", "/top/c", "/top/d/0", "/none"], "/top")
+    assert store.ask("list_files", "/top", None, None, True) == ["/top/d/1"]
+    assert store.ask("list_dir", "/top") == ["d"]
+    assert {path for _, pins in store.released for path in pins} == {
+        "/top/c/0/0",
+        "/top/c/0/1",
+        "/top/d/0",
+    }
+    store.change("delete_keys", ["/top/d/1"], "/top")
+    assert store.ask("list_dir", "/top") == []
+
+
+def test_a_read_of_what_exists_says_what_is_missing(store: Store) -> None:
+    store.publish("/a", b"1", parents=True)
+    found = store.ask("read", ["/missing", "/a", "/a/below", "/"], "", True)
+    assert found.stored == [NOTHING, b"1", NOTHING, NOTHING]
+    with pytest.raises(PathNotFoundError):
+        store.ask("read", ["/missing", "/a"])
 
 
 def test_a_failed_publish_changes_nothing(store: Store) -> None:
