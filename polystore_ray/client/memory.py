@@ -15,14 +15,14 @@ from polystore.exceptions import (
     VersionConflictError,
     VFSTypeError,
 )
-from polystore.paths import NameFilter, P, as_text, normalize
+from polystore.paths import NameFilter, P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
 from polystore.transfer.copying import Pairs
 from polystore.transfer.stacking import Rows
 from polystore.writable import private
-from polystore_ray.client import locality
+from polystore_ray.client import keys, locality
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
 from polystore_ray.client.lookup import look_up, texts_of
 from polystore_ray.client.turns import save_in_turn
@@ -119,33 +119,6 @@ class ClusterMemoryBackend(StorageBackend):
             values = [private(value) for value in values]
         with reporting(progress, len(texts), "loading") as step:
             step(len(texts))
-        return values
-
-    def load_existing(self, paths: Sequence[P]) -> list[Any]:
-        """Return the values at `paths`, None for a path without a file, in one call.
-
-        Parameters
-        ----------
-        paths : sequence of str or os.PathLike
-            The paths; their values are of one moment.
-
-        Raises
-        ------
-        DataLostError, CallTimeoutError, StoreUnavailableError
-            As `load`; a lost value is never reported as missing.
-
-        Examples
-        --------
-        >>> from polystore_ray import RayBackendRegistry
-        >>> memory = RayBackendRegistry("sparse", local=True)["memory"]
-        >>> memory.save("there", "/a.txt")
-        >>> memory.load_existing(["/a.txt", "/b.txt"])
-        ['there', None]
-        """
-        transport = self._connect()
-        with transport.measured("memory", "load"):
-            values, _ = self._load(transport, texts_of(paths), existing=True)
-        transport.moved("memory", "load", array_bytes(values))
         return values
 
     def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
@@ -331,6 +304,7 @@ class ClusterMemoryBackend(StorageBackend):
     map = locality.map_values
     persist = locality.persist
     why = locality.why
+    load_existing, delete_keys = keys.load_existing, keys.delete_keys
 
     # What moves many values: it is done where they go to, or where they are
 
@@ -400,35 +374,6 @@ class ClusterMemoryBackend(StorageBackend):
 
     def delete_all(self, path: P) -> None:
         self._change("delete_all", path)
-
-    def delete_keys(self, paths: Sequence[P], top: P) -> None:
-        """Delete files and the directories below `top` that this leaves empty, in one step.
-
-        Object stores have no directories, and a key that is missing may be deleted; this does the
-        same for what keeps its keys in the memory. A directory that is not empty stays.
-
-        Parameters
-        ----------
-        paths : sequence of str or os.PathLike
-            What to delete.
-        top : str or os.PathLike
-            The directory that stays even if it is empty.
-
-        Examples
-        --------
-        >>> from polystore_ray import RayBackendRegistry
-        >>> memory = RayBackendRegistry("keys", local=True)["memory"]
-        >>> memory.save(1, "/top/c/0/0", parents=True)
-        >>> memory.delete_keys(["/top/c/0/0", "/top/c/0/1"], "/top")
-        >>> memory.list_dir("/top")
-        []
-        """
-        texts = texts_of(paths)
-        transport = self._connect()
-        with transport.measured("memory", "delete"):
-            kept = normalize(top, backend="memory").rstrip("/")
-            path = texts[0] if texts else None
-            transport.change("delete_keys", texts, kept, path=path)
 
     def copy(self, source: P, destination: P) -> None:
         self._change("copy", source, as_text(destination, backend="memory"))
