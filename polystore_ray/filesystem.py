@@ -55,7 +55,7 @@ class PolystoreFileSystem(LiteralPaths):
     otherwise: readers see views of shared memory. Files of the backend ``disk`` are their bytes.
 
     Opening a value runs what its author chose, as loading it does; questions (``info``, ``du``) run
-    nothing, and give the stored size where only that would tell the size of the file.
+    nothing, and return the stored size if only opening the value would tell the size of the file.
 
     A path that exists is taken as it is, also if it looks like a pattern. ``..`` is refused.
 
@@ -64,13 +64,13 @@ class PolystoreFileSystem(LiteralPaths):
     store : str, default "default"
         The name of the store, as of `RayBackendRegistry`.
     lifetime : {"job", "detached"}, default "job"
-        As of `RayBackendRegistry`.
+        Same as for `RayBackendRegistry`.
     local : bool, optional
-        As of `RayBackendRegistry`.
+        Same as for `RayBackendRegistry`.
     address : str, optional
         The cluster to connect to, if this process is not connected to one; as of `ray.init`.
     **options
-        As of fsspec's ``AbstractFileSystem``.
+        Same as for fsspec's ``AbstractFileSystem``.
 
     Raises
     ------
@@ -265,7 +265,7 @@ class PolystoreFileSystem(LiteralPaths):
         if truncate:
             self.pipe_file(path, b"")
         elif not self.exists(path):
-            with suppress(PathExistsError):  # somebody else made it
+            with suppress(PathExistsError):  # another process made it
                 self.pipe_file(path, b"", mode="create")
 
     def _key_of(self, path: Any) -> str:
@@ -315,18 +315,20 @@ class PolystoreFileSystem(LiteralPaths):
     def _empty(self, backend: Any, path: str) -> None:
         """Delete all that a backend holds, the root itself stays."""
         if isinstance(backend, HostedBackend) and not backend.has_root():
-            raise InvalidPathError("this would delete all that the machine holds", path=path)
+            raise InvalidPathError(
+                "this would delete all files of the machine; use a backend with a root", path=path
+            )
         for name in backend.list_dir("/"):
-            with suppress(PathNotFoundError):  # somebody else deleted it
+            with suppress(PathNotFoundError):  # another process deleted it
                 backend.delete_all(f"/{name}")
 
     def cp_file(self, path1: Any, path2: Any, **options: Any) -> None:
         source, origin = self._at(path1)
         target, place = self._at(path2)
         if source.is_dir(origin):
-            target.ensuredirectory_facts(place)
+            target.ensure_directory(place)
         elif source is target and not target.exists(place):
-            target.ensuredirectory_facts(place.rpartition("/")[0] or "/")
+            target.ensure_directory(place.rpartition("/")[0] or "/")
             target.copy(origin, place)
         else:
             replace(target, place, bytes(content(source, origin)), overwrite=True)
@@ -345,7 +347,7 @@ class PolystoreFileSystem(LiteralPaths):
             target, place = self._at(path2)
             whole = source.is_file(origin) or (recursive and source.is_dir(origin))
             if whole and source is target and not (path2.endswith("/") or target.exists(place)):
-                target.ensuredirectory_facts(place.rpartition("/")[0] or "/")
+                target.ensure_directory(place.rpartition("/")[0] or "/")
                 target.move(origin, place)
                 return
         super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **options)

@@ -1,4 +1,4 @@
-"""What the actors of a store share: which store it is, and staying with its controller."""
+"""What the actors of a store share: the store's identity, and how they follow its controllers."""
 
 from __future__ import annotations
 

@@ -40,12 +40,12 @@ Known = dict[tuple[np.dtype[Any], tuple[int, ...]], Facts]
 
 
 class Sealing:
-    """The values of a batch, sealed: nothing of them has moved yet.
+    """The sealed values of a batch, before any of their bytes move.
 
     Parameters
     ----------
     values, paths : sequence
-        What is to be stored, and where.
+        The values, and where they are to be stored.
     step : callable, optional
         Called after each value.
     bundled : int, default 0
@@ -54,7 +54,7 @@ class Sealing:
     Raises
     ------
     VFSTypeError
-        If one does not pickle, or contains an object of Ray.
+        If a value does not pickle, or contains an object of Ray.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Sealing:
         return bool(self._large or self._middle) or self._small_bytes > SMALL
 
     def put(self, put: Put, items: Items, *, inline: bool = True) -> tuple[list[Pin], Items]:
-        """Put what needs objects; return their pins, and the items with what is stored.
+        """Put the values that need objects; return their pins, and the items with what is stored.
 
-        Without `inline`, small values are packed however few they are.
+        Without `inline`, small values are packed however few there are.
         """
         stored: list[Stored] = [b""] * len(self.facts)
         pins: list[Pin] = []
@@ -153,9 +153,9 @@ def _parts(members: Iterable[tuple[int, Member]]) -> list[list[tuple[int, Member
 
 
 def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
-    """Return the facts of an array whose bytes are all there is to it, else None.
+    """Return the facts of an array that is its bytes, else None.
 
-    Those of like arrays are one object, which travels once.
+    Similar arrays share their facts, which travel once.
     """
     key = array.dtype, array.shape
     facts = known.get(key)
@@ -165,7 +165,7 @@ def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
 
 
 def array_bytes(values: Iterable[Any]) -> int:
-    """Return the bytes of those values that are arrays."""
+    """Return the size in bytes of the arrays among values."""
     return sum(map(array_size, values))
 
 
@@ -176,14 +176,14 @@ def opened(
     again: Callable[[Pin], Any],
     loads: Callable[..., Any] = pickle.loads,
 ) -> list[Any]:
-    """Return the values that were found, no two of which share a mutable object.
+    """Return the values that were found; no two of them share a mutable object.
 
     Parameters
     ----------
     found : Found
         What is stored.
     paths : sequence of str
-        Where, for errors to say so.
+        Where they are stored, for errors.
     objects : sequence of object
         What its pins lead to: values and packs.
     again : callable

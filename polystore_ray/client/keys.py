@@ -1,4 +1,4 @@
-"""Methods of the cluster memory for those who keep keys in it, as in an object store."""
+"""Methods of the cluster memory for libraries that keep keys in it, as in an object store."""
 
 from __future__ import annotations
 

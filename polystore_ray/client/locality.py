@@ -39,9 +39,10 @@ def ref(self: Memory, path: P) -> Any:
 def refs(self: Memory, paths: Sequence[P]) -> list[Any]:
     """Return object references to values, for `ray.get`, task arguments and ``ray.data``.
 
-    They stay valid while the store holds the values or somebody holds the references,
-    whatever becomes of the processes that saved them. Nothing is transferred; a value whose
-    saver owns it still is copied once within its node. For a small value an object is made.
+    They stay valid while the store holds the values or any process holds the references, also
+    after the processes that saved the values have ended. Nothing is transferred; a value that is
+    still owned by the process that saved it is copied once within its node. A small value is put
+    into a new object.
 
     Raises
     ------
@@ -90,8 +91,8 @@ def save_ref(
 def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
     """Return, for each path, the ids of the nodes that hold its bytes.
 
-    A small value that travels inside calls is held by none. Copies that Ray made for readers
-    on other nodes are not counted, since it drops them when it needs the room.
+    No node holds a small value, which travels inside calls. Copies that Ray made for readers on
+    other nodes are not counted, since Ray drops them when it needs the room.
     """
     texts = texts_of(paths)
     found: Found = self._connect().ask("read", texts, path=texts[0] if texts else None)
@@ -105,8 +106,8 @@ def map_values(
 ) -> list[Any]:
     """Return ``function(value)`` for the values at `paths`, in tasks where the bytes are.
 
-    As many tasks run at a time as keep the cluster busy. A node that is gone, or has not what
-    a task needs, is no hindrance: Ray then chooses another.
+    As many tasks run at a time as keep the cluster busy. If a node is gone, or lacks what a task
+    needs, Ray chooses another.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def map_values(
     paths : sequence of str or os.PathLike
         Files.
     **options
-        For the tasks, as of `ray.remote`, such as ``num_cpus=2``.
+        For the tasks, same as for `ray.remote`, such as ``num_cpus=2``.
 
     Raises
     ------
@@ -145,8 +146,8 @@ def map_values(
 def persist(self: Memory, path: P, backend: object, destination: P, **options: Any) -> None:
     """Save a value in another backend too, from the node where its bytes are.
 
-    The copy is remembered as the value's fallback: if the memory loses the value, the next
-    load takes it from there, and it is in the memory again.
+    The copy is remembered as the value's fallback: if the memory loses the value, the next load
+    restores it from there.
 
     Parameters
     ----------
@@ -155,7 +156,7 @@ def persist(self: Memory, path: P, backend: object, destination: P, **options: A
     backend : str or enum.Enum
         The other backend's key, such as ``"zarr"``.
     destination : str or os.PathLike
-        Where in that backend; it has to mean the same on every node.
+        Where in that backend; the path must mean the same on every node.
     **options
         For the other backend's ``save``, such as ``overwrite=True``.
 
@@ -177,14 +178,14 @@ def persist(self: Memory, path: P, backend: object, destination: P, **options: A
 
 
 def why(self: Memory, path: P) -> dict[str, Any]:
-    """Describe where a value is, or how it was lost, and where else it may be.
+    """Describe where a value is, how it was lost, and where else it may be.
 
     Returns
     -------
     dict
         What `stat` tells, and ``fallback`` (a backend and a path, or None), ``nodes`` (the ids
-        of those that hold the value), ``wanted`` (how many should) and ``lost`` (what is known
-        of a loss, or "").
+        of those that hold the value), ``wanted`` (how many should) and ``lost`` (how the value was
+        lost, or "").
 
     Raises
     ------

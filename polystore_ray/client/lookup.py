@@ -1,4 +1,4 @@
-"""Looking values up: again, while the objects that hold them change their places."""
+"""Look values up, again while the objects that hold them move."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def look_up(
     Raises
     ------
     PathNotFoundError, PathIsDirectoryError
-        As of a load.
+        Same as for a load.
     DataLostError
-        If an object is gone for good, or is not to be had by the deadline.
+        If an object is lost for good, or cannot be read by the deadline.
     """
     path = paths[0] if paths else None
 

@@ -148,7 +148,7 @@ class ClusterMemoryBackend(StorageBackend):
         try:
             value = self._backend(key).load(source)
         except StorageError as second:
-            second.add_note(f"it was to replace a value that was lost: {error}")
+            second.add_note(f"the fallback was to replace a value that was lost: {error}")
             raise error from second
         logger.warning("the lost value %r is restored from %r in %s", error.path, source, key)
         with suppress(VersionConflictError, PathNotFoundError):
@@ -188,18 +188,18 @@ class ClusterMemoryBackend(StorageBackend):
         parents : bool, default False
             Whether to make missing directories.
         if_version : int, optional
-            Replace the value only if this is still its version, which `stat` tells.
+            Replace the value only if this is still its version, which `stat` returns.
         region : int, slice, ... or tuple of them, optional
-            Write into this part of the stored array. The whole array is replaced by a changed
-            copy, so that readers keep what they loaded; saves of other regions are not lost. The
-            array keeps its `replicas` and its `fallback`, unless others are given; the value at
-            the fallback stays without the change, until `persist` saves it anew.
+            Write into this part of the stored array. A changed copy replaces the whole array, so
+            that readers keep what they loaded; saves of other regions are not lost. The array keeps
+            its `replicas` and its `fallback`, unless you give others; the fallback does not get the
+            change until `persist` saves it again.
         replicas : int, optional
-            On how many nodes the value is held before this returns; by default, as the store was
-            made.
+            On how many nodes the value is held before this returns; by default, as many as the
+            store was made with.
         fallback : tuple of str and path, optional
-            A backend and a path in it where the value can be had too. If the memory loses it, the
-            next load takes it from there.
+            A backend and a path in it with the same value. If the memory loses the value, the next
+            load restores it from there.
 
         Raises
         ------
@@ -214,12 +214,11 @@ class ClusterMemoryBackend(StorageBackend):
         VFSTypeError
             If the value does not pickle, or contains an object of Ray.
         StorageFullError
-            If the store would hold more than its `max_bytes`; before any byte has moved, unless
-            another save took the room meanwhile. Or if the node has no room for the value.
+            If the store would hold more than its `max_bytes`, or the node has no room.
         TooFewNodesError
-            If the cluster has not so many nodes, unless the store was made to go on with a warning.
+            If the cluster has fewer nodes, unless the store was made with ``too_few_nodes="warn"``.
         CallTimeoutError
-            If no answer comes in time, or others write into the same array all the time.
+            If no answer arrives in time, or others write into the same array all the time.
         """
         text = as_text(path, backend="memory")
         if region is not None:
@@ -231,10 +230,14 @@ class ClusterMemoryBackend(StorageBackend):
         items = items._replace(fallback=self._portable(fallback))
         publish(self._connect(), Sealing([data], [text]), items, replicas)
 
-    def _portable(self, fallback: tuple[str, P] | None) -> tuple[str, str] | None:
+    def _portable(self, fallback: Any) -> tuple[str, str] | None:
         if fallback is None:
             return None
-        key, source = _fallback(fallback)
+        if not isinstance(fallback, tuple | list) or len(fallback) != 2:
+            raise VFSTypeError(
+                f"fallback must be a tuple (backend, path), not {fallback!r}", backend="memory"
+            )
+        key, source = backend_key(fallback[0]), as_text(fallback[1])
         return key, self._backend(key).portable(source)
 
     def save_batch(
@@ -253,18 +256,18 @@ class ClusterMemoryBackend(StorageBackend):
         Parameters
         ----------
         values, paths, overwrite, parents, replicas
-            As of `save`, one value for each path.
+            Same as for `save`, one value for each path.
         bundled : int, default 0
-            Up to how many bytes arrays of the batch share objects, above 64 KiB. It makes saves
-            and loads of many such arrays faster, which another node then has to fetch together,
-            and of which `ref` makes copies.
+            Arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
+            and loads of many such arrays faster; another node then fetches them together, and `ref`
+            makes copies of them.
         progress : callable or bool, optional
-            Called with the numbers of values that are done and of all; `True` shows a bar.
+            Called with the number of values done and the number of all; `True` shows a bar.
 
         Raises
         ------
         StorageError
-            As of `save`, before anything is stored.
+            Same as for `save`, before anything is stored.
         """
         texts = check_batch(values, paths, backend="memory")
         bundled = whole_number(bundled, "bundled", 0, backend="memory")
@@ -306,7 +309,7 @@ class ClusterMemoryBackend(StorageBackend):
     why = locality.why
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
 
-    # What moves many values: it is done where they go to, or where they are
+    # Copies of many values: made where the values are, or where they go
 
     def copy_to(
         self,
@@ -395,12 +398,3 @@ class ClusterMemoryBackend(StorageBackend):
         transport = self._connect()
         with transport.measured("memory", operation):
             return transport.change(operation, text, *arguments, path=text)
-
-
-def _fallback(given: Any) -> tuple[str, str]:
-    """Return a backend's key, and a path in it."""
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise VFSTypeError(
-            f"fallback is a backend's key and a path in it, not {given!r}", backend="memory"
-        )
-    return backend_key(given[0]), as_text(given[1])

@@ -1,4 +1,4 @@
-"""Changes of one value by several writers: one after another here, and found by its version."""
+"""Changes of one value by several writers: they wait for each other, or find a newer version."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ class ReplicatedState:
         self.volumes: dict[str, str] = {}  # the incarnation of each volume, by node
         self.version = 0  # of the value that was published last
         self.answers = Answers()
-        self.withdrawn: dict[str, float] = {}  # objects that nobody may publish, and since when
+        self.withdrawn: dict[
+            str, float
+        ] = {}  # objects that cannot be published any more, since when
         self.class_versions = ClassVersions()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
@@ -114,13 +116,13 @@ class ReplicatedState:
         return None
 
     def kept(self, path: str) -> Kept:
-        """Return what stays of a value when another one takes its place."""
+        """Return the settings of a value that stay when another value replaces it."""
         entry = self.tree.get(path)
         replicas = entry.held.wanted if isinstance(entry.held, Held) else None
         return Kept(entry.version, replicas, entry.fallback)
 
     def why(self, path: str) -> dict[str, Any]:
-        """Return what is known of where a value is, or how it was lost."""
+        """Return where a value is, or how it was lost."""
         entry = self.tree.get(path)
         facts = self.tree.stat(path) | {"fallback": entry.fallback}
         if isinstance(entry.held, Held):
@@ -245,7 +247,7 @@ class ReplicatedState:
             self._release([held])
 
     def pinned(self, node: str, incarnation: str, ids: list[str]) -> None:
-        """Count objects as held on one more node; those that nobody needs are released."""
+        """Count objects as held on one more node; release those that no entry needs."""
         self._check_current(node, incarnation)
         unknown = self.ledger.pinned(node, ids)
         if unknown:

@@ -29,8 +29,8 @@ class PlainMemory(ClusterMemoryBackend):
     Raises
     ------
     UnsupportedOperationError
-        By every load of a value that is no plain data; also of every large value over a Ray
-        client connection (``ray://``), since there the proxy opens it.
+        By every load of a value that is not plain data; over a Ray client connection (``ray://``),
+        by every load of a large value, since there the proxy opens it.
     """
 
     @classmethod
@@ -44,8 +44,7 @@ class PlainMemory(ClusterMemoryBackend):
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             if found.pins and not transport.opens_here:
                 raise UnsupportedOperationError(
-                    "over ray:// the proxy opens values, whatever they are; connect from a node of "
-                    "the cluster",
+                    "over ray:// the proxy opens every value; connect from a node of the cluster",
                     path=paths[0],
                     backend="memory",
                 )

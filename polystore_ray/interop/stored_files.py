@@ -36,7 +36,7 @@ class BelowAFileError(PathNotDirectoryError, PathExistsError):
 
 
 def is_raw(backend: Any) -> bool:
-    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
+    """Return whether a backend keeps files, whose bytes can be loaded and saved."""
     return accepts(_class_of(backend), "load", "suffix")
 
 

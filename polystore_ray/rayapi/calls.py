@@ -19,7 +19,7 @@ _PAUSE = 0.5  # seconds before a call is made again
 
 
 class Network:
-    """What every call passes on its way; the fault kit puts a worse one in its place."""
+    """The way of every call to an actor; the fault kit replaces it by an unreliable one."""
 
     def send(self, call: Callable[[], Any]) -> Any:
         """Make a call and return the reference to its answer."""
@@ -55,8 +55,8 @@ def answer_of(
 ) -> Any:
     """Return the result of a remote call by the deadline; errors are those of `wait_for`.
 
-    A call whose answer was lost on the way is made again where it is harmless to repeat it. `asked`
-    is the reference to the answer of a call that has been made once, if it has.
+    A `repeatable` call whose answer was lost is made again. `asked` is the reference to the answer
+    of a call that was made already.
     """
     deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
 

@@ -1,4 +1,4 @@
-"""The seam between what clients see and where a store lives: a cluster, or this process."""
+"""The interface of a transport: how clients reach a store, on a cluster or in this process."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Transport(ABC):
     options : StoreOptions
         What the store was made with.
     deadline : Deadline
-        When the call that uses this transport has to be answered.
+        When the call that uses this transport must be answered.
     opens_here : bool
-        Whether values are opened in this process, not by a proxy on the way to it.
+        Whether values are opened in this process, not by a proxy.
     """
 
     opens_here = True
@@ -46,9 +46,9 @@ class Transport(ABC):
         self.deadline = Deadline(0)
 
     def by(self, deadline: Deadline) -> Self:
-        """Return this transport for one call, which has to be answered by a deadline.
+        """Return this transport for one call, which must be answered by a deadline.
 
-        They share all else, such as the handles and what is known of the nodes.
+        Both share everything else, such as the handles.
         """
         view = copy.copy(self)
         view.deadline = deadline
@@ -92,7 +92,7 @@ class Transport(ABC):
         Raises
         ------
         InlineFullError
-            If there are no pins, and the values have to be put too.
+            If there are no pins, and the values must be put too.
         """
 
     @abstractmethod
@@ -102,12 +102,12 @@ class Transport(ABC):
         Raises
         ------
         NotPinnedError
-            If an object is not where it was believed to be, so that it is to be looked up again.
+            If an object is not where it was expected, so that it must be looked up again.
         """
 
     @abstractmethod
     def owned(self, pin: Pin) -> Pin:
-        """Return a pin whose reference stays valid whatever becomes of the value's saver.
+        """Return a pin whose reference stays valid after the saver of the value has ended.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class Transport(ABC):
 
     @abstractmethod
     def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
-        """Run functions in tasks near their data, some at a time; give results in order."""
+        """Run functions in tasks near their data, some at a time; yield results in order."""
 
     @abstractmethod
     def call_host(
@@ -143,14 +143,14 @@ class Transport(ABC):
         Raises
         ------
         NodeNotFoundError
-            If the name fits no node, or several.
+            If the name fits no node or several nodes.
         HostBusyError
-            If the host has as many calls as it may; a batch waits for its turn first.
+            If the host is at its limit of calls; a batch waits first.
         """
 
     @abstractmethod
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
-        """Return what the backend `key` is made with on a node; errors as of `call_host`."""
+        """Return what the backend `key` is made with on a node; errors as for `call_host`."""
 
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of custom backends that the store has hosts of."""
@@ -162,7 +162,7 @@ class Transport(ABC):
 
     @abstractmethod
     def drain(self, node: str, timeout: float) -> int:
-        """Have others hold what a node holds; return how much it still holds alone."""
+        """Copy what a node holds to others; return how many objects it still holds alone."""
 
     @abstractmethod
     def shutdown(self) -> None:

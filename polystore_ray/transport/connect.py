@@ -136,7 +136,9 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
     """
     deadline = Deadline(timeout)
     if not _starting.acquire(timeout=timeout):
-        raise StoreUnavailableError(f"another thread has not connected to Ray in {timeout:g} s")
+        raise StoreUnavailableError(
+            f"another thread did not connect to Ray within {timeout:g} s; call ray.init() first"
+        )
     try:
         if ray.is_initialized():
             return
@@ -164,8 +166,8 @@ def _check_process(store: str, home: Home) -> None:
     if _forked:
         raise StoreUnavailableError(
             "this process was forked from one that used Ray, whose connections do not survive a "
-            "fork; start it with 'spawn' or 'forkserver' and hand it the registry, which leads to "
-            "the same store there, or use a Ray task"
+            "fork; start it with 'spawn' or 'forkserver' and pass it the registry, which leads to "
+            "the same store, or use a Ray task"
         )
     if not home.address and not home.is_here:
         raise StoreUnavailableError(

@@ -63,7 +63,7 @@ class Handles:
             former = actor_id(controller)
             lost = error.actor if isinstance(error, HostLostError) else former
             if lost and lost != former:
-                raise error  # it was to wait for something that was lost
+                raise error  # something else was lost, for which it waited
             if self.controller is controller:
                 self.controller = self._next_controller(deadline)
             controller = self.controller
@@ -139,7 +139,7 @@ class Handles:
 
 def _superseded(path: str | None) -> StoreUnavailableError:
     return StoreUnavailableError(
-        "another controller has taken over, and cannot be reached; the change may have been made",
+        "another controller took over and cannot be reached; the change may have been made",
         path=path,
         backend=MEMORY,
     )

@@ -1,4 +1,4 @@
-"""Local mode: a store in this process that behaves as one on a cluster, without Ray."""
+"""Local mode: a store in this process that behaves like one on a cluster, without Ray."""
 
 from __future__ import annotations
 

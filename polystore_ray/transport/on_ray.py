@@ -1,4 +1,4 @@
-"""A store on a Ray cluster, as one process reaches it: objects put and got, hosts called."""
+"""The transport to a store on a Ray cluster: put and get objects, call the controller and hosts."""
 
 from __future__ import annotations
 
@@ -170,13 +170,17 @@ class RayTransport(Transport):
                     raise
 
         def look_around(error: Exception) -> Exception | None:
-            # Others have taken their place, or they can be reached again in a moment.
+            # Other volumes take their place, or they can be reached again in a moment.
             for node in volumes:
                 self.handles.forget_host(MEMORY, node)
             self._replicas.forget()
             if isinstance(error, StorageError):
                 return None
-            return HostLostError("the memory's hosts are lost", path=path, backend=MEMORY)
+            return HostLostError(
+                "the volumes that were to hold the value died; save it again",
+                path=path,
+                backend=MEMORY,
+            )
 
         self.deadline.retry(attempt, (HostLostError, StaleVolumeError), look_around)
 
@@ -197,7 +201,7 @@ class RayTransport(Transport):
         if not pins:
             return []
         references = [pin.ref for pin in pins]
-        if None not in references:  # which an object has that turned up at a volume
+        if None not in references:  # an object that turned up at a volume has none
             with suppress(ray_exceptions.ObjectLostError):
                 values: list[Any] = self._got(references, path)
                 return values
@@ -230,7 +234,7 @@ class RayTransport(Transport):
                     MEMORY, node, lambda volume: volume.adopt.remote(pin, []), self.deadline
                 )
                 return owned
-        raise NotPinnedError(f"no volume that was known to hold {pin.id} has it")
+        raise NotPinnedError(f"none of the volumes that should hold {pin.id} has it")
 
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         task = apply_to_reference(save, reference)
@@ -264,7 +268,7 @@ class RayTransport(Transport):
                     repeatable=method in _READING,
                 )
             except (HostLostError, StoreUnavailableError):
-                self._called.pop(node or "", None)  # another node may have the name by now
+                self._called.pop(node or "", None)  # another node may have taken the name
                 raise
 
         def value() -> Any:
@@ -328,7 +332,10 @@ class RayTransport(Transport):
     def drain(self, node: str, timeout: float) -> int:
         until = Deadline(timeout)
         if node not in {known["NodeID"] for known in nodes()}:
-            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=MEMORY)
+            raise StoreUnavailableError(
+                f"node {node[:8]} is not in the cluster; status() of the registry lists its nodes",
+                backend=MEMORY,
+            )
 
         def remaining() -> int:
             asked = Deadline(min(self.deadline.timeout, max(until.left, 1.0)))
@@ -340,7 +347,7 @@ class RayTransport(Transport):
         try:
             self.handles.of_store(lambda controller: controller.shutdown.remote(), self.deadline)
         except StoreUnavailableError:
-            return  # it had ended already
+            return  # it has ended already
 
         def is_gone() -> bool:
             try:

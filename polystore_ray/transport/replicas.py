@@ -47,4 +47,4 @@ class ReplicaNodes:
         few = f"replicas={replicas} needs {replicas} nodes; the cluster has {there_are}"
         if not self._is_lenient:
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
-        warnings.warn(f"{few}; others get copies when they join", stacklevel=2)
+        warnings.warn(f"{few}; further nodes get copies when they join", stacklevel=2)

@@ -79,12 +79,12 @@ class Items(NamedTuple):
 
 @_called
 class Kept(NamedTuple):
-    """What stays of a value when another one takes its place."""
+    """The settings of a value that stay when another value replaces it."""
 
     version: int
-    """That of the value which is there now."""
+    """The version of the present value."""
     replicas: int | None
-    """On how many nodes it is to be held; None as the store was made."""
+    """On how many nodes it is to be held; None for the default of the store."""
     fallback: tuple[str, str] | None
 
 
@@ -122,27 +122,27 @@ class Request(NamedTuple):
 
 
 class HostEndedError(Exception):
-    """Signal that a host ends in order, and that the call was not executed: ask for the next."""
+    """Signal that a host is ending and did not execute the call: ask for the next host."""
 
 
 class InlineFullError(Exception):
-    """Signal that the controller holds as many small values as it may: make objects of them."""
+    """Signal that the controller is at its limit of small values: make objects of them."""
 
 
 class StaleVolumeError(Exception):
-    """Signal that the controller has given a volume up for dead: what it pins counts no more."""
+    """Signal that the controller believes a volume is dead: its pins do not count any more."""
 
 
 class StaleEpochError(Exception):
-    """Signal that a controller has been followed by another one, and speaks for nobody."""
+    """Signal that another controller has taken over from this one."""
 
 
 class OutOfStepError(Exception):
-    """Signal that a follower does not have what comes before: it needs the whole state."""
+    """Signal that a follower lacks earlier changes: it needs the whole state."""
 
 
 class NotPinnedError(LookupError):
-    """Signal that a volume does not hold an object: ask the controller who does now."""
+    """Signal that a volume does not hold an object: ask the controller which one does now."""
 
 
 _prefix = ""
