@@ -51,6 +51,24 @@ def as_text(path: P, *, backend: str | None = None) -> str:
     return text
 
 
+def as_system_text(path: P) -> str:
+    """Return `path` as text that can be the name of a file.
+
+    Raises
+    ------
+    VFSTypeError, InvalidPathError
+        As `as_text`; also if it cannot be encoded for the file system.
+    """
+    text = as_text(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidPathError(
+            f"the path cannot be encoded for the file system ({error.reason})", path=text
+        ) from error
+    return text
+
+
 def _plain(path: object, backend: str | None) -> str:
     """Return a path object, or an instance of a subclass of `str`, as a plain `str`."""
     cause: TypeError | None = None

@@ -1,32 +1,29 @@
-"""Values on their way: how those of a batch are stored, inline, packed or each by itself, and back.
+"""The values of a batch on their way to the store and back: inline, packed, or one object each.
 
 One value of up to `SMALL` bytes travels inside the call. Of a batch, small values share packs once
-they are more than that together, and arrays share bundles up to a size that the caller chooses.
-Every other value is an object of its own.
+they are more than that together, and so do arrays up to a size that the caller chooses. Every other
+value is an object of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from polystore.error_translation import located
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, array_size, is_raw, seal, shape_and_dtype
-from polystore_ray.wire.bundle import Bundle
 from polystore_ray.wire.envelope import SMALL, array_message, open_message, sealed_message
-from polystore_ray.wire.messages import WHOLE, Facts, Found, Items, Pin, Stored
+from polystore_ray.wire.messages import NOTHING, WHOLE, Facts, Found, Items, Pin, Stored
 from polystore_ray.wire.pack import Member, Pack
 
 __all__ = ["Sealing", "array_bytes", "opened"]
 
-_PACK = 8 * 2**20  # bytes in a pack, about
-_BUNDLE = 16 * 2**20  # bytes in a bundle, about
+_PACK = 16 * 2**20  # bytes in a pack, about
 
 Put = Callable[[Sealed], Pin]
-M = TypeVar("M", bound=Member)
 Known = dict[tuple[np.dtype[Any], tuple[int, ...]], Facts]
 
 
@@ -40,7 +37,7 @@ class Sealing:
     step : callable, optional
         Called after each value.
     bundled : int, default 0
-        Up to how many bytes arrays share bundles.
+        Up to how many bytes arrays share objects.
 
     Raises
     ------
@@ -99,27 +96,25 @@ class Sealing:
         for i, sealed in self._large:
             stored[i] = (len(pins), WHOLE)
             pins.append(put(sealed))
-        for bundle in _parts(self._middle, _BUNDLE):
-            for number, (i, _) in enumerate(bundle):
-                stored[i] = (len(pins), number)
-            pins.append(put(seal(Bundle([array for _, array in bundle]))))
+        packed: list[tuple[int, Member]] = [*self._middle]
         if inline and self._small_bytes <= SMALL:
             for i, member in self._small:
                 stored[i] = member if isinstance(member, bytes) else array_message(member)
-            return pins, items._replace(stored=stored)
-        for part in _parts(self._small, _PACK):
+        else:
+            packed += self._small
+        for part in _parts(packed):
             for number, (i, _) in enumerate(part):
                 stored[i] = (len(pins), number)
             pins.append(put(seal(Pack.of([member for _, member in part]))))
         return pins, items._replace(stored=stored)
 
 
-def _parts(members: Iterable[tuple[int, M]], most: int) -> list[list[tuple[int, M]]]:
-    """Return values in parts of about so many bytes, for one object each."""
-    parts: list[list[tuple[int, M]]] = []
-    size = most
+def _parts(members: Iterable[tuple[int, Member]]) -> list[list[tuple[int, Member]]]:
+    """Return values in parts of about `_PACK` bytes, for one object each."""
+    parts: list[list[tuple[int, Member]]] = []
+    size = _PACK
     for i, member in members:
-        if size >= most:
+        if size >= _PACK:
             parts.append([])
             size = 0
         parts[-1].append((i, member))
@@ -164,6 +159,8 @@ def opened(
     taken: set[int] = set()
     in_packs: dict[int, tuple[list[int], list[int]]] = {}
     for i, stored in enumerate(found.stored):
+        if stored == NOTHING:
+            continue
         if isinstance(stored, bytes):
             with located(paths[i], "memory"):
                 values[i] = open_message(stored)

@@ -22,7 +22,9 @@ def texts_of(paths: Sequence[P]) -> list[str]:
     return [as_text(path, backend="memory") for path in paths]
 
 
-def look_up(transport: Transport, paths: list[str], use: Callable[[Found], T]) -> T:
+def look_up(
+    transport: Transport, paths: list[str], use: Callable[[Found], T], *, existing: bool = False
+) -> T:
     """Return what `use` makes of what is stored at some paths.
 
     Parameters
@@ -33,6 +35,8 @@ def look_up(transport: Transport, paths: list[str], use: Callable[[Found], T]) -
         The paths.
     use : callable
         Called with a `Found`, and again with a new one whenever it raises `NotPinnedError`.
+    existing : bool, default False
+        Whether a path without a file is None in the `Found` instead of an error.
 
     Raises
     ------
@@ -43,7 +47,7 @@ def look_up(transport: Transport, paths: list[str], use: Callable[[Found], T]) -
     """
     path = paths[0] if paths else None
     while True:
-        found: Found = transport.ask("read", paths, transport.node, path=path)
+        found: Found = transport.ask("read", paths, transport.node, existing, path=path)
         try:
             return use(found)
         except NotPinnedError as error:

@@ -20,7 +20,7 @@ from polystore.exceptions import (
     VersionConflictError,
     VFSTypeError,
 )
-from polystore.paths import NameFilter, P, as_text
+from polystore.paths import NameFilter, P, as_text, normalize
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
@@ -129,11 +129,40 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
             step(len(texts))
         return values
 
+    def load_existing(self, paths: Sequence[P]) -> list[Any]:
+        """Return the values at `paths`, None for a path without a file, in one call.
+
+        Parameters
+        ----------
+        paths : sequence of str or os.PathLike
+            The paths; their values are of one moment.
+
+        Raises
+        ------
+        DataLostError, CallTimeoutError, StoreUnavailableError
+            As `load`; a lost value is never reported as missing.
+
+        Examples
+        --------
+        >>> from polystore_ray import RayBackendRegistry
+        >>> memory = RayBackendRegistry("sparse", local=True)["memory"]
+        >>> memory.save("there", "/a.txt")
+        >>> memory.load_existing(["/a.txt", "/b.txt"])
+        ['there', None]
+        """
+        transport = self._connect()
+        with transport.measured("memory", "load"):
+            values, _ = self._load(transport, texts_of(paths), existing=True)
+        transport.moved("memory", "load", array_bytes(values))
+        return values
+
     def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
         # All in one call: they are views of shared memory, of which a reader holds no copy.
         yield from self.load_batch(paths)
 
-    def _load(self, transport: Transport, paths: list[str]) -> tuple[list[Any], list[int]]:
+    def _load(
+        self, transport: Transport, paths: list[str], *, existing: bool = False
+    ) -> tuple[list[Any], list[int]]:
         """Return values and their versions, taking from their fallbacks what was lost."""
 
         def taken(found: Found) -> tuple[list[Any], list[int]]:
@@ -143,7 +172,7 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
 
         while True:
             try:
-                return look_up(transport, paths, taken)
+                return look_up(transport, paths, taken, existing=existing)
             except DataLostError as error:
                 if error.fallback is None or error.path is None or not transport.deadline.left:
                     raise
@@ -394,6 +423,35 @@ class ClusterMemoryBackend(Nearby, StorageBackend):
 
     def delete_all(self, path: P) -> None:
         self._change("delete_all", path)
+
+    def delete_keys(self, paths: Sequence[P], top: P) -> None:
+        """Delete files and the directories below `top` that this leaves empty, in one step.
+
+        Object stores have no directories, and a key that is missing may be deleted; this does the
+        same for what keeps its keys in the memory. A directory that is not empty stays.
+
+        Parameters
+        ----------
+        paths : sequence of str or os.PathLike
+            What to delete.
+        top : str or os.PathLike
+            The directory that stays even if it is empty.
+
+        Examples
+        --------
+        >>> from polystore_ray import RayBackendRegistry
+        >>> memory = RayBackendRegistry("keys", local=True)["memory"]
+        >>> memory.save(1, "/top/c/0/0", parents=True)
+        >>> memory.delete_keys(["/top/c/0/0", "/top/c/0/1"], "/top")
+        >>> memory.list_dir("/top")
+        []
+        """
+        texts = texts_of(paths)
+        transport = self._connect()
+        with transport.measured("memory", "delete"):
+            kept = normalize(top, backend="memory").rstrip("/")
+            path = texts[0] if texts else None
+            transport.change("delete_keys", texts, kept, path=path)
 
     def copy(self, source: P, destination: P) -> None:
         self._change("copy", source, as_text(destination, backend="memory"))

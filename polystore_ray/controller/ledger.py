@@ -13,91 +13,18 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from polystore.exceptions import StorageFullError
+from polystore_ray.controller.entries import Entry, Held
 from polystore_ray.wire.messages import WHOLE, Facts, InlineFullError, Items, Pin
 
-__all__ = ["Adopt", "Chore", "Entry", "Held", "Ledger", "PackInline", "Replicate"]
+__all__ = ["Adopt", "Ledger", "PackInline", "Repair", "Replicate"]
 
 INLINE_MOST = 256 * 2**20
 """Bytes of inline values beyond which the oldest are packed; at twice as many, saves do."""
 
 _PACK = 8 * 2**20  # bytes in a pack that is made of inline values
 _ENTRY_COST = 200  # bytes that an inline value costs beside its own, so that tiny ones count too
-_AT_ONCE = 64 * 2**20  # bytes that are replicated in one chore, so that reads go on meanwhile
-_MOST_AT_ONCE = 1000  # objects in one chore
-
-
-class Held:
-    """An object that entries refer to: the copies of it, by node, and who can be asked for it.
-
-    A copy is None while its volume pins it, and the reference once its volume owns it.
-    """
-
-    __slots__ = ("copies", "dropped", "id", "live", "lost", "nbytes", "packed", "ref", "wanted")
-
-    def __init__(self, pin: Pin, wanted: int) -> None:
-        self.id = pin.id
-        self.nbytes = pin.nbytes
-        self.ref = pin.ref  # the saver's, or that of the copy that was put again last
-        self.copies: dict[str, Any] = dict.fromkeys(pin.nodes)
-        self.wanted = wanted
-        self.live = 0
-        self.packed = 0  # how many values were in the pack when it was last written
-        self.dropped: list[int] = []
-        self.lost = ""
-
-    def pin(self, node: str = "") -> Pin:
-        """Return the object as it is best read on a node."""
-        ref = self.copies.get(node)
-        nodes = tuple(self.copies)
-        if node in self.copies:
-            nodes = (node, *(other for other in nodes if other != node))
-        return Pin(self.id, nodes, self.ref if ref is None else ref, self.nbytes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # References are not for others to keep: volumes tell them, who own or pin the objects.
-        state = {name: getattr(self, name) for name in self.__slots__}
-        return state | {"ref": None, "copies": dict.fromkeys(self.copies)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-
-
-class Entry:
-    """A value of the tree: what describes it, and its bytes or the object that holds it."""
-
-    __slots__ = ("facts", "fallback", "held", "moment", "number", "uses")
-
-    def __init__(
-        self, facts: Facts, moment: tuple[int, float], held: bytes | Held | None, number: int
-    ) -> None:
-        self.facts = facts
-        self.moment = moment
-        self.held = held
-        self.number = number  # in a pack; of an inline value, its place in the order of their age
-        self.uses = 1  # paths that lead to it
-        self.fallback: tuple[str, str] | None = None  # a backend and a path with the same value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        made = (self.facts, self.moment, self.held, self.number)
-        return Entry, made, (self.uses, self.fallback)
-
-    def __setstate__(self, state: tuple[int, tuple[str, str] | None]) -> None:
-        self.uses, self.fallback = state
-
-    @property
-    def version(self) -> int:
-        return self.moment[0]
-
-    def describe(self) -> dict[str, Any]:
-        size, shape, dtype = self.facts
-        version, modified = self.moment
-        facts: dict[str, Any] = {"size": size, "modified": modified, "version": version}
-        if shape is not None:
-            facts |= {"shape": shape, "dtype": dtype}
-        if isinstance(self.held, Held):
-            facts["replicas"] = len(self.held.copies)
-        return facts
+_AT_ONCE = 64 * 2**20  # bytes that are replicated in one repair, so that reads go on meanwhile
+_MOST_AT_ONCE = 1000  # objects in one repair
 
 
 class PackInline(NamedTuple):
@@ -121,7 +48,7 @@ class Replicate(NamedTuple):
     lost: str
 
 
-Chore = PackInline | Adopt | Replicate
+Repair = PackInline | Adopt | Replicate
 
 
 class Ledger:
@@ -379,26 +306,26 @@ class Ledger:
         return sum(1 for held in self.held.values() if held.copies.keys() == {node})
 
     def due(self) -> bool:
-        """Tell whether there may be a chore."""
+        """Tell whether there may be a repair."""
         return (
             bool(self._gone or self._half_empty)
             or self._inline_cost() > self._inline_most
             or (bool(self._too_few) and not self._is_hopeless)
         )
 
-    def chore(self, failed: int = 0) -> Chore | None:
+    def next_repair(self, failed: int = 0) -> Repair | None:
         """Return what should be done next, as long as there is anything.
 
         After so many that `failed` one after another, it is one of another kind, if there is one.
         """
-        due = self._chores()
+        due = self._repairs()
         if not failed:
             return next(due, None)
         kinds = list(due)
         return kinds[failed % len(kinds)] if kinds else None
 
-    def _chores(self) -> Iterator[Chore]:
-        """Yield a chore of every kind that is due, the most urgent first."""
+    def _repairs(self) -> Iterator[Repair]:
+        """Yield a repair of every kind that is due, the most urgent first."""
         if self._gone:
             yield self._gone_with_one_node()
         if self._inline_cost() > self._inline_most:
@@ -440,7 +367,7 @@ class Ledger:
 
 
 def _first(objects: Iterable[Held]) -> list[Pin]:
-    """Return the pins of the first objects, so many as are copied in one chore."""
+    """Return the pins of the first objects, so many as are copied in one repair."""
     pins: list[Pin] = []
     size = 0
     for held in objects:

@@ -15,7 +15,7 @@ from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.registry import RayBackendRegistry
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.envelope import Envelope, closed, open_message
-from polystore_ray.wire.messages import WHOLE, Found
+from polystore_ray.wire.messages import NOTHING, WHOLE, Found
 from polystore_ray.wire.plain_pickle import plain_loads
 
 __all__ = ["PlainMemory", "plain_loads"]
@@ -36,7 +36,9 @@ class PlainMemory(ClusterMemoryBackend):
         """Return the memory of a registry's store."""
         return cls(registry._connect, registry)  # noqa: SLF001 - what its own memory has
 
-    def _load(self, transport: Transport, paths: list[str]) -> tuple[list[Any], list[int]]:
+    def _load(
+        self, transport: Transport, paths: list[str], *, existing: bool = False
+    ) -> tuple[list[Any], list[int]]:
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             if found.pins and not transport.opens_here:
                 raise UnsupportedOperationError(
@@ -50,7 +52,7 @@ class PlainMemory(ClusterMemoryBackend):
             values = _opened(found, paths, envelopes)
             return values, found.versions
 
-        return look_up(transport, paths, taken)
+        return look_up(transport, paths, taken, existing=existing)
 
     def copy_to(
         self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
@@ -63,6 +65,8 @@ def _opened(found: Found, paths: list[str], envelopes: list[Envelope]) -> list[A
     values: list[Any] = [None] * len(paths)
     in_packs: dict[int, list[int]] = {}
     for i, stored in enumerate(found.stored):
+        if stored == NOTHING:
+            continue
         with located(paths[i], "memory"):
             if isinstance(stored, bytes):
                 values[i] = _plain(open_message, stored)
@@ -94,7 +98,7 @@ def _plain(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call with the loads for plain data; what is no pack, and no pickle, is damaged."""
     try:
         return call(*arguments, plain_loads)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, StorageError):
             raise
         raise CorruptDataError(f"the saved value cannot be opened ({error})") from error

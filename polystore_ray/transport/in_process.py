@@ -97,8 +97,8 @@ class LocalTransport(Transport):
         self.change("publish", pins, items, pinned)
 
     def _look_after(self) -> None:
-        while (chore := self._controller.chore(timeout=0)) is not None:
-            carry_out(chore, self._controller, self, replicas=1)
+        while (repair := self._controller.next_repair(timeout=0)) is not None:
+            carry_out(repair, self._controller, self, replicas=1)
 
     def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
         return self._volume.pack(messages)

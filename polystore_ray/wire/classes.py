@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ import cloudpickle
 from polystore.exceptions import StorageResolutionError, portable
 from polystore.registration import register_backend
 from polystore_ray.wire.fingerprint import OURS, code_of, fingerprint_of
+from polystore_ray.wire.versions import ClassVersions
 
 __all__ = [
     "CarriedError",
@@ -45,8 +46,10 @@ class Shipped(NamedTuple):
         Why it cannot be had.
     fingerprint : str
         What differs when the code does.
-    since : float
-        When it was sent first, by the clock of the process that defined it.
+    origin : str
+        The process that defined it.
+    sequence : int
+        Its place among the versions that this process has sent.
     needs : dict
         What its hosts need, as options of an actor.
     """
@@ -55,7 +58,8 @@ class Shipped(NamedTuple):
     whole: bytes
     why_not: str
     fingerprint: str
-    since: float
+    origin: str
+    sequence: int
     needs: dict[str, Any]
 
 
@@ -64,9 +68,12 @@ class _Sent(NamedTuple):
     code: list[Any] | None  # what the class was made of; None for one that was defined elsewhere
 
 
-# A class travels on as it came: pickled again it would be another.
+# A class travels on as it arrived: pickled again it would be another.
 _sent: WeakKeyDictionary[type, _Sent] = WeakKeyDictionary()
 _sending = threading.RLock()
+_origin = os.urandom(8).hex()
+_sequence = itertools.count()
+_arrivals = ClassVersions()
 
 
 def class_to_bytes(cls: Any) -> bytes:
@@ -114,27 +121,32 @@ def class_from_bytes(shipped: bytes) -> Any:
 
 
 def is_newer(shipped: bytes, cls: Any) -> bool:
-    """Tell whether a class that was shipped is a later version of one that came here earlier."""
+    """Return whether a shipped class is a later version of one that arrived here or was sent."""
     with _sending:
         known = _sent.get(cls)
-    if known is None or known.shipped == shipped:
-        return False
-    one, other = opened(shipped), opened(known.shipped)
-    return one.fingerprint != other.fingerprint and one.since > other.since
+        if known is None or known.shipped == shipped:
+            return False
+        here, other = (
+            _arrivals.number(cls._backend_type, one.origin, one.sequence, one.fingerprint)
+            for one in (opened(known.shipped), opened(shipped))
+        )
+        return other > here
 
 
 def _shipped(cls: Any) -> Shipped:
     package = cls.__module__.partition(".")[0]
-    code, now, needs = cloudpickle.dumps(cls), time.time(), dict(cls._host_options)
+    code, needs = cloudpickle.dumps(cls), dict(cls._host_options)
     if package in OURS:
-        return Shipped(code, b"", "", "", now, needs)
+        return Shipped(code, b"", "", "", _origin, 0, needs)
     whole, why_not = b"", ""
     try:
         with _pickled_by_value(package):
             whole = cloudpickle.dumps(cls)
     except Exception as error:  # noqa: BLE001 - pickling runs foreign code, and need not succeed
         why_not = f"{type(error).__name__}: {error}"
-    return Shipped(code, b"" if whole == code else whole, why_not, fingerprint_of(cls), now, needs)
+    whole = b"" if whole == code else whole
+    fingerprint = fingerprint_of(cls)
+    return Shipped(code, whole, why_not, fingerprint, _origin, next(_sequence), needs)
 
 
 class CarriedError(Exception):
@@ -164,8 +176,9 @@ def carried(error: BaseException) -> BaseException:
 
 
 def _renew() -> None:
-    global _sending  # noqa: PLW0603 - another thread may have held it when this process was forked
-    _sending = threading.RLock()
+    # Another thread may have held the lock when this process was forked; its versions are new.
+    global _sending, _origin
+    _sending, _origin = threading.RLock(), os.urandom(8).hex()
 
 
 os.register_at_fork(after_in_child=_renew)

@@ -67,12 +67,13 @@ _STATE = frozenset(
         ("polystore.exceptions", "_rebuild"),  # errors that are the answers to changes
         ("polystore.path_tree", "PathTree"),
         ("polystore.path_tree", "_Link"),
-        ("polystore_ray.controller.ledger", "Entry"),
-        ("polystore_ray.controller.ledger", "Held"),
+        ("polystore_ray.controller.entries", "Entry"),
+        ("polystore_ray.controller.entries", "Held"),
         ("polystore_ray.controller.ledger", "Ledger"),
         ("polystore_ray.wire.sessions", "Answers"),
         ("polystore_ray.wire.sessions", "Refusal"),
         ("polystore_ray.wire.sessions", "_Kept"),
+        ("polystore_ray.wire.versions", "ClassVersions"),
     }
     | {
         (cls.__module__, cls.__name__)
@@ -101,9 +102,19 @@ class _States(_Messages):
         return super().find_class(module, name)
 
 
+class _Encoder(pickle.Pickler):
+    # A reference means nothing to a process that Ray did not hand it to: pins travel without it.
+    dispatch_table = {Pin: lambda pin: (Pin, (pin.id, pin.nodes, None, pin.nbytes))}  # noqa: RUF012
+
+
 def encode(message: Any) -> bytes:
-    """Return a message as bytes: plain values, and the tuples of `polystore_ray.wire.messages`."""
-    return pickle.dumps(message, protocol=5)
+    """Return a message as bytes: plain values, and the tuples of `polystore_ray.wire.messages`.
+
+    The references of its pins are left out.
+    """
+    file = io.BytesIO()
+    _Encoder(file, protocol=5).dump(message)
+    return file.getvalue()
 
 
 def decode(data: bytes) -> Any:

@@ -7,6 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 __all__ = [
+    "NOTHING",
     "WHOLE",
     "WITHDRAWN",
     "ChangeId",
@@ -36,6 +37,9 @@ WHOLE = -1
 Stored = bytes | tuple[int, int]
 """A small value's message; or which of some pins holds the value, and its number in the pack that
 is pinned there, `WHOLE` where the object is the value itself."""
+
+NOTHING: Stored = (-1, WHOLE)
+"""What is stored at a path without a file."""
 
 
 class Pin(NamedTuple):
@@ -83,7 +87,10 @@ class Kept(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is stored at some paths, in columns; `Stored` numbers these pins."""
+    """What is stored at some paths, in columns; `Stored` numbers these pins.
+
+    A path without a file is `NOTHING`, where the request allowed it.
+    """
 
     pins: list[Pin]
     stored: list[Stored]

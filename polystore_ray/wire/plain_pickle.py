@@ -19,7 +19,6 @@ import numpy as np
 
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore.serialization import _array, _scalar
-from polystore_ray.wire.bundle import _arrive as _bundle
 from polystore_ray.wire.pack import _arrive as _pack
 
 __all__ = ["plain_loads"]
@@ -75,7 +74,6 @@ _MAKERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "str_"): _text,
     ("polystore.serialization", "_array"): _array,
     ("polystore.serialization", "_scalar"): _scalar,
-    ("polystore_ray.wire.bundle", "_arrive"): _bundle,
     ("polystore_ray.wire.pack", "_arrive"): _pack,
 }
 

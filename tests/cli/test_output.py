@@ -58,7 +58,7 @@ def test_what_json_can_say_is_said_as_python_says_it(value: Any) -> None:
         (np.array([0], "M8[ns]"), ["1970-01-01T00:00:00.000000000"]),
         (np.array([(1, "2020")], "i4,M8[Y]"), [[1, "2020"]]),
         (np.longdouble(2), 2),
-        (np.datetime64("NaT"), "NaT"),
+        (np.datetime64("NaT", "s"), "NaT"),
         (1j, "1j"),
         (dt.date(2020, 1, 2), "2020-01-02"),
         (range(10**12), "range(0, 1000000000000)"),
