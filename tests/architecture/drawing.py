@@ -162,7 +162,7 @@ def _rows(levels: dict[str, int], paths: list[list[str]]) -> list[list[str]]:
         side = 1 if sweep % 2 else -1
         for row in rows[::side]:
             row.sort(key=lambda n: _mean([place[m][0] for m in neighbours[n]], place[n][0]))
-            x = _MARGIN
+            x = float(_MARGIN)
             for name in row:
                 place[name] = (x, 0)
                 x += _width(name) + _GAP

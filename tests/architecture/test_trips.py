@@ -12,7 +12,7 @@ from tests.architecture import trips
 
 LINE = re.compile(r"^ +(\S+)  \[(\S+)\]$")
 PROCESSES = {
-    "failover": {"client", "controller"},
+    "failover": {"client", "controller", "volume"},
     "hosted-load": {"client", "host"},
     "load": {"client", "controller"},
     "load-disk": {"client"},

@@ -153,7 +153,8 @@ def trips(folder: Path) -> Iterator[tuple[str, str, list[Call]]]:
         cluster.address, log_to_driver=False, runtime_env={"worker_process_setup_hook": record}
     )
     record()
-    fm = FileManager(RayBackendRegistry("trips", timeout=60))
+    registry = RayBackendRegistry("trips", timeout=60)
+    fm = FileManager(registry)
     path = f"{folder}/image.npy"
 
     def traced(operation: Callable[[], object], fault: Callable[[], object] = int) -> list[Call]:
@@ -193,7 +194,7 @@ def trips(folder: Path) -> Iterator[tuple[str, str, list[Call]]]:
 
     found = traced(lambda: fm.load("/a", "memory"), fault=lambda: kill(process))
     yield "failover", "A load after the controller was killed", found
-    fm.registry.shutdown()
+    registry.shutdown()
     ray.shutdown()
     cluster.shutdown()
 

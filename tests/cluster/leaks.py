@@ -86,7 +86,7 @@ def _of_cluster() -> tuple[Counter[str], Counter[str]]:
         for actor in named
         if actor["namespace"].startswith("polystore/") and actor["namespace"] != shared
     )
-    worker: Any = ray._private.worker.global_worker  # type: ignore[attr-defined]
+    worker: Any = ray._private.worker.global_worker
     references = worker.core_worker.get_all_reference_counts()
     held = Counter("references" for counts in references.values() if counts["local"])
     return Counter(f"{actor['namespace']} {actor['name']}" for actor in actors), held
