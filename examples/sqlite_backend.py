@@ -171,7 +171,7 @@ class SqliteBackend(StorageBackend):
 
     @contextmanager
     def _transaction(self, path: str = "/") -> Iterator[None]:
-        """Run the block as one transaction: other threads and processes see all of it or nothing."""
+        """Run the block as one transaction: other threads and processes see all or nothing."""
         with self._lock, self._errors(StorageWriteError, path):
             if self._connection.in_transaction:  # the block is part of a larger transaction
                 yield
