@@ -258,7 +258,7 @@ class HostedBackend(StorageBackend):
         return [portable_path(as_text(path, backend=self._key), **options) for path in paths]
 
     def has_root(self) -> bool:
-        """Tell whether the backend is kept to a directory of its own."""
+        """Return whether the backend is kept to a directory of its own."""
         return self._connect().options_of(self._key, self._node).get("root") is not None
 
     def _as_given(self, path: P, result: str) -> str:
