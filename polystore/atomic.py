@@ -21,11 +21,10 @@ from polystore.exceptions import (
     StorageResolutionError,
     VFSTypeError,
 )
+from polystore.filesystem.changes import again_while_missing
 from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.locks import Deadline, hold_lock_file
-from polystore.filesystem.renames import publish_file
-from polystore.filesystem.retry import again_while_missing
-from polystore.filesystem.temporaries import keep_mode, sweep, temporary
+from polystore.filesystem.temporaries import keep_mode, publish_file, sweep, temporary
 from polystore.paths import P, as_system_text
 
 __all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"]

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import TypeVar
 
 from polystore.arguments import path_exists
 from polystore.exceptions import (
@@ -19,12 +20,15 @@ from polystore.exceptions import (
     StorageError,
 )
 from polystore.filesystem.dir_fd import Location, check_no_device
-from polystore.filesystem.renames import publish_file, rename_new, replace_checked, replace_only
 from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.filesystem.temporaries import (
     is_temporary,
     keep_mode,
+    publish_file,
     remove,
+    rename_new,
+    replace_checked,
+    replace_only,
     sweep,
     temporary,
 )
@@ -33,6 +37,7 @@ from polystore.filesystem.values import FileValues
 from polystore.paths import P, as_text
 
 __all__ = [
+    "again_while_missing",
     "check_free",
     "check_replaced",
     "delete",
@@ -42,6 +47,16 @@ __all__ = [
     "publish_directory",
     "publish_link",
 ]
+
+T = TypeVar("T")
+
+
+def again_while_missing(attempt: Callable[[], T]) -> T:
+    """Try again while a directory is deleted between its creation and its use."""
+    for _ in range(MOST_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return attempt()
+    return attempt()
 
 
 def publish(

@@ -34,19 +34,13 @@ class Lookup:
         self, root: P | None, values: Callable[[PathResolver], FileValues], *, backend: str | None
     ) -> None:
         self.backend = backend
-        with self.os_errors("/" if root is None else root):
+        with os_errors("/" if root is None else root, backend):
             self.resolver = open_root(root)
         self.values = values(self.resolver)
 
     def text(self, path: P) -> str:
-        with self.located(path):
+        with located(path, self.backend):
             return self.resolver.text(path)
-
-    def located(self, path: P) -> AbstractContextManager[None]:
-        return located(path, self.backend)
-
-    def os_errors(self, path: P) -> AbstractContextManager[None]:
-        return os_errors(path, self.backend)
 
     def read_errors(self, path: P) -> AbstractContextManager[None]:
         return os_errors(path, self.backend, refused=StorageResolutionError)
@@ -109,7 +103,7 @@ class Lookup:
     @contextmanager
     def present(self, path: P) -> Iterator[Location]:
         """Yield the location of an existing path itself, a link not followed; never the root."""
-        with self.os_errors(path):
+        with os_errors(path, self.backend):
             if self.resolver.root is not None and self.resolver.text(path) == "/":
                 raise InvalidPathError("the root always exists and stays")
             with missing_below_files(), self.resolver.resolve_nofollow(path) as location:

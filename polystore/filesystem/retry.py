@@ -1,28 +1,20 @@
-"""Operations that are tried again when another one got in their way."""
+"""Reads that are tried again when another operation got in their way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from polystore.exceptions import StorageError, StorageResolutionError
 
-__all__ = ["MOST_ATTEMPTS", "again_while_missing", "read_until_stable"]
+__all__ = ["MOST_ATTEMPTS", "read_until_stable"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_ATTEMPTS = 100
 """How often others may get in the way of an operation before it gives up."""
-
-
-def again_while_missing(attempt: Callable[[], T]) -> T:
-    """Try again while a directory is deleted between its creation and its use."""
-    for _ in range(MOST_ATTEMPTS):
-        with suppress(FileNotFoundError):
-            return attempt()
-    return attempt()
 
 
 def read_until_stable(

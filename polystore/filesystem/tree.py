@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from polystore.arguments import check_apart
-from polystore.error_translation import missing_below_files, nothing_there
+from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
 from polystore.exceptions import (
     InvalidPathError,
     PathExistsError,
@@ -28,8 +28,8 @@ from polystore.filesystem.listing import Listing
 from polystore.filesystem.locks import Deadline, locked
 from polystore.filesystem.lookup import Lookup
 from polystore.filesystem.path_resolver import PathResolver, passes
-from polystore.filesystem.renames import ReplacedError, rename_new
-from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing
+from polystore.filesystem.retry import MOST_ATTEMPTS
+from polystore.filesystem.temporaries import ReplacedError, rename_new
 from polystore.filesystem.values import FileValues
 from polystore.paths import NameFilter, P, display, file_order
 from polystore.region import Region
@@ -58,6 +58,7 @@ class LocalTree:
     def __init__(
         self, root: P | None, values: Callable[[PathResolver], FileValues], *, backend: str | None
     ) -> None:
+        self._backend = backend
         self._lookup = Lookup(root, values, backend=backend)
         self._resolver, self._values = self._lookup.resolver, self._lookup.values
 
@@ -124,7 +125,7 @@ class LocalTree:
                     f"the other backend would not keep what the file has besides its values: "
                     f"{', '.join(lost)}. lossy=True leaves it behind",
                     path=display(path),
-                    backend=self._lookup.backend,
+                    backend=self._backend,
                 )
 
     # Reading
@@ -150,7 +151,7 @@ class LocalTree:
         extensions: Iterable[str] | None = None,
         recursive: bool = False,
     ) -> list[str]:
-        with self._lookup.located(path):
+        with located(path, self._backend):
             selected = NameFilter(pattern, extensions)
         return sorted(self._listing(path, recursive, selected).files, key=file_order)
 
@@ -182,7 +183,7 @@ class LocalTree:
             self._save_region(data, path, region, suffix, durable=durable)
             return
         values = self._values.with_options(**options)
-        with self._lookup.located(path):
+        with located(path, self._backend):
             write = values.writer(data, path, suffix, durable=durable)
         self._publish(values, path, write, overwrite=overwrite, parents=parents, durable=durable)
 
@@ -193,7 +194,7 @@ class LocalTree:
         while True:
             with suppress(ReplacedError), self._lookup.existing_value(path) as handle:
                 if handle.is_directory():
-                    with self._lookup.os_errors(path):
+                    with os_errors(path, self._backend):
                         self._values.save_region(data, handle, path, region, durable=durable)
                     return
                 # Two that read, change and write at once would lose what one of them wrote.
@@ -206,7 +207,7 @@ class LocalTree:
                             self._values, path, write, overwrite=True, durable=durable, known=known
                         )
                         return
-            with self._lookup.located(path):
+            with located(path, self._backend):
                 deadline.wait(0)  # another writer has replaced the file
 
     def _publish(
@@ -223,13 +224,13 @@ class LocalTree:
         attempt = partial(
             changes.publish, values, path, write, overwrite=overwrite, parents=parents, **how
         )
-        with self._lookup.os_errors(path):
+        with os_errors(path, self._backend):
             self._check_path(path)
             if values.has_directories:  # or parents would be made inside a value
                 self._check_save(path, overwrite=overwrite, parents=parents)
             try:
                 if parents:
-                    again_while_missing(attempt)
+                    changes.again_while_missing(attempt)
                 else:
                     attempt()
             except (FileNotFoundError, NotADirectoryError):
@@ -244,12 +245,12 @@ class LocalTree:
         for path in paths:
             self._check_save(path, **options)
         resolver = self._resolver.identities(paths)
-        check_apart(resolver, os.path.dirname, paths, backend=self._lookup.backend)
+        check_apart(resolver, os.path.dirname, paths, backend=self._backend)
 
     def _check_save(
         self, path: P, *, overwrite: bool = False, parents: bool = False, **_options: Any
     ) -> None:
-        with self._lookup.os_errors(path):
+        with os_errors(path, self._backend):
             self._check_path(path)
             try:
                 with self._resolver.resolve_for_write(path) as location:
@@ -291,12 +292,12 @@ class LocalTree:
 
     def ensure_directory(self, path: P) -> str:
         text = self._lookup.text(path)
-        with self._lookup.located(path):
+        with located(path, self._backend):
             self._check_path(path)
             if self._is_blocked(text):
                 raise PathExistsError("the path, or a part of it, is a file")
-        with self._lookup.os_errors(path):
-            again_while_missing(partial(changes.publish_directory, self._values, path))
+        with os_errors(path, self._backend):
+            changes.again_while_missing(partial(changes.publish_directory, self._values, path))
         return text
 
     def delete(self, path: P) -> None:
@@ -312,7 +313,7 @@ class LocalTree:
             with self._transfer(source, destination) as (origin, location):
                 if changes.publish_copy(self._values, origin, location):
                     return
-        with self._lookup.located(source):
+        with located(source, self._backend):
             raise StorageWriteError("it is changed faster than it can be copied")
 
     def move(self, source: P, destination: P) -> None:
@@ -328,7 +329,7 @@ class LocalTree:
             self.delete_all(source)
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        with self._lookup.located(source):
+        with located(source, self._backend):
             if not self.exists(source):
                 raise PathNotFoundError("a link needs an existing source")
         target = self._resolver.real(source)
@@ -339,12 +340,12 @@ class LocalTree:
 
     @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Location]:
-        with self._lookup.located(path):
+        with located(path, self._backend):
             self._check_path(path)
             # Not every value is a file through which the system finds no way.
             if self._is_blocked(os.path.dirname(self._resolver.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
-        with self._lookup.os_errors(path), self._resolver.resolve_nofollow(path) as location:
+        with os_errors(path, self._backend), self._resolver.resolve_nofollow(path) as location:
             changes.check_free(self._checked(location), over_link=over_link)
             if not self._values.is_directory(location.directory):
                 raise PathNotDirectoryError("the parent is a file")

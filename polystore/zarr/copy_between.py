@@ -16,9 +16,9 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.transfer.copying import RAW
-from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
+from polystore.zarr.array.creation import ArrayOptions, ZarrFormat, as_numbers
 from polystore.zarr.array.groups import metadata_of_copy
-from polystore.zarr.array.reading import as_numbers, open_array
+from polystore.zarr.array.reading import open_array
 from polystore.zarr.array.stored import ArrayChangedError, Packed, StoredArray, packed, unpacked
 from polystore.zarr.local.tree import LocalZarr
 

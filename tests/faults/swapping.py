@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from polystore.filesystem.dir_fd import Handle, Location
-from polystore.filesystem.renames import exchange
-from polystore.filesystem.temporaries import PREFIX
+from polystore.filesystem.temporaries import PREFIX, exchange
 
 
 @contextmanager

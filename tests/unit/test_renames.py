@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from polystore.filesystem import renames
+from polystore.filesystem import temporaries as renames
 from polystore.filesystem.dir_fd import Handle, Location
-from polystore.filesystem.renames import ReplacedError, rename_new, replace_checked, replace_only
+from polystore.filesystem.temporaries import (
+    ReplacedError,
+    rename_new,
+    replace_checked,
+    replace_only,
+)
 
 
 @pytest.fixture(params=["Linux", "another system"], autouse=True)

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 import pytest
 
 from polystore import CorruptDataError, StorageResolutionError
-from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing, read_until_stable
+from polystore.filesystem.changes import again_while_missing
+from polystore.filesystem.retry import MOST_ATTEMPTS, read_until_stable
 
 
 def test_what_changed_while_it_was_read_is_read_again() -> None:

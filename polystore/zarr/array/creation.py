@@ -17,8 +17,9 @@ from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeEr
 from polystore.region import chunk_shape
 from polystore.zarr.array.reading import NESTED, Encoding
 
-__all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "create"]
+__all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "as_numbers", "check_file", "create"]
 
+_KINDS = "biufc"  # numbers, which every reader of zarr knows
 ZarrFormat = Literal[2, 3]
 
 _XARRAY_NAMES = "_ARRAY_DIMENSIONS"  # of the attribute by which xarray names the axes in format 2
@@ -65,6 +66,35 @@ class ArrayOptions:
 
 
 DEFAULTS = ArrayOptions()
+
+
+def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
+    """Return `data` as the array that zarr stores, None for anything but an array of numbers."""
+    if np.ma.isMaskedArray(data):
+        refuse_mask(data)
+    if not isinstance(data, np.ndarray | np.generic):
+        return None
+    array = np.asarray(data)
+    return array if array.dtype.kind in _KINDS else None
+
+
+def check_file(data: Any, name: str) -> None:
+    """Raise what says why an array that is not of numbers cannot be stored under a name.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the suffix names no format of a file either.
+    """
+    if not isinstance(data, np.ndarray | np.generic):
+        return
+    try:
+        format_of(name)
+    except UnsupportedFormatError as error:
+        raise UnsupportedFormatError(
+            f"zarr arrays are made of booleans and numbers here, not of dtype {data.dtype}; a "
+            f"suffix such as .npy stores it as a file"
+        ) from error
 
 
 def create(

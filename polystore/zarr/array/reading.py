@@ -25,8 +25,7 @@ from polystore.exceptions import (
     UnsupportedFormatError,
 )
 from polystore.filesystem.retry import read_until_stable
-from polystore.fitting import refuse_mask
-from polystore.formats import MOST_DECODED, check_declared_size, format_of
+from polystore.formats import MOST_DECODED, check_declared_size
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
 
@@ -39,8 +38,6 @@ __all__ = [
     "SLASHED",
     "Encoding",
     "Mode",
-    "as_numbers",
-    "check_file",
     "described",
     "element_size",
     "is_chunk",
@@ -72,36 +69,6 @@ DOTTED: Encoding = {"name": "v2", "separator": "."}
 NESTED: Encoding = {"name": "v2", "separator": "/"}
 
 _CHUNK_NAME = re.compile(r"(c|[0-9]+)([./][0-9]+)*")  # of any way that zarr knows
-_KINDS = "biufc"  # numbers, which every reader of zarr knows
-
-
-def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
-    """Return `data` as the array that zarr stores, None for anything but an array of numbers."""
-    if np.ma.isMaskedArray(data):
-        refuse_mask(data)
-    if not isinstance(data, np.ndarray | np.generic):
-        return None
-    array = np.asarray(data)
-    return array if array.dtype.kind in _KINDS else None
-
-
-def check_file(data: Any, name: str) -> None:
-    """Raise what says why an array that is not of numbers cannot be stored under a name.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        If the suffix names no format of a file either.
-    """
-    if not isinstance(data, np.ndarray | np.generic):
-        return
-    try:
-        format_of(name)
-    except UnsupportedFormatError as error:
-        raise UnsupportedFormatError(
-            f"zarr arrays are made of booleans and numbers here, not of dtype {data.dtype}; a "
-            f"suffix such as .npy stores it as a file"
-        ) from error
 
 
 def is_chunk(name: str, encoding: Encoding | None = None) -> bool:

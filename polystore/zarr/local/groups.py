@@ -10,8 +10,13 @@ from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore.filesystem.dir_fd import Location
 from polystore.filesystem.path_resolver import PathResolver
-from polystore.filesystem.renames import ReplacedError, replace_only
-from polystore.filesystem.temporaries import keep_mode, remove, temporary
+from polystore.filesystem.temporaries import (
+    ReplacedError,
+    keep_mode,
+    remove,
+    replace_only,
+    temporary,
+)
 from polystore.zarr.array.groups import (
     CONSOLIDATED,
     MOST_METADATA,

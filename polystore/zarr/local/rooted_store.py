@@ -22,8 +22,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.filesystem.dir_fd import Handle, Location, check_no_device
 from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
-from polystore.filesystem.renames import publish_file
-from polystore.filesystem.temporaries import remove, temporary
+from polystore.filesystem.temporaries import publish_file, remove, temporary
 from polystore.zarr.array.groups import MOST_METADATA
 from polystore.zarr.array.reading import METADATA, described
 

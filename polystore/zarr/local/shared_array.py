@@ -12,8 +12,7 @@ from zarr.abc.store import Store
 from polystore.filesystem.descent import files_below
 from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.locks import Deadline, hold_lock_file
-from polystore.filesystem.renames import publish_file
-from polystore.filesystem.temporaries import PREFIX, keep_mode, temporary
+from polystore.filesystem.temporaries import PREFIX, keep_mode, publish_file, temporary
 from polystore.zarr.array.locks import Locks
 from polystore.zarr.array.reading import is_chunk
 from polystore.zarr.array.updating import Shared

@@ -11,6 +11,7 @@ from typing import Any
 
 import zarr
 
+from polystore.error_translation import os_errors
 from polystore.exceptions import UnsupportedFormatError, UnsupportedOperationError
 from polystore.filesystem.dir_fd import check_no_device
 from polystore.filesystem.tree import LocalTree
@@ -46,7 +47,7 @@ class LocalZarr(LocalTree):
     def __init__(self, root: P | None = None, *, zarr_format: ZarrFormat | None = None) -> None:
         super().__init__(root, partial(ArrayValues, zarr_format=zarr_format), backend="zarr")
         if self._resolver.root is not None:
-            with self._lookup.os_errors("/"), self._resolver.resolve("/") as top:
+            with os_errors("/", self._backend), self._resolver.resolve("/") as top:
                 if not top.names():
                     name, metadata = GROUP_FILES[zarr_format or 3]
                     top.location(name).write(metadata)
@@ -58,7 +59,7 @@ class LocalZarr(LocalTree):
         return tree
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
-        with self._lookup.os_errors(path), self._resolver.resolve(path) as handle:
+        with os_errors(path, self._backend), self._resolver.resolve(path) as handle:
             check_no_device(handle.status())
             if not handle.is_directory():
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
@@ -79,7 +80,7 @@ class LocalZarr(LocalTree):
 
     @contextmanager
     def _shared_array(self, path: P, *, durable: bool) -> Iterator[Shared]:
-        with self._lookup.os_errors(path), self._lookup.existing_value(path) as handle:
+        with os_errors(path, self._backend), self._lookup.existing_value(path) as handle:
             if not handle.is_directory():
                 raise UnsupportedOperationError("only zarr arrays grow, and this is a file")
             with self._values.shared(handle, path, durable=durable) as array:
@@ -111,7 +112,7 @@ class LocalZarr(LocalTree):
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
         """Return the metadata of a group by their names, {} for a directory that is not a group."""
-        with self._lookup.os_errors(path), self._resolver.resolve(path) as handle:
+        with os_errors(path, self._backend), self._resolver.resolve(path) as handle:
             files = self._values.files(handle)
             found = {name: files.read(name) for name in GROUP_METADATA}
         return {name: data for name, data in found.items() if data is not None}

@@ -24,19 +24,23 @@ from polystore.exceptions import (
 from polystore.filesystem.descent import files_below
 from polystore.filesystem.dir_fd import REACH, Handle, Location
 from polystore.filesystem.path_resolver import PathResolver
-from polystore.filesystem.renames import rename_new
 from polystore.filesystem.retry import read_until_stable
-from polystore.filesystem.temporaries import PREFIX, sweep_now, temporary
+from polystore.filesystem.temporaries import PREFIX, rename_new, sweep_now, temporary
 from polystore.filesystem.tree_operations import sync_tree
 from polystore.filesystem.values import FileValues
 from polystore.paths import P
 from polystore.region import Region
-from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
+from polystore.zarr.array.creation import (
+    DEFAULTS,
+    ArrayOptions,
+    ZarrFormat,
+    as_numbers,
+    check_file,
+    create,
+)
 from polystore.zarr.array.groups import GROUP_FILES, is_shown, member_format
 from polystore.zarr.array.reading import (
     METADATA,
-    as_numbers,
-    check_file,
     described,
     node_type,
     open_array,

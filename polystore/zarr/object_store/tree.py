@@ -27,8 +27,15 @@ from polystore.formats import format_of
 from polystore.paths import NameFilter, P, file_order
 from polystore.region import Region, put_region
 from polystore.stat import Stat
-from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
-from polystore.zarr.array.reading import Mode, as_numbers, check_file, open_node
+from polystore.zarr.array.creation import (
+    DEFAULTS,
+    ArrayOptions,
+    ZarrFormat,
+    as_numbers,
+    check_file,
+    create,
+)
+from polystore.zarr.array.reading import Mode, open_node
 from polystore.zarr.array.stored import StoredArray, copy_stored
 from polystore.zarr.array.updating import Shared, append, resize, write_region
 from polystore.zarr.object_store.changes import KeyChanges, check_replaced
