@@ -14,6 +14,8 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, TransposeCodec
 
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
+from polystore.fitting import refuse_mask
+from polystore.formats import format_of
 from polystore.region import chunk_shape
 from polystore.zarr.array.reading import NESTED, Encoding
 
