@@ -225,6 +225,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "ImageJ": {"imagej": True, "resolution": (2, 2), "metadata": {"spacing": 3}},
     "scale": {"resolution": (300, 300), "resolutionunit": 2},
     "big-endian": {"byteorder": ">", "metadata": {"note": "its own"}},
+    "description": {"photometric": "minisblack", "description": "0.5 um"},
     "ours": {"photometric": "minisblack"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -106,7 +107,15 @@ def _is_more_than_pixels(tag: tifffile.TiffTag, file: tifffile.TiffFile) -> bool
     if tag.code == _ORIENTATION:
         return bool(tag.value != 1)
     if tag.code == _DESCRIPTION:
-        own = file.shaped_metadata if file.is_shaped else None
         is_named = file.is_ome or file.is_imagej
-        return not is_named and bool(tag.value) and not (own and set(own[0]) <= {"shape"})
+        return not is_named and bool(tag.value) and not _is_shape(tag.value)
     return tag.code not in _OF_PIXELS
+
+
+def _is_shape(description: object) -> bool:
+    """Return whether a description is the shape alone, as tifffile adds it to that of the user."""
+    try:
+        found = json.loads(str(description))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() <= {"shape"}
