@@ -51,7 +51,7 @@ class Moves(Routing):
             Within one backend, of the paths that were given.
         lossy : bool, default False
             Whether what the other backend cannot keep beside the values may stay behind, such as
-            the scale and the metadata of a TIFF file.
+            the scale and the metadata of a TIFF file, and the attributes of zarr.
 
         Raises
         ------
@@ -220,10 +220,10 @@ class Moves(Routing):
             )
         rebased = rebasing(directories[0], destination)
         pairs = [(file, rebased(file)) for file in files]
-        self._check_convertible(pairs, backend, to_backend, lossy)
+        made = [(directory, rebased(directory)) for directory in directories]
+        self._check_convertible(made + pairs, backend, to_backend, lossy)
         with self._backend(to_backend, destination):
             offered(target, "ensure_directory", to_backend, destination)
-            made = [(directory, rebased(directory)) for directory in directories]
             origin.copy_directories_to(target, made)
         self._copy_values(pairs, backend, to_backend, progress)
 
