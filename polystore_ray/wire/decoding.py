@@ -8,17 +8,18 @@ run where the request arrives.
 from __future__ import annotations
 
 import builtins
+import copyreg
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, ClassVar
 
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore_ray import errors
 from polystore_ray.wire.messages import ChangeId, Found, Items, Kept, Pin, Request
 
-__all__ = ["decode", "decode_state", "encode"]
+__all__ = ["decode", "decode_state", "encode", "encode_state"]
 
 
 class _Maker:
@@ -104,6 +105,16 @@ class _States(_Messages):
 def encode(message: Any) -> bytes:
     """Return a message as bytes: plain values, and the tuples of `polystore_ray.wire.messages`."""
     return pickle.dumps(message, protocol=5)
+
+
+class _StateWriter(pickle.Pickler):
+    # What other packages register for all classes of errors, as tblib does, no reader knows.
+    dispatch_table: ClassVar[dict[type, Any]] = {complex: copyreg.dispatch_table[complex]}
+
+
+def encode_state(state: Any, file: IO[bytes]) -> None:
+    """Write the state of a controller, or an error that is a part of it, into a binary file."""
+    _StateWriter(file, protocol=5).dump(state)
 
 
 def decode(data: bytes) -> Any:
