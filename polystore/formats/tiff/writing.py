@@ -28,8 +28,11 @@ _PLAIN_COLOURS = {1, 2, 6}  # MinIsBlack, RGB, and YCbCr, which is decoded to RG
 def write_tiff(file: IO[bytes], value: Any) -> None:
     """Write an array as a TIFF file: planes of its last two axes, or three in RGB."""
     image = as_image(value)
-    if image.dtype.kind not in "biufc" or image.dtype.itemsize > 16:
-        raise ImageSaveError(f"TIFF holds numbers, not {image.dtype}")
+    if image.ndim < 2:
+        raise ImageSaveError(f"TIFF holds images of two axes or more, not the shape {image.shape}")
+    most = 16 if image.dtype.kind == "c" else 8
+    if image.dtype.kind not in "biufc" or image.dtype.itemsize > most:
+        raise ImageSaveError(f"TIFF holds numbers of up to {most} bytes, not {image.dtype}")
     if image.dtype.kind == "b":
         raise ImageSaveError("TIFF would not bring booleans back; save image.astype('uint8')")
     colour = image.ndim >= 3 and image.shape[-1] in (3, 4) and image.dtype.kind == "u"
