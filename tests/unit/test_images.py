@@ -367,3 +367,14 @@ def test_booleans_of_a_png_are_those_of_numpy(disk: DiskBackend) -> None:
 def test_what_no_reader_of_tiff_would_take_is_refused(disk: DiskBackend, image: Any) -> None:
     with pytest.raises(ImageSaveError, match=r"TIFF holds"):
         disk.save(image, "a.tif")
+
+
+def test_a_predictor_of_floats_on_integers_is_damage(disk: DiskBackend, tmp_path: Path) -> None:
+    # Undone all the same, it gives other integers that look as good.
+    image = np.arange(1200, dtype=np.uint32).reshape(30, 40)
+    tifffile.imwrite(tmp_path / "a.tif", image, compression="zlib", predictor=2)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages.first.tags["Predictor"].overwrite(3)  # type: ignore[union-attr]
+    for region in (None, slice(2, 5)):
+        with pytest.raises(ImageLoadError, match="only floats"):
+            disk.load("a.tif", region=region)
