@@ -231,7 +231,7 @@ class ClusterStore(Store):
         return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
 
     def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
-        memory = self._plain  # what refuses this process says so itself
+        memory = self._plain
         try:
             values = memory.load_existing(paths)
         except UnsupportedOperationError as error:

@@ -18,7 +18,7 @@ from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import is_known_dead
 from polystore_ray.rayapi.placement import MEMORY, is_alive, nodes
 from polystore_ray.rayapi.private import actor_id
-from polystore_ray.wire.classes import opened
+from polystore_ray.wire.classes import Shipped, opened
 from polystore_ray.wire.messages import Pin
 
 __all__ = ["HostTable"]
@@ -43,6 +43,8 @@ class HostTable:
         Told the node and the id of each new volume, before anybody can use it.
     lost : callable
         Told the node of a volume that has died, once it is not in the table any more.
+    number : callable
+        Return the number of a version of a class, ``number(key, shipped)``; later ones have higher.
     """
 
     def __init__(
@@ -50,14 +52,16 @@ class HostTable:
         make: Callable[..., Any],
         joined: Callable[[str, str], None],
         lost: Callable[[str], None],
+        number: Callable[[str, Shipped], int],
     ) -> None:
-        self._make, self._joined, self._lost = make, joined, lost
+        self._make, self._joined, self._lost, self._number = make, joined, lost, number
         self._lock = threading.RLock()  # held through no remote wait
         self._learning = threading.Lock()
         self._changing: dict[tuple[str, str], threading.Lock] = {}
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self._numbers: dict[str, int] = {}  # of these versions
         self.deaths = 0
         self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
         self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
@@ -101,7 +105,7 @@ class HostTable:
             one_at_a_time = self._changing.setdefault((key, node), threading.Lock())
         with one_at_a_time:
             with self._lock:
-                latest = self._latest(key, opened(shipped), shipped)
+                latest = self._latest(key, shipped)
                 former: Any = self._hosts.get((key, node))
                 if former is not None:
                     if (key, node) in {one[:2] for one in self._unknown}:
@@ -121,12 +125,12 @@ class HostTable:
                 self._made_of[key, node] = latest.fingerprint
             return made
 
-    def _latest(self, key: str, wanted: Any, shipped: bytes) -> Any:
+    def _latest(self, key: str, shipped: bytes) -> Shipped:
         """Return the latest version of a class that is known, of which this is one."""
-        latest = opened(self._classes.get(key, shipped))
-        if wanted.fingerprint == latest.fingerprint or wanted.since > latest.since:
-            self._classes[key], latest = shipped, wanted
-        return latest
+        number = self._number(key, opened(shipped))
+        if number >= self._numbers.get(key, 0):
+            self._classes[key], self._numbers[key] = shipped, number
+        return opened(self._classes[key])
 
     def _check_alive(self, key: str, node: str) -> None:
         if not self._has_ended and not is_alive(node):
@@ -156,7 +160,7 @@ class HostTable:
                             self._unknown.append((key, node, host))
                     continue
                 with self._lock:
-                    self._classes.setdefault(key, shipped)
+                    self._latest(key, shipped)
                     self._made_of[key, node] = opened(shipped).fingerprint
 
     def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from polystore.exceptions import UnsupportedFormatError
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.reading import GROUP
 
@@ -19,12 +19,17 @@ __all__ = [
     "CONSOLIDATED",
     "GROUP_FILES",
     "GROUP_METADATA",
+    "MOST_METADATA",
     "GroupMark",
     "is_shown",
     "member_format",
     "metadata_of_copy",
     "without_consolidated",
 ]
+
+MOST_METADATA = 2**26
+"""Bytes that a file of metadata may have, a group's with all that it consolidates included."""
+
 
 CONSOLIDATED = ".zmetadata"
 """The name under which format 2 keeps consolidated metadata."""
@@ -104,9 +109,17 @@ def is_shown(marks: Iterable[GroupMark], zarr_format: ZarrFormat) -> bool:
     return True
 
 
-def without_consolidated(metadata: bytes) -> bytes | None:
-    """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none."""
-    if b"consolidated_metadata" not in metadata:
+def without_consolidated(metadata: bytes | None) -> bytes | None:
+    """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is larger than `MOST_METADATA`.
+    """
+    if metadata is not None and len(metadata) > MOST_METADATA:
+        raise CorruptDataError(f"the metadata of a group have more than {MOST_METADATA} bytes")
+    if metadata is None or b"consolidated_metadata" not in metadata:
         return None
     try:
         found = json.loads(metadata)

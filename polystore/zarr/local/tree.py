@@ -15,7 +15,6 @@ import zarr
 from zarr.abc.store import Store
 
 from polystore.disk import DiskBackend
-from polystore.error_translation import nothing_there
 from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
@@ -68,6 +67,7 @@ from polystore.zarr.local.rooted_store import TreeStore, files_in, held_store
 
 __all__ = ["LocalZarr"]
 
+D = TypeVar("D")
 T = TypeVar("T")
 
 # What cannot be said of a path that leads nowhere.
@@ -113,13 +113,8 @@ class LocalZarr(DiskBackend):
 
     _directories_are_values = True
 
-    def _is_value(self, held: Held) -> bool:
-        return super()._is_value(held) or self._is_array(held)
-
-    def _is_array(self, held: Held) -> bool:
-        if not held.is_directory():
-            return False
-        files = self._files(held)
+    def _is_array(self, directory: Held) -> bool:
+        files = self._files(directory)
         try:
             # A group has a zarr.json too.
             metadata = files.read("zarr.json")
@@ -146,29 +141,19 @@ class LocalZarr(DiskBackend):
             if place.identity() == asked:
                 return True
 
-    def is_file(self, path: P) -> bool:
-        return self._of_one(path, super().is_file)
+    def _asked(self, path: P, question: Callable[[Held], T], otherwise: D) -> T | D:
+        """Ask of what is still there afterwards: an array half deleted is none."""
 
-    def is_dir(self, path: P) -> bool:
-        return self._of_one(path, super().is_dir)
+        def dated(held: Held) -> tuple[T, os.stat_result]:
+            return question(held), held.status()
 
-    def stat(self, path: P) -> dict[str, Any]:
-        return self._of_one(path, super().stat)
-
-    def _of_one(self, path: P, question: Callable[[P], T]) -> T:
-        """Ask until the path leads to the same before and after: an array half deleted is none."""
-        asked = self._led_to(path)
         while True:
-            answer = question(path)
-            found = self._led_to(path)
-            if found == asked:
+            found = super()._asked(path, dated, None)
+            if found is None:
+                return otherwise
+            answer, known = found
+            if self._is_at(path, known):
                 return answer
-            asked = found
-
-    def _led_to(self, path: P) -> tuple[int, int] | None:
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
-            return held.identity()
-        return None
 
     def _is_hidden(self, name: str) -> bool:
         return name in METADATA or super()._is_hidden(name)
@@ -439,7 +424,7 @@ class LocalZarr(DiskBackend):
         replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
-            if temporary.is_directory() or self._asked(path, self._is_array):
+            if temporary.is_directory() or self._asked(path, self._is_array, False):
                 self._forget(path)
 
     def _publish(self, temporary: Place, target: Place, *, overwrite: bool) -> None:
