@@ -168,9 +168,9 @@ def _check_size(image: ImageFile, deep: int, most: int | None) -> None:
 def _pixels(image: ImageFile) -> np.ndarray[Any, Any]:
     if image.mode in _CONVERTED:
         return np.array(image.convert(_colours(image)))
-    pixels = np.array(image)
+    pixels: np.ndarray[Any, Any] = np.array(image)
     if pixels.dtype == bool:  # of bytes of 255 by Pillow, where others have 1
-        return pixels.view(np.uint8) != 0
+        return pixels.view(np.uint8).astype(bool)
     # Pillow widens 16-bit gray to 32 bits in some versions.
     return pixels.astype(_shape_and_dtype(image)[1], copy=False)
 

@@ -12,7 +12,7 @@ import copyreg
 import io
 import pickle
 from collections.abc import Callable
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
@@ -116,7 +116,7 @@ def encode(message: Any) -> bytes:
 
 class _StateWriter(pickle.Pickler):
     # What other packages register for all classes of errors, as tblib does, no reader knows.
-    dispatch_table: ClassVar[dict[type, Any]] = {complex: copyreg.dispatch_table[complex]}
+    dispatch_table = {complex: copyreg.dispatch_table[complex]}  # noqa: RUF012 - of pickle
 
 
 def encode_state(state: Any, file: IO[bytes]) -> None:

@@ -76,7 +76,7 @@ def by_zarr(zarr_format: Any, arrays: dict[str, dict[str, Any]]) -> Callable[[Pa
     return write
 
 
-COMMON: dict[str, dict[str, Any]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "plain": {"values": WHOLE},
     "bool": {"values": WHOLE > 0},
     "complex": {"values": FLOATS + 1j * FLOATS, "fill_value": complex(np.nan, 1)},
@@ -88,11 +88,14 @@ COMMON: dict[str, dict[str, Any]] = {
     "times": {"values": np.arange(7).astype("M8[s]")},
     "texts": {"values": np.array(["abc", "ü", ""])},
     "bytes": {"values": np.array([b"abc", b"d", b""])},
-} | {
+}
+FILLED: dict[str, dict[str, Any]] = {
     f"fill-{name}": {"values": np.where(FLOATS > 0, value, FLOATS), "fill_value": value}
     for name, value in FILLS.items()
 }
-OF_FORMAT_2 = COMMON | {
+OF_FORMAT_2: dict[str, dict[str, Any]] = {
+    **KINDS,
+    **FILLED,
     "fortran": {"order": "F"},
     "nested": {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
     "dotted": {"chunk_key_encoding": {"name": "v2", "separator": "."}, "order": "F"},
@@ -107,7 +110,9 @@ OF_FORMAT_2 = COMMON | {
     "lzma": {"compressors": numcodecs.LZMA()},
     "big-endian": {"values": WHOLE.astype(">i4"), "fill_value": -1},
 }
-OF_FORMAT_3 = COMMON | {
+OF_FORMAT_3: dict[str, dict[str, Any]] = {
+    **KINDS,
+    **FILLED,
     "named": {"dimension_names": ["y", None]},
     "sharded": {"values": FLOATS[:12], "chunks": (2, 3), "shards": (6, 9)},
     "index-first": {
@@ -145,7 +150,7 @@ def by_xarray(zarr_format: Any, *, consolidated: bool) -> Callable[[Path], Array
         }
         axes = {"time": pd.date_range("2020-01-01", periods=4), "x": np.arange(6) * 0.5}
         packing = {"packed": {"dtype": "i2", "scale_factor": 0.1, "_FillValue": -99}}
-        xr.Dataset(data, axes, {"title": "ü"}).to_zarr(  # type: ignore[call-overload]
+        xr.Dataset(data, axes, {"title": "ü"}).to_zarr(
             place, zarr_format=zarr_format, consolidated=consolidated, encoding=packing
         )
         return read_by_zarr(place)

@@ -79,14 +79,14 @@ def test_arrays_are_what_their_writer_meant(writer: Hierarchy, kind: str, tmp_pa
     before = metadata(route.folder)
     for name, values in meant.items():
         check(route.backend.load(route.path(name)), values, name)
-        region = (slice(None, None, -2),) * values.ndim
+        region: Any = (slice(None, None, -2),) * values.ndim
         check(route.backend.load(route.path(name), region=region), values[region], name)
     found = writer.read(route.folder)
 
     # Into a region, what is there: all stays the same.
     for name, values in meant.items():
         if values.size and values.ndim:
-            part = (slice(0, 2), *[0] * (values.ndim - 1))
+            part: Any = (slice(0, 2), *[0] * (values.ndim - 1))
             route.backend.save(values[part], route.path(name), region=part)
     route.pull()
     check_all(writer.read(route.folder), found)
@@ -149,9 +149,9 @@ def test_a_cluster_store_has_what_its_writer_meant(writer: Hierarchy, tmp_path: 
             array.resize(values.shape)
     for key in keys(folder):
         (folder / key).unlink()
-    for key, data in asyncio.run(contents(store)).items():
+    for key, found_there in asyncio.run(contents(store)).items():
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_bytes(data)
+        (folder / key).write_bytes(found_there)
     check_all(writer.read(folder), found)
 
 
@@ -194,7 +194,7 @@ def check_folder(
     if any((route.folder / name).exists() for name in ("zarr.json", ".zgroup")):
         for use_consolidated in (None, False):
             group = zarr.open_group(route.folder, mode="r", use_consolidated=use_consolidated)
-            members = dict(group.members(max_depth=None))
+            members: dict[str, Any] = dict(group.members(max_depth=None))
             there = {name for name, node in members.items() if isinstance(node, zarr.Array)}
             assert there == arrays.keys()
             for name in there:
