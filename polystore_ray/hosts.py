@@ -14,10 +14,11 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore_ray.calls import wait_for
+from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.messages import Pin
 from polystore_ray.placement import MEMORY, is_alive, nodes
-from polystore_ray.ray_errors import is_known_dead
+from polystore_ray.ray_errors import is_known_dead, translated
 from polystore_ray.ray_internals import actor_id
 from polystore_ray.shipping import opened
 
@@ -39,6 +40,9 @@ class HostTable:
     make : callable
         Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
         a backend that is not ``memory``; with ``another=True``, one that follows another.
+    find : callable
+        Return the actor of a backend on a node, ``find(key, node)``, that another controller made
+        unknown to this one; None if it has ended.
     joined : callable
         Told the node and the id of each new volume, before anybody can use it.
     lost : callable
@@ -48,13 +52,14 @@ class HostTable:
     def __init__(
         self,
         make: Callable[..., Any],
+        find: Callable[[str, str], Any],
         joined: Callable[[str, str], None],
         lost: Callable[[str], None],
     ) -> None:
-        self._make, self._joined, self._lost = make, joined, lost
-        self._lock = threading.RLock()  # held through no remote wait
+        self._make, self._find, self._joined, self._lost = make, find, joined, lost
+        self._lock = threading.RLock()  # held through no wait for Ray
         self._learning = threading.Lock()
-        self._changing: dict[tuple[str, str], threading.Lock] = {}
+        self._making: dict[tuple[str, str], threading.Lock] = {}
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
@@ -82,44 +87,47 @@ class HostTable:
         StoreUnavailableError
             If the node is gone.
         """
-        if key != MEMORY:
-            return self._of_class(key, node, shipped)
         host: Any = self._hosts.get((key, node))
+        if host is not None and key == MEMORY:
+            return host
+        with self._lock:
+            one_at_a_time = self._making.setdefault((key, node), threading.Lock())
+        with one_at_a_time:
+            return self._volume(node) if key == MEMORY else self._of_class(key, node, shipped)
+
+    def _volume(self, node: str) -> Any:
+        with self._lock:
+            host = self._hosts.get((MEMORY, node))
         if host is None:
-            self._check_alive(key, node)
-            with self._lock:
-                host = self._hosts.get((key, node))
-                if host is None:
-                    host = self._made(key, node, shipped)
-                    self._joined(node, actor_id(host))
+            host, _ = self._made(MEMORY, node, b"")
+            self._joined(node, actor_id(host))
+            self._enter(MEMORY, node, host)
         return host
 
     def _of_class(self, key: str, node: str, shipped: bytes) -> Any:
         """Return a host of the latest version of a backend's class."""
         self._learn()
         with self._lock:
-            one_at_a_time = self._changing.setdefault((key, node), threading.Lock())
-        with one_at_a_time:
-            with self._lock:
-                latest = self._latest(key, opened(shipped), shipped)
-                former: Any = self._hosts.get((key, node))
-                if former is not None:
-                    if (key, node) in {one[:2] for one in self._unknown}:
-                        raise StoreUnavailableError(
-                            f"the host on node {node} does not say of which class it is",
-                            backend=key,
-                        )
-                    if self._made_of.get((key, node)) == latest.fingerprint:
-                        return former
-                    logger.info("the class of %s has changed; its host on node %s ends", key, node)
-                    self._forget(key, node)
+            latest = self._latest(key, opened(shipped), shipped)
+            former: Any = self._hosts.get((key, node))
             if former is not None:
-                _end([former])
-            self._check_alive(key, node)
-            with self._lock:
-                made = self._made(key, node, self._classes[key], another=former is not None)
-                self._made_of[key, node] = latest.fingerprint
-            return made
+                if (key, node) in {one[:2] for one in self._unknown}:
+                    raise StoreUnavailableError(
+                        f"the host on node {node} does not say of which class it is", backend=key
+                    )
+                if self._made_of.get((key, node)) == latest.fingerprint:
+                    return former
+                logger.info("the class of %s has changed; its host on node %s ends", key, node)
+                self._forget(key, node)
+        if former is not None:
+            _end([former])
+        host, is_new = self._made(key, node, self._classes[key], another=former is not None)
+        if not is_new:
+            self.rejoin({(key, node): host})
+            return self._of_class(key, node, shipped)
+        self._made_of[key, node] = latest.fingerprint
+        self._enter(key, node, host)
+        return host
 
     def _latest(self, key: str, wanted: Any, shipped: bytes) -> Any:
         """Return the latest version of a class that is known, of which this is one."""
@@ -128,16 +136,33 @@ class HostTable:
             self._classes[key], latest = shipped, wanted
         return latest
 
-    def _check_alive(self, key: str, node: str) -> None:
-        if not self._has_ended and not is_alive(node):
-            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
+    def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> tuple[Any, bool]:
+        """Return a host, and whether it is new: a controller before this one may have made it."""
+        deadline = Deadline(_ENDS_WITHIN)
+        while True:
+            self._check_not_ended(key)
+            if not is_alive(node):
+                raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
+            try:
+                return self._make(key, node, shipped, **options), True
+            except ray_exceptions.ActorAlreadyExistsError as error:
+                host = self._find(key, node)
+                if host is not None:
+                    return host, False
+                deadline.pause_or_raise(translated(error, backend=key))
 
-    def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> Any:
+    def _check_not_ended(self, key: str) -> None:
         if self._has_ended:
             raise StoreUnavailableError("the store was shut down", backend=key)
-        host = self._hosts[key, node] = self._make(key, node, shipped, **options)
-        self._watches[host.watch.remote()] = (key, node, host)
-        return host
+
+    def _enter(self, key: str, node: str, host: Any) -> None:
+        with self._lock:
+            if not self._has_ended:
+                self._hosts[key, node] = host
+                self._watches[host.watch.remote()] = (key, node, host)
+                return
+        ray.kill(host)  # it would outlive the store
+        self._check_not_ended(key)
 
     def _learn(self) -> None:
         """Ask hosts that another controller made what they are made of."""
@@ -161,14 +186,11 @@ class HostTable:
 
     def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
         """Take over hosts that another controller made."""
-        with self._lock:
-            for (key, node), host in hosts.items():
-                if (key, node) in self._hosts:
-                    continue
-                self._hosts[key, node] = host
-                self._watches[host.watch.remote()] = (key, node, host)
+        for (key, node), host in hosts.items():
+            if self.found(key, node) is None:
                 if key != MEMORY:
                     self._unknown.append((key, node, host))
+                self._enter(key, node, host)
 
     def classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""

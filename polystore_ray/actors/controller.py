@@ -64,14 +64,14 @@ class _Controller:
         if not start and has_ended(store.namespace):
             ray.actor.exit_actor()
         self._self = ray.get_runtime_context().current_actor
-        self._hosts = HostTable(self._make, self._joined, self._lost)
+        self._hosts = HostTable(self._make, self._find, self._joined, self._lost)
         self._succession = Succession(store.namespace, store.options)
-        peers = RayPeers(store.namespace, self._hosts)
-        self._leadership = Leadership(self._succession, peers, self._release)
+        self._peers = RayPeers(store.namespace, self._hosts)
+        self._leadership = Leadership(self._succession, self._peers, self._release)
         self._store = StoreOf(store.namespace, store.job, self._succession.options)
         self._controller = self._leadership.controller
-        self._ended = threading.Event()
-        for work in (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster):
+        works = (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster)
+        for work in (*works, self._leadership.keep_follower):
             in_background(work)
 
     def call(self, request: bytes) -> bytes | Found:
@@ -139,8 +139,8 @@ class _Controller:
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
-        """Wait for the end of the store; the caller also learns of a violent one."""
-        self._ended.wait()
+        """Wait for ever: whoever calls learns of this actor's death."""
+        threading.Event().wait()
 
     def shutdown(self) -> None:
         """End every host, then this actor."""
@@ -172,7 +172,7 @@ class _Controller:
         self._controller.nodes_changed({node["NodeID"] for node in nodes()}, leaving)
 
     def _lead(self) -> None:
-        self._leadership.keep_follower()
+        self._leadership.ship()
         logger.warning("another controller has taken over; this one ends")
         ray.kill(self._self)
 
@@ -204,6 +204,9 @@ class _Controller:
         return HostActor.options(**options).remote(
             self._self, self._store, controller_of, key, shipped
         )
+
+    def _find(self, key: str, node: str) -> Any:
+        return self._peers.find(key, node, self._succession.epoch)
 
     def _joined(self, node: str, incarnation: str) -> None:
         self._controller.note("volume_joined", node, incarnation)

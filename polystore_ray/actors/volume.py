@@ -117,10 +117,10 @@ class _Volume(Hosting):
     @ray.method(concurrency_group="follow")
     def join(self, epoch: int, controller: Any) -> Joined:
         """Turn to a new controller, and tell it what is here."""
-        number = self._follower.promise(epoch)
+        self._follower.promise(epoch)
         self._controller = controller
         self._volume.doubt()
-        return Joined(self._incarnation, number, self._volume.holdings())
+        return Joined(self._incarnation, self._volume.holdings())
 
     @ray.method(concurrency_group="follow")
     def take(self, epoch: int, first: bool, part: bytes) -> None:

@@ -17,7 +17,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
 )
 from polystore_ray.follower import Follower
-from polystore_ray.journal import Journal, Record
+from polystore_ray.journal import Following, Journal, Record
 from polystore_ray.messages import (
     WHOLE,
     ChangeId,
@@ -37,14 +37,15 @@ def install(follower: Follower, epoch: int, number: int, state: Iterable[bytes])
     follower.install(epoch, number, len(parts))
 
 
-class Line:
+class Line(Following):
     """The line between a leader and its follower, which can be cut, or lose answers."""
 
     def __init__(self, follower: Follower) -> None:
-        self.node = "other"
+        super().__init__("other")
         self.follower = follower
         self.error: Exception | None = None
         self.loses_answers = False
+        self.is_designated = False
         self.sent = 0
 
     def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
@@ -53,6 +54,9 @@ class Line:
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         self.sent += len(records)
         self._pass(lambda: self.follower.append(epoch, first, records))
+
+    def designate(self) -> None:
+        self.is_designated = True
 
     def _pass(self, call: Callable[[], None]) -> None:
         if self.error is not None:
@@ -76,7 +80,7 @@ class Leader:
 
     def start(self) -> None:
         self.journal.need_follower(time.monotonic())
-        self.journal.follow(self.line, *self.controller.parts())
+        self.journal.follow(self.line, self.controller.parts)
         threading.Thread(target=self._ship, daemon=True).start()
 
     def _release(self, _node: str, ids: list[str]) -> None:
@@ -190,12 +194,11 @@ def test_a_lost_answer_makes_no_change_twice(leader: Leader) -> None:
     assert leader.line.sent > 1
 
 
-class Sizes:
+class Sizes(Following):
     """A follower that notes how many changes are in each message."""
 
-    node = "other"
-
     def __init__(self) -> None:
+        super().__init__("other")
         self.sizes: list[int] = []
 
     def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
@@ -204,6 +207,9 @@ class Sizes:
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         self.sizes.append(len(records))
 
+    def designate(self) -> None:
+        """Be the next without more ado."""
+
 
 def test_changes_that_came_together_are_waited_for_the_next_time(
     monkeypatch: pytest.MonkeyPatch,
@@ -211,7 +217,7 @@ def test_changes_that_came_together_are_waited_for_the_next_time(
     monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 0.5)
     follower, journal = Sizes(), Journal(1, synchronous=True)
     journal.need_follower(time.monotonic())
-    journal.follow(follower, 0, [])
+    journal.follow(follower, lambda: (0, []))
     for _ in range(2):
         journal.add(b"")
     journal.ship()
@@ -297,7 +303,7 @@ def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: L
     assert saving.is_alive()
     leader.follower = Follower()
     leader.line = Line(leader.follower)
-    leader.journal.follow(leader.line, *leader.controller.parts())
+    leader.journal.follow(leader.line, leader.controller.parts)
     saving.join(2)
     assert not saving.is_alive()
     leader.save("/c")
@@ -316,7 +322,7 @@ def test_a_follower_that_does_not_answer_for_long_is_given_up(
     time.sleep(1.0)
     assert leader.journal.follower is None
     another = Line(Follower())
-    leader.journal.follow(another, *leader.controller.parts())
+    leader.journal.follow(another, leader.controller.parts)
     leader.save("/b")
     assert leader.list() == ["a", "b"]
     assert another.sent == 1
@@ -337,7 +343,7 @@ def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> N
         leader.journal.need_follower(time.monotonic())  # as often as one is looked for
         with pytest.raises(StoreUnavailableError, match="did not follow"):
             leader.list()
-    leader.journal.follow(leader.line, *leader.controller.parts())
+    leader.journal.follow(leader.line, leader.controller.parts)
     assert leader.list() == ["a"]
     leader.end()
 
@@ -345,14 +351,14 @@ def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> N
 def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
     leader.start()
     leader.save("/a")
-    assert leader.follower.promise(2) == 1
+    leader.follower.promise(2)
     with pytest.raises(StaleEpochError, match="taken over"):
         leader.save("/b")
     with pytest.raises(StaleEpochError, match="taken over"):
         leader.list()
     assert leader.journal.is_fenced
     with pytest.raises(StaleEpochError):
-        leader.journal.follow(leader.line, *leader.controller.parts())
+        leader.journal.follow(leader.line, leader.controller.parts)
     _, state = leader.follower.state(2)
     assert StoreController.from_parts(state).handle(Request("list_dir", ("/",))) == ["a"]
     for late in (leader.follower.promise, leader.follower.state, leader.follower.forget):
@@ -362,7 +368,7 @@ def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
 
 def test_a_follower_says_when_something_is_missing() -> None:
     follower = Follower()
-    assert follower.promise(1) == -1
+    follower.promise(1)
     with pytest.raises(OutOfStepError):
         follower.append(1, 1, [])
     _, state = StoreController(lambda *_: None).parts()
