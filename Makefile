@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 OLDEST = .venv-oldest
+NEWEST = .venv-newest
 export RAY_USAGE_STATS_ENABLED = 0
 
 # Of `make soak`, `make chaos` and `make chaos-network`: the seed of all they choose. Of `make soak`: its tests, as of `pytest -k`.
@@ -13,7 +14,7 @@ ONLY ?=
 # Of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
-.PHONY: help demo test test-fast check docs bench soak chaos chaos-network corpus test-oldest dist \
+.PHONY: help demo test test-fast check docs bench soak chaos chaos-network corpus test-oldest test-newest dist \
 	test-wheel clean
 
 help:  ## List the targets
@@ -72,6 +73,11 @@ chaos-network: $(VENV)/.all  ## The same in a network of its own, cut, slow and 
 test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
 
+test-newest: $(NEWEST)/.all  ## The tests on the newest versions, with the Python given as PYTHON
+	$(NEWEST)/bin/python -m pytest tests/unit tests/api tests/fuzz tests/ecosystem \
+		tests/conformance/test_in_process.py tests/cluster/test_sharing.py \
+		tests/cluster/test_zarr_writers.py
+
 dist: $(VENV)/.all  ## Build the sdist, and from it the wheel, into dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
@@ -99,6 +105,12 @@ $(VENV)/.bench: $(VENV)/.all
 $(VENV)/.fuzz: $(VENV)/.all
 	-$(BIN)/python -m pip install -q --disable-pip-version-check --only-binary atheris \
 		-c constraints.txt -e '.[fuzz]'
+	touch $@
+
+$(NEWEST)/.all: pyproject.toml constraints-newest.txt
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install -q --disable-pip-version-check \
+		-c constraints-newest.txt -e '.[tests]'
 	touch $@
 
 $(OLDEST)/.all: pyproject.toml constraints-oldest.txt

@@ -25,7 +25,7 @@ from polystore import (
     StorageWriteError,
     UnsupportedFormatError,
 )
-from polystore.checks import check_batch
+from polystore.arguments import check_batch
 from polystore.paths import P, normalize
 
 __all__ = ["SqliteBackend"]

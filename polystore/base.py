@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from polystore.asynchronous import AsyncLoads, AsyncSaves
-from polystore.checks import check_batch, check_collection, path_exists
+from polystore.arguments import check_batch, check_collection, path_exists
+from polystore.async_methods import AsyncLoads, AsyncSaves
+from polystore.error_translation import located
 from polystore.exceptions import (
     InvalidPathError,
     PathNotFoundError,
@@ -20,12 +21,11 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore.os_errors import located
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
-from polystore.stacking import Rows, stack
-from polystore.transfers import RAW, Pairs, copy_values, naming_written, save_rows
+from polystore.transfer.copying import RAW, Pairs, copy_values, naming_written, save_rows
+from polystore.transfer.stacking import Rows, stack
 
 __all__ = ["DataSink", "DataSource", "ReadOnlyBackend", "StorageBackend", "accepts"]
 

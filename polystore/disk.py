@@ -9,16 +9,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import IO, Any
 
-from polystore.checks import check_collection
+from polystore.arguments import check_collection
 from polystore.exceptions import StorageError, UnsupportedOperationError
+from polystore.filesystem.backend import LocalBackend
+from polystore.filesystem.dir_fd import Held, Place
+from polystore.filesystem.locks import turn
+from polystore.filesystem.renames import ReplacedError
 from polystore.formats import Format, format_of
-from polystore.held import Held, Place
-from polystore.local_backend import LocalBackend
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index
-from polystore.renames import ReplacedError
-from polystore.turns import turn
 from polystore.writable import private
 
 __all__ = ["DiskBackend"]

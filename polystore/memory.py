@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn
 
+from polystore.arguments import check_batch, check_collection
 from polystore.base import StorageBackend
-from polystore.checks import check_batch, check_collection
+from polystore.error_translation import located
 from polystore.exceptions import UnsupportedOperationError
 from polystore.forks import held_over_forks
-from polystore.os_errors import located
+from polystore.path_tree import PathTree
 from polystore.paths import P
 from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
-from polystore.seal import Sealed, seal, shape_and_dtype
-from polystore.tree import PathTree
+from polystore.serialization import Sealed, seal, shape_and_dtype
 from polystore.writable import private
 
 __all__ = ["MemoryBackend"]

@@ -8,13 +8,13 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from polystore.error_translation import located
 from polystore.exceptions import (
     UnsupportedFormatError,
     UnsupportedOperationError,
     VFSTypeError,
 )
 from polystore.fitting import fitted
-from polystore.os_errors import located
 from polystore.paths import P
 
 __all__ = [

@@ -24,7 +24,7 @@ __all__ = ["BUILTIN_BACKENDS", "BackendBase", "BackendMeta", "backend_key", "reg
 BUILTIN_BACKENDS: Mapping[str, tuple[str, str]] = {
     "memory": ("polystore.memory", "MemoryBackend"),
     "disk": ("polystore.disk", "DiskBackend"),
-    "zarr": ("polystore.zarr", "ZarrBackend"),
+    "zarr": ("polystore.zarr.backend", "ZarrBackend"),
 }
 
 _FAMILY = "storage backend"

@@ -10,7 +10,7 @@ import numpy as np
 
 from polystore.exceptions import UnsupportedFormatError, missing_dependency
 from polystore.paths import P
-from polystore_ray.patterns import matching
+from polystore_ray.interop.globbing import matching
 from polystore_ray.registry import RayBackendRegistry
 
 try:

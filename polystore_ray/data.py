@@ -21,7 +21,7 @@ from polystore.exceptions import (
     missing_dependency,
 )
 from polystore.paths import P, normalize
-from polystore_ray.patterns import matching
+from polystore_ray.interop.globbing import matching
 from polystore_ray.registry import RayBackendRegistry
 
 try:

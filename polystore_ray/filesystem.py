@@ -15,13 +15,20 @@ from polystore.exceptions import (
     missing_dependency,
 )
 from polystore.paths import split
-from polystore_ray.files import NO_FILE, as_file, file_size
-from polystore_ray.literal_paths import LiteralPaths
-from polystore_ray.plain import PlainMemory
-from polystore_ray.proxy import HostedBackend
+from polystore_ray.client.hosted import HostedBackend
+from polystore_ray.interop.file_codec import NO_FILE, as_file, file_size
+from polystore_ray.interop.literal_paths import LiteralPaths
+from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.stored_files import (
+    append,
+    content,
+    is_raw,
+    make_directory,
+    read,
+    replace,
+)
+from polystore_ray.interop.writing import CompressedFile, TextFile, WritableFile, save_flushed
 from polystore_ray.registry import RayBackendRegistry
-from polystore_ray.stored_files import append, content, is_raw, make_directory, read, replace
-from polystore_ray.writing import CompressedFile, TextFile, WritableFile, save_flushed
 
 try:
     from fsspec.compression import compr
@@ -130,7 +137,7 @@ class PolystoreFileSystem(LiteralPaths):
                 "a URL leads down from its backend, without '..'", path=str(path)
             )
         if self._address is not None:
-            from polystore_ray.connections import start_ray
+            from polystore_ray.transport.connect import start_ray
 
             start_ray(self._address)
         return self._registry[key], f"/{rest}"

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from polystore.arguments import seconds
 from polystore.backend_registry import backend_class, backend_keys
 from polystore.base import StorageBackend
-from polystore.checks import seconds
 from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
@@ -19,17 +19,17 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.registration import _REGISTRY, BUILTIN_BACKENDS, backend_key
-from polystore_ray.backend_options import options_of_backends, split_key
+from polystore_ray.client.hosted import HostedBackend
+from polystore_ray.client.memory import ClusterMemoryBackend
+from polystore_ray.config.backends import options_of_backends, split_key
+from polystore_ray.config.home import Home, made_here
+from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.home import Home, made_here
-from polystore_ray.local import LocalTransport
-from polystore_ray.memory import ClusterMemoryBackend
-from polystore_ray.options import StoreOptions, check_timeout
-from polystore_ray.proxy import HostedBackend
-from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer
 from polystore_ray.status import StoreStatus
-from polystore_ray.transport import Transport
+from polystore_ray.transport.base import Transport
+from polystore_ray.transport.in_process import LocalTransport
+from polystore_ray.wire.classes import class_from_bytes, class_to_bytes, is_newer
 
 __all__ = ["RayBackendRegistry"]
 
@@ -249,7 +249,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         """Return where the store is, for another process, if this one has used Ray."""
         if self._local or "ray" not in sys.modules:
             return self._home
-        from polystore_ray.connections import home_of
+        from polystore_ray.transport.connect import home_of
 
         return home_of(self._store, self._lifetime, self._home)
 
@@ -331,7 +331,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             transport = _local_store(self._store, self._lifetime, self._options)
             return transport.by(Deadline(self._timeout))
         # The cluster's part of the package loads Ray, which takes a second.
-        from polystore_ray.connections import connect
+        from polystore_ray.transport.connect import connect
 
         return connect(
             self._store,
@@ -346,7 +346,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         if self._local:
             _local_stores.pop((self._store, self._lifetime), None)
             return
-        from polystore_ray.connections import disconnect
+        from polystore_ray.transport.connect import disconnect
 
         disconnect(transport)
 

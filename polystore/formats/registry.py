@@ -76,11 +76,11 @@ _BUILT_IN: dict[str, Callable[[], Format]] = {
     for found in (NPY, NPZ, JSON, CSV, TEXT, BYTES)
     for suffix in found.suffixes
 } | {
-    ".tif": _late("polystore.tiff_format:TIFF", "images"),
-    ".tiff": _late("polystore.tiff_format:TIFF", "images"),
-    ".png": _late("polystore.image_formats:PNG", "images"),
-    ".jpg": _late("polystore.image_formats:JPEG", "images"),
-    ".jpeg": _late("polystore.image_formats:JPEG", "images"),
+    ".tif": _late("polystore.formats.tiff.format:TIFF", "images"),
+    ".tiff": _late("polystore.formats.tiff.format:TIFF", "images"),
+    ".png": _late("polystore.formats.images:PNG", "images"),
+    ".jpg": _late("polystore.formats.images:JPEG", "images"),
+    ".jpeg": _late("polystore.formats.images:JPEG", "images"),
     ".pt": _late("polystore.formats.torch:TORCH", "torch"),
     ".pth": _late("polystore.formats.torch:TORCH", "torch"),
 }

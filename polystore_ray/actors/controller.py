@@ -10,19 +10,16 @@ from typing import Any
 
 import ray
 
+from polystore_ray.actors.base import LOOKED_AFTER_EVERY, StoreOf, as_actor, in_background
 from polystore_ray.actors.host import HostActor
-from polystore_ray.actors.hosting import LOOKED_AFTER_EVERY, StoreOf, as_actor, in_background
 from polystore_ray.actors.volume import VolumeActor
-from polystore_ray.decoding import decode, encode
+from polystore_ray.config.store import StoreOptions
+from polystore_ray.controller.host_table import HostTable
+from polystore_ray.controller.repair import carry_out
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.head_loss import lost_with_head
-from polystore_ray.host import MOST_CALLS
-from polystore_ray.hosts import HostTable
-from polystore_ray.leadership import Leadership
-from polystore_ray.messages import ChangeId, Found, Pin, Request, new_operation_id
-from polystore_ray.options import StoreOptions
-from polystore_ray.peers import RayPeers
-from polystore_ray.placement import (
+from polystore_ray.hosting.backend_host import MOST_CALLS
+from polystore_ray.rayapi.head_loss import lost_with_head
+from polystore_ray.rayapi.placement import (
     CONTROLLER,
     MEMORY,
     actor_options,
@@ -31,10 +28,13 @@ from polystore_ray.placement import (
     needs_of,
     nodes,
 )
-from polystore_ray.ray_internals import control_store, draining_nodes, job_is_dead
-from polystore_ray.shipping import opened
-from polystore_ray.succession import Succession, has_ended
-from polystore_ray.upkeep import carry_out
+from polystore_ray.rayapi.private import control_store, draining_nodes, job_is_dead
+from polystore_ray.replication.epochs import Succession, has_ended
+from polystore_ray.replication.leadership import Leadership
+from polystore_ray.replication.peers import RayPeers
+from polystore_ray.wire.classes import opened
+from polystore_ray.wire.decoding import decode, encode
+from polystore_ray.wire.messages import ChangeId, Found, Pin, Request, new_operation_id
 
 __all__ = ["ControllerActor", "controller_of"]
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import ray
 
-from polystore_ray.actors.hosting import FindController, Hosting, StoreOf, as_actor, put
-from polystore_ray.allocator import give_back_at_once
-from polystore_ray.backend_options import options_on
-from polystore_ray.envelope import Message, as_message, open_message
-from polystore_ray.host import MOST_CALLS, BackendHost
-from polystore_ray.placement import known_nodes, object_store_bytes
-from polystore_ray.ray_errors import of_user_code
-from polystore_ray.read_cache import ReadCache, Shared
-from polystore_ray.shipping import carried
+from polystore_ray.actors.base import FindController, Hosting, StoreOf, as_actor, put
+from polystore_ray.config.backends import options_on
+from polystore_ray.hosting.backend_host import MOST_CALLS, BackendHost
+from polystore_ray.hosting.malloc import give_back_at_once
+from polystore_ray.hosting.read_cache import ReadCache, Shared
+from polystore_ray.rayapi.errors import of_user_code
+from polystore_ray.rayapi.placement import known_nodes, object_store_bytes
+from polystore_ray.wire.classes import carried
+from polystore_ray.wire.envelope import Message, as_message, open_message
 
 __all__ = ["HostActor"]
 

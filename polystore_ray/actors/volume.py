@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from polystore.exceptions import StorageError
-from polystore.seal import Sealed
-from polystore_ray.actors.hosting import (
+from polystore.serialization import Sealed
+from polystore_ray.actors.base import (
     ANSWER_WITHIN,
     FindController,
     Hosting,
@@ -20,15 +20,15 @@ from polystore_ray.actors.hosting import (
     in_background,
     put,
 )
-from polystore_ray.calls import answer_of, wait_for
-from polystore_ray.envelope import keep_closed
+from polystore_ray.controller.journal import Record
 from polystore_ray.errors import CallTimeoutError
-from polystore_ray.follower import Follower
-from polystore_ray.journal import Record
-from polystore_ray.leadership import Joined
-from polystore_ray.messages import Pin, Request, StaleVolumeError
-from polystore_ray.placement import MEMORY, object_store_bytes
-from polystore_ray.volume import BUDGET, MemoryVolume
+from polystore_ray.hosting.volume import BUDGET, MemoryVolume
+from polystore_ray.rayapi.calls import answer_of, wait_for
+from polystore_ray.rayapi.placement import MEMORY, object_store_bytes
+from polystore_ray.replication.follower import Follower
+from polystore_ray.replication.leadership import Joined
+from polystore_ray.wire.envelope import keep_closed
+from polystore_ray.wire.messages import Pin, Request, StaleVolumeError
 
 __all__ = ["VolumeActor"]
 

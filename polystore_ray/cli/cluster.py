@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import ray
 
-from polystore_ray.addresses import require_listener
 from polystore_ray.cli.failure import Failed, one_line
-from polystore_ray.connections import home_of
-from polystore_ray.placement import CONTROLLER, store_namespace
-from polystore_ray.ray_internals import recorded_address
+from polystore_ray.rayapi.addresses import require_listener
+from polystore_ray.rayapi.placement import CONTROLLER, store_namespace
+from polystore_ray.rayapi.private import recorded_address
 from polystore_ray.registry import RayBackendRegistry
-from polystore_ray.succession import has_ended
+from polystore_ray.replication.epochs import has_ended
+from polystore_ray.transport.connect import home_of
 
 __all__ = ["KnownStore", "connect", "known_stores", "store"]
 

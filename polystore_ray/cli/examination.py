@@ -19,9 +19,9 @@ from polystore_ray.cli.cluster import KnownStore, known_stores
 from polystore_ray.cli.cluster import store as store_of
 from polystore_ray.cli.finding import Finding
 from polystore_ray.cli.output import human_bytes
-from polystore_ray.head_loss import LASTING
-from polystore_ray.placement import nodes
-from polystore_ray.ray_internals import authentication_mode, control_store, waiting_actors
+from polystore_ray.rayapi.head_loss import LASTING
+from polystore_ray.rayapi.placement import nodes
+from polystore_ray.rayapi.private import authentication_mode, control_store, waiting_actors
 
 __all__ = ["examine"]
 

@@ -128,7 +128,7 @@ def drain(session: Session, node: str | None, timeout: float) -> None:
 
 
 def _full_id(beginning: str | None) -> str:
-    from polystore_ray.placement import nodes, this_process
+    from polystore_ray.rayapi.placement import nodes, this_process
 
     if beginning is None:
         return this_process()[0]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from polystore import FileManager
-from polystore_ray.plain import PlainMemory
+from polystore_ray.interop.plain_memory import PlainMemory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["Session", "shared_options", "with_session"]

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from polystore import FileManager, StorageError
 from polystore_ray import RayBackendRegistry
-from polystore_ray.addresses import require_listener
 from polystore_ray.demo.images import SUFFIXES, photographs
 from polystore_ray.demo.pipeline import Result, run
+from polystore_ray.rayapi.addresses import require_listener
 
 OBJECT_STORE = 512 * 2**20  # bytes
 

@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore.exceptions import StorageError
 from polystore_ray import RayBackendRegistry
-from polystore_ray.placement import store_namespace
-from polystore_ray.ray_errors import DIED
+from polystore_ray.rayapi.errors import DIED
+from polystore_ray.rayapi.placement import store_namespace
 from polystore_ray.testing import faults
 from polystore_ray.testing.clients import DEADLINE, TURNED_EVERY, Client
 from polystore_ray.testing.history import directory, histories

@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore_ray import calls
-from polystore_ray.placement import CONTROLLER, MEMORY, named_hosts
+from polystore_ray.rayapi import calls
+from polystore_ray.rayapi.placement import CONTROLLER, MEMORY, named_hosts
 
 __all__ = ["BadNetwork", "Victims", "is_alive", "kill", "pause", "process_of", "worsen"]
 

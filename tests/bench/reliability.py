@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore_ray import RayBackendRegistry
-from polystore_ray.placement import store_namespace
+from polystore_ray.rayapi.placement import store_namespace
 from polystore_ray.testing.faults import Victims, kill, process_of
 
 MIB = 2**20

@@ -262,7 +262,7 @@ def test_what_listens_and_does_not_answer_is_no_cluster_by_the_deadline() -> Non
             "import os, time\n"
             f"os.environ['RAY_ADDRESS'] = '127.0.0.1:{port}'\n"
             "from polystore_ray import RayBackendRegistry, StoreUnavailableError\n"
-            "import polystore_ray.connections\n"
+            "import polystore_ray.transport.connect\n"
             "start = time.monotonic()\n"
             "try:\n"
             "    RayBackendRegistry(timeout=3)['memory'].exists('/a')\n"

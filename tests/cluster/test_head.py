@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from polystore_ray import RayBackendRegistry
 from polystore_ray.cli.__main__ import polystore_command
-from polystore_ray.placement import store_namespace
+from polystore_ray.rayapi.placement import store_namespace
 from polystore_ray.testing import needs
 from polystore_ray.testing.faults import Victims, is_alive
 from polystore_ray.testing.nodes import Nodes

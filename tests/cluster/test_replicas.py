@@ -23,8 +23,8 @@ from polystore_ray import (
     TooFewNodesError,
 )
 from polystore_ray.deadline import Deadline
-from polystore_ray.placement import store_namespace
-from polystore_ray.ray_internals import actor_id
+from polystore_ray.rayapi.placement import store_namespace
+from polystore_ray.rayapi.private import actor_id
 from polystore_ray.testing.faults import Victims, worsen
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 

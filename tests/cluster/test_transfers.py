@@ -13,8 +13,8 @@ import pytest
 
 from polystore import CorruptDataError, DiskBackend, FileManager, PathExistsError, ZarrBackend
 from polystore_ray import RayBackendRegistry
-from polystore_ray.memory import ClusterMemoryBackend
-from polystore_ray.proxy import HostedBackend
+from polystore_ray.client.hosted import HostedBackend
+from polystore_ray.client.memory import ClusterMemoryBackend
 from tests.cluster.nodes import MIB, Nodes
 
 # Ray leaves a socket open when it looks for a free port for a node.

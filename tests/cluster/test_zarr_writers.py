@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore import FileManager
 from polystore_ray import HostLostError, RayBackendRegistry
-from polystore_ray.placement import named_hosts
+from polystore_ray.rayapi.placement import named_hosts
 from tests.cluster.nodes import Nodes
 
 # Ray leaves a socket open when it looks for a free port for a node.

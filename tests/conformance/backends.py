@@ -22,7 +22,7 @@ from polystore import (
     StorageBackend,
 )
 from polystore.paths import normalize, split
-from polystore.seal import Sealed, seal
+from polystore.serialization import Sealed, seal
 from polystore.testing import FileAccess
 
 

@@ -14,7 +14,7 @@ import ray
 import yaml
 
 from polystore_ray import errors
-from polystore_ray.metrics import _Metrics
+from polystore_ray.rayapi.metrics import _Metrics
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 REPORTER = Path(ray.__file__).with_name("dashboard") / "modules/reporter/reporter_agent.py"

@@ -391,7 +391,7 @@ class TestNames:
         ]
 
     def test_for_stacks_and_datasets(self) -> None:
-        from polystore_ray.patterns import matching
+        from polystore_ray.interop.globbing import matching
 
         memory = MemoryBackend()
         paths = [f"/n/{name}" for name in self.NAMES]

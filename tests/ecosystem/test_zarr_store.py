@@ -121,6 +121,25 @@ class TestUse:
     def store(self, registry: RayBackendRegistry, place: str) -> ClusterStore:
         return ClusterStore(f"{place}/1.zarr", registry)
 
+    @pytest.fixture
+    def requests(self, store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What the store asks of the controller from now on."""
+        transport = type(store._registry._connect())
+        made: list[str] = []
+
+        def counted(name: str) -> Any:
+            call = getattr(transport, name)
+
+            def counting(self: Any, operation: str, *arguments: Any, **options: Any) -> Any:
+                made.append(operation)
+                return call(self, operation, *arguments, **options)
+
+            return counting
+
+        for name in ("ask", "change"):
+            monkeypatch.setattr(transport, name, counted(name))
+        return made
+
     def test_an_array_is_the_same_in_every_store_of_the_path(self, store: ClusterStore) -> None:
         values = np.arange(60).reshape(6, 10)
         array = zarr.create_array(store, data=values, chunks=(4, 4))
@@ -257,6 +276,31 @@ class TestUse:
         await store.delete_dir("c")
         await store.clear()
         assert len(asked) > 10
+
+    @pytest.mark.parametrize("missing", [0, 1, 30])
+    async def test_missing_keys_cost_no_request_of_their_own(
+        self, store: ClusterStore, requests: list[str], missing: int
+    ) -> None:
+        value = cpu.Buffer.from_bytes(b"x")
+        there = [f"there/{i}" for i in range(30 - missing)]
+        await asyncio.gather(*(store.set(key, value) for key in there))
+        requests.clear()
+        keys = [*there, *(f"missing/{i}" for i in range(missing))]
+        found = await asyncio.gather(*(store.get(key) for key in keys))
+        assert found == [*([value] * len(there)), *([None] * missing)]
+        assert requests == ["read"]
+
+    async def test_keys_are_deleted_together(
+        self, store: ClusterStore, requests: list[str]
+    ) -> None:
+        value = cpu.Buffer.from_bytes(b"x")
+        keys = [f"c/{i}/0" for i in range(30)]
+        await asyncio.gather(*(store.set(key, value) for key in [*keys, "d/kept"]))
+        requests.clear()
+        await asyncio.gather(*(store.delete(key) for key in [*keys, "c/missing", "d"]))
+        assert len(requests) <= 2
+        assert [key async for key in store.list()] == ["d/kept"]
+        assert [key async for key in store.list_dir("")] == ["d"]
 
     async def test_a_store_of_the_whole_tree(self) -> None:
         store = ClusterStore("/", RayBackendRegistry("whole", local=True))

@@ -20,11 +20,19 @@ import pytest
 from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import PathExistsError, PathNotFoundError, StorageError, StorageWriteError
-from polystore_ray import controller, follower, journal, leadership, sessions, succession
+from polystore_ray.config.store import StoreOptions
+from polystore_ray.controller import journal
+from polystore_ray.controller import state as controller
 from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
-from polystore_ray.follower import Follower
-from polystore_ray.leadership import Joined, Leadership
-from polystore_ray.messages import (
+from polystore_ray.replication import epochs as succession
+from polystore_ray.replication import follower, leadership
+from polystore_ray.replication.epochs import Succession
+from polystore_ray.replication.follower import Follower
+from polystore_ray.replication.leadership import Joined, Leadership
+from polystore_ray.testing.history import directory
+from polystore_ray.testing.linearizability import UNKNOWN, Operation, explain
+from polystore_ray.wire import sessions
+from polystore_ray.wire.messages import (
     WHOLE,
     Items,
     OutOfStepError,
@@ -33,11 +41,7 @@ from polystore_ray.messages import (
     StaleEpochError,
     StaleVolumeError,
 )
-from polystore_ray.options import StoreOptions
-from polystore_ray.sessions import Answers, Session
-from polystore_ray.succession import Succession
-from polystore_ray.testing.history import directory
-from polystore_ray.testing.linearizability import UNKNOWN, Operation, explain
+from polystore_ray.wire.sessions import Answers, Session
 from tests.explored.explorer import World, executions
 
 NODES = ("a", "b")
@@ -543,9 +547,8 @@ def _a_designation_overwrites_another(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def add(self: Succession, node: str) -> bool:
         key = f"{self._log}{self._last + 1}"
-        return vars(succession)["remember"](
-            key, f"{self.epoch} {node}".encode(), overwrite=bool(node)
-        )  # type: ignore[no-any-return]
+        entry = f"{self.epoch} {node}".encode()
+        return bool(vars(succession)["remember"](key, entry, overwrite=bool(node)))
 
     def designate(self: Succession, node: str) -> None:
         self._add(node)

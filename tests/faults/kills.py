@@ -31,12 +31,12 @@ from watching import (
     no_listing_shows_a_temporary,
 )
 
-import polystore.image_formats
+import polystore.formats.images
 from polystore import PathNotFoundError
 from polystore.formats import format_of
 
 # Or each child would import them, and look for plug-ins.
-READY = (numpy.ma, tifffile, polystore.image_formats, format_of("a.npy"))
+READY = (numpy.ma, tifffile, polystore.formats.images, format_of("a.npy"))
 
 MOST_STEPS = 1000
 LARGEST_FILE = 2**26  # bytes; a mistake fills no disk

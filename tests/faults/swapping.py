@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from polystore.atomic import PREFIX
-from polystore.held import Held, Place
-from polystore.renames import exchange
+from polystore.filesystem.dir_fd import Held, Place
+from polystore.filesystem.renames import exchange
+from polystore.filesystem.temporaries import PREFIX
 
 
 @contextmanager

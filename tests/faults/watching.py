@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 
 from polystore import DiskBackend, ZarrBackend
-from polystore.atomic import PREFIX
+from polystore.filesystem.temporaries import PREFIX
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,15 @@ MEMORY = 4 * 2**30
 """Bytes of addresses that a target may use, libraries included."""
 
 _WORDS = (
-    *(b"polystore.seal", b"_array", b"_scalar", b"polystore_ray.pack", b"_arrive", b"Items"),
-    *(b"polystore_ray.messages", b"Pin", b"numpy", b"str_", b"datetime", b"timezone", b"<f8"),
+    *(
+        b"polystore.serialization",
+        b"_array",
+        b"_scalar",
+        b"polystore_ray.wire.pack",
+        b"_arrive",
+        b"Items",
+    ),
+    *(b"polystore_ray.wire.messages", b"Pin", b"numpy", b"str_", b"datetime", b"timezone", b"<f8"),
     *(b"M8[s]", b"names", b"formats", b"offsets", b"titles", b"itemsize", b"aligned"),
     *(pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEXT_BUFFER, pickle.BUILD, pickle.NEWOBJ),
     *(pickle.MEMOIZE, pickle.TUPLE2, pickle.LONG1 + b"\x08", pickle.MARK, pickle.APPENDS),

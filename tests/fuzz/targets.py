@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from polystore import DiskBackend, StorageError
-from polystore.seal import seal
-from polystore_ray.bundle import Bundle
+from polystore.serialization import seal
 from polystore_ray.cli.json_text import json_pieces
-from polystore_ray.controller import StoreController
-from polystore_ray.decoding import decode, decode_state, encode
-from polystore_ray.envelope import array_message, open_message, sealed_message
-from polystore_ray.messages import ChangeId, Found, Items, Pin, Request
-from polystore_ray.pack import Pack
-from polystore_ray.plain_pickle import plain_loads
+from polystore_ray.controller.state import StoreController
+from polystore_ray.wire.bundle import Bundle
+from polystore_ray.wire.decoding import decode, decode_state, encode
+from polystore_ray.wire.envelope import array_message, open_message, sealed_message
+from polystore_ray.wire.messages import ChangeId, Found, Items, Pin, Request
+from polystore_ray.wire.pack import Pack
+from polystore_ray.wire.plain_pickle import plain_loads
 
 Target = Callable[[bytes], None]
 

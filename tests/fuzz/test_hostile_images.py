@@ -174,7 +174,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_kills_nothing(
     """Read, not mapped: a page of a map that is gone would end the process by SIGBUS."""
     disk = DiskBackend(tmp_path)
     disk.save(np.zeros((64, 4096), np.uint16), "a.tif")
-    from polystore import tiff_segments
+    from polystore.formats.tiff import segments as tiff_segments
 
     read_pixels = tiff_segments.read_pixels
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_kills_nothing(
             file.truncate(8192)
         return read_pixels(*arguments, **options)
 
-    monkeypatch.setattr("polystore.tiff_format.read_pixels", cut_off)
+    monkeypatch.setattr("polystore.formats.tiff.format.read_pixels", cut_off)
     for region in (None, (slice(50, 60), slice(None))):
         disk.save(np.zeros((64, 4096), np.uint16), "a.tif", overwrite=True)
         with pytest.raises(ImageLoadError, match="the file has 8192"):

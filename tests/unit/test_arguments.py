@@ -12,9 +12,9 @@ import pytest
 
 from polystore import DiskBackend, MemoryBackend, StorageError, VFSTypeError, ZarrBackend
 from polystore_ray import RayBackendRegistry
-from polystore_ray.decoding import decode, encode
-from polystore_ray.memory import ClusterMemoryBackend
-from polystore_ray.messages import Request
+from polystore_ray.client.memory import ClusterMemoryBackend
+from polystore_ray.wire.decoding import decode, encode
+from polystore_ray.wire.messages import Request
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore_ray import NodeNotFoundError, RayBackendRegistry
-from polystore_ray.backend_options import BackendOptions, options_on
-from polystore_ray.node_names import Node
+from polystore_ray.config.backends import BackendOptions, options_on
+from polystore_ray.config.nodes import Node
 
 
 class Labelled(StorageBackend):

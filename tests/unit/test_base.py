@@ -22,7 +22,7 @@ from polystore import (
     VFSTypeError,
 )
 from polystore.base import accepts
-from polystore.tree import PathTree
+from polystore.path_tree import PathTree
 
 
 class Note:

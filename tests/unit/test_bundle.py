@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polystore.seal import seal
+from polystore.serialization import seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.bundle import Bundle
+from polystore_ray.wire.bundle import Bundle
 
 KIB = 1024
 SIZE = 100 * KIB

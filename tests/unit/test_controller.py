@@ -13,11 +13,12 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VersionConflictError,
 )
-from polystore_ray.controller import _REPLICATED, StoreController
+from polystore_ray.controller.journal import Journal
+from polystore_ray.controller.ledger import Adopt, Held, Ledger, PackInline, Replicate
+from polystore_ray.controller.state import _REPLICATED, StoreController
 from polystore_ray.errors import DataLostError
-from polystore_ray.journal import Journal
-from polystore_ray.ledger import Adopt, Held, Ledger, PackInline, Replicate
-from polystore_ray.messages import (
+from polystore_ray.wire.messages import (
+    NOTHING,
     WHOLE,
     WITHDRAWN,
     ChangeId,
@@ -30,7 +31,7 @@ from polystore_ray.messages import (
     StaleVolumeError,
     Stored,
 )
-from polystore_ray.sessions import Session
+from polystore_ray.wire.sessions import Session
 
 NODE, VOLUME = "node", "the first volume"
 
@@ -114,6 +115,29 @@ def test_delete_all_releases_all_pins_of_a_node_at_once(store: Store) -> None:
     store.change("delete_all", "/d")
     [(node, pins)] = store.released
     assert (node, sorted(pins)) == (NODE, ["p0", "p1", "p2"])
+
+
+def test_keys_are_deleted_with_the_directories_that_they_leave_empty(store: Store) -> None:
+    for path in ("/top/c/0/0", "/top/c/0/1", "/top/d/0", "/top/d/1"):
+        store.publish(path, pin(path), parents=True)
+    store.change("delete_keys", ["/top/c/0/0", "/top/c/0/1", "/top/c", "/top/d/0", "/none"], "/top")
+    assert store.ask("list_files", "/top", None, None, True) == ["/top/d/1"]
+    assert store.ask("list_dir", "/top") == ["d"]
+    assert {path for _, pins in store.released for path in pins} == {
+        "/top/c/0/0",
+        "/top/c/0/1",
+        "/top/d/0",
+    }
+    store.change("delete_keys", ["/top/d/1"], "/top")
+    assert store.ask("list_dir", "/top") == []
+
+
+def test_a_read_of_what_exists_says_what_is_missing(store: Store) -> None:
+    store.publish("/a", b"1", parents=True)
+    found = store.ask("read", ["/missing", "/a", "/a/below", "/"], "", True)
+    assert found.stored == [NOTHING, b"1", NOTHING, NOTHING]
+    with pytest.raises(PathNotFoundError):
+        store.ask("read", ["/missing", "/a"])
 
 
 def test_a_failed_publish_changes_nothing(store: Store) -> None:
@@ -311,7 +335,7 @@ def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
 def test_a_lost_volume_is_made_good_in_pieces_that_take_turns(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polystore_ray.ledger._MOST_AT_ONCE", 2)
+    monkeypatch.setattr("polystore_ray.controller.ledger._MOST_AT_ONCE", 2)
     for i in range(5):
         store.publish(f"/{i}", pin(f"p{i}"))
     store.change("volume_lost", NODE)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from polystore import CorruptDataError, PathNotFoundError, UnsupportedOperationError
-from polystore.seal import shape_and_dtype
+from polystore.serialization import shape_and_dtype
 from polystore_ray import RayBackendRegistry
-from polystore_ray.controller import StoreController
-from polystore_ray.decoding import decode, decode_state, encode
-from polystore_ray.messages import ChangeId, Found, Items, Pin, Request
-from polystore_ray.pack import Pack
-from polystore_ray.values import Sealing, array_bytes
+from polystore_ray.client.batch import Sealing, array_bytes
+from polystore_ray.controller.state import StoreController
+from polystore_ray.wire.decoding import decode, decode_state, encode
+from polystore_ray.wire.messages import ChangeId, Found, Items, Pin, Request
+from polystore_ray.wire.pack import Pack
 
 ran: list[str] = []
 
@@ -107,10 +107,10 @@ def test_facts_that_are_no_numbers_and_names_do_not_arrive(facts: Any) -> None:
 
 def test_a_message_cannot_change_the_classes_of_messages() -> None:
     # BUILD sets attributes, of a class too.
-    build = b"\x80\x05cpolystore_ray.messages\nPin\nN}X\x05\x00\x00\x00_makeK\x01s\x86b."
+    build = b"\x80\x05cpolystore_ray.wire.messages\nPin\nN}X\x05\x00\x00\x00_makeK\x01s\x86b."
     with pytest.raises(CorruptDataError):
         decode(build)
-    new = b"\x80\x05cpolystore_ray.messages\nPin\n)\x81."
+    new = b"\x80\x05cpolystore_ray.wire.messages\nPin\n)\x81."
     with pytest.raises(CorruptDataError):
         decode(new)
     assert callable(Pin._make)

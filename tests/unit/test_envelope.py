@@ -14,9 +14,9 @@ import pytest
 
 from polystore import FileManager, UnsupportedOperationError, VFSTypeError
 from polystore.exceptions import InvalidPathError
-from polystore.seal import seal
+from polystore.serialization import seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.envelope import SMALL, Envelope, as_message, closed, open_message
+from polystore_ray.wire.envelope import SMALL, Envelope, as_message, closed, open_message
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_an_envelope_opens_on_arrival_and_its_buffers_travel_apart() -> None:
 def test_in_a_volume_an_envelope_stays_closed_and_no_code_of_users_runs() -> None:
     code = (
         "import pickle, sys\n"
-        "from polystore_ray.envelope import Envelope, keep_closed\n"
+        "from polystore_ray.wire.envelope import Envelope, keep_closed\n"
         "keep_closed()\n"
         "arrived = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
         "assert type(arrived) is Envelope\n"

@@ -28,7 +28,7 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
-from polystore.moves import Moves
+from polystore.filemanager.copying import Moves
 
 
 class Plain(StorageBackend):

@@ -17,7 +17,8 @@ import pytest
 from polystore import BackendRegistry, FileManager, MemoryBackend, StorageBackend
 from polystore.disk import DiskBackend
 from polystore.exceptions import UnsupportedOperationError
-from polystore_ray import RayBackendRegistry, shipping
+from polystore_ray import RayBackendRegistry
+from polystore_ray.wire import classes as shipping
 from polystore_ray.zarr import ClusterStore
 
 METHODS = ["fork", "spawn", "forkserver"]

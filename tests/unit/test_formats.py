@@ -19,7 +19,7 @@ from polystore import (
     UnsupportedFormatError,
 )
 from polystore.formats import npy_array, npy_size
-from polystore.zarr_local import LocalZarr
+from polystore.zarr.local.tree import LocalZarr
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from polystore_ray.gathering import Gathering
+from polystore_ray.interop.batcher import Gathering
 
 
 class Asked:

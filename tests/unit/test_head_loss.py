@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from polystore_ray.head_loss import lost_with_head
+from polystore_ray.rayapi.head_loss import lost_with_head
 
 SAFE: dict[str, Any] = {
     "control_store": "redis",

@@ -15,10 +15,10 @@ import pytest
 from polystore import StorageBackend
 from polystore.exceptions import StorageResolutionError, UnsupportedOperationError
 from polystore_ray import HostBusyError, RayBackendRegistry
-from polystore_ray.backend_options import BackendOptions
-from polystore_ray.host import BackendHost
-from polystore_ray.messages import HostEndedError
-from polystore_ray.shipping import class_to_bytes
+from polystore_ray.config.backends import BackendOptions
+from polystore_ray.hosting.backend_host import BackendHost
+from polystore_ray.wire.classes import class_to_bytes
+from polystore_ray.wire.messages import HostEndedError
 from tests.cluster.nodes import eventually
 
 MIB = 2**20

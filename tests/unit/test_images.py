@@ -163,7 +163,7 @@ def test_tiles_that_are_not_stored_are_empty(
 def test_a_large_well_compressed_mask_is_loaded_in_part_and_on_request_whole(
     disk: DiskBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polystore.tiff_segments._BELIEVED", 2**20)
+    monkeypatch.setattr("polystore.formats.tiff.segments._BELIEVED", 2**20)
     tile = np.zeros((1024, 1024), np.uint8)
     tile[5, 7] = 1
     side = 1024 * 4

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from polystore_ray import journal as journal_module
-from polystore_ray.controller import StoreController
+from polystore_ray.controller import journal as journal_module
+from polystore_ray.controller.journal import Following, Journal, Record
+from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import (
     CallTimeoutError,
     HostLostError,
     StoreUnavailableError,
 )
-from polystore_ray.follower import Follower
-from polystore_ray.journal import Following, Journal, Record
-from polystore_ray.messages import (
+from polystore_ray.replication.follower import Follower
+from polystore_ray.wire.messages import (
     WHOLE,
     ChangeId,
     Items,
@@ -27,7 +27,7 @@ from polystore_ray.messages import (
     Request,
     StaleEpochError,
 )
-from polystore_ray.sessions import Session
+from polystore_ray.wire.sessions import Session
 
 
 def install(follower: Follower, epoch: int, number: int, state: Iterable[bytes]) -> None:

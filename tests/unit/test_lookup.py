@@ -10,11 +10,11 @@ import pytest
 
 from polystore.exceptions import StorageError
 from polystore_ray import DataLostError
-from polystore_ray.bundle import Bundle
+from polystore_ray.client.lookup import look_up
 from polystore_ray.deadline import Deadline
-from polystore_ray.lookup import look_up
-from polystore_ray.messages import Found
-from polystore_ray.pack import Pack
+from polystore_ray.wire.bundle import Bundle
+from polystore_ray.wire.messages import Found
+from polystore_ray.wire.pack import Pack
 
 
 class Controller:

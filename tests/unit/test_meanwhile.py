@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polystore import (
-    DirectoryNotEmptyError,
-    DiskBackend,
-    PathExistsError,
-    PathNotFoundError,
-    local_backend,
-    trees,
-)
+from polystore import DirectoryNotEmptyError, DiskBackend, PathExistsError, PathNotFoundError
+from polystore.filesystem import backend as local_backend
+from polystore.filesystem import tree_operations as trees
+from polystore.filesystem.dir_fd import Held, Place
 from polystore.formats import format as format_module
-from polystore.held import Held, Place
-from polystore.zarr_local import LocalZarr
+from polystore.zarr.local.tree import LocalZarr
 
 OLD, NEW = np.full((40, 40), 1, np.uint8), np.full((60, 40), 2, np.uint8)
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from polystore_ray import NodeNotFoundError
-from polystore_ray.node_names import Node, node_called
+from polystore_ray.config.nodes import Node, node_called
 
 ONE = Node("aaaaaaaa1111", ("worker-1", "10.0.0.1"), {"zone": "North", "ray.io/node-id": "a"})
 TWO = Node("aaaaaaaa2222", ("Worker-2", "10.0.0.2"), {"zone": "North", "disk": "ssd"})

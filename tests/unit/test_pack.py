@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polystore.seal import seal
-from polystore_ray.envelope import Envelope, sealed_message
-from polystore_ray.pack import Pack
+from polystore.serialization import seal
+from polystore_ray.wire.envelope import Envelope, sealed_message
+from polystore_ray.wire.pack import Pack
 
 ARRAYS: list[Any] = [
     np.arange(6, dtype=np.uint16).reshape(2, 3),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from polystore_ray.path_locks import Claim, PathLocks, claims_of
+from polystore_ray.hosting.path_locks import Claim, PathLocks, claims_of
 from tests.cluster.nodes import eventually
 
 SECOND = 1.0

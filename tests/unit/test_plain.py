@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from polystore import CorruptDataError, StorageError, UnsupportedOperationError
-from polystore.seal import _array, _scalar, describe_dtype, described_dtype, seal
-from polystore_ray.bundle import Bundle
-from polystore_ray.envelope import array_message, open_message, sealed_message
-from polystore_ray.pack import Pack
-from polystore_ray.plain_pickle import plain_loads
+from polystore.serialization import _array, _scalar, describe_dtype, described_dtype, seal
+from polystore_ray.wire.bundle import Bundle
+from polystore_ray.wire.envelope import array_message, open_message, sealed_message
+from polystore_ray.wire.pack import Pack
+from polystore_ray.wire.plain_pickle import plain_loads
 
 DTYPES: list[Any] = [
     "f8",

@@ -13,9 +13,9 @@ from polystore.exceptions import (
     StorageFullError,
     StorageResolutionError,
 )
-from polystore.seal import Sealed
+from polystore.serialization import Sealed
 from polystore_ray.errors import CallTimeoutError, DataLostError, HostLostError
-from polystore_ray.ray_errors import KNOWN, of_user_code, translated
+from polystore_ray.rayapi.errors import KNOWN, of_user_code, translated
 
 
 def test_every_error_class_of_ray_is_mapped() -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from polystore import DiskBackend, StorageBackend, ZarrBackend
-from polystore_ray.backend_options import BackendOptions
-from polystore_ray.envelope import Envelope, open_message
-from polystore_ray.host import BackendHost
-from polystore_ray.read_cache import ReadCache, Shared
-from polystore_ray.shipping import class_to_bytes
+from polystore_ray.config.backends import BackendOptions
+from polystore_ray.hosting.backend_host import BackendHost
+from polystore_ray.hosting.read_cache import ReadCache, Shared
+from polystore_ray.wire.classes import class_to_bytes
+from polystore_ray.wire.envelope import Envelope, open_message
 
 KIB = 1024
 

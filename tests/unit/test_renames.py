@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from polystore import renames
-from polystore.held import Held, Place
-from polystore.renames import ReplacedError, put, rename_new, replace_only
+from polystore.filesystem import renames
+from polystore.filesystem.dir_fd import Held, Place
+from polystore.filesystem.renames import ReplacedError, put, rename_new, replace_only
 
 
 @pytest.fixture(params=["Linux", "another system"], autouse=True)

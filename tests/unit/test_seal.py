@@ -8,7 +8,7 @@ import sys
 CYCLE = """
 import gc
 import numpy as np
-from polystore.seal import seal
+from polystore.serialization import seal
 
 for value in (np.arange(1000), bytearray(1000), np.ma.arange(1000)):
     cycle = [seal(value)]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from polystore.exceptions import PathExistsError
-from polystore_ray.controller import StoreController
+from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import DataLostError, StoreUnavailableError
-from polystore_ray.messages import ChangeId, Items, Request
-from polystore_ray.sessions import EXPIRY, LONGEST_WAIT, Answers, Refusal, Session
+from polystore_ray.wire.messages import ChangeId, Items, Request
+from polystore_ray.wire.sessions import EXPIRY, LONGEST_WAIT, Answers, Refusal, Session
 
 
 def test_a_client_says_what_it_waits_for() -> None:

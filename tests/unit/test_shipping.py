@@ -16,8 +16,8 @@ import pytest
 from polystore import DiskBackend, StorageBackend
 from polystore.exceptions import StorageResolutionError
 from polystore.registration import _REGISTRY
-from polystore_ray.fingerprint import fingerprint_of
-from polystore_ray.shipping import class_from_bytes, class_to_bytes, is_newer, opened
+from polystore_ray.wire.classes import class_from_bytes, class_to_bytes, is_newer, opened
+from polystore_ray.wire.fingerprint import fingerprint_of
 
 SOURCE = """
 from __future__ import annotations
@@ -103,8 +103,8 @@ def test_a_class_is_used_in_a_process_that_cannot_import_it(tmp_path: Path) -> N
     code = f"""
         from pathlib import Path
         from polystore import BackendRegistry
-        from polystore_ray.fingerprint import fingerprint_of
-        from polystore_ray.shipping import class_from_bytes, class_to_bytes
+        from polystore_ray.wire.fingerprint import fingerprint_of
+        from polystore_ray.wire.classes import class_from_bytes, class_to_bytes
         shipped = Path({str(tmp_path / "shipped")!r}).read_bytes()
         cls = class_from_bytes(shipped)
         assert class_to_bytes(cls) == shipped

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from polystore_ray import snapshot
-from polystore_ray.controller import StoreController
-from polystore_ray.messages import Items, Pin, Request, Stored
-from polystore_ray.sessions import Session
+from polystore_ray.controller import snapshot
+from polystore_ray.controller.state import StoreController
+from polystore_ray.wire.messages import Items, Pin, Request, Stored
+from polystore_ray.wire.sessions import Session
 
 ENTRIES = 100_000
 

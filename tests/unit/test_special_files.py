@@ -21,9 +21,9 @@ from polystore import (
     StorageError,
     UnsupportedFormatError,
     ZarrBackend,
-    turns,
 )
 from polystore.atomic import atomic_update_json, atomic_write
+from polystore.filesystem import locks as turns
 
 METADATA = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|u1", "order": "C"}
 METADATA |= {"compressor": None, "filters": None, "fill_value": 0}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 from ray import exceptions as ray_exceptions
 
-from polystore_ray import succession
+from polystore_ray.config.store import StoreOptions
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.messages import StaleEpochError
-from polystore_ray.options import StoreOptions
-from polystore_ray.succession import Succession, has_ended
+from polystore_ray.replication import epochs as succession
+from polystore_ray.replication.epochs import Succession, has_ended
+from polystore_ray.wire.messages import StaleEpochError
 
 NAME = "polystore/of/a/test"
 

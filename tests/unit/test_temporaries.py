@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polystore import DiskBackend, InvalidPathError, ZarrBackend, atomic
-from polystore.atomic import is_left, sweep, temporary_name
-from polystore.held import Held
+from polystore import DiskBackend, InvalidPathError, ZarrBackend
+from polystore.filesystem import temporaries
+from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.temporaries import is_left, sweep, temporary_name
 
 
 @pytest.fixture(autouse=True)
 def _nothing_was_swept_yet() -> Iterator[None]:
-    atomic._swept.clear()
+    temporaries._swept.clear()
     yield
-    atomic._swept.clear()
+    temporaries._swept.clear()
 
 
 @pytest.fixture(params=[DiskBackend, ZarrBackend])
@@ -42,7 +43,7 @@ def made_by(folder: Path, **changes: str) -> Path:
 
 
 def of_a_dead_process(folder: Path) -> Path:
-    code = "from polystore.atomic import temporary_name; print(temporary_name())"
+    code = "from polystore.filesystem.temporaries import temporary_name; print(temporary_name())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -70,7 +71,7 @@ def test_what_a_dead_process_left_is_hidden_and_goes_with_the_next_save(
         file.write_bytes(b"half")
     assert backend.list_dir("/") == backend.list_files("/", recursive=True) == []
     backend.save(np.arange(2), "a.npy")
-    left = {name for name in os.listdir(tmp_path) if name.startswith(atomic.PREFIX)}
+    left = {name for name in os.listdir(tmp_path) if name.startswith(temporaries.PREFIX)}
     assert left == {mine.name}
 
 
@@ -93,7 +94,9 @@ def test_a_temporary_of_another_process_that_has_the_id_now_is_left(tmp_path: Pa
 
 def test_a_process_that_is_dead_but_not_waited_for_is_dead(tmp_path: Path) -> None:
     code = (
-        "from polystore.atomic import temporary_name; print(temporary_name(), flush=True); input()"
+        "from polystore.filesystem import temporaries\n"
+        "print(temporaries.temporary_name(), flush=True)\n"
+        "input()"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -123,13 +126,13 @@ def test_a_temporary_of_another_machine_is_left_after_a_day(tmp_path: Path, host
     os.utime(foreign, (day_ago, day_ago))
     swept(tmp_path)
     assert foreign.exists()  # it looks once in a minute
-    atomic._swept.clear()
+    temporaries._swept.clear()
     swept(tmp_path)
     assert not foreign.exists()
 
 
 @pytest.mark.parametrize(
-    "name", [f"{atomic.PREFIX}", f"{atomic.PREFIX}-notes", f"{atomic.PREFIX}~"]
+    "name", [f"{temporaries.PREFIX}", f"{temporaries.PREFIX}-notes", f"{temporaries.PREFIX}~"]
 )
 def test_names_that_no_process_made_are_judged_by_their_age(tmp_path: Path, name: str) -> None:
     assert not is_left(name, time.time)
@@ -143,7 +146,7 @@ def test_names_that_no_process_made_are_judged_by_their_age(tmp_path: Path, name
 def test_a_hidden_file_of_any_name_is_in_the_way_of_no_save(
     backend: Any, tmp_path: Path, process: str
 ) -> None:
-    hidden = f"{atomic.PREFIX}~{atomic._host()}~{process}"
+    hidden = f"{temporaries.PREFIX}~{temporaries._host()}~{process}"
     (tmp_path / hidden).write_bytes(b"not ours")
     backend.save(np.arange(2), "a.npy")
     backend.ensure_directory("d")
@@ -152,7 +155,9 @@ def test_a_hidden_file_of_any_name_is_in_the_way_of_no_save(
     assert is_left(hidden, time.time) == (process in ("9" * 7, "1~0"))
 
 
-@pytest.mark.parametrize("path", [f"{atomic.PREFIX}-notes.npy", f"{atomic.PREFIX}~d/deep/a.npy"])
+@pytest.mark.parametrize(
+    "path", [f"{temporaries.PREFIX}-notes.npy", f"{temporaries.PREFIX}~d/deep/a.npy"]
+)
 def test_nothing_can_be_stored_under_a_name_that_would_be_hidden(
     backend: Any, tmp_path: Path, path: str
 ) -> None:
@@ -180,7 +185,7 @@ def test_nothing_can_be_stored_under_a_name_that_would_be_hidden(
 def test_what_is_remembered_of_sweeps_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic, "_MOST_SWEPT", 3)
+    monkeypatch.setattr(temporaries, "_MOST_SWEPT", 3)
     for number in range(10):
         swept(tmp_path, f"name {number}")
-    assert len(atomic._swept) <= 3
+    assert len(temporaries._swept) <= 3

@@ -26,11 +26,12 @@ from polystore import (
     UnsupportedOperationError,
     VFSTypeError,
     ZarrBackend,
-    transfers,
 )
-from polystore.transfers import copy_values
-from polystore_ray import RayBackendRegistry, handover
-from polystore_ray.handover import AT_ONCE, hand_over
+from polystore.transfer import copying as transfers
+from polystore.transfer.copying import copy_values
+from polystore_ray import RayBackendRegistry
+from polystore_ray.client import chunks as handover
+from polystore_ray.client.chunks import AT_ONCE, hand_over
 
 
 @pytest.fixture(params=["plain", "local"])

@@ -16,7 +16,7 @@ from polystore.exceptions import (
     StorageResolutionError,
     VersionConflictError,
 )
-from polystore.tree import PathTree
+from polystore.path_tree import PathTree
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from polystore.exceptions import VFSTypeError
-from polystore.seal import Sealed
-from polystore_ray.envelope import SMALL, Envelope
-from polystore_ray.messages import WHOLE, Found, Items, Pin
-from polystore_ray.values import Sealing, opened
+from polystore.serialization import Sealed
+from polystore_ray.client.batch import Sealing, opened
+from polystore_ray.wire.envelope import SMALL, Envelope
+from polystore_ray.wire.messages import WHOLE, Found, Items, Pin
 
 LARGE = np.arange(SMALL)
 ONE_KIB = [np.full(1024, i, np.uint8) for i in range(100)]

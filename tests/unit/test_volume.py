@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from polystore.exceptions import StorageError, StorageFullError
-from polystore.seal import seal
-from polystore_ray.envelope import Envelope, sealed_message
+from polystore.serialization import seal
 from polystore_ray.errors import CallTimeoutError, DataLostError
-from polystore_ray.messages import NotPinnedError, Pin, Request
-from polystore_ray.pack import Pack
-from polystore_ray.volume import MemoryVolume
+from polystore_ray.hosting.volume import MemoryVolume
+from polystore_ray.wire.envelope import Envelope, sealed_message
+from polystore_ray.wire.messages import NotPinnedError, Pin, Request
+from polystore_ray.wire.pack import Pack
 
 
 class Around:
@@ -309,7 +309,7 @@ def test_room_is_reserved_while_objects_come() -> None:
 def test_what_cannot_be_adopted_stays_pinned_and_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("polystore_ray.volume._TRIED_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("polystore_ray.hosting.volume._TRIED_AGAIN_AFTER", 0.01)
     around = Around(capacity=1000)
     around.put_error = StorageError("the disk is full")
     for i in range(6):

@@ -23,9 +23,9 @@ from polystore import (
     UnsupportedFormatError,
     ZarrBackend,
 )
-from polystore.held import Place
-from polystore.zarr_files import KeyFiles
-from polystore.zarr_local import LocalZarr
+from polystore.filesystem.dir_fd import Place
+from polystore.zarr.local.key_files import KeyFiles
+from polystore.zarr.local.tree import LocalZarr
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)
 

@@ -38,8 +38,8 @@ from polystore import (
     UnsupportedOperationError,
     ZarrBackend,
 )
-from polystore.remote.claims import claimed
-from polystore.remote.objects import RemoteObjects
+from polystore.zarr.object_store.client import RemoteObjects
+from polystore.zarr.object_store.lock_objects import claimed
 
 IMAGE = np.arange(300 * 200, dtype=np.uint16).reshape(300, 200)
 CHUNKS: dict[str, Any] = {"chunks": (100, 100)}

@@ -33,13 +33,13 @@ from polystore import (
     UnsupportedOperationError,
     VFSTypeError,
     ZarrBackend,
-    turns,
-    zarr_locks,
-    zarr_writing,
 )
-from polystore.held import Held
-from polystore.zarr_locks import LocalLocks, lock_of
-from polystore.zarr_store import TreeStore
+from polystore.filesystem import locks as turns
+from polystore.filesystem.dir_fd import Held
+from polystore.zarr.array import locks as zarr_locks
+from polystore.zarr.array import updating as zarr_writing
+from polystore.zarr.array.locks import LocalLocks, lock_of
+from polystore.zarr.local.rooted_store import TreeStore
 
 SHAPE = (61, 47)
 LAYOUTS: list[dict[str, Any]] = [
@@ -334,8 +334,9 @@ def test_a_shard_that_is_replaced_between_its_index_and_its_chunks_is_read_again
 def test_a_killed_writer_leaves_no_lock_and_no_part(tmp_path: Path, step: str) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((3, 4), np.int32), "/a", chunks=(4, 4))
+    module = "local.tree" if step == "append" else "array.updating"
     killing = (
-        f"import polystore.{'zarr_local' if step == 'append' else 'zarr_writing'} as module\n"
+        f"import polystore.zarr.{module} as module\n"
         "def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     if step == "append":

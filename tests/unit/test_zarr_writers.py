@@ -26,10 +26,10 @@ from polystore import (
     StorageResolutionError,
     ZarrBackend,
 )
-from polystore.atomic import temporary_name
-from polystore.remote.claims import claim_of, claimed
-from polystore.remote.objects import RemoteObjects
-from polystore.remote.urls import Url
+from polystore.filesystem.temporaries import temporary_name
+from polystore.zarr.object_store.client import RemoteObjects
+from polystore.zarr.object_store.lock_objects import claim_of, claimed
+from polystore.zarr.object_store.urls import Url
 
 SHAPE = (40, 30)
 CHUNKS: dict[str, Any] = {"chunks": (10, 10)}
@@ -62,9 +62,9 @@ def processes(place: str, codes: list[str]) -> Iterator[subprocess.Popen[str]]:
     printed itself.
     """
     program = (
-        "import os, signal, sys, numpy as np, polystore.zarr_remote\n"
+        "import os, signal, sys, numpy as np, polystore.zarr.object_store.tree\n"
         "from polystore import *\n"
-        "from polystore.remote.objects import RemoteObjects\n"
+        "from polystore.zarr.object_store.client import RemoteObjects\n"
         f"def image(number): return np.full({SHAPE!r}, number, np.uint8)\n"
         "def run(code):\n"
         f"    store = ZarrBackend({place!r}, storage_options={s3_server().options!r})\n"

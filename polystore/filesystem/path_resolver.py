@@ -1,0 +1,338 @@
+"""Places: where a path of a backend lies in the file system, with a root or without.
+
+A place is a name in a directory that is held open. Without a root the system opens the directory
+by the caller's own path. Below a root it is reached one name at a time, so that no ``..``, absolute
+path or link leads out, also if names are exchanged for links while an operation runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from polystore.exceptions import InvalidPathError
+from polystore.filesystem.descent import Descent
+from polystore.filesystem.dir_fd import REACH, Held, Place
+from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
+
+__all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
+
+Make = Callable[[Place], object]
+"""Makes the directory of a place, or raises `FileExistsError`."""
+
+
+class Places(ABC):
+    """Where paths lead. Errors of the operating system are let through as they are."""
+
+    @abstractmethod
+    def text(self, path: P) -> str:
+        """Return a path as results show it."""
+
+    @abstractmethod
+    def shown(self, target: str) -> str:
+        """Return a path of the operating system as a path of the backend."""
+
+    @abstractmethod
+    def resolved(self, path: P) -> str:
+        """Return a name of what a path leads to, its last links followed; for comparing only."""
+
+    @abstractmethod
+    def identities(self, paths: list[str]) -> list[str]:
+        """Return texts of which two are the same where two paths lead to the same place."""
+
+    @abstractmethod
+    def existing(self, path: P) -> AbstractContextManager[Held]:
+        """Give what a path leads to through all links, held open."""
+
+    @abstractmethod
+    def itself(self, path: P) -> AbstractContextManager[Place]:
+        """Give the place of a path itself, which may be a link or missing."""
+
+    @abstractmethod
+    def slot(self, path: P, *, make: Make | None = None) -> AbstractContextManager[Place]:
+        """Give the place that a path leads to, which may be missing; `make` missing parents."""
+
+    @abstractmethod
+    def real(self, path: P) -> str:
+        """Return the path of the operating system that a path leads to, for a link to hold."""
+
+    def followed(self, path: P) -> str:
+        """Return a path with all links on its way followed; only the names, for looking around."""
+        return self.shown(os.path.realpath(self.real(path)))
+
+    def path_of(self, place: Place) -> str:
+        """Return the path that leads to a place, as `followed`."""
+        return self.shown(os.path.realpath(f"{place.directory.path}/{place.name}"))
+
+
+class SystemPlaces(Places):
+    """Paths of the operating system.
+
+    A slash at the end is dropped: with it, a link to a directory would be the directory.
+    """
+
+    def text(self, path: P) -> str:
+        text = _encodable(path)
+        while text.endswith(("/", "/.")) and text != "/":
+            text = text.rstrip("/").removesuffix("/.") or "/"
+        return text
+
+    def shown(self, target: str) -> str:
+        return target
+
+    def resolved(self, path: P) -> str:
+        text = self.text(path)
+        return os.path.realpath(text) if os.path.islink(text) else text
+
+    def identities(self, paths: list[str]) -> list[str]:
+        parents: dict[str, str] = {}
+        found = []
+        for path in paths:
+            text = self.text(path)
+            if os.path.islink(text):
+                found.append(os.path.realpath(text))
+                continue
+            parent, name = os.path.split(text)
+            if parent not in parents:
+                parents[parent] = os.path.realpath(parent)
+            found.append(f"{parents[parent]}/{name}")
+        return found
+
+    def existing(self, path: P) -> Held:
+        return Held.named(self.text(path))
+
+    @contextmanager
+    def itself(self, path: P) -> Iterator[Place]:
+        text, name = os.path.split(self.text(path))
+        if name == "..":
+            text, name = f"{text}/..", "."
+        with Held.at(text or ".", os.O_DIRECTORY) as directory:
+            yield directory.place(name or ".")
+
+    @contextmanager
+    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
+        text = self.text(path)
+        if os.path.islink(text):
+            text = os.path.realpath(text)
+            if os.path.islink(text):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
+        if make is not None:
+            text = _made_parents(text, make)
+        with self.itself(text) as place:
+            yield place
+
+    def real(self, path: P) -> str:
+        # Not normalised: a ".." after a link does not mean what it seems to.
+        return os.path.join(os.getcwd(), self.text(path))
+
+
+class RootedPlaces(Places):
+    """One virtual tree that lies in a directory, out of which nothing leads.
+
+    Parameters
+    ----------
+    root : str or Held
+        A directory, its links resolved; or one that is held open, whose links lead nowhere else.
+    """
+
+    def __init__(self, root: str | Held) -> None:
+        self._held = root if isinstance(root, Held) else None
+        self.root = root.path if isinstance(root, Held) else root
+
+    def text(self, path: P) -> str:
+        return normalize(_encodable(path))
+
+    def shown(self, target: str) -> str:
+        relative = os.path.relpath(target, self.root)
+        return target if relative.split("/")[0] == ".." else join(Path(relative).parts)
+
+    def identities(self, paths: list[str]) -> list[str]:
+        return [self.resolved(path) for path in paths]
+
+    def resolved(self, path: P) -> str:
+        try:
+            with self._walk(path) as way:
+                return self._named(way)
+        except OSError:
+            return self.real(path)
+
+    def real(self, path: P) -> str:
+        return self._named_as(split(_encodable(path)))
+
+    @contextmanager
+    def existing(self, path: P) -> Iterator[Held]:
+        with self._walk(path) as way:
+            if way.last is not None:
+                way.enter(way.last, flags=0)
+            yield way
+
+    @contextmanager
+    def itself(self, path: P) -> Iterator[Place]:
+        with self._walk(path, follow=False) as way:
+            yield way.place(way.last or ".")
+
+    @contextmanager
+    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
+        with self._walk(path, make=make) as way:
+            yield way.place(way.last or ".")
+
+    def _named(self, way: _Way) -> str:
+        return self._named_as(way.passed if way.last is None else [*way.passed, way.last])
+
+    def _named_as(self, names: list[str]) -> str:
+        return str(Path(self.root, *names))
+
+    @contextmanager
+    def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
+        """Open every directory on the way to a path; links are read, and walked likewise."""
+        ahead: list[str] = split(_encodable(path))[::-1]
+        target: str | None
+        with _Way(self._held or self.root) as way:
+            links = 0
+            while ahead:
+                name = ahead.pop()
+                if name == "..":
+                    way.leave_for(path)
+                    continue
+                if ahead:
+                    target = way.enter_directory(name, make=make)
+                    if target is None:
+                        continue
+                else:
+                    target = way.link(name) if follow else None
+                    if target is None:
+                        way.last = name
+                        break
+                links += 1
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
+                if os.path.isabs(target):
+                    target = self._inside(target, path)
+                    way.restart()
+                ahead.extend(part for part in target.split("/")[::-1] if part not in ("", "."))
+            yield way
+
+    def _inside(self, target: str, path: P) -> str:
+        for known in (os.path.normpath(target), os.path.realpath(target)):
+            if known == self.root or known.startswith(self.root.rstrip("/") + "/"):
+                return known[len(self.root) :]
+        raise _escape(path)
+
+
+class _Way(Descent):
+    """The way from a root to a place: the last directory held open, and the place's name in it."""
+
+    __slots__ = ("last", "passed")
+
+    def __init__(self, root: Held | str) -> None:
+        super().__init__(root, REACH)
+        self.passed: list[str] = []
+        self.last: str | None = None
+
+    def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
+        super().enter(name, flags)
+        self.passed.append(name)
+        self.name = name
+        self.last = None
+
+    def enter_directory(self, name: str, *, make: Make | None) -> str | None:
+        """Enter a directory, or return what a link holds that is in its place."""
+        while True:
+            try:
+                self.enter(name)
+            except FileNotFoundError:
+                if make is None:
+                    raise
+                with suppress(FileExistsError):
+                    make(self.place(name))
+            except NotADirectoryError:
+                target = self.link(name)
+                if target is not None:
+                    return target
+                mode = self.place(name).status().st_mode
+                if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
+                    raise
+                # Exchanged since for a directory, or for a link again: look once more.
+            else:
+                return None
+
+    def link(self, name: str) -> str | None:
+        """Return what a link holds, None for anything else."""
+        try:
+            return self.place(name).target()
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+
+    def leave_for(self, path: P) -> None:
+        """Go one directory up on the way to `path`, never above the root."""
+        if not self.passed:
+            raise _escape(path)
+        self.leave()
+        self.passed.pop()
+        self.name = None
+
+    def restart(self) -> None:
+        super().restart()
+        self.passed.clear()
+        self.name = None
+
+
+def _made_parents(text: str, make: Make) -> str:
+    """Make what is missing above a path, and return the path, its dots resolved if there were."""
+    missing = []
+    parent = os.path.dirname(text)
+    while parent and not os.path.isdir(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    if any(".." in directory.split("/")[-1:] for directory in missing):
+        return _made_parents(os.path.realpath(text), make)
+    for directory in reversed(missing):
+        above, name = os.path.split(directory)
+        with Held.at(above or ".", os.O_DIRECTORY) as held, suppress(FileExistsError):
+            make(held.place(name))
+    return text
+
+
+def passes(path: str, link: str) -> bool:
+    """Return whether resolving `path` goes through `link`."""
+    wanted = _itself(link)
+    ahead, links = [Path(path)], 0
+    while ahead:
+        whole = ahead.pop()
+        for part in (*reversed(whole.parents), whole):
+            if _itself(str(part)) == wanted:
+                return True
+            if part.is_symlink() and links < MOST_LINKS:
+                links += 1
+                rest = whole.relative_to(part)
+                ahead.append(part.parent / os.readlink(part) / rest)
+                break
+    return False
+
+
+def _itself(path: str) -> str:
+    """Return the one name of a path, a last link not followed."""
+    head, tail = os.path.split(path)
+    return str(Path(os.path.realpath(head or ".")) / tail)
+
+
+def _encodable(path: P) -> str:
+    text = as_text(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidPathError(
+            f"the path cannot be encoded for the file system ({error.reason})", path=text
+        ) from error
+    return text
+
+
+def _escape(path: P) -> InvalidPathError:
+    return InvalidPathError("a symbolic link leads out of the root", path=as_text(path))

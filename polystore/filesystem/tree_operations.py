@@ -1,0 +1,150 @@
+"""Copies and deletions of trees on a local file system, of any depth, that follow no link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+
+from polystore.filesystem.descent import Descent
+from polystore.filesystem.dir_fd import LISTABLE, REACH, Held, Place, is_special
+from polystore.filesystem.retry import MOST_ATTEMPTS
+
+__all__ = ["copy_tree", "delete_tree", "sync_tree"]
+
+
+def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None:
+    """Copy a file, a link as a link, or a tree to a place that is free.
+
+    Modes and times are kept. Names that `skip` accepts are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        Also if a part of it went, or a directory was replaced by another, while it was copied.
+    OSError
+        Also for what is neither file, link nor directory, such as a socket.
+    """
+    with Descent(origin.directory, REACH) as source, Descent(target.directory, REACH) as place:
+        # What is still to be copied in each directory from the top to where the walk stands.
+        waiting = [[origin.name]]
+        entered: list[str] = []
+        while waiting:
+            if not waiting[-1]:
+                waiting.pop()
+                if waiting:
+                    _finish_directory(source, place, entered.pop())
+                continue
+            child = waiting[-1].pop()
+            old = source.place(child)
+            new = place.place(target.name if len(waiting) == 1 else child)
+            status = old.status()
+            if stat.S_ISDIR(status.st_mode):
+                new.make_directory(0o700)
+                source.enter(old.name)
+                place.enter(new.name)
+                entered.append(child)
+                waiting.append([each for each in source.names() if not skip(each)])
+            elif stat.S_ISLNK(status.st_mode):
+                new.make_link(old.target())
+            elif is_special(status):
+                raise OSError(errno.EINVAL, f"{child!r} is neither file, link nor directory", child)
+            else:
+                _copy_file(old, new)
+
+
+def _finish_directory(source: Descent, place: Descent, name: str) -> None:
+    """Leave a copied directory, and give the copy the mode and times of what it is a copy of."""
+    status = source.status()
+    copied = os.open(".", LISTABLE, dir_fd=place.descriptor)
+    try:
+        source.leave()
+        place.leave()
+        if not os.path.samestat(source.place(name).status(), status):
+            raise FileNotFoundError(errno.ENOENT, "it was replaced while it was copied", name)
+        _keep_times_and_mode(copied, status)
+    finally:
+        os.close(copied)
+
+
+def _copy_file(old: Place, new: Place) -> None:
+    with old.open() as data:
+        status = os.fstat(data.fileno())
+        with new.create(stat.S_IMODE(status.st_mode)) as copy:
+            shutil.copyfileobj(data, copy, 2**20)
+            copy.flush()
+            _keep_times_and_mode(copy.fileno(), status)
+
+
+def _keep_times_and_mode(descriptor: int, status: os.stat_result) -> None:
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+
+
+def delete_tree(place: Place) -> None:
+    """Delete a directory and all that is in it, also while others make and delete in it."""
+    for _ in range(MOST_ATTEMPTS):
+        try:
+            _delete_tree(place)
+        except FileNotFoundError:
+            if place.exists():
+                continue  # what was to be deleted was moved or deleted
+        return
+    _delete_tree(place)
+
+
+def _delete_tree(place: Place) -> None:
+    with Descent(place.directory, REACH) as walk:
+        # What is still to be deleted in each directory from the top to where the walk stands.
+        waiting = [[place.name]]
+        inside: list[str] = []
+        while waiting:
+            if not waiting[-1]:
+                waiting.pop()
+                if inside:
+                    name = inside.pop()
+                    walk.leave()
+                    if not _removed(walk.place(name)):
+                        waiting[-1].append(name)  # something was put into it: once more
+                continue
+            child = walk.place(waiting[-1].pop())
+            if child.is_directory():
+                walk.enter(child.name)
+                inside.append(child.name)
+                waiting.append(walk.names())
+            else:
+                with suppress(FileNotFoundError):
+                    child.remove_file()
+
+
+def _removed(place: Place) -> bool:
+    try:
+        place.remove_directory()
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
+
+
+def sync_tree(directory: Held) -> None:
+    """Make all files and names in a directory survive the loss of power."""
+    with Descent(directory) as walk:
+        waiting = [walk.names()]
+        while waiting:
+            if not waiting[-1]:
+                waiting.pop()
+                walk.sync()
+                if waiting:
+                    walk.leave()
+                continue
+            child = walk.place(waiting[-1].pop())
+            mode = child.status().st_mode
+            if stat.S_ISDIR(mode):
+                walk.enter(child.name)
+                waiting.append(walk.names())
+            elif stat.S_ISREG(mode):
+                child.sync()

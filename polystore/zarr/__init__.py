@@ -1,0 +1,9 @@
+"""The zarr backend: arrays as zarr arrays, in directories and in object stores.
+
+``array`` works on one array wherever it is stored, ``local`` on hierarchies in directories, and
+``object_store`` on those behind URLs; ``backend`` chooses between the last two.
+"""
+
+from polystore.zarr.backend import ZarrBackend
+
+__all__ = ["ZarrBackend"]

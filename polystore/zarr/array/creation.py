@@ -1,0 +1,294 @@
+"""How a zarr array is created, and what it keeps of the array whose place it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, TransposeCodec
+
+from polystore.exceptions import StorageError, UnsupportedFormatError
+from polystore.zarr.array.reading import NESTED, Encoding
+
+__all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "create"]
+
+ZarrFormat = Literal[2, 3]
+
+_CHUNK = 2**20  # bytes, about
+_XARRAY_NAMES = "_ARRAY_DIMENSIONS"  # of the attribute by which xarray names the axes in format 2
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayOptions:
+    """How an array is stored; each option as `zarr.create_array` takes it.
+
+    What is left out is that of the array that is replaced, where it fits.
+
+    Parameters
+    ----------
+    chunks, shards : tuple of int, optional
+        Shapes; by default chunks of about 1 MiB, and no shards.
+    compressors, filters : optional
+        Codecs.
+    fill_value : scalar, optional
+        The value of chunks that were never written.
+    attributes : mapping, optional
+        The array's attributes.
+    dimension_names : sequence of str or None, optional
+        The names of its axes.
+    zarr_format : {2, 3}, optional
+        The format where no group has one yet.
+    like : zarr.Array, optional
+        The array of which a new one keeps what is left out, if it takes the place of none.
+    """
+
+    chunks: tuple[int, ...] | None = None
+    shards: tuple[int, ...] | None = None
+    compressors: Any = "auto"
+    filters: Any = "auto"
+    fill_value: Any = None
+    attributes: Mapping[str, Any] | None = None
+    dimension_names: Sequence[str | None] | None = None
+    zarr_format: ZarrFormat | None = None
+    like: zarr.Array[Any] | None = None
+
+
+DEFAULTS = ArrayOptions()
+
+
+def create(
+    store: Store | str,
+    array: np.ndarray[Any, Any],
+    options: ArrayOptions,
+    *,
+    zarr_format: ZarrFormat = 3,
+    replaced: zarr.Array[Any] | None = None,
+    encoding: Encoding | None = None,
+) -> None:
+    """Write a new array into an empty store.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store or str
+        Where; a directory, or a store of this array alone.
+    array : numpy.ndarray
+        What.
+    options : ArrayOptions
+        How.
+    zarr_format : {2, 3}, default 3
+        The format of the group that it is in.
+    replaced : zarr.Array, optional
+        The array whose place it takes: what the options leave open stays as it was there.
+    encoding : mapping, optional
+        How the keys of its chunks are made.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If zarr refuses the options.
+    """
+    chosen = _given(options)
+    like = options.like if replaced is None else replaced
+    if like is not None:
+        chosen = _kept(like, array, chosen, zarr_format) | chosen
+    if encoding is not None:
+        chosen["chunk_key_encoding"] = encoding
+    if "chunks" not in chosen:
+        chosen["chunks"] = _chunks(array.shape, array.dtype.itemsize, chosen.get("shards"))
+    if zarr_format == 2:
+        chosen.setdefault("chunk_key_encoding", NESTED)  # as OME-Zarr wants it
+        _put_names_into_attributes(chosen)
+        # Null, so that xarray does not take what is equal to it for missing.
+        chosen.setdefault("fill_value", None)
+        if chosen["fill_value"] is None:  # of a chunk that is missing zarr 2 reads any values
+            chosen["config"] = {"write_empty_chunks": True}
+    try:
+        created = zarr.create_array(
+            store=store,
+            shape=array.shape,
+            dtype=array.dtype,
+            zarr_format=zarr_format,
+            **chosen,
+        )
+        if array.size:
+            created[...] = array
+    except StorageError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
+
+
+def _given(options: ArrayOptions) -> dict[str, Any]:
+    """Return the options that the caller gave."""
+    given: dict[str, Any] = {
+        "chunks": options.chunks,
+        "shards": options.shards,
+        "fill_value": options.fill_value,
+        "attributes": None if options.attributes is None else dict(options.attributes),
+        "dimension_names": options.dimension_names,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, codecs in (("compressors", options.compressors), ("filters", options.filters)):
+        if not isinstance(codecs, str) or codecs != "auto":
+            given[name] = codecs
+    return given
+
+
+def _kept(
+    old: zarr.Array[Any],
+    array: np.ndarray[Any, Any],
+    given: Mapping[str, Any],
+    zarr_format: ZarrFormat,
+) -> dict[str, Any]:
+    """Return what a new array takes over: what does not depend on what has changed."""
+    same_format = old.metadata.zarr_format == zarr_format
+    same_axes = old.ndim == array.ndim
+    attributes = dict(old.attrs)
+    names = getattr(old.metadata, "dimension_names", None)
+    if old.metadata.zarr_format == 2:
+        names = attributes.pop(_XARRAY_NAMES, None)
+    kept: dict[str, Any] = {"attributes": attributes}
+    if isinstance(names, list | tuple) and same_axes:
+        kept["dimension_names"] = names
+    fill_value = old.fill_value
+    if fill_value is not None and _fits(fill_value, array.dtype):
+        kept["fill_value"] = array.dtype.type(fill_value)
+    if same_axes:
+        kept |= _kept_sides(old, given, zarr_format)
+    if same_format:
+        kept |= _kept_codecs(old, array, same_axes=same_axes)
+        if zarr_format == 2:
+            separator = old.metadata.dimension_separator  # type: ignore[union-attr]
+            kept["chunk_key_encoding"] = {"name": "v2", "separator": separator}
+            kept["order"] = old.order
+        else:
+            kept["chunk_key_encoding"] = old.metadata.chunk_key_encoding  # type: ignore[union-attr]
+    return kept
+
+
+def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a fill value is the same in a dtype."""
+    before = np.asarray(value)
+    if before.dtype.kind not in "biufc" or (before.dtype.kind == "b") != (dtype.kind == "b"):
+        return False
+    if before.dtype.kind == "c" and dtype.kind != "c":
+        if before.imag != 0:
+            return False
+        before = before.real
+    with np.errstate(all="ignore"):
+        after = before.astype(dtype)
+    if np.isnan(before):
+        return dtype.kind in "fc"
+    return bool(after.item() == before.item())
+
+
+def _kept_sides(
+    old: zarr.Array[Any], given: Mapping[str, Any], zarr_format: ZarrFormat
+) -> dict[str, Any]:
+    """Return the shapes of chunks and shards, where those that the caller gave leave them whole."""
+    try:
+        chunks, shards = old.chunks, old.shards
+    except NotImplementedError:  # chunks of different shapes
+        return {}
+    if "chunks" in given or "shards" in given:
+        chunks = given.get("chunks", chunks)
+        shards = given.get("shards", shards)
+    kept: dict[str, Any] = {}
+    whole = _divides(chunks, shards)
+    if whole or "shards" not in given:
+        kept["chunks"] = chunks
+    if shards is not None and zarr_format == 3 and (whole or "chunks" not in given):
+        kept["shards"] = _as_kept(old, shards)
+    if any(side < 1 for side in kept.get("chunks", ())):
+        del kept["chunks"]
+    return kept
+
+
+def _as_kept(old: zarr.Array[Any], shards: Any) -> Any:
+    location = getattr(getattr(old.metadata, "codecs", (None,))[0], "index_location", None)
+    return (
+        shards
+        if location is None
+        else {"shape": shards, "index_location": getattr(location, "value", location)}
+    )
+
+
+def _divides(chunks: Any, shards: Any) -> bool:
+    if not isinstance(chunks, Sequence) or not isinstance(shards, Sequence):
+        return shards is None
+    return len(chunks) == len(shards) and all(
+        chunk > 0 and shard % chunk == 0 for chunk, shard in zip(chunks, shards, strict=True)
+    )
+
+
+def _kept_codecs(
+    old: zarr.Array[Any], array: np.ndarray[Any, Any], *, same_axes: bool
+) -> dict[str, Any]:
+    """Return the codecs; those that transform elements only if the elements are of one kind."""
+    if old.metadata.zarr_format == 2:
+        same = old.metadata.dtype.to_native_dtype() == array.dtype
+        compressor = old.metadata.compressor
+        kept: dict[str, Any] = {"compressors": None if compressor is None else compressor}
+        if same:
+            kept["filters"] = old.metadata.filters or None
+        return kept
+    same = old.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    itemsize = array.dtype.itemsize
+    kept = {
+        "filters": [
+            codec
+            for codec in old.filters
+            if (same_axes if isinstance(codec, TransposeCodec) else same)
+        ],
+        "compressors": [
+            BloscCodec.from_dict(
+                {
+                    "name": "blosc",
+                    "configuration": {**_configuration(codec), "typesize": itemsize},
+                }
+            )
+            if isinstance(codec, BloscCodec) and not same
+            else codec
+            for codec in old.compressors
+        ],
+    }
+    multibyte = "endian" in _configuration(old.serializer)
+    if same or (multibyte and itemsize > 1):
+        kept["serializer"] = old.serializer
+    return kept
+
+
+def _configuration(codec: Any) -> dict[str, Any]:
+    found = codec.to_dict().get("configuration", {})
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _put_names_into_attributes(chosen: dict[str, Any]) -> None:
+    """Say in format 2, which has no names of axes, what xarray looks for there."""
+    names = chosen.pop("dimension_names", None)
+    if names is not None and all(name is not None for name in names):
+        chosen.setdefault("attributes", {}).setdefault(_XARRAY_NAMES, list(names))
+
+
+def _chunks(shape: tuple[int, ...], itemsize: int, shards: Any = None) -> tuple[int, ...]:
+    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
+
+    The sides of a shard are divided by whole numbers, as zarr requires.
+    """
+    if isinstance(shards, Mapping):
+        shards = shards["shape"]
+    chunks = [max(1, side) for side in shards or shape]
+    while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
+        longest = chunks.index(max(chunks))
+        chunks[longest] = -(-chunks[longest] // 2)
+    if shards is not None:
+        chunks = [
+            next(side for side in range(wanted, 0, -1) if whole % side == 0)
+            for wanted, whole in zip(chunks, shards, strict=True)
+        ]
+    return tuple(chunks)

@@ -1,0 +1,192 @@
+"""Values on their way: how those of a batch are stored, inline, packed or each by itself, and back.
+
+One value of up to `SMALL` bytes travels inside the call. Of a batch, small values share packs once
+they are more than that together, and arrays share bundles up to a size that the caller chooses.
+Every other value is an object of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from polystore.error_translation import located
+from polystore.exceptions import StorageError
+from polystore.serialization import Sealed, array_size, is_raw, seal, shape_and_dtype
+from polystore_ray.wire.bundle import Bundle
+from polystore_ray.wire.envelope import SMALL, array_message, open_message, sealed_message
+from polystore_ray.wire.messages import NOTHING, WHOLE, Facts, Found, Items, Pin, Stored
+from polystore_ray.wire.pack import Member, Pack
+
+__all__ = ["Sealing", "array_bytes", "opened"]
+
+_PACK = 8 * 2**20  # bytes in a pack, about
+_BUNDLE = 16 * 2**20  # bytes in a bundle, about
+
+Put = Callable[[Sealed], Pin]
+M = TypeVar("M", bound=Member)
+Known = dict[tuple[np.dtype[Any], tuple[int, ...]], Facts]
+
+
+class Sealing:
+    """The values of a batch, sealed: nothing of them has moved yet.
+
+    Parameters
+    ----------
+    values, paths : sequence
+        What is to be stored, and where.
+    step : callable, optional
+        Called after each value.
+    bundled : int, default 0
+        Up to how many bytes arrays share bundles.
+
+    Raises
+    ------
+    VFSTypeError
+        If one does not pickle, or contains an object of Ray.
+    """
+
+    def __init__(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[str],
+        step: Callable[[], None] | None = None,
+        bundled: int = 0,
+    ) -> None:
+        self.facts: list[Facts] = []
+        self._large: list[tuple[int, Sealed]] = []
+        self._middle: list[tuple[int, np.ndarray[Any, Any]]] = []
+        self._small: list[tuple[int, Member]] = []
+        self._small_bytes = 0
+        known: Known = {}
+        for i, value in enumerate(values):
+            facts = _facts(value, known) if type(value) is np.ndarray else None
+            if facts is not None and facts[0] <= SMALL:
+                self._small.append((i, value))
+                self._small_bytes += facts[0]
+            elif facts is not None and facts[0] <= bundled:
+                self._middle.append((i, value))
+            else:
+                with located(paths[i], "memory"):
+                    sealed = seal(value)
+                facts = facts or (sealed.nbytes, *shape_and_dtype(value))
+                self._add(i, sealed)
+            self.facts.append(facts)
+            if step is not None:
+                step()
+
+    def _add(self, i: int, sealed: Sealed) -> None:
+        if sealed.nbytes > SMALL:
+            self._large.append((i, sealed))
+        else:
+            self._small.append((i, sealed_message(sealed)))
+            self._small_bytes += sealed.nbytes
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether anything has to be put into the object store."""
+        return bool(self._large or self._middle) or self._small_bytes > SMALL
+
+    def put(self, put: Put, items: Items, *, inline: bool = True) -> tuple[list[Pin], Items]:
+        """Put what needs objects; return their pins, and the items with what is stored.
+
+        Without `inline`, small values are packed however few they are.
+        """
+        stored: list[Stored] = [b""] * len(self.facts)
+        pins: list[Pin] = []
+        for i, sealed in self._large:
+            stored[i] = (len(pins), WHOLE)
+            pins.append(put(sealed))
+        for bundle in _parts(self._middle, _BUNDLE):
+            for number, (i, _) in enumerate(bundle):
+                stored[i] = (len(pins), number)
+            pins.append(put(seal(Bundle([array for _, array in bundle]))))
+        if inline and self._small_bytes <= SMALL:
+            for i, member in self._small:
+                stored[i] = member if isinstance(member, bytes) else array_message(member)
+            return pins, items._replace(stored=stored)
+        for part in _parts(self._small, _PACK):
+            for number, (i, _) in enumerate(part):
+                stored[i] = (len(pins), number)
+            pins.append(put(seal(Pack.of([member for _, member in part]))))
+        return pins, items._replace(stored=stored)
+
+
+def _parts(members: Iterable[tuple[int, M]], most: int) -> list[list[tuple[int, M]]]:
+    """Return values in parts of about so many bytes, for one object each."""
+    parts: list[list[tuple[int, M]]] = []
+    size = most
+    for i, member in members:
+        if size >= most:
+            parts.append([])
+            size = 0
+        parts[-1].append((i, member))
+        size += len(member) if isinstance(member, bytes) else member.nbytes
+    return parts
+
+
+def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
+    """Return the facts of an array whose bytes are all there is to it, else None.
+
+    Those of like arrays are one object, which travels once.
+    """
+    key = array.dtype, array.shape
+    facts = known.get(key)
+    if facts is None and is_raw(array):
+        facts = known[key] = (array.nbytes, *shape_and_dtype(array))
+    return facts
+
+
+def array_bytes(values: Iterable[Any]) -> int:
+    """Return the bytes of those values that are arrays."""
+    return sum(map(array_size, values))
+
+
+def opened(
+    found: Found, paths: Sequence[str], objects: Sequence[Any], again: Callable[[Pin], Any]
+) -> list[Any]:
+    """Return the values that were found, no two of which share a mutable object.
+
+    Parameters
+    ----------
+    found : Found
+        What is stored.
+    paths : sequence of str
+        Where, for errors to say so.
+    objects : sequence of object
+        What its pins lead to: values, and packs of values.
+    again : callable
+        Get the value of a pin once more.
+    """
+    values: list[Any] = [None] * len(found.stored)
+    taken: set[int] = set()
+    in_packs: dict[int, tuple[list[int], list[int]]] = {}
+    for i, stored in enumerate(found.stored):
+        if stored == NOTHING:
+            continue
+        if isinstance(stored, bytes):
+            with located(paths[i], "memory"):
+                values[i] = open_message(stored)
+            continue
+        which, number = stored
+        if number == WHOLE:
+            shared = which in taken and not isinstance(objects[which], np.ndarray)
+            values[i] = again(found.pins[which]) if shared else objects[which]
+            taken.add(which)
+        else:
+            places, numbers = in_packs.setdefault(which, ([], []))
+            places.append(i)
+            numbers.append(number)
+    for which, (places, numbers) in in_packs.items():
+        try:
+            members = objects[which].values(numbers)
+        except StorageError:  # of one of them: say which
+            for i, number in zip(places, numbers, strict=True):
+                with located(paths[i], "memory"):
+                    objects[which].values([number])
+            raise
+        for i, value in zip(places, members, strict=True):
+            values[i] = value
+    return values

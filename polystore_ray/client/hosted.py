@@ -1,0 +1,296 @@
+"""The backend that clients see for every key but ``memory``: it runs in a host on their node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from polystore.arguments import check_collection
+from polystore.base import DataSource, StorageBackend, accepts
+from polystore.exceptions import VFSTypeError
+from polystore.paths import P
+from polystore.progress import Progress, reporting
+from polystore.registration import BackendBase
+from polystore.transfer.copying import Pairs, naming_written
+from polystore.transfer.stacking import Rows
+from polystore.writable import private
+from polystore_ray.client.batch import array_bytes
+from polystore_ray.client.chunks import hand_over
+from polystore_ray.client.locality import Nearby
+from polystore_ray.transport.base import Transport
+
+__all__ = ["HostedBackend"]
+
+_ASKED_AT_ONCE = 1024  # paths
+
+
+class HostedBackend(StorageBackend):
+    """Run the operations of a backend in its host on the caller's node, or on a named one.
+
+    Every client of a node shares the one instance that lives there, in the node's own file
+    system. Relative paths are made absolute with the caller's working directory. Large values
+    pass through the object store; loaded arrays are read-only, unless ``load`` is told
+    ``writable=True``. The backend's own errors arrive
+    as themselves.
+
+    Obtained as ``RayBackendRegistry()["disk"]``, or by any other key; as ``["disk@node-2"]`` it
+    works on that node, whichever the caller's is.
+
+    Raises
+    ------
+    HostLostError
+        By every operation, if the host died during it; the next call has a new host.
+    HostBusyError
+        By every operation but those of batches, which wait, if the host has as many calls as it
+        may.
+    NodeNotFoundError
+        By every operation, if the named node is not in the cluster.
+    CallTimeoutError, StoreUnavailableError
+        By every operation, if no answer comes in time, or the store cannot be reached.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        cls: type[BackendBase],
+        connect: Callable[[], Transport],
+        node: str | None = None,
+    ) -> None:
+        self._key = key
+        self.hosted_class = cls
+        self._connect = connect
+        self._node = node
+
+    def __repr__(self) -> str:
+        where = "" if self._node is None else f"@{self._node}"
+        return f"{type(self).__name__}({self._key + where!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as pickle and copy ask for
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{name!r} is no operation of the storage contract, and a host runs no other of "
+            f"{self.hosted_class.__name__}"
+        )
+
+    def load(self, path: P, *, writable: bool = False, **options: Any) -> Any:
+        value = self._call("load", path, **options)
+        return private(value) if writable else value
+
+    def load_batch(
+        self,
+        paths: Sequence[P],
+        *,
+        writable: bool = False,
+        progress: Progress = None,
+        **options: Any,
+    ) -> list[Any]:
+        check_collection(paths, "paths", backend=self._key)
+        values: list[Any] = []
+        with reporting(progress, len(paths), "loading") as step:
+            texts = self._all_portable(paths)
+            while True:
+                # The host returns a piece of limited size, so that it never holds all of them.
+                asked = texts[len(values) : len(values) + _ASKED_AT_ONCE]
+                piece = self._run("load_batch", asked, **options)
+                values += private(piece) if writable else piece
+                step(len(piece))
+                if len(values) >= len(texts) or not piece:
+                    return values
+
+    def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
+        self._run("save", data, self.portable(path), **self._parents(parents), **options)
+
+    def save_batch(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        *,
+        parents: bool = False,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        with reporting(progress, len(paths), "saving") as step:
+            texts = self._all_portable(paths)
+            self._run("save_batch", list(values), texts, **self._parents(parents), **options)
+            step(len(texts))
+
+    def append(self, values: Any, path: P, *, axis: int = 0, **options: Any) -> int:
+        return int(self._run("append", values, self.portable(path), axis=axis, **options))
+
+    def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
+        self._call("resize", path, tuple(shape), **options)
+
+    def check_resizable(self, path: P) -> None:
+        self._call("check_resizable", path)
+
+    def exists(self, path: P) -> bool:
+        return bool(self._call("exists", path))
+
+    def is_file(self, path: P) -> bool:
+        return bool(self._call("is_file", path))
+
+    def is_dir(self, path: P) -> bool:
+        return bool(self._call("is_dir", path))
+
+    def is_symlink(self, path: P) -> bool:
+        return bool(self._call("is_symlink", path))
+
+    def stat(self, path: P) -> dict[str, Any]:
+        facts: dict[str, Any] = self._call("stat", path)
+        return facts | {"path": self._as_given(path, facts["path"])}
+
+    def list_dir(self, path: P) -> list[str]:
+        names: list[str] = self._call("list_dir", path)
+        return names
+
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        if isinstance(extensions, str):
+            raise VFSTypeError(f"extensions is a set of endings: write {{{extensions!r}}}")
+        endings = None if extensions is None else set(extensions)
+        files = self._call("list_files", path, pattern, endings, recursive)
+        return [self._as_given(path, file) for file in files]
+
+    def ensure_directory(self, path: P) -> str:
+        return self._as_given(path, self._call("ensure_directory", path))
+
+    def delete(self, path: P) -> None:
+        self._call("delete", path)
+
+    def delete_all(self, path: P) -> None:
+        self._call("delete_all", path)
+
+    def copy(self, source: P, destination: P) -> None:
+        self._call("copy", source, self.portable(destination))
+
+    def move(self, source: P, destination: P) -> None:
+        self._call("move", source, self.portable(destination))
+
+    # What moves many values: the host does it, and the caller sees none of them
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        directories, files, others = self._call("walk", path, recursive)
+        given = [[self._as_given(path, p) for p in found] for found in (directories, files, others)]
+        return given[0], given[1], given[2]
+
+    def copy_to(
+        self,
+        other: StorageBackend,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(other, HostedBackend | Nearby):
+            super().copy_to(other, pairs, progress=progress, **options)
+            return
+        sources = self._all_portable([source for source, _ in pairs])
+        targets = [target for _, target in pairs]
+        if isinstance(other, HostedBackend):
+            other, targets = other.placed(targets)
+        self._hand_over("copy_to", other, sources, targets, progress, options)
+
+    def copy_from(
+        self,
+        source: DataSource,
+        pairs: Pairs,
+        /,
+        *,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(source, Nearby):
+            super().copy_from(source, pairs, progress=progress, **options)
+            return
+        targets = self._all_portable([target for _, target in pairs])
+        options |= self._parents(options.pop("parents", False))
+        sources = [origin for origin, _ in pairs]
+        self._hand_over("copy_from", source, sources, targets, progress, options)
+
+    def check_convertible(self, paths: Sequence[P], /) -> None:
+        self._run("check_convertible", self._all_portable(paths))
+
+    def kept_by(self) -> type[DataSource]:
+        cls: Any = self.hosted_class
+        found: type[DataSource] = cls
+        return found
+
+    def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
+        if not isinstance(other, HostedBackend):
+            super().save_rows_to(other, rows)
+            return
+        sources = tuple(self._all_portable(rows.paths))
+        self._run("save_rows_to", other.placed()[0], replace(rows, paths=sources))
+
+    def _hand_over(
+        self,
+        method: str,
+        other: Any,
+        sources: list[str],
+        targets: list[str],
+        progress: Progress,
+        options: dict[str, Any],
+    ) -> None:
+        written: list[str] = []
+        pairs = list(zip(sources, targets, strict=True))
+        with (
+            naming_written(written, len(pairs)),
+            reporting(progress, len(pairs), "copying") as step,
+        ):
+
+            def done(part: Pairs) -> None:
+                written.extend(target for _, target in part)
+                step(len(part))
+
+            hand_over(lambda part: self._run(method, other, part, **options), pairs, done)
+
+    def placed(self, paths: Sequence[P] = ()) -> tuple[HostedBackend, list[str]]:
+        """Return this backend, and paths in it, as what they are here but on another node."""
+        node = self._node or self._connect().node
+        there = HostedBackend(self._key, self.hosted_class, self._connect, node)
+        return there, self._all_portable(paths)
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        self._call("create_symlink", source, self.portable(link), overwrite=overwrite)
+
+    def _call(self, method: str, path: P, *arguments: Any, **options: Any) -> Any:
+        return self._run(method, self.portable(path), *arguments, **options)
+
+    def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
+        transport = self._connect()
+        with transport.measured(self._key, method):
+            result = transport.call_host(self._key, self._node, method, arguments, options)
+        for moved in (arguments[0], result):
+            values = moved if isinstance(moved, list) else [moved]
+            transport.moved(self._key, method, array_bytes(values))
+        return result
+
+    def portable(self, path: P) -> str:
+        """Return a path as it means the same in every process of the node."""
+        return self._all_portable([path])[0]
+
+    def _all_portable(self, paths: Sequence[P]) -> list[str]:
+        options = self._connect().options_of(self._key, self._node)
+        return [self.hosted_class.portable_path(path, **options) for path in paths]
+
+    def has_root(self) -> bool:
+        """Tell whether the backend is kept to a directory of its own."""
+        return self._connect().options_of(self._key, self._node).get("root") is not None
+
+    def _as_given(self, path: P, result: str) -> str:
+        """Return a path from the host as the caller would have seen it: relative to relative."""
+        given, sent = str(path), self.portable(path)
+        if given != sent and result.startswith(sent):
+            return given + result[len(sent) :]
+        return result
+
+    def _parents(self, parents: bool) -> dict[str, bool]:
+        return {"parents": parents} if accepts(self.hosted_class, "save", "parents") else {}

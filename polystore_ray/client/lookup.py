@@ -1,0 +1,58 @@
+"""Looking values up: again, while the objects that hold them change their places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from polystore.arguments import check_collection
+from polystore.paths import P, as_text
+from polystore_ray.errors import DataLostError
+from polystore_ray.transport.base import Transport
+from polystore_ray.wire.messages import Found, NotPinnedError
+
+__all__ = ["look_up", "texts_of"]
+
+T = TypeVar("T")
+
+
+def texts_of(paths: Sequence[P]) -> list[str]:
+    """Return the paths of a batch as text."""
+    check_collection(paths, "paths", backend="memory")
+    return [as_text(path, backend="memory") for path in paths]
+
+
+def look_up(
+    transport: Transport, paths: list[str], use: Callable[[Found], T], *, existing: bool = False
+) -> T:
+    """Return what `use` makes of what is stored at some paths.
+
+    Parameters
+    ----------
+    transport : Transport
+        Where to ask.
+    paths : list of str
+        The paths.
+    use : callable
+        Called with a `Found`, and again with a new one whenever it raises `NotPinnedError`.
+    existing : bool, default False
+        Whether a path without a file is None in the `Found` instead of an error.
+
+    Raises
+    ------
+    PathNotFoundError, PathIsDirectoryError
+        As of a load.
+    DataLostError
+        If an object is gone for good, or is not to be had by the deadline.
+    """
+    path = paths[0] if paths else None
+    while True:
+        found: Found = transport.ask("read", paths, transport.node, existing, path=path)
+        try:
+            return use(found)
+        except NotPinnedError as error:
+            lost = DataLostError(
+                f"the saved bytes are not to be had: {error}", path=path, backend="memory"
+            )
+            lost.__cause__ = error
+            transport.deadline.pause_or_raise(lost)

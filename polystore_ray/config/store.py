@@ -1,0 +1,120 @@
+"""The options of a store, given once, by whoever uses it first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from polystore.exceptions import StorageResolutionError, VFSTypeError
+from polystore_ray.config.backends import BackendOptions
+
+__all__ = ["StoreOptions", "check_timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What may be asked of a store when it is made; None leaves it to the store.
+
+    Attributes
+    ----------
+    max_bytes : int, optional
+        What all values in the memory may take together; by default there is no limit.
+    pin_budget : float, optional
+        The part of a node's object store that is pinned before the oldest values are adopted, so
+        that Ray can spill them; half of it by default.
+    replicas : int, optional
+        On how many nodes each value is held; 1 by default. From 2 on, no change is acknowledged
+        before a process on another node has it too.
+    too_few_nodes : {"error", "warn"}, optional
+        Whether a save that finds fewer nodes fails, which is the default, or warns and goes on with
+        as many as there are; others get their copies when they join.
+    backends : mapping, optional
+        The options of backends, by ``"backend"`` and ``"backend@node"``.
+    host_calls : int, optional
+        How many calls a host may have at a time, 256 by default.
+    read_cache : int, optional
+        Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
+    """
+
+    max_bytes: int | None = None
+    pin_budget: float | None = None
+    replicas: int | None = None
+    too_few_nodes: Literal["error", "warn"] | None = None
+    backends: Mapping[str, BackendOptions] | None = None
+    host_calls: int | None = None
+    read_cache: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_whole("max_bytes", self.max_bytes, 1, "bytes above 0")
+        if self.pin_budget is not None and not (
+            _is_real(self.pin_budget) and 0 < self.pin_budget <= 1
+        ):
+            raise VFSTypeError(f"pin_budget is above 0 and at most 1, not {self.pin_budget!r}")
+        _check_whole("replicas", self.replicas, 1, "nodes above 0")
+        _check_whole("host_calls", self.host_calls, 1, "calls above 0")
+        _check_whole("read_cache", self.read_cache, 0, "bytes")
+        if self.too_few_nodes not in (None, "error", "warn"):
+            raise VFSTypeError(f"too_few_nodes is 'error' or 'warn', not {self.too_few_nodes!r}")
+
+    def check_against(self, made_with: StoreOptions, store: str) -> None:
+        """Raise if a store was made with other options than these.
+
+        Raises
+        ------
+        StorageResolutionError
+            Naming the options that differ.
+        """
+        if self is made_with or self == _ANY:
+            return
+        self._check_backends(made_with.backends or {}, store)
+        for field in fields(self):
+            if field.name == "backends":
+                continue
+            wanted, made = getattr(self, field.name), getattr(made_with, field.name)
+            if wanted is not None and wanted != made:
+                raise StorageResolutionError(
+                    f"the store {store!r} exists and was made with {field.name}={made!r}, not "
+                    f"{wanted!r}; leave the option out, use another name, or end it with shutdown()"
+                )
+
+    def _check_backends(self, made_with: Mapping[str, BackendOptions], store: str) -> None:
+        for key, wanted in (self.backends or {}).items():
+            differing = wanted.differ_from(made_with.get(key, BackendOptions()))
+            if differing:
+                # Not their values, which may be secrets.
+                raise StorageResolutionError(
+                    f"the store {store!r} exists and was made with another "
+                    f"{', '.join(differing)} for this backend; leave backends[{key!r}] out, use "
+                    f"another name, or end it with shutdown()",
+                    backend=key,
+                )
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return a number of seconds above 0.
+
+    Raises
+    ------
+    VFSTypeError
+        If it is anything else.
+    """
+    if not (_is_real(timeout) and 0 < timeout < math.inf):
+        raise VFSTypeError(f"timeout is a number of seconds above 0, not {timeout!r}")
+    return float(timeout)
+
+
+def _check_whole(name: str, value: Any, least: int, meaning: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise VFSTypeError(f"{name} is a whole number of {meaning}, not {value!r}")
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+_ANY = StoreOptions()

@@ -1,0 +1,303 @@
+"""The hosts of a store, as its controller keeps them: made on first use, watched, made anew."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray import exceptions as ray_exceptions
+
+from polystore.exceptions import StorageError
+from polystore_ray.deadline import Deadline
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.rayapi.calls import wait_for
+from polystore_ray.rayapi.errors import is_known_dead, translated
+from polystore_ray.rayapi.placement import MEMORY, is_alive, nodes
+from polystore_ray.rayapi.private import actor_id
+from polystore_ray.wire.classes import opened
+from polystore_ray.wire.messages import Pin
+
+__all__ = ["HostTable"]
+
+logger = logging.getLogger(__name__)
+
+_WATCHED_EVERY = 1.0  # seconds until a new host is watched too
+_ENDS_WITHIN = 10.0  # seconds, for a host to say what it is, or to close its backend
+_COMES_WITHIN = 1.0  # seconds, for an answer that is ready
+_ANSWER_WITHIN = 60.0  # seconds, for a volume; the upkeep that waits for it can try again
+
+
+class HostTable:
+    """Which actor hosts which backend on which node.
+
+    Parameters
+    ----------
+    make : callable
+        Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
+        a backend that is not ``memory``; with ``another=True``, one that follows another.
+    find : callable
+        Return the actor of a backend on a node, ``find(key, node)``, that another controller made
+        unknown to this one; None if it has ended.
+    joined : callable
+        Told the node and the id of each new volume, before anybody can use it.
+    lost : callable
+        Told the node of a volume that has died, once it is not in the table any more.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        find: Callable[[str, str], Any],
+        joined: Callable[[str, str], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._make, self._find, self._joined, self._lost = make, find, joined, lost
+        self._lock = threading.RLock()  # held through no wait for Ray
+        self._learning = threading.Lock()
+        self._making: dict[tuple[str, str], threading.Lock] = {}
+        self._hosts: dict[tuple[str, str], Any] = {}
+        self._watches: dict[Any, tuple[str, str, Any]] = {}
+        self._classes: dict[str, bytes] = {}
+        self.deaths = 0
+        self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
+        self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
+        self.leaving: set[str] = set()  # nodes that get nothing any more
+        self._has_ended = False
+
+    def host(self, key: str, node: str, shipped: bytes) -> Any:
+        """Return the host of a backend on a node.
+
+        That a host is dead is for Ray to say: a caller who cannot reach it knows only that.
+
+        Parameters
+        ----------
+        key, node : str
+            The backend's key and the node's id.
+        shipped : bytes
+            The backend's class; empty for ``memory``. If it is a later version than that of the
+            host, the host ends in order and another takes its place.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the node is gone.
+        """
+        host: Any = self._hosts.get((key, node))
+        if host is not None and key == MEMORY:
+            return host
+        with self._lock:
+            one_at_a_time = self._making.setdefault((key, node), threading.Lock())
+        with one_at_a_time:
+            return self._volume(node) if key == MEMORY else self._of_class(key, node, shipped)
+
+    def _volume(self, node: str) -> Any:
+        with self._lock:
+            host = self._hosts.get((MEMORY, node))
+        if host is None:
+            host, _ = self._made(MEMORY, node, b"")
+            self._joined(node, actor_id(host))
+            self._enter(MEMORY, node, host)
+        return host
+
+    def _of_class(self, key: str, node: str, shipped: bytes) -> Any:
+        """Return a host of the latest version of a backend's class."""
+        self._learn()
+        with self._lock:
+            latest = self._latest(key, opened(shipped), shipped)
+            former: Any = self._hosts.get((key, node))
+            if former is not None:
+                if (key, node) in {one[:2] for one in self._unknown}:
+                    raise StoreUnavailableError(
+                        f"the host on node {node} does not say of which class it is", backend=key
+                    )
+                if self._made_of.get((key, node)) == latest.fingerprint:
+                    return former
+                logger.info("the class of %s has changed; its host on node %s ends", key, node)
+                self._forget(key, node)
+        if former is not None:
+            _end([former])
+        host, is_new = self._made(key, node, self._classes[key], another=former is not None)
+        if not is_new:
+            self.rejoin({(key, node): host})
+            return self._of_class(key, node, shipped)
+        self._made_of[key, node] = latest.fingerprint
+        self._enter(key, node, host)
+        return host
+
+    def _latest(self, key: str, wanted: Any, shipped: bytes) -> Any:
+        """Return the latest version of a class that is known, of which this is one."""
+        latest = opened(self._classes.get(key, shipped))
+        if wanted.fingerprint == latest.fingerprint or wanted.since > latest.since:
+            self._classes[key], latest = shipped, wanted
+        return latest
+
+    def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> tuple[Any, bool]:
+        """Return a host, and whether it is new: a controller before this one may have made it."""
+        deadline = Deadline(_ENDS_WITHIN)
+        while True:
+            self._check_not_ended(key)
+            if not is_alive(node):
+                raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
+            try:
+                return self._make(key, node, shipped, **options), True
+            except ray_exceptions.ActorAlreadyExistsError as error:
+                host = self._find(key, node)
+                if host is not None:
+                    return host, False
+                deadline.pause_or_raise(translated(error, backend=key))
+
+    def _check_not_ended(self, key: str) -> None:
+        if self._has_ended:
+            raise StoreUnavailableError("the store was shut down", backend=key)
+
+    def _enter(self, key: str, node: str, host: Any) -> None:
+        with self._lock:
+            if not self._has_ended:
+                self._hosts[key, node] = host
+                self._watches[host.watch.remote()] = (key, node, host)
+                return
+        ray.kill(host)  # it would outlive the store
+        self._check_not_ended(key)
+
+    def _learn(self) -> None:
+        """Ask hosts that another controller made what they are made of."""
+        with self._learning:
+            with self._lock:
+                unknown, self._unknown = self._unknown, []
+            asked = [host.shipped.remote() for _, _, host in unknown]
+            if asked:
+                ray.wait(asked, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
+            for (key, node, host), answer in zip(unknown, asked, strict=True):
+                try:
+                    shipped = wait_for(answer, backend=key, timeout=_COMES_WITHIN)
+                except StorageError as error:
+                    if not is_known_dead(error):
+                        with self._lock:
+                            self._unknown.append((key, node, host))
+                    continue
+                with self._lock:
+                    self._classes.setdefault(key, shipped)
+                    self._made_of[key, node] = opened(shipped).fingerprint
+
+    def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
+        """Take over hosts that another controller made."""
+        for (key, node), host in hosts.items():
+            if self.found(key, node) is None:
+                if key != MEMORY:
+                    self._unknown.append((key, node, host))
+                self._enter(key, node, host)
+
+    def classes(self) -> dict[str, bytes]:
+        """Return the classes of the hosted backends, by key."""
+        self._learn()
+        with self._lock:
+            return dict(self._classes)
+
+    def found(self, key: str, node: str) -> Any:
+        """Return the host of a backend on a node if there is one, else None."""
+        # No lock: it is asked by the controller, which is asked under the lock.
+        return self._hosts.get((key, node))
+
+    def everywhere(self) -> dict[tuple[str, str], Any]:
+        """Return all hosts, by backend and node."""
+        with self._lock:
+            return dict(self._hosts)
+
+    def watch(self) -> None:
+        """Notice hosts that die, in the time that Ray takes; never returns."""
+        while True:
+            with self._lock:
+                watches = list(self._watches)
+            if not watches:
+                time.sleep(_WATCHED_EVERY)
+                continue
+            ended, _ = ray.wait(watches, timeout=_WATCHED_EVERY, fetch_local=False)
+            for watch in ended:
+                self._ended(watch)
+
+    def _ended(self, watch: Any) -> None:
+        with self._lock:
+            watched = self._watches.pop(watch, None)
+        if watched is None:
+            return  # forgotten at the end of the store
+        key, node, host = watched
+        try:
+            ray.get(watch)
+        except ray_exceptions.ActorUnavailableError:
+            # It may only be out of reach for a moment.
+            with self._lock:
+                if self._is_current(key, node, host):
+                    self._watches[host.watch.remote()] = (key, node, host)
+            time.sleep(_WATCHED_EVERY)
+        except ray_exceptions.RayError as error:
+            with self._lock:
+                if self._is_current(key, node, host):
+                    logger.warning("the host %s on node %s was lost (%s)", key, node, error)
+                    self._forget(key, node)
+
+    def _is_current(self, key: str, node: str, host: Any) -> bool:
+        return self._hosts.get((key, node)) is host
+
+    def _forget(self, key: str, node: str) -> None:
+        del self._hosts[key, node]
+        if key == MEMORY:
+            self._lost(node)
+        self.deaths += 1
+
+    def kill_all(self) -> None:
+        """End every host, those that are no volumes in order, and make no other."""
+        with self._lock:
+            self._has_ended = True  # a host made from now on would outlive the store
+            hosts, self._hosts = self._hosts, {}
+            self._watches.clear()
+        _end([host for (key, _), host in hosts.items() if key != MEMORY])
+        for (key, _), host in hosts.items():
+            if key == MEMORY:
+                ray.kill(host)
+
+    # What upkeep asks of volumes
+
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
+        node = ray.get_runtime_context().get_node_id()
+        made: tuple[Pin, str] = _answer(self.host(MEMORY, node, b"").pack.remote(messages))
+        return made
+
+    def adopt(self, node: str, pin: Pin, dropped: Sequence[int]) -> Pin:
+        adopted: Pin = _answer(self.host(MEMORY, node, b"").adopt.remote(pin, dropped))
+        return adopted
+
+    def place(self, pin: Pin, preferred: str) -> str | None:
+        free = sorted({node["NodeID"] for node in nodes()} - set(pin.nodes) - self.leaving)
+        if preferred in free:
+            return preferred
+        # Spread by the object, so that no node gets all of what another held.
+        return free[zlib.crc32(pin.id.encode()) % len(free)] if free else None
+
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
+        found: tuple[str, list[str], dict[str, str]] = _answer(
+            self.host(MEMORY, node, b"").pin_again.remote(pins)
+        )
+        return found
+
+
+def _end(hosts: list[Any]) -> None:
+    """Close the backends of hosts, as far as that is done in time, and end them."""
+    closed = [host.close.remote() for host in hosts]
+    if closed:
+        ray.wait(closed, num_returns=len(closed), timeout=_ENDS_WITHIN, fetch_local=False)
+    for host, closing in zip(hosts, closed, strict=True):
+        try:
+            ray.get(closing, timeout=0)
+        except ray_exceptions.RayError as error:
+            # A backend that cannot be closed must not keep the store from its end.
+            logger.warning("a host did not close: %s", error)
+        ray.kill(host)
+
+
+def _answer(reference: Any) -> Any:
+    return wait_for(reference, backend=MEMORY, timeout=_ANSWER_WITHIN)

@@ -1,0 +1,132 @@
+"""Upkeep of a store: what is done in the background, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from polystore.exceptions import StorageError
+from polystore_ray.controller.ledger import Adopt, Chore, PackInline, Replicate
+from polystore_ray.controller.state import StoreController
+from polystore_ray.wire.messages import NotPinnedError, Pin
+
+__all__ = ["Volumes", "carry_out"]
+
+
+class Volumes(Protocol):
+    """The volumes of a store, as its upkeep calls them."""
+
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
+        """Have some volume, of which the incarnation is told, put small values as one pack."""
+
+    def adopt(self, node: str, pin: Pin, dropped: Sequence[int]) -> Pin:
+        """Have a volume put an object again, without some values of a pack."""
+
+    def place(self, pin: Pin, preferred: str) -> str | None:
+        """Return a node that could have a copy of an object and has none; None if there is none."""
+
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
+        """Have objects pinned on a node as well, as far as they can be had.
+
+        Return the incarnation of its volume, the ids of what is pinned there now, and which others
+        nobody can get any more through their references, and why.
+        """
+
+
+def carry_out(chore: Chore, controller: StoreController, volumes: Volumes, replicas: int) -> None:
+    """Do one chore and tell the controller; if it fails, it is still due.
+
+    Raises
+    ------
+    NotPinnedError
+        If an object was released in between, or its volume lost, which is another chore.
+    Exception
+        If a volume does not answer.
+    """
+    if isinstance(chore, PackInline):
+        _pack(chore, controller, volumes, replicas)
+    elif isinstance(chore, Adopt):
+        for node in chore.pin.nodes:
+            volumes.adopt(node, chore.pin, chore.dropped)
+    else:
+        _replicate(chore, controller, volumes)
+
+
+def _pack(chore: PackInline, controller: StoreController, volumes: Volumes, replicas: int) -> None:
+    """Have inline values packed, and held on as many nodes as they should be, before they go."""
+    pin, incarnation = volumes.pack(chore.messages)
+    held_by = [(pin.nodes[0], incarnation)]
+    while len(held_by) < replicas:
+        there = pin._replace(nodes=tuple(node for node, _ in held_by))
+        node = volumes.place(there, "")
+        if node is None:
+            break
+        incarnation, pinned, _ = volumes.pin_again(node, [pin])
+        if not pinned:
+            raise NotPinnedError(f"node {node} could not get the pack {pin.id}")
+        held_by.append((node, incarnation))
+    controller.note("packed", pin, chore.serials, replicas, held_by)
+
+
+def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) -> None:
+    placed: dict[str, list[Pin]] = defaultdict(list)
+    for pin in chore.pins:
+        node = volumes.place(pin, chore.lost)
+        if node is not None:
+            placed[node].append(pin)
+    if not placed:
+        raise NotPinnedError("there is no node that stays for what lost its node")
+    failed: Exception | None = None
+    for node, pins in placed.items():
+        try:
+            _replicate_on(node, pins, chore.lost, controller, volumes)
+        except Exception as error:  # noqa: BLE001 - it is raised once all nodes had their turn
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def _replicate_on(
+    node: str, pins: list[Pin], lost_node: str, controller: StoreController, volumes: Volumes
+) -> None:
+    missing, why = _pin_again(node, pins, controller, volumes)
+    lost = [pin.id for pin in missing if not pin.nodes and pin.id in why]
+    if lost:
+        controller.note("lost", lost, _loss_message(lost_node, why[lost[-1]]))
+    # The savers of the others are gone, so that their references lead to nothing.
+    again = {pin.id: _put_again(pin, volumes) for pin in missing if pin.nodes}
+    owned = [pin for pin in again.values() if pin is not None]
+    if owned:
+        _pin_again(node, owned, controller, volumes)
+    late = len(missing) - len(lost) - len(owned)
+    if late:
+        raise NotPinnedError(f"{late} objects did not reach node {node} in time")
+
+
+def _pin_again(
+    node: str, pins: list[Pin], controller: StoreController, volumes: Volumes
+) -> tuple[list[Pin], dict[str, str]]:
+    """Have a node pin objects; return those that it has not, and why some cannot be had."""
+    incarnation, pinned, lost = volumes.pin_again(node, pins)
+    controller.note("pinned", node, incarnation, pinned)
+    found = set(pinned)
+    return [pin for pin in pins if pin.id not in found], lost
+
+
+def _put_again(pin: Pin, volumes: Volumes) -> Pin | None:
+    for node in pin.nodes:
+        with suppress(NotPinnedError, StorageError):
+            return volumes.adopt(node, pin, [])
+    return None
+
+
+def _loss_message(node: str, reason: str) -> str:
+    where = f"on node {node}, whose memory host was lost" if node else "on nodes that were lost"
+    when = time.strftime("%Y-%m-%d %H:%M:%S")
+    return (
+        f"the saved bytes were {where} by {when}, no other node had a copy, and the process that "
+        f"saved them had ended ({reason})"
+    )

@@ -1,0 +1,184 @@
+"""The host of a backend: runs the contract's methods on the one instance of its process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from polystore.backend_registry import BackendRegistry
+from polystore.base import DataSink, DataSource
+from polystore.exceptions import StorageResolutionError, UnsupportedOperationError
+from polystore.serialization import seal
+from polystore_ray.config.backends import BackendOptions, check_arguments
+from polystore_ray.errors import HostBusyError
+from polystore_ray.hosting.path_locks import PathLocks, claims_of
+from polystore_ray.wire.classes import class_from_bytes
+from polystore_ray.wire.messages import HostEndedError
+
+__all__ = ["MOST_CALLS", "TRANSFERS", "BackendHost"]
+
+# Threads that wait cost little: 40 KB each, measured.
+MOST_CALLS = 256
+TRANSFERS = frozenset({"copy_to", "copy_from", "save_rows_to"})
+"""Methods that call other hosts, which none of the others do."""
+
+_PIECE = 64 * 2**20  # bytes
+_CALLS_END_WITHIN = 5.0  # seconds
+
+_METHODS = frozenset(
+    name
+    for contract in (DataSource, DataSink)
+    for name in vars(contract)
+    if not name.startswith("_")
+) | {"save_batch", "delete_all", "copy", "move", "copy_from"}
+
+
+class BackendHost:
+    """Own one backend in this process and run its public methods, several at a time.
+
+    A path is never written by two calls at once; calls that concern other paths do not wait for
+    each other. The instance is made on the first call, so that a constructor that fails says so
+    to its caller and is tried again by the next.
+
+    Parameters
+    ----------
+    key : str
+        The backend's key.
+    shipped : bytes
+        Its class.
+    options : BackendOptions
+        What its constructor gets.
+    most_calls : int, default 256
+        How many calls may run, or wait for a path, at a time.
+    """
+
+    def __init__(
+        self, key: str, shipped: bytes, options: BackendOptions, most_calls: int = MOST_CALLS
+    ) -> None:
+        self._key = key
+        self._shipped = shipped
+        self._options = options
+        self._most_calls = most_calls
+        self._made: BackendRegistry | None = None
+        self._making = threading.Lock()
+        self._locks = PathLocks()
+        self._calls = 0
+        self._has_ended = False
+        self._counted = threading.Condition()
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Let one call in for the time of a block.
+
+        A call that ends its program (`sys.exit`, as command line parsers do) ends itself only: the
+        host is shared by others.
+
+        Raises
+        ------
+        StorageResolutionError
+            If the block raises `SystemExit`.
+        HostBusyError
+            If there are as many as there may be.
+        HostEndedError
+            If the host has been closed.
+        """
+        with self._counted:
+            if self._has_ended:
+                raise HostEndedError
+            if self._calls >= self._most_calls:
+                raise HostBusyError(
+                    f"the host has {self._calls} calls, as many as it may: call again later, use "
+                    f"load_batch and save_batch, which wait by themselves, or make the store with "
+                    f"RayBackendRegistry(host_calls=...) above {self._most_calls}",
+                    backend=self._key,
+                )
+            self._calls += 1
+        try:
+            yield
+        except SystemExit as error:
+            raise StorageResolutionError(
+                f"the backend called sys.exit({error.code!r}); it must raise an exception instead",
+                backend=self._key,
+            ) from error
+        finally:
+            with self._counted:
+                self._calls -= 1
+                self._counted.notify_all()
+
+    @property
+    def calls(self) -> int:
+        """How many calls run or wait."""
+        return self._calls
+
+    def call(self, method: str, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Run one method of the contract, in a call that has been admitted.
+
+        Of ``load_batch`` it returns as many of the first values as fill a piece, at least one;
+        who asks, asks again for the others.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the contract, or the backend, has no such method.
+        Exception
+            Whatever the backend raises.
+        """
+        backend = self._backend()
+        if method not in _METHODS or not hasattr(backend, method):
+            raise UnsupportedOperationError(
+                f"{type(backend).__name__} has no operation {method!r} that a host runs",
+                backend=self._key,
+            )
+        if method == "load_batch":
+            return _first_values(backend, *arguments, **options)
+        together = backend._saves_regions_together  # noqa: SLF001 - the contract's
+        claims = claims_of(method, arguments, options, regions_together=together)
+        with self._locks.claimed(claims):
+            return getattr(backend, method)(*arguments, **options)
+
+    def content_identity(self, path: str) -> Hashable | None:
+        """Return what differs as soon as the value at a path does, None if nothing is known to."""
+        backend = self._backend()
+        for cls in type(backend).__mro__:
+            if "content_identity" in vars(cls):
+                return backend.content_identity(path)  # type: ignore[no-any-return]
+            if "load" in vars(cls):
+                break  # which may depend on more
+        return None
+
+    def _backend(self) -> Any:
+        if self._made is None:
+            with self._making:
+                if self._made is None:
+                    cls = class_from_bytes(self._shipped)
+                    options = self._options.open()
+                    check_arguments(cls, self._key, options)
+                    self._made = BackendRegistry.isolated({self._key: options})
+        return self._made[self._key]
+
+    def close(self) -> None:
+        """Refuse new calls, wait a moment for those that run, and close the backend."""
+        deadline = time.monotonic() + _CALLS_END_WITHIN
+        with self._counted:
+            self._has_ended = True
+            self._counted.wait_for(lambda: not self._calls, deadline - time.monotonic())
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+
+def _first_values(backend: Any, paths: Sequence[str], **options: Any) -> list[Any]:
+    values: list[Any] = list(backend.load_batch(paths[:1], **options))
+    size = seal(values).nbytes
+    while 0 < len(values) < len(paths) and size < _PIECE:
+        room = (_PIECE - size) * len(values) // size
+        more = paths[len(values) : len(values) + max(1, min(len(values), room))]
+        part = list(backend.load_batch(more, **options))
+        if not part:
+            break
+        values += part
+        size += seal(part).nbytes
+    return values

@@ -1,0 +1,146 @@
+"""The read cache of a host: what is loaded again while its file is as it was comes from memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from polystore.serialization import seal
+from polystore_ray.wire.envelope import SMALL, Envelope, Message, message_of, sealed_message
+
+__all__ = ["ReadCache", "Shared"]
+
+Key = tuple[str, Hashable]
+
+
+class Shared(NamedTuple):
+    """A loaded value in the object store, which a host keeps for others too."""
+
+    reference: Any
+
+
+class _Kept(NamedTuple):
+    reference: Any
+    nbytes: int
+
+
+class _ChangedError(Exception):
+    """Signal to those who wait for a load that the file was changed meanwhile."""
+
+
+class ReadCache:
+    """Keep loaded values, and let those who load one file at the same time load it once.
+
+    A value is served as long as what identifies the content of its file is the same, so that one
+    who loads after a change never gets what was there before. Small values are not kept.
+
+    Parameters
+    ----------
+    put : callable
+        Put an `Envelope` into the object store; return the reference.
+    capacity : int
+        Bytes that are kept at most. What was not asked for longest goes first.
+    """
+
+    def __init__(self, put: Callable[[Envelope], Any], capacity: int) -> None:
+        self._put = put
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[Hashable, _Kept]] = OrderedDict()
+        self._loading: dict[Key, Future[Message | Shared]] = {}
+        self._bytes = self._hits = self._misses = 0
+
+    def load(
+        self, path: str, identify: Callable[[], Hashable | None], load: Callable[[], Any]
+    ) -> Message | Shared:
+        """Return the message of a value: one that is kept, or one that is loaded now.
+
+        Parameters
+        ----------
+        path : str
+            Where the value is.
+        identify : callable
+            Return what differs as soon as the content does; None if nothing is known to.
+        load : callable
+            Return the value.
+        """
+        identity = identify()
+        if identity is None or not self._capacity:
+            return self._missed(load)
+        with self._lock:
+            known, kept = self._kept.get(path, (None, None))
+            if kept is not None and known == identity:
+                self._kept.move_to_end(path)
+                self._hits += 1
+                return Shared(kept.reference)
+            loading = self._loading.get((path, identity))
+            if loading is None:
+                mine = self._loading[path, identity] = Future()
+        if loading is None:
+            return self._load_for_all(path, identity, mine, identify, load)
+        if loading.exception() is not None:
+            return self._missed(load)  # which says itself what is wrong
+        with self._lock:
+            self._hits += 1
+        return loading.result()
+
+    def _missed(self, load: Callable[[], Any]) -> Message:
+        with self._lock:
+            self._misses += 1
+        return message_of(seal(load()))
+
+    def _load_for_all(
+        self,
+        path: str,
+        identity: Hashable,
+        mine: Future[Message | Shared],
+        identify: Callable[[], Hashable | None],
+        load: Callable[[], Any],
+    ) -> Message | Shared:
+        try:
+            with self._lock:
+                self._misses += 1
+            sealed = seal(load())
+            if identify() != identity:
+                mine.set_exception(_ChangedError())
+                return message_of(sealed)
+            message: Message | Shared
+            if sealed.nbytes <= SMALL:
+                message = sealed_message(sealed)
+            else:
+                message = Shared(self._put(Envelope(sealed)))
+                self._keep(path, identity, _Kept(message.reference, sealed.nbytes))
+            mine.set_result(message)
+            return message
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._loading[path, identity]
+
+    def _keep(self, path: str, identity: Hashable, kept: _Kept) -> None:
+        with self._lock:
+            _, former = self._kept.pop(path, (None, None))
+            if former is not None:
+                self._bytes -= former.nbytes
+            if kept.nbytes > self._capacity:
+                return
+            self._kept[path] = identity, kept
+            self._bytes += kept.nbytes
+            while self._bytes > self._capacity:
+                _, (_, oldest) = self._kept.popitem(last=False)
+                self._bytes -= oldest.nbytes
+
+    def status(self) -> dict[str, int]:
+        """Return how many values are kept, their bytes, and how often one was and was not there."""
+        with self._lock:
+            return {
+                "cached": len(self._kept),
+                "cached_bytes": self._bytes,
+                "cache_hits": self._hits,
+                "cache_misses": self._misses,
+            }

@@ -1,0 +1,117 @@
+"""Values of a backend as files: read, replaced, and appended to without losing another's change."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from typing import Any
+
+from polystore.base import accepts
+from polystore.exceptions import (
+    PathExistsError,
+    PathNotDirectoryError,
+    PathNotFoundError,
+    VersionConflictError,
+)
+from polystore_ray.client.hosted import HostedBackend
+from polystore_ray.interop.file_codec import as_file, from_file
+
+__all__ = [
+    "BelowAFileError",
+    "append",
+    "content",
+    "is_raw",
+    "make_directory",
+    "read",
+    "replace",
+]
+
+_RAW = ".bin"
+
+_locks = [threading.Lock() for _ in range(64)]
+
+
+class BelowAFileError(PathNotDirectoryError, PathExistsError):
+    """Signal that a part of a path is a file: fsspec's callers expect the one or the other."""
+
+
+def is_raw(backend: Any) -> bool:
+    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
+    return accepts(_class_of(backend), "load", "suffix")
+
+
+def content(backend: Any, place: str) -> memoryview:
+    """Return the bytes of a file."""
+    if is_raw(backend):
+        return memoryview(backend.load(place, suffix=_RAW))
+    return as_file(backend.load(place), place)
+
+
+def read(backend: Any, place: str) -> tuple[bytes | None, int | None]:
+    """Return what a file holds, None if there is none, and a version that is not newer."""
+    version = backend.stat(place).get("version") if _keeps_versions(backend) else None
+    try:
+        return bytes(content(backend, place)), version
+    except PathNotFoundError:
+        return None, None
+
+
+def replace(
+    backend: Any, place: str, data: bytes, *, overwrite: bool, if_version: int | None = None
+) -> None:
+    """Save a file whole, and make its parents."""
+    options: dict[str, Any] = {"overwrite": overwrite, "parents": True}
+    if if_version is not None:
+        options["if_version"] = if_version
+    try:
+        if is_raw(backend):
+            backend.save(data, place, suffix=_RAW, **options)
+        else:
+            backend.save(from_file(data, place), place, **options)
+    except PathNotDirectoryError as error:
+        raise BelowAFileError("a part of the path is a file", path=place) from error
+
+
+def append(backend: Any, place: str, tail: bytes) -> None:
+    """Put bytes at the end of what a file holds by now, or make it.
+
+    No append of another is lost where the backend keeps versions; elsewhere none of this process.
+    """
+    lock = nullcontext() if _keeps_versions(backend) else _locks[hash(place) % len(_locks)]
+    with lock:
+        while not _appended(backend, place, tail):
+            pass
+
+
+def _appended(backend: Any, place: str, tail: bytes) -> bool:
+    before, version = read(backend, place)
+    if before is not None and not tail:
+        return True
+    whole = tail if before is None else before + tail
+    try:
+        replace(backend, place, whole, overwrite=before is not None, if_version=version)
+    except VersionConflictError:
+        return False  # another append came first
+    except (PathExistsError, PathNotFoundError):
+        if backend.exists(place) is (before is not None):
+            raise
+        return False  # it was created or deleted at this moment
+    return True
+
+
+def make_directory(backend: Any, place: str) -> None:
+    """Make a directory and its parents."""
+    try:
+        backend.ensure_directory(place)
+    except (PathExistsError, PathNotDirectoryError) as error:
+        if backend.is_file(place):
+            raise
+        raise BelowAFileError("a part of the path is a file", path=place) from error
+
+
+def _keeps_versions(backend: Any) -> bool:
+    return accepts(_class_of(backend), "save", "if_version")
+
+
+def _class_of(backend: Any) -> Any:
+    return backend.hosted_class if isinstance(backend, HostedBackend) else type(backend)

@@ -1,0 +1,237 @@
+"""Leadership of a store: how a controller takes over from one that died, and keeps a follower.
+
+Nothing here knows of Ray: the volumes are reached through `Peers`, what the cluster remembers
+through `Succession`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from polystore_ray.controller.journal import LEASE, Following, Journal, Record
+from polystore_ray.controller.ledger import Ledger
+from polystore_ray.controller.state import StoreController
+from polystore_ray.errors import HostLostError
+from polystore_ray.rayapi.errors import is_known_dead
+from polystore_ray.replication.epochs import Succession
+from polystore_ray.wire.messages import OutOfStepError, Pin, StaleEpochError
+
+__all__ = ["Joined", "Leadership", "Peers"]
+
+logger = logging.getLogger(__name__)
+
+_CHECKED_EVERY = 0.5  # seconds, well below `LEASE`
+_TRIED_AGAIN_AFTER = 1.0  # seconds
+_LOOKED_FOR_BETTER_EVERY = 1.0  # seconds, a place that is safer for the follower
+_AVOIDED_FOR = 60.0  # seconds, where a node could not follow
+
+
+class Joined(NamedTuple):
+    """What a volume says to a new controller."""
+
+    incarnation: str
+    holdings: list[Pin]
+    """What it holds of values."""
+
+
+class Peers(Protocol):
+    """The volumes of a store, as its controller calls them. Errors are those of remote calls."""
+
+    def state(self, node: str, epoch: int) -> tuple[int, list[bytes]] | None:
+        """Have a node refuse lower epochs, and return its copy of the tree; see `Follower.state`.
+
+        None if it has none, or its volume has died.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If it may live and does not answer.
+        """
+
+    def join(self, epoch: int) -> dict[str, Joined]:
+        """Have every volume turn to this controller; by node.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If one that may live does not answer.
+        """
+
+    def candidates(self) -> list[str]:
+        """Return the nodes that could follow, the best first."""
+
+    def could_follow_better(self, node: str) -> list[str]:
+        """Return the nodes that would be safer followers than this one, the best first."""
+
+    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
+        """Send a part of a state to a node, where a volume is started if there is none."""
+
+    def install(self, node: str, epoch: int, number: int, parts: int) -> None:
+        """Have a node install the state that it took."""
+
+    def append(self, node: str, epoch: int, first: int, records: list[Record]) -> None:
+        """Send changes to a node within the lease; see `Follower.append`."""
+
+    def forget(self, epoch: int, *, but: str) -> None:
+        """Have every other node than this one let go of its copy, if it has one."""
+
+
+class Leadership:
+    """One incarnation of a store's controller: what it took over, and its follower.
+
+    Parameters
+    ----------
+    succession : Succession
+        Its place among the controllers of its store.
+    peers : Peers
+        The store's volumes.
+    release : callable
+        As for `StoreController`.
+    """
+
+    def __init__(
+        self,
+        succession: Succession,
+        peers: Peers,
+        release: Callable[[str, list[str]], None],
+    ) -> None:
+        self._succession = succession
+        self._peers = peers
+        self._synchronous = (succession.options.replicas or 1) > 1
+        self._failed: dict[str, float] = {}  # nodes that could not follow, and when
+        self._used = threading.Event()
+        self.lost = ""
+        self.journal = Journal(succession.epoch, synchronous=self._synchronous)
+        self.controller = StoreController(
+            release, Ledger(succession.options.max_bytes), self.journal
+        )
+        if succession.epoch > 1:
+            self._take_over(release)
+
+    def _take_over(self, release: Callable[[str, list[str]], None]) -> None:
+        epoch = self._succession.epoch
+        node = self._succession.designated()
+        if node is not None:
+            # From now on nobody follows a leader that is cut off and believes that it still is one.
+            found = self._peers.state(node, epoch)
+            if found is None:
+                self.lost = (
+                    f"the store's controller was lost, and with it, or before it, the memory host "
+                    f"of node {node}, which had the other copy of its tree; shutdown() lets a new "
+                    f"store start"
+                )
+            else:
+                self.journal = Journal(epoch, found[0], synchronous=self._synchronous)
+                self.controller = StoreController.from_parts(found[1], release, self.journal)
+        fenced = time.monotonic()
+        # What was acknowledged before is held by volumes that there were then: they are all there.
+        joined = self._peers.join(epoch)
+        self.controller.recover(
+            {where: this.incarnation for where, this in joined.items()},
+            {where: this.holdings for where, this in joined.items()},
+        )
+        time.sleep(max(0.0, fenced + LEASE - time.monotonic()))
+        if node is not None and not self.lost:
+            self.use()
+            logger.warning("a new controller took over from the follower on node %s", node)
+
+    def use(self) -> None:
+        """Answer from now on only what a follower makes safe."""
+        if not self._used.is_set():
+            sent = time.monotonic()
+            try:
+                self._succession.check()
+            except StaleEpochError:
+                self.journal.fence()
+            self.journal.need_follower(sent)
+            self._used.set()
+
+    # The follower
+
+    def ship(self) -> None:
+        """Ship every change to the follower; returns when this is fenced off."""
+        self._while_it_leads(self._ship)
+
+    def keep_follower(self) -> None:
+        """Find a follower where there is none, or a better one; returns when this is fenced off."""
+        self._while_it_leads(self._find_follower)
+
+    def _while_it_leads(self, work: Callable[[], None]) -> None:
+        while not self.journal.is_fenced:
+            try:
+                if self.lost or not self._used.wait(_TRIED_AGAIN_AFTER):
+                    time.sleep(_CHECKED_EVERY)  # an empty tree must not become the one to inherit
+                else:
+                    work()
+            except StaleEpochError:
+                self.journal.fence()
+            except Exception:
+                # Whatever it is, calls wait for the follower.
+                logger.warning("the follower could not be kept; trying again", exc_info=True)
+                time.sleep(_TRIED_AGAIN_AFTER)
+
+    def _ship(self) -> None:
+        follower = self.journal.follower
+        if follower is None and self.journal.is_installing:
+            sent = time.monotonic()
+            self._succession.check()
+            self.journal.heard(sent)
+        try:
+            self.journal.ship()
+        except OutOfStepError:
+            return
+        except HostLostError as error:
+            if follower is not None and not is_known_dead(error):
+                self._failed[follower.node] = time.monotonic()
+
+    def _find_follower(self) -> None:
+        self.journal.wait_until_lost(_LOOKED_FOR_BETTER_EVERY)
+        follower = self.journal.follower
+        if follower is None:
+            nodes = sorted(self._peers.candidates(), key=self._has_failed)
+        else:
+            better = self._peers.could_follow_better(follower.node)
+            nodes = [node for node in better if not self._has_failed(node)]
+        for node in nodes:
+            try:
+                new = _Follower(node, self._peers, self._succession)
+                self.journal.follow(new, self.controller.parts)
+            except Exception:
+                # Whatever it is, another one may do.
+                if self.journal.is_fenced:
+                    return
+                logger.warning("node %s cannot follow; trying another", node, exc_info=True)
+                self._failed[node] = time.monotonic()
+            else:
+                self._peers.forget(self._succession.epoch, but=node)
+                return
+        if follower is None:
+            time.sleep(_TRIED_AGAIN_AFTER)
+
+    def _has_failed(self, node: str) -> bool:
+        return time.monotonic() - self._failed.get(node, -_AVOIDED_FOR) < _AVOIDED_FOR
+
+
+class _Follower(Following):
+    """The follower on a node, as the journal calls it."""
+
+    def __init__(self, node: str, peers: Peers, succession: Succession) -> None:
+        super().__init__(node)
+        self._peers, self._succession = peers, succession
+
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
+        parts = 0
+        for part in state:
+            self._peers.take(self.node, epoch, parts == 0, part)
+            parts += 1
+        self._peers.install(self.node, epoch, number, parts)
+
+    def append(self, epoch: int, first: int, records: list[Record]) -> None:
+        self._peers.append(self.node, epoch, first, records)
+
+    def designate(self) -> None:
+        self._succession.designate(self.node)

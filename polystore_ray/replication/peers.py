@@ -1,0 +1,146 @@
+"""The volumes of a store on a Ray cluster, as its controllers call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import ray
+
+from polystore_ray.controller.host_table import HostTable
+from polystore_ray.controller.journal import LEASE, Record
+from polystore_ray.deadline import Deadline
+from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
+from polystore_ray.rayapi.calls import answer_of, wait_for
+from polystore_ray.rayapi.errors import is_known_dead
+from polystore_ray.rayapi.placement import MEMORY, host_name, named_hosts, nodes
+from polystore_ray.replication.leadership import Joined
+from polystore_ray.wire.messages import OutOfStepError
+
+__all__ = ["RayPeers"]
+
+_JOIN_WITHIN = 30.0  # seconds for volumes that are not known to be dead
+_TAKE_WITHIN = 30.0  # seconds for a part of a state
+_STATE_WITHIN = 300.0  # seconds for a whole state
+_BYTES_PER_SECOND = 2e6  # of a state that is installed, at the least
+
+
+class RayPeers:
+    """See `polystore_ray.replication.leadership.Peers`.
+
+    Parameters
+    ----------
+    namespace : str
+        The store's Ray namespace.
+    hosts : HostTable
+        The store's hosts; those that live join it.
+    """
+
+    def __init__(self, namespace: str, hosts: HostTable) -> None:
+        self._namespace = namespace
+        self._hosts = hosts
+        context = ray.get_runtime_context()
+        self._this, self._node = context.current_actor, context.get_node_id()
+        self._taken = 0  # bytes of the state that is on its way
+
+    def state(self, node: str, epoch: int) -> tuple[int, list[bytes]] | None:
+        volume = self._named(MEMORY, node)
+        if volume is None:
+            return None
+        call = partial(volume.state.remote, epoch)
+        found: tuple[int, list[bytes]] | None = None
+        with suppress(OutOfStepError):  # another one that has the place of the former
+            found = _unless_dead(node, call, Deadline(_STATE_WITHIN))
+        return found
+
+    def join(self, epoch: int) -> dict[str, Joined]:
+        hosts = named_hosts(self._namespace)
+        calls = {
+            node: partial(host.join.remote, epoch, self._this)
+            for (key, node), host in hosts.items()
+            if key == MEMORY
+        }
+        deadline = Deadline(_JOIN_WITHIN)
+        asked = {node: call() for node, call in calls.items()}  # all at once
+        joined: dict[str, Joined] = {}
+        for node, call in calls.items():
+            answer = _unless_dead(node, call, deadline, asked[node])
+            if answer is None:
+                del hosts[MEMORY, node]
+            else:
+                joined[node] = answer
+        self._hosts.rejoin(hosts)
+        return joined
+
+    def find(self, key: str, node: str, epoch: int) -> Any:
+        """Return a host that another controller made after `join`; None if it has ended."""
+        host = self._named(key, node)
+        if host is not None and key == MEMORY:
+            join = partial(host.join.remote, epoch, self._this)
+            if _unless_dead(node, join, Deadline(_JOIN_WITHIN)) is None:
+                return None
+        return host
+
+    def _named(self, key: str, node: str) -> Any:
+        with suppress(ValueError):
+            return ray.get_actor(host_name(key, node), self._namespace)
+        return None
+
+    def candidates(self) -> list[str]:
+        def drawbacks(node: str) -> tuple[bool, bool, bool, str]:
+            leaves, has_none = node in self._hosts.leaving, self._hosts.found(MEMORY, node) is None
+            return node == self._node, leaves, has_none, node
+
+        return sorted((node["NodeID"] for node in nodes()), key=drawbacks)
+
+    def could_follow_better(self, node: str) -> list[str]:
+        poor = {self._node, *self._hosts.leaving}
+        return [other for other in self.candidates() if other not in poor] if node in poor else []
+
+    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
+        volume = self._hosts.host(MEMORY, node, b"")
+        wait_for(volume.take.remote(epoch, first, part), backend=MEMORY, timeout=_TAKE_WITHIN)
+        self._taken = len(part) + (0 if first else self._taken)
+
+    def install(self, node: str, epoch: int, number: int, parts: int) -> None:
+        volume = self._hosts.host(MEMORY, node, b"")
+        timeout = _TAKE_WITHIN + self._taken / _BYTES_PER_SECOND
+        wait_for(volume.install.remote(epoch, number, parts), backend=MEMORY, timeout=timeout)
+
+    def append(self, node: str, epoch: int, first: int, records: list[Record]) -> None:
+        volume = self._volume(node)
+        answer_of(
+            lambda: volume.append.remote(epoch, first, records),
+            backend=MEMORY,
+            timeout=LEASE,
+            repeatable=False,
+        )
+
+    def _volume(self, node: str) -> Any:
+        volume = self._hosts.found(MEMORY, node)
+        if volume is None:
+            raise HostLostError(f"the memory host of node {node} has died", backend=MEMORY)
+        return volume
+
+    def forget(self, epoch: int, *, but: str) -> None:
+        for (key, node), host in self._hosts.everywhere().items():
+            if key == MEMORY and node != but:
+                host.forget.remote(epoch)
+
+
+def _unless_dead(
+    node: str, call: Callable[[], Any], deadline: Deadline, asked: Any = None
+) -> Any | None:
+    """Return the answer of a volume; None if it has died."""
+    try:
+        return answer_of(call, backend=MEMORY, timeout=deadline, repeatable=True, asked=asked)
+    except (HostLostError, CallTimeoutError) as error:
+        if is_known_dead(error):
+            return None
+        raise StoreUnavailableError(
+            f"the memory host of node {node} may have the newest copy of the tree, and does not "
+            f"answer",
+            backend=MEMORY,
+        ) from error

@@ -1,0 +1,174 @@
+"""The seam between what clients see and where a store lives: a cluster, or this process."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Self, TypeVar
+
+from polystore.serialization import Sealed
+from polystore_ray.config.store import StoreOptions
+from polystore_ray.deadline import Deadline
+from polystore_ray.errors import HostBusyError
+from polystore_ray.status import StoreStatus
+from polystore_ray.wire.messages import Items, Pin
+
+__all__ = ["BATCHES", "Task", "Transport", "when_free"]
+
+Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
+"""A function, its arguments, and the nodes that hold their bytes."""
+
+BATCHES = frozenset({"load_batch", "save_batch"})
+_LONGEST_PAUSE = 0.5  # seconds
+
+T = TypeVar("T")
+
+
+def when_free(call: Callable[[], T], deadline: Deadline) -> T:
+    """Return the result of a call, which is made again while its host is busy."""
+    pause = 0.01
+    while True:
+        try:
+            return call()
+        except HostBusyError as error:
+            deadline.pause_or_raise(error, pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class Transport(ABC):
+    """Reach one store. All waits end by one deadline; every error is a `StorageError`.
+
+    Attributes
+    ----------
+    options : StoreOptions
+        What the store was made with.
+    deadline : Deadline
+        When the call that uses this transport has to be answered.
+    opens_here : bool
+        Whether values are opened in this process, not by a proxy on the way to it.
+    """
+
+    opens_here = True
+
+    def __init__(self, options: StoreOptions) -> None:
+        self.options = options
+        self.deadline = Deadline(0)
+
+    def by(self, deadline: Deadline) -> Self:
+        """Return this transport for one call, which has to be answered by a deadline.
+
+        They share all else, such as the handles and what is known of the nodes.
+        """
+        view = copy.copy(self)
+        view.deadline = deadline
+        return view
+
+    @abstractmethod
+    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
+        """Count an operation in the metrics, where there are any."""
+
+    @abstractmethod
+    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+        """Count the bytes of values in the metrics, where there are any."""
+
+    @abstractmethod
+    def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
+        """Return the controller's answer to a question about the tree."""
+
+    @abstractmethod
+    def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
+        """Let the controller change the tree, once, and return its answer."""
+
+    @property
+    @abstractmethod
+    def node(self) -> str:
+        """The node that this process runs on."""
+
+    @abstractmethod
+    def put(self, sealed: Sealed) -> Pin:
+        """Store the bytes of a sealed value on this node; they are pinned by `publish`."""
+
+    @abstractmethod
+    def publish(self, pins: list[Pin], items: Items) -> None:
+        """Pin what was `put`, then make all items visible at once, or none.
+
+        Raises
+        ------
+        InlineFullError
+            If there are no pins, and the values have to be put too.
+        """
+
+    @abstractmethod
+    def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
+        """Return the values of pinned objects, their arrays as read-only views.
+
+        Raises
+        ------
+        NotPinnedError
+            If an object is not where it was believed to be, so that it is to be looked up again.
+        """
+
+    @abstractmethod
+    def owned(self, pin: Pin) -> Pin:
+        """Return a pin whose reference stays valid whatever becomes of the value's saver.
+
+        Raises
+        ------
+        NotPinnedError
+            As `get`.
+        """
+
+    @abstractmethod
+    def reference(self, sealed: Sealed) -> Any:
+        """Return a reference to a value, made for the caller."""
+
+    @abstractmethod
+    def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
+        """Call ``save(value)`` where the value of a reference is, and wait for it."""
+
+    @abstractmethod
+    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+        """Run functions in tasks near their data, some at a time; give results in order."""
+
+    @abstractmethod
+    def call_host(
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        """Run a method of the backend `key` in its host on a node and return its result.
+
+        The node is this one, unless another is named.
+
+        Raises
+        ------
+        NodeNotFoundError
+            If the name fits no node, or several.
+        HostBusyError
+            If the host has as many calls as it may; a batch waits for its turn first.
+        """
+
+    @abstractmethod
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        """Return what the backend `key` is made with on a node; errors as of `call_host`."""
+
+    @abstractmethod
+    def shipped_classes(self) -> dict[str, bytes]:
+        """Return the classes of custom backends that the store has hosts of."""
+
+    @abstractmethod
+    def status(self) -> StoreStatus:
+        """Describe the store."""
+
+    @abstractmethod
+    def drain(self, node: str, timeout: float) -> int:
+        """Have others hold what a node holds; return how much it still holds alone."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """End the store and everything in it."""

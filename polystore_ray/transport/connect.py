@@ -1,0 +1,281 @@
+"""Connections: how a process comes to the controller of a store, and what it must not keep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from functools import partial
+from typing import Any, NamedTuple
+
+import ray
+from ray import exceptions as ray_exceptions
+
+from polystore_ray.actors import StoreOf, controller_of
+from polystore_ray.config.home import Home
+from polystore_ray.config.store import StoreOptions
+from polystore_ray.deadline import Deadline
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.rayapi.addresses import answers, require_answer
+from polystore_ray.rayapi.errors import DIED
+from polystore_ray.rayapi.placement import MEMORY, store_namespace, this_process
+from polystore_ray.rayapi.private import (
+    cluster_address,
+    cluster_id,
+    is_client,
+    job_is_dead,
+    recorded_address,
+)
+from polystore_ray.replication.epochs import has_ended
+from polystore_ray.transport.on_ray import RayTransport
+from polystore_ray.wire.sessions import LONGEST_WAIT
+
+__all__ = ["connect", "disconnect", "home_of", "start_ray"]
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str, str, str, str]
+_connections: dict[Key, RayTransport] = {}
+_starting = threading.Lock()
+_forked = False
+
+
+def connect(
+    store: str,
+    lifetime: str,
+    timeout: float,
+    options: StoreOptions,
+    *,
+    home: Home,
+    create: bool = True,
+) -> RayTransport | None:
+    """Return this process's connection to a store, for one call; start what is not there yet.
+
+    Parameters
+    ----------
+    store : str
+        The store's name.
+    lifetime : {"job", "detached"}
+        Whether the store is a job's or outlives it.
+    timeout : float
+        Seconds within which the call has to be answered.
+    options : StoreOptions
+        What the store is made with, or has to have been made with.
+    home : Home
+        Where the store is: a registry that has travelled finds its own there, or nothing.
+    create : bool, default True
+        Whether to start Ray and the store. Without it None is returned where either is missing.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If Ray cannot be reached, the controller does not start by the deadline, or the store of a
+        registry that has travelled is not there any more.
+    StorageResolutionError
+        If the store exists with other options.
+    """
+    _check_process(store, home)
+    if not ray.is_initialized():
+        if not create and not home.address:
+            return None
+        start_ray(home.address or None, timeout)
+    timeout = min(timeout, LONGEST_WAIT)
+    key = _key(store, lifetime, home)
+    connection = _connections.get(key)
+    if connection is None:
+        # No lock: two threads that start a store find the same, and neither waits for the other.
+        found = _made(store, lifetime, home, options, Deadline(timeout), create=create)
+        if found is None:
+            return None
+        connection = _connections.setdefault(key, found)
+    if home.birth and connection.birth != home.birth:
+        raise _gone(store)
+    options.check_against(connection.options, store)
+    return connection.by(Deadline(timeout))  # what was started had a deadline of its own
+
+
+def disconnect(connection: RayTransport) -> None:
+    """Forget a connection whose store ends."""
+    for key, known in list(_connections.items()):
+        if known.handles is connection.handles:
+            _connections.pop(key, None)
+
+
+def home_of(store: str, lifetime: str, home: Home, *, job: str = "") -> Home:
+    """Return a registry's home as it is to travel: with the cluster, the job and the store.
+
+    Parameters
+    ----------
+    store, lifetime
+        As of `connect`.
+    home : Home
+        The registry's home in this process.
+    job : str, optional
+        The id of the job whose store is meant; this process's by default.
+    """
+    if home.address or not ray.is_initialized():
+        return home
+    connection = _connections.get(_key(store, lifetime, home._replace(job=job)))
+    job = job or this_process()[1]
+    birth = "" if connection is None else connection.birth
+    return Home(home.process, cluster_address(), cluster_id(), job, birth)
+
+
+def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
+    """Connect this process to a cluster, or start one, unless it is connected.
+
+    Parameters
+    ----------
+    address : str, optional
+        As of `ray.init`.
+    timeout : float, default 60.0
+        Seconds within which a cluster that is there has to answer.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If there is no cluster at the address.
+    """
+    deadline = Deadline(timeout)
+    if not _starting.acquire(timeout=timeout):
+        raise StoreUnavailableError(f"another thread has not connected to Ray in {timeout:g} s")
+    try:
+        if ray.is_initialized():
+            return
+        address = address or os.environ.get("RAY_ADDRESS")
+        if address == "auto":
+            address = recorded_address()
+        if address:
+            require_answer(address, deadline)
+        else:
+            recorded = recorded_address(None)
+            if recorded is not None and not answers(recorded, deadline):
+                # As if it were not recorded: Ray would wait for it for minutes.
+                logger.warning("the cluster at %s does not answer; starting another", recorded)
+                address = "local"
+        ray.init(address)
+    except (OSError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
+        if isinstance(error, StoreUnavailableError):
+            raise
+        raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
+    finally:
+        _starting.release()
+
+
+def _check_process(store: str, home: Home) -> None:
+    if _forked:
+        raise StoreUnavailableError(
+            "this process was forked from one that used Ray, whose connections do not survive a "
+            "fork; start it with 'spawn' or 'forkserver' and hand it the registry, which leads to "
+            "the same store there, or use a Ray task"
+        )
+    if not home.address and not home.is_here:
+        raise StoreUnavailableError(
+            f"this registry of the store {store!r} was handed to another process before it knew "
+            f"its cluster, and would be another store here; call ray.init(), or use the registry "
+            f"once, before it is handed on"
+        )
+
+
+def _key(store: str, lifetime: str, home: Home) -> Key:
+    node, own = this_process()
+    return store, lifetime, node, own, home.job or own
+
+
+class _Found(NamedTuple):
+    """A controller that answers, the options of its store, and its birth."""
+
+    controller: Any
+    options: StoreOptions
+    birth: str
+
+
+def _made(
+    store: str,
+    lifetime: str,
+    home: Home,
+    options: StoreOptions,
+    deadline: Deadline,
+    *,
+    create: bool,
+) -> RayTransport | None:
+    node, own = this_process()
+    job = None if lifetime == "detached" else home.job or own
+    if home.address:
+        if cluster_id() != home.cluster:
+            raise StoreUnavailableError(
+                f"the store {store!r} is on the Ray cluster at {home.address}, and this process is "
+                f"connected to another cluster, at {cluster_address()}"
+            )
+        if job not in (None, own) and not is_client() and job_is_dead(job):
+            raise StoreUnavailableError(
+                f"the store {store!r} has ended with its job {job}; a store with "
+                f"lifetime='detached' outlives the job that makes it"
+            )
+    found = _controller(store, job, options, deadline, create=create and not home.birth)
+    if found is None:
+        if home.birth:
+            raise _gone(store)
+        return None
+    again = partial(_next_controller, store, job, found)
+    return RayTransport(store, node, found.controller, found.options, again, found.birth)
+
+
+def _controller(
+    store: str, job: str | None, options: StoreOptions, deadline: Deadline, *, create: bool
+) -> _Found | None:
+    """Return a store's controller; without `create`, None if there is no store."""
+    namespace = store_namespace(store, job)
+    while create or not has_ended(namespace):
+        try:
+            controller = controller_of(StoreOf(namespace, job, options), start=create)
+            return _Found(controller, *ray.get(controller.about.remote(), timeout=deadline.left))
+        except ray_exceptions.RayError as error:
+            ours = StoreUnavailableError(
+                f"the controller of the store {store!r} did not start within "
+                f"{deadline.timeout:g} s ({type(error).__name__}: {str(error).strip()})"
+            )
+            ours.__cause__ = error
+            if not _may_come_back(error):
+                raise ours  # noqa: B904 - its cause is set already
+            deadline.pause_or_raise(ours)
+    return None
+
+
+def _may_come_back(error: ray_exceptions.RayError) -> bool:
+    """Tell whether it died while it was asked, so that another takes its place."""
+    if isinstance(error, ray_exceptions.RayActorError):
+        return not error.actor_init_failed
+    return isinstance(error, DIED)
+
+
+def _next_controller(store: str, job: str | None, before: _Found, deadline: Deadline) -> Any:
+    """Return the controller that comes after one that died.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store has ended.
+    """
+    found = _controller(store, job, before.options, deadline, create=False)
+    if found is None or found.birth != before.birth:
+        raise _gone(store)
+    return found.controller
+
+
+def _gone(store: str) -> StoreUnavailableError:
+    error = StoreUnavailableError(
+        f"the store {store!r} was shut down; shutdown() here lets this process use a new one",
+        backend=MEMORY,
+    )
+    error.has_ended = True
+    return error
+
+
+def _mark_forked() -> None:
+    global _forked, _starting  # noqa: PLW0603 - facts about the process
+    _forked = _forked or ray.is_initialized()
+    _starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_mark_forked)

@@ -1,0 +1,217 @@
+"""Local mode: a store in this process that behaves as one on a cluster, without Ray."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from polystore.backend_registry import backend_class
+from polystore.exceptions import UnsupportedOperationError
+from polystore.serialization import Sealed
+from polystore_ray.config.backends import options_on
+from polystore_ray.config.nodes import Node, node_called
+from polystore_ray.config.store import StoreOptions
+from polystore_ray.controller.ledger import Ledger
+from polystore_ray.controller.repair import carry_out
+from polystore_ray.controller.state import StoreController
+from polystore_ray.hosting.backend_host import MOST_CALLS, BackendHost
+from polystore_ray.hosting.volume import MemoryVolume
+from polystore_ray.status import NodeStatus, StoreStatus
+from polystore_ray.transport.base import BATCHES, Task, Transport, when_free
+from polystore_ray.wire.classes import class_to_bytes
+from polystore_ray.wire.envelope import (
+    Envelope,
+    Message,
+    arrived,
+    as_message,
+    open_message,
+    sealed_message,
+)
+from polystore_ray.wire.messages import Items, Pin, Request
+from polystore_ray.wire.sessions import Session
+
+__all__ = ["LocalTransport"]
+
+_NODE = "local"
+
+
+class LocalTransport(Transport):
+    """The same controller, volume and hosts as on a cluster, called directly.
+
+    Arguments and results pass through the same serialisation, so that what is saved is a
+    snapshot, what is loaded is read-only, and what does not pickle fails here too. Upkeep is done
+    at once.
+    """
+
+    def __init__(self, store: str, options: StoreOptions) -> None:
+        super().__init__(options)
+        self._store = store
+        self._lock = threading.Lock()
+        self._ids = itertools.count()
+        self._session = Session()
+        self._hosts: dict[str, tuple[type, BackendHost]] = {}
+        self._this = Node(_NODE, (platform.node(), "localhost"))
+        self._controller = StoreController(
+            release=lambda _node, pins: self._volume.release(pins),
+            ledger=Ledger(self.options.max_bytes),
+        )
+        self._volume = MemoryVolume(
+            node=_NODE,
+            incarnation=_NODE,
+            get=lambda refs: refs,
+            put=lambda envelope: Envelope(envelope.sealed.copied()),
+            ask=self._controller.handle,
+        )
+        self.change("volume_joined", _NODE, _NODE)
+
+    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+        return None
+
+    def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
+        return self._controller.handle(Request(operation, arguments))
+
+    def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
+        with self._session.change() as id_:
+            answer = self._controller.handle(Request(operation, arguments, id_))
+        self._look_after()
+        return answer
+
+    @property
+    def node(self) -> str:
+        return _NODE
+
+    def put(self, sealed: Sealed) -> Pin:
+        envelope = Envelope(sealed.copied())
+        return Pin(f"{next(self._ids)}", (_NODE,), envelope, sealed.nbytes)
+
+    def publish(self, pins: list[Pin], items: Items) -> None:
+        pinned = [self._volume.pin(pins, self.deadline.left)] if pins else []
+        self.change("publish", pins, items, pinned)
+
+    def _look_after(self) -> None:
+        while (chore := self._controller.chore(timeout=0)) is not None:
+            carry_out(chore, self._controller, self, replicas=1)
+
+    def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
+        return self._volume.pack(messages)
+
+    def adopt(self, node: str, pin: Pin, dropped: Sequence[int]) -> Pin:
+        return self._volume.adopt(pin, dropped)
+
+    def place(self, pin: Pin, preferred: str) -> str | None:
+        return None
+
+    def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
+        return self._volume.pin_again(pins)
+
+    def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
+        return [arrived(pin.ref.sealed) for pin in pins]
+
+    def owned(self, pin: Pin) -> Pin:
+        return pin
+
+    def reference(self, sealed: Sealed) -> Any:
+        raise _no_references()
+
+    def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
+        raise _no_references()
+
+    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+        for _, function, arguments in tasks:
+            yield _as_sent(function(*arguments))
+
+    def call_host(
+        self,
+        key: str,
+        node: str | None,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        self._check_name(node)
+        cls = backend_class(key)
+        with self._lock:
+            cached = self._hosts.get(key)
+            if cached is None or cached[0] is not cls:
+                made_with = options_on(self.options.backends, key, self._this)
+                most_calls = self.options.host_calls or MOST_CALLS
+                host = BackendHost(key, class_to_bytes(cls), made_with, most_calls)
+                former, cached = cached, (cls, host)
+                self._hosts[key] = cached
+                if former is not None:
+                    former[1].close()
+        host, message = cached[1], as_message((arguments, options))
+
+        def call() -> Any:
+            with host.admitted():
+                return _arrived(as_message(host.call(method, *_arrived(message))))
+
+        return when_free(call, self.deadline) if method in BATCHES else call()
+
+    def options_of(self, key: str, node: str | None) -> dict[str, Any]:
+        self._check_name(node)
+        return options_on(self.options.backends, key, self._this).open()
+
+    def _check_name(self, node: str | None) -> None:
+        if node is not None:
+            node_called(node, [self._this])
+
+    def shipped_classes(self) -> dict[str, bytes]:
+        return {}
+
+    def status(self) -> StoreStatus:
+        start = time.monotonic()
+        facts = self.ask("status")
+        volume: dict[str, Any] = self._volume.status()
+        node = NodeStatus(
+            node=_NODE,
+            host=_NODE,
+            backends=("memory", *sorted(self._hosts)),
+            spilled_bytes=0,
+            **volume,
+        )
+        return StoreStatus(
+            store=self._store,
+            max_bytes=self.options.max_bytes,
+            answered_in=time.monotonic() - start,
+            hosts_lost=0,
+            nodes=(node,),
+            **facts,
+        )
+
+    def drain(self, node: str, timeout: float) -> int:
+        raise UnsupportedOperationError(
+            "a local store (local=True) has one node only, which cannot be drained"
+        )
+
+    def shutdown(self) -> None:
+        with self._lock:
+            hosts = list(self._hosts.values())
+            self._hosts.clear()
+        for _, host in hosts:
+            host.close()
+
+
+def _as_sent(value: Any) -> Any:
+    """Return `value` as it arrives at the other side of a call on a cluster."""
+    return _arrived(as_message(value))
+
+
+def _arrived(message: Message) -> Any:
+    return open_message(
+        message if isinstance(message, bytes) else sealed_message(message[0].sealed)
+    )
+
+
+def _no_references() -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        "a local store (local=True) has no Ray and no object references", backend="memory"
+    )
