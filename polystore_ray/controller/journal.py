@@ -231,6 +231,7 @@ class Journal:
             while len(new.waiting) > _AT_ONCE:
                 self._send(new)
             with self._shipping:  # nothing more goes to the former one
+                self._send(new)
                 while new.number < self._shipped:
                     self._send(new)
                 self._hand_over_to(new)

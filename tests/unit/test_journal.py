@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -218,6 +219,7 @@ def test_changes_that_came_together_are_waited_for_the_next_time(
     follower, journal = Sizes(), Journal(1, synchronous=True)
     journal.need_follower(time.monotonic())
     journal.follow(follower, lambda: (0, []))
+    follower.sizes.clear()
     for _ in range(2):
         journal.add(b"")
     journal.ship()
@@ -308,6 +310,115 @@ def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: L
     assert not saving.is_alive()
     leader.save("/c")
     assert leader.followed() == ["a", "b", "c"]
+
+
+class SlowLine(Line):
+    """A line to a new follower, over which a state takes long."""
+
+    def __init__(self) -> None:
+        super().__init__(Follower())
+        self.is_there, self.go_on = threading.Event(), threading.Event()
+        self.found: list[Any] = []
+
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
+        super().install(epoch, number, state)
+        self.is_there.set()
+        assert self.go_on.wait(30)
+
+    def designate(self) -> None:
+        super().designate()
+        _, state = self.follower.state(1)
+        self.found = StoreController.from_parts(state).handle(Request("list_dir", ("/",)))
+
+
+@pytest.fixture(params=["replicas=1", "replicas=2"])
+def moving(request: pytest.FixtureRequest) -> Iterator[tuple[Leader, SlowLine, threading.Thread]]:
+    """Return a leader whose follower moves, the line to the next one, and who moves it."""
+    leader, new = Leader(synchronous=request.param == "replicas=2"), SlowLine()
+    leader.start()
+    leader.save("/before")
+    move = threading.Thread(target=_follow, args=(leader, new))
+    move.start()
+    assert new.is_there.wait(10)
+    yield leader, new, move
+    new.go_on.set()
+    move.join(10)
+    leader.end()
+
+
+def _follow(leader: Leader, new: Line) -> None:
+    with suppress(StoreUnavailableError):
+        leader.journal.follow(new, leader.controller.parts)
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_a_follower_that_moves_goes_on_until_the_next_one_has_everything(
+    moving: tuple[Leader, SlowLine, threading.Thread],
+) -> None:
+    leader, new, move = moving
+    for number in range(3):
+        leader.save(f"/{number}")
+    everything = ["0", "1", "2", "before"]
+    assert eventually(lambda: bool(leader.followed() == everything))
+    assert leader.journal.follower is leader.line
+    assert not new.is_designated
+    new.go_on.set()
+    move.join(10)
+    assert new.found == everything
+    assert leader.journal.follower is new
+    leader.line.error = HostLostError("nobody needs it any more")
+    leader.save("/after")
+    leader.follower = new.follower
+    assert eventually(lambda: bool(leader.followed() == [*everything[:3], "after", "before"]))
+
+
+def test_a_follower_stays_if_the_next_one_fails(
+    moving: tuple[Leader, SlowLine, threading.Thread],
+) -> None:
+    leader, new, move = moving
+    new.error = StoreUnavailableError("it has no room")
+    leader.save("/a")
+    new.go_on.set()
+    move.join(10)
+    leader.save("/b")
+    assert eventually(lambda: bool(leader.followed() == ["a", "b", "before"]))
+
+
+def test_a_former_follower_that_dies_is_not_needed_for_the_next_one(
+    moving: tuple[Leader, SlowLine, threading.Thread],
+) -> None:
+    leader, new, move = moving
+    leader.line.error = HostLostError("it died")
+    assert eventually(lambda: leader.journal.follower is None)
+    new.go_on.set()
+    move.join(10)
+    leader.save("/a")
+    leader.follower = new.follower
+    assert eventually(lambda: bool(leader.followed() == ["a", "before"]))
+
+
+def test_nobody_follows_after_a_designation_that_may_have_been_made(
+    moving: tuple[Leader, SlowLine, threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next controller may take over from either, so that neither makes an answer safe."""
+    leader, new, move = moving
+
+    def fail() -> None:
+        raise StoreUnavailableError("the cluster does not answer")
+
+    monkeypatch.setattr(new, "designate", fail)
+    new.go_on.set()
+    move.join(10)
+    assert leader.journal.follower is None
+    time.sleep(2 * journal_module.LEASE)
+    with pytest.raises(StoreUnavailableError, match="did not follow"):
+        leader.list()
 
 
 def test_a_follower_that_does_not_answer_for_long_is_given_up(
