@@ -26,9 +26,8 @@ from polystore_ray.hosting.volume import BUDGET, MemoryVolume
 from polystore_ray.rayapi.calls import answer_of, wait_for
 from polystore_ray.rayapi.placement import MEMORY, object_store_bytes
 from polystore_ray.replication.follower import Follower
-from polystore_ray.replication.leadership import Joined
 from polystore_ray.wire.envelope import keep_closed
-from polystore_ray.wire.messages import Pin, Request, StaleVolumeError
+from polystore_ray.wire.messages import Joined, Pin, Request, StaleVolumeError
 
 __all__ = ["VolumeActor"]
 

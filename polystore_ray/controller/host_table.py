@@ -63,9 +63,8 @@ class HostTable:
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class, where known
         self.deaths = 0
-        self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
-        self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
         self.leaving: set[str] = set()  # nodes that get nothing any more
         self._has_ended = False
 
@@ -93,16 +92,11 @@ class HostTable:
         with self._lock:
             one_at_a_time = self._making.setdefault((key, node), threading.Lock())
         with one_at_a_time:
-            return self._volume(node) if key == MEMORY else self._of_class(key, node, shipped)
-
-    def _volume(self, node: str) -> Any:
-        with self._lock:
-            host = self._hosts.get((MEMORY, node))
-        if host is None:
-            host, _ = self._made(MEMORY, node, b"")
-            self._joined(node, actor_id(host))
-            self._enter(MEMORY, node, host)
-        return host
+            if key != MEMORY:
+                return self._of_class(key, node, shipped)
+            with self._lock:
+                host = self._hosts.get((key, node))
+            return self._made(key, node, shipped) if host is None else host
 
     def _of_class(self, key: str, node: str, shipped: bytes) -> Any:
         """Return a host of the latest version of a backend's class."""
@@ -111,23 +105,19 @@ class HostTable:
             latest = self._latest(key, opened(shipped), shipped)
             former: Any = self._hosts.get((key, node))
             if former is not None:
-                if (key, node) in {one[:2] for one in self._unknown}:
+                made_of = self._made_of.get((key, node))
+                if made_of == latest.fingerprint:
+                    return former
+                if made_of is None:
                     raise StoreUnavailableError(
                         f"the host on node {node} does not say of which class it is", backend=key
                     )
-                if self._made_of.get((key, node)) == latest.fingerprint:
-                    return former
                 logger.info("the class of %s has changed; its host on node %s ends", key, node)
                 self._forget(key, node)
         if former is not None:
             _end([former])
-        host, is_new = self._made(key, node, self._classes[key], another=former is not None)
-        if not is_new:
-            self.rejoin({(key, node): host})
-            return self._of_class(key, node, shipped)
-        self._made_of[key, node] = latest.fingerprint
-        self._enter(key, node, host)
-        return host
+        made = self._made(key, node, self._classes[key], another=former is not None)
+        return made if (key, node) in self._made_of else self._of_class(key, node, shipped)
 
     def _latest(self, key: str, wanted: Any, shipped: bytes) -> Any:
         """Return the latest version of a class that is known, of which this is one."""
@@ -136,61 +126,66 @@ class HostTable:
             self._classes[key], latest = shipped, wanted
         return latest
 
-    def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> tuple[Any, bool]:
-        """Return a host, and whether it is new: a controller before this one may have made it."""
+    def _made(self, key: str, node: str, shipped: bytes, *, another: bool = False) -> Any:
+        """Make a host, or take over the one that another controller made unknown to this one."""
         deadline = Deadline(_ENDS_WITHIN)
-        while True:
+        host = None
+        while host is None:
             self._check_not_ended(key)
             if not is_alive(node):
                 raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
             try:
-                return self._make(key, node, shipped, **options), True
+                host = self._make(key, node, shipped, another=another)
+                if key != MEMORY:
+                    self._made_of[key, node] = opened(shipped).fingerprint
             except ray_exceptions.ActorAlreadyExistsError as error:
                 host = self._find(key, node)
-                if host is not None:
-                    return host, False
-                deadline.pause_or_raise(translated(error, backend=key))
+                if host is None:
+                    deadline.pause_or_raise(translated(error, backend=key))
+        if key == MEMORY:
+            self._joined(node, actor_id(host))
+        self.rejoin({(key, node): host})
+        self._check_not_ended(key)
+        return host
 
     def _check_not_ended(self, key: str) -> None:
         if self._has_ended:
             raise StoreUnavailableError("the store was shut down", backend=key)
 
-    def _enter(self, key: str, node: str, host: Any) -> None:
-        with self._lock:
-            if not self._has_ended:
-                self._hosts[key, node] = host
-                self._watches[host.watch.remote()] = (key, node, host)
-                return
-        ray.kill(host)  # it would outlive the store
-        self._check_not_ended(key)
-
     def _learn(self) -> None:
-        """Ask hosts that another controller made what they are made of."""
+        """Ask hosts that another controller made of which class they are."""
         with self._learning:
-            with self._lock:
-                unknown, self._unknown = self._unknown, []
-            asked = [host.shipped.remote() for _, _, host in unknown]
+            hosts = self.everywhere()
+            asked = {
+                where: host.shipped.remote()
+                for where, host in hosts.items()
+                if where[0] != MEMORY and where not in self._made_of
+            }
             if asked:
-                ray.wait(asked, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
-            for (key, node, host), answer in zip(unknown, asked, strict=True):
+                answers = list(asked.values())
+                ray.wait(answers, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
+            for (key, node), answer in asked.items():
                 try:
                     shipped = wait_for(answer, backend=key, timeout=_COMES_WITHIN)
                 except StorageError as error:
-                    if not is_known_dead(error):
-                        with self._lock:
-                            self._unknown.append((key, node, host))
+                    if is_known_dead(error):
+                        self._lose(key, node, hosts[key, node], error)
                     continue
                 with self._lock:
                     self._classes.setdefault(key, shipped)
-                    self._made_of[key, node] = opened(shipped).fingerprint
+                    if self._is_current(key, node, hosts[key, node]):
+                        self._made_of[key, node] = opened(shipped).fingerprint
 
     def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
-        """Take over hosts that another controller made."""
-        for (key, node), host in hosts.items():
-            if self.found(key, node) is None:
-                if key != MEMORY:
-                    self._unknown.append((key, node, host))
-                self._enter(key, node, host)
+        """Take over hosts that another controller made; once the store has ended, kill them."""
+        with self._lock:
+            if not self._has_ended:
+                for (key, node), host in hosts.items():
+                    self._hosts[key, node] = host
+                    self._watches[host.watch.remote()] = (key, node, host)
+                return
+        for host in hosts.values():
+            ray.kill(host)  # it would outlive the store
 
     def classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
@@ -235,16 +230,20 @@ class HostTable:
                     self._watches[host.watch.remote()] = (key, node, host)
             time.sleep(_WATCHED_EVERY)
         except ray_exceptions.RayError as error:
-            with self._lock:
-                if self._is_current(key, node, host):
-                    logger.warning("the host %s on node %s was lost (%s)", key, node, error)
-                    self._forget(key, node)
+            self._lose(key, node, host, error)
+
+    def _lose(self, key: str, node: str, host: Any, error: Exception) -> None:
+        with self._lock:
+            if self._is_current(key, node, host):
+                logger.warning("the host %s on node %s was lost (%s)", key, node, error)
+                self._forget(key, node)
 
     def _is_current(self, key: str, node: str, host: Any) -> bool:
         return self._hosts.get((key, node)) is host
 
     def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
+        self._made_of.pop((key, node), None)
         if key == MEMORY:
             self._lost(node)
         self.deaths += 1

@@ -91,7 +91,7 @@ class Journal:
         self._together = 1  # records in the last message
         self._shipping = threading.Lock()  # held while a message to the follower is under way
         self.follower: Following | None = None  # the one from which the next controller takes over
-        self._next: Following | None = None  # which takes its place once it has everything
+        self.next: Following | None = None  # the one that takes its place, once it has everything
         self._shipped = number
         self._needed = False
         self._was_followed = False
@@ -105,7 +105,7 @@ class Journal:
             self.last += 1
             if not self._needed:
                 self._shipped = self.last
-            for follower in (self.follower, self._next):
+            for follower in (self.follower, self.next):
                 if follower is not None:
                     follower.waiting.append(record)
             if self._are_waiting(self._wanted):
@@ -130,19 +130,12 @@ class Journal:
     def wait(self, number: int, timeout: float, *, copied: bool = False) -> None:
         """Return when an answer may be given that depends on so many changes.
 
-        Parameters
-        ----------
-        number : int
-            How many.
-        timeout : float
-            Seconds to wait at most.
-        copied : bool, default False
-            Whether the follower must have them, also in a store that does not promise it.
+        With `copied`, the follower must have them, also in a store that does not promise it.
 
         Raises
         ------
         StoreUnavailableError
-            If the follower does not answer in time.
+            If the follower does not answer within `timeout` seconds.
         StaleEpochError
             If another controller has taken over, which is to be asked.
         """
@@ -165,29 +158,12 @@ class Journal:
                     backend="memory",
                 )
 
-    def wait_until_followed(self, timeout: float) -> None:
-        """Return when the follower, where one is needed, has all changes so far; as `wait`."""
-        self.wait(self.last, timeout, copied=True)
-
     # The follower
 
-    @property
-    def is_installing(self) -> bool:
-        """Whether a state is on its way to a new follower."""
-        return self._next is not None
-
-    def need_follower(self, heard: float) -> None:
-        """Answer nothing from now on that a follower should have and has not.
-
-        Parameters
-        ----------
-        heard : float
-            When the leader began to ask whether it still is one, by the monotonic clock.
-        """
+    def need_follower(self) -> None:
+        """Answer nothing from now on that a follower should have and has not."""
         with self._changed:
-            if not self._needed:
-                self._needed = True
-                self._heard = heard
+            self._needed = True
 
     def heard(self, sent: float) -> None:
         """Learn that at this moment, by the monotonic clock, no other controller had begun."""
@@ -222,7 +198,7 @@ class Journal:
         """
         with self._changed:
             new.number, new.waiting = self.last, deque()
-            self._next = new
+            self.next = new
         try:
             number, state = parts()
             new.install(self.epoch, number, state)
@@ -239,7 +215,7 @@ class Journal:
             self.fence()
             raise
         finally:
-            self._next = None
+            self.next = None
         self._do_what_waited()
 
     def _hand_over_to(self, new: Following) -> None:
@@ -248,7 +224,7 @@ class Journal:
         sent = time.monotonic()
         new.designate()
         with self._changed:
-            self.follower, self._next = new, None
+            self.follower, self.next = new, None
             self._shipped = new.number
             self._was_followed = True
             self._enough.notify()

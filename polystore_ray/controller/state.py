@@ -18,7 +18,7 @@ from polystore.exceptions import (
     StorageWriteError,
     UnsupportedOperationError,
 )
-from polystore.path_tree import PathTree, replaced
+from polystore.path_tree import PathTree, Place, replaced
 from polystore_ray.controller import snapshot
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.ledger import Adopt, Chore, Entry, Held, Ledger
@@ -29,6 +29,7 @@ from polystore_ray.wire.messages import (
     WITHDRAWN,
     Found,
     Items,
+    Joined,
     Kept,
     Pin,
     Request,
@@ -84,7 +85,7 @@ class StoreController:
         self._calls = 0
         self._answers = Answers()
         self._withdrawn: dict[str, float] = {}  # objects that nobody may publish, and since when
-        self._drained: set[str] = set()  # nodes that are to be emptied
+        self.drained: set[str] = set()  # nodes that are to be emptied
         self._needless: list[tuple[str, list[str]]] = []  # by the change that is being made
 
     def handle(self, request: Request) -> Any:
@@ -189,19 +190,11 @@ class StoreController:
             setattr(made, name, value)
         return made
 
-    def recover(self, volumes: dict[str, str], holdings: dict[str, list[Pin]]) -> None:
-        """Take stock after another controller was lost: these volumes live, and hold this.
-
-        Parameters
-        ----------
-        volumes : dict of str to str
-            The incarnation of each volume, by node.
-        holdings : dict of str to list of Pin
-            What each says it holds, with the references that it has.
-        """
+    def recover(self, joined: dict[str, Joined]) -> None:
+        """Take stock after another controller was lost: these volumes live, by node."""
         with self._lock:
-            self._volumes = dict(volumes)
-            self._ledger.recover(holdings)
+            self._volumes = {node: volume.incarnation for node, volume in joined.items()}
+            self._ledger.recover({node: volume.holdings for node, volume in joined.items()})
             self._changed.notify_all()
 
     def nodes_changed(self, nodes: set[str], leaving: set[str]) -> None:
@@ -226,7 +219,7 @@ class StoreController:
             self._changed.wait_for(self._ledger.due, timeout)
             chore = self._ledger.chore(failed)
         if isinstance(chore, Adopt):
-            self._journal.wait_until_followed(_FOLLOWED_WITHIN)
+            self._journal.wait(self._journal.last, _FOLLOWED_WITHIN, copied=True)
         return chore
 
     # Values
@@ -295,13 +288,15 @@ class StoreController:
 
     def _check(self, items: Items) -> None:
         """Raise what a publication would raise, before the bytes of its values move."""
-        places = self._tree.check_put(
+        self._ledger.admit(items.facts, replaced(self._places(items)), inline=False)
+
+    def _places(self, items: Items) -> list[Place]:
+        return self._tree.check_put(
             items.paths,
             overwrite=items.overwrite,
             parents=items.parents,
             if_version=items.if_version,
         )
-        self._ledger.admit(items.facts, replaced(places), inline=False)
 
     def _publish(
         self, pins: list[Pin], items: Items, volumes: Iterable[tuple[str, str]] = ()
@@ -334,12 +329,7 @@ class StoreController:
                 path=items.paths[0],
                 backend="memory",
             )
-        places = self._tree.check_put(
-            items.paths,
-            overwrite=items.overwrite,
-            parents=items.parents,
-            if_version=items.if_version,
-        )
+        places = self._places(items)
         old = replaced(places)
         self._ledger.admit(items.facts, old, inline=not pins)
         self._version += 1
@@ -436,12 +426,7 @@ class StoreController:
         return needless
 
     def _drain(self, node: str) -> None:
-        self._drained.add(node)
-
-    @property
-    def drained(self) -> set[str]:
-        """The nodes that are to be emptied."""
-        return set(self._drained)
+        self.drained.add(node)
 
     def _lost(self, ids: list[str], reason: str) -> None:
         self._ledger.lost(ids, reason)
@@ -465,7 +450,7 @@ _REPLICATED = (
     "_version",
     "_answers",
     "_withdrawn",
-    "_drained",
+    "drained",
 )
 """All attributes that decide answers. The others are of one incarnation alone: its locks, its
 journal, how it releases pins, the calls it is in, and what the change that is being made does."""
@@ -486,14 +471,10 @@ def _raised_or_returned(answer: Any) -> Any:
 
 def _without_references(request: Request) -> Request:
     """Return a change as a follower makes it, which keeps no references to objects."""
-    arguments = tuple(
-        _bare(argument) if isinstance(argument, Pin | list) else argument
-        for argument in request.arguments
-    )
-    return request._replace(arguments=arguments)
+    return request._replace(arguments=tuple(map(_bare, request.arguments)))
 
 
 def _bare(argument: Any) -> Any:
-    if isinstance(argument, Pin):
-        return argument._replace(ref=None)
-    return [one._replace(ref=None) if isinstance(one, Pin) else one for one in argument]
+    if isinstance(argument, list):
+        return [_bare(one) for one in argument]
+    return argument._replace(ref=None) if isinstance(argument, Pin) else argument

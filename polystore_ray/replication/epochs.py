@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import pickle
 import secrets
-from typing import NamedTuple
 
 from ray import exceptions as ray_exceptions
 
@@ -30,13 +29,6 @@ def has_ended(namespace: str) -> bool:
     return recall(_origin_key(namespace)) is None
 
 
-class _Origin(NamedTuple):
-    """What stays the same from a store's first controller to its last."""
-
-    store_id: str
-    options: StoreOptions
-
-
 class Succession:
     """One controller's place among those of its store.
 
@@ -50,10 +42,11 @@ class Succession:
 
     def __init__(self, namespace: str, options: StoreOptions) -> None:
         self._namespace = namespace
-        new = pickle.dumps(_Origin(secrets.token_hex(8), options), protocol=5)
-        if not remember(_origin_key(namespace), new, overwrite=False):
-            new = recall(_origin_key(namespace)) or new
-        self.store_id, self.options = pickle.loads(new)
+        origin = pickle.dumps((secrets.token_hex(8), options), protocol=5)
+        if not remember(_origin_key(namespace), origin, overwrite=False):
+            origin = recall(_origin_key(namespace)) or origin
+        # What stays the same from a store's first controller to its last.
+        self.store_id, self.options = pickle.loads(origin)
         self._log = f"{namespace}/{self.store_id}/"
         self._last = max(self._numbers(), default=0)  # of the entries that are known
         while True:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from polystore_ray.controller.journal import LEASE, Following, Journal, Record
 from polystore_ray.controller.ledger import Ledger
@@ -18,9 +18,9 @@ from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import HostLostError
 from polystore_ray.rayapi.errors import is_known_dead
 from polystore_ray.replication.epochs import Succession
-from polystore_ray.wire.messages import OutOfStepError, Pin, StaleEpochError
+from polystore_ray.wire.messages import Joined, OutOfStepError, StaleEpochError
 
-__all__ = ["Joined", "Leadership", "Peers"]
+__all__ = ["Leadership", "Peers"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +28,6 @@ _CHECKED_EVERY = 0.5  # seconds, well below `LEASE`
 _TRIED_AGAIN_AFTER = 1.0  # seconds
 _LOOKED_FOR_BETTER_EVERY = 1.0  # seconds, a place that is safer for the follower
 _AVOIDED_FOR = 60.0  # seconds, where a node could not follow
-
-
-class Joined(NamedTuple):
-    """What a volume says to a new controller."""
-
-    incarnation: str
-    holdings: list[Pin]
-    """What it holds of values."""
 
 
 class Peers(Protocol):
@@ -61,17 +53,11 @@ class Peers(Protocol):
             If one that may live does not answer.
         """
 
-    def candidates(self) -> list[str]:
-        """Return the nodes that could follow, the best first."""
+    def candidates(self, present: str | None) -> list[str]:
+        """Return the nodes that would be better followers than the present one, the best first."""
 
-    def could_follow_better(self, node: str) -> list[str]:
-        """Return the nodes that would be safer followers than this one, the best first."""
-
-    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
-        """Send a part of a state to a node, where a volume is started if there is none."""
-
-    def install(self, node: str, epoch: int, number: int, parts: int) -> None:
-        """Have a node install the state that it took."""
+    def install(self, node: str, epoch: int, number: int, state: Iterable[bytes]) -> None:
+        """Have a node take over a state, by a volume that is started if there is none."""
 
     def append(self, node: str, epoch: int, first: int, records: list[Record]) -> None:
         """Send changes to a node within the lease; see `Follower.append`."""
@@ -128,12 +114,8 @@ class Leadership:
                 self.journal = Journal(epoch, found[0], synchronous=self._synchronous)
                 self.controller = StoreController.from_parts(found[1], release, self.journal)
         fenced = time.monotonic()
-        # What was acknowledged before is held by volumes that there were then: they are all there.
-        joined = self._peers.join(epoch)
-        self.controller.recover(
-            {where: this.incarnation for where, this in joined.items()},
-            {where: this.holdings for where, this in joined.items()},
-        )
+        # Asked after that, the volumes tell of all that the former one has acknowledged.
+        self.controller.recover(self._peers.join(epoch))
         time.sleep(max(0.0, fenced + LEASE - time.monotonic()))
         if node is not None and not self.lost:
             self.use()
@@ -147,7 +129,8 @@ class Leadership:
                 self._succession.check()
             except StaleEpochError:
                 self.journal.fence()
-            self.journal.need_follower(sent)
+            self.journal.heard(sent)
+            self.journal.need_follower()
             self._used.set()
 
     # The follower
@@ -176,7 +159,7 @@ class Leadership:
 
     def _ship(self) -> None:
         follower = self.journal.follower
-        if follower is None and self.journal.is_installing:
+        if follower is None and self.journal.next is not None:
             sent = time.monotonic()
             self._succession.check()
             self.journal.heard(sent)
@@ -191,12 +174,10 @@ class Leadership:
     def _find_follower(self) -> None:
         self.journal.wait_until_lost(_LOOKED_FOR_BETTER_EVERY)
         follower = self.journal.follower
-        if follower is None:
-            nodes = sorted(self._peers.candidates(), key=self._has_failed)
-        else:
-            better = self._peers.could_follow_better(follower.node)
-            nodes = [node for node in better if not self._has_failed(node)]
-        for node in nodes:
+        nodes = self._peers.candidates(None if follower is None else follower.node)
+        for node in sorted(nodes, key=self._has_failed):
+            if follower is not None and self._has_failed(node):
+                return
             try:
                 new = _Follower(node, self._peers, self._succession)
                 self.journal.follow(new, self.controller.parts)
@@ -224,11 +205,7 @@ class _Follower(Following):
         self._peers, self._succession = peers, succession
 
     def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
-        parts = 0
-        for part in state:
-            self._peers.take(self.node, epoch, parts == 0, part)
-            parts += 1
-        self._peers.install(self.node, epoch, number, parts)
+        self._peers.install(self.node, epoch, number, state)
 
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         self._peers.append(self.node, epoch, first, records)

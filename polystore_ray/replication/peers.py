@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,8 +16,7 @@ from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailab
 from polystore_ray.rayapi.calls import answer_of, wait_for
 from polystore_ray.rayapi.errors import is_known_dead
 from polystore_ray.rayapi.placement import MEMORY, host_name, named_hosts, nodes
-from polystore_ray.replication.leadership import Joined
-from polystore_ray.wire.messages import OutOfStepError
+from polystore_ray.wire.messages import Joined, OutOfStepError
 
 __all__ = ["RayPeers"]
 
@@ -43,7 +42,6 @@ class RayPeers:
         self._hosts = hosts
         context = ray.get_runtime_context()
         self._this, self._node = context.current_actor, context.get_node_id()
-        self._taken = 0  # bytes of the state that is on its way
 
     def state(self, node: str, epoch: int) -> tuple[int, list[bytes]] | None:
         volume = self._named(MEMORY, node)
@@ -88,41 +86,34 @@ class RayPeers:
             return ray.get_actor(host_name(key, node), self._namespace)
         return None
 
-    def candidates(self) -> list[str]:
+    def candidates(self, present: str | None) -> list[str]:
+        poor = {self._node, *self._hosts.leaving}
+        if present is not None and present not in poor:
+            return []
+
         def drawbacks(node: str) -> tuple[bool, bool, bool, str]:
             leaves, has_none = node in self._hosts.leaving, self._hosts.found(MEMORY, node) is None
             return node == self._node, leaves, has_none, node
 
-        return sorted((node["NodeID"] for node in nodes()), key=drawbacks)
+        able = [node["NodeID"] for node in nodes()]
+        return sorted((n for n in able if present is None or n not in poor), key=drawbacks)
 
-    def could_follow_better(self, node: str) -> list[str]:
-        poor = {self._node, *self._hosts.leaving}
-        return [other for other in self.candidates() if other not in poor] if node in poor else []
-
-    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
+    def install(self, node: str, epoch: int, number: int, state: Iterable[bytes]) -> None:
         volume = self._hosts.host(MEMORY, node, b"")
-        wait_for(volume.take.remote(epoch, first, part), backend=MEMORY, timeout=_TAKE_WITHIN)
-        self._taken = len(part) + (0 if first else self._taken)
-
-    def install(self, node: str, epoch: int, number: int, parts: int) -> None:
-        volume = self._hosts.host(MEMORY, node, b"")
-        timeout = _TAKE_WITHIN + self._taken / _BYTES_PER_SECOND
-        wait_for(volume.install.remote(epoch, number, parts), backend=MEMORY, timeout=timeout)
+        parts = size = 0
+        for part in state:
+            taken = volume.take.remote(epoch, parts == 0, part)
+            wait_for(taken, backend=MEMORY, timeout=_TAKE_WITHIN)
+            parts, size = parts + 1, size + len(part)
+        installed = volume.install.remote(epoch, number, parts)
+        wait_for(installed, backend=MEMORY, timeout=_TAKE_WITHIN + size / _BYTES_PER_SECOND)
 
     def append(self, node: str, epoch: int, first: int, records: list[Record]) -> None:
-        volume = self._volume(node)
-        answer_of(
-            lambda: volume.append.remote(epoch, first, records),
-            backend=MEMORY,
-            timeout=LEASE,
-            repeatable=False,
-        )
-
-    def _volume(self, node: str) -> Any:
         volume = self._hosts.found(MEMORY, node)
         if volume is None:
             raise HostLostError(f"the memory host of node {node} has died", backend=MEMORY)
-        return volume
+        appended = partial(volume.append.remote, epoch, first, records)
+        answer_of(appended, backend=MEMORY, timeout=LEASE, repeatable=False)
 
     def forget(self, epoch: int, *, but: str) -> None:
         for (key, node), host in self._hosts.everywhere().items():

@@ -62,7 +62,9 @@ class Handles:
                 )
             except StaleEpochError:
                 # It is about to end, and has its name for a moment still.
-                deadline.pause_or_raise(_superseded(path))
+                superseded = "another controller has taken over; the change may have been made"
+                unreachable = StoreUnavailableError(superseded, path=path, backend=MEMORY)
+                deadline.pause_or_raise(unreachable)
                 self._turn_from_controller(controller, deadline, path)
             except HostLostError as error:
                 if error.actor and error.actor != actor_id(controller):
@@ -145,11 +147,3 @@ class Handles:
             if actor_id(self.host(key, node, deadline)) != actor_id(host) or not noticed.left:
                 return
             noticed.pause()
-
-
-def _superseded(path: str | None) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        "another controller has taken over, and cannot be reached; the change may have been made",
-        path=path,
-        backend=MEMORY,
-    )

@@ -16,6 +16,7 @@ __all__ = [
     "HostEndedError",
     "InlineFullError",
     "Items",
+    "Joined",
     "Kept",
     "NotPinnedError",
     "OutOfStepError",
@@ -71,6 +72,13 @@ class Items(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Items, tuple(self)
+
+
+class Joined(NamedTuple):
+    """What a volume says to a new controller: who it is, and what it holds, with its references."""
+
+    incarnation: str
+    holdings: list[Pin]
 
 
 class Kept(NamedTuple):

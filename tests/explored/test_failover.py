@@ -12,8 +12,9 @@ import itertools
 import os
 import random
 import time as real_time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,13 +29,14 @@ from polystore_ray.replication import epochs as succession
 from polystore_ray.replication import follower, leadership
 from polystore_ray.replication.epochs import Succession
 from polystore_ray.replication.follower import Follower
-from polystore_ray.replication.leadership import Joined, Leadership
+from polystore_ray.replication.leadership import Leadership
 from polystore_ray.testing.history import directory
 from polystore_ray.testing.linearizability import UNKNOWN, Operation, explain
 from polystore_ray.wire import sessions
 from polystore_ray.wire.messages import (
     WHOLE,
     Items,
+    Joined,
     OutOfStepError,
     Pin,
     Request,
@@ -259,20 +261,20 @@ class Peers:
             for node, volume in list(self._volumes.items())
         }
 
-    def candidates(self) -> list[str]:
-        return list(reversed(NODES))  # values are pinned on the other one
+    def candidates(self, present: str | None) -> list[str]:
+        if present is None:
+            return list(reversed(NODES))  # values are pinned on the other one
+        return [self._cluster.better[present]] if present in self._cluster.better else []
 
-    def could_follow_better(self, node: str) -> list[str]:
-        return [self._cluster.better[node]] if node in self._cluster.better else []
-
-    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
+    def install(self, node: str, epoch: int, number: int, state: Iterable[bytes]) -> None:
         if node not in self._volumes:
             self.leader.controller.note("volume_joined", node, f"of {node}")
             self._volumes[node] = Volume(node)
-        self._cluster.send(lambda: self._volumes[node].follower.take(epoch, first, part))
-
-    def install(self, node: str, epoch: int, number: int, parts: int) -> None:
-        self._cluster.send(lambda: self._volumes[node].follower.install(epoch, number, parts))
+        parts = list(state)
+        follower, send = self._volumes[node].follower, self._cluster.send
+        for i, part in enumerate(parts):
+            send(partial(follower.take, epoch, i == 0, part))
+        send(partial(follower.install, epoch, number, len(parts)))
 
     def append(self, node: str, epoch: int, first: int, records: list[bytes]) -> None:
         self._cluster.send(
@@ -338,7 +340,7 @@ def a_value_on_its_way(cluster: Cluster) -> None:
         cluster.save("one", one, "/w", 1)
         spawn("second", cluster.lead)
         cluster.save("one", one, "/x", 2)
-        cluster.world.block(lambda: cluster.begun == 2)
+        cluster.world.block(lambda: cluster.begun >= 2)
         cluster.load("one", "/x")
 
     spawn("one", cluster.client(work))
@@ -355,7 +357,7 @@ def three_controllers(cluster: Cluster) -> None:
         cluster.save("one", one, "/w", 1)
         spawn("second", cluster.lead)
         spawn("third", cluster.lead)
-        cluster.world.block(lambda: cluster.begun == 3)
+        cluster.world.block(lambda: cluster.begun >= 3)
         cluster.save("one", one, "/x", 2)
         cluster.load("two", "/x")
 

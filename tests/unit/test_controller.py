@@ -26,6 +26,7 @@ from polystore_ray.wire.messages import (
     Found,
     InlineFullError,
     Items,
+    Joined,
     Pin,
     Request,
     StaleVolumeError,
@@ -453,8 +454,8 @@ def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
     deleted = ChangeId("another session", 0, 0)
     three.change("delete", "/2", id_=deleted)
     other = successor_of(three)
-    holdings = {"b": [Pin("p", (), "of the saver", 1000)], NODE: [pin("pack", "owned")]}
-    other.recover({"b": "of b", NODE: VOLUME}, holdings)
+    pinned, owned = Pin("p", (), "of the saver", 1000), pin("pack", "owned")
+    other.recover({"b": Joined("of b", [pinned]), NODE: Joined(VOLUME, [owned])})
 
     def ask(operation: str, *arguments: object) -> Any:
         return other.handle(Request(operation, arguments))
@@ -518,7 +519,7 @@ _TOLD_BY_VOLUMES = {(Held, "ref"), (Held, "copies")}
 
 def test_what_nobody_holds_any_more_is_due_to_be_lost(three: Store) -> None:
     other = successor_of(three)
-    other.recover({"c": "of c"}, {"c": [pin("unknown", node="c")]})
+    other.recover({"c": Joined("of c", [pin("unknown", node="c")])})
     chore = other.chore(0)
     assert isinstance(chore, Replicate)
     assert chore.pins == [Pin("p", (), None, 1000)]
@@ -528,7 +529,7 @@ def test_what_is_about_to_be_published_is_kept_when_another_takes_over(store: St
     released: list[list[str]] = []
     _, state = store.controller.parts()
     other = StoreController.from_parts(state, lambda _node, ids: released.append(ids))
-    other.recover({NODE: VOLUME}, {NODE: [pin("p")]})
+    other.recover({NODE: Joined(VOLUME, [pin("p")])})
     assert released == []
 
 

@@ -80,7 +80,8 @@ class Leader:
         self._ends = threading.Event()
 
     def start(self) -> None:
-        self.journal.need_follower(time.monotonic())
+        self.journal.heard(time.monotonic())
+        self.journal.need_follower()
         self.journal.follow(self.line, self.controller.parts)
         threading.Thread(target=self._ship, daemon=True).start()
 
@@ -217,7 +218,8 @@ def test_changes_that_came_together_are_waited_for_the_next_time(
 ) -> None:
     monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 0.5)
     follower, journal = Sizes(), Journal(1, synchronous=True)
-    journal.need_follower(time.monotonic())
+    journal.heard(time.monotonic())
+    journal.need_follower()
     journal.follow(follower, lambda: (0, []))
     follower.sizes.clear()
     for _ in range(2):
@@ -251,7 +253,8 @@ def test_what_a_question_finds_missing_is_answered_when_that_is_safe_too(leader:
 
 def test_the_first_change_of_any_store_waits_for_a_follower() -> None:
     leader = Leader()
-    leader.journal.need_follower(time.monotonic())
+    leader.journal.heard(time.monotonic())
+    leader.journal.need_follower()
     saving = threading.Thread(target=leader.save, args=("/a",))
     saving.start()
     saving.join(0.2)
@@ -451,7 +454,7 @@ def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> N
     assert leader.journal.follower is None
     time.sleep(journal_module.LEASE)
     for _ in range(2):
-        leader.journal.need_follower(time.monotonic())  # as often as one is looked for
+        leader.journal.need_follower()  # as often as it is used
         with pytest.raises(StoreUnavailableError, match="did not follow"):
             leader.list()
     leader.journal.follow(leader.line, leader.controller.parts)
