@@ -1,8 +1,8 @@
 """The pytest plugin: file managers on backends and stores that end with the test.
 
-pytest loads it in every project of an environment that has polystore, before coverage is measured
-and asserts are rewritten. So it lies beside the packages, not in them, and imports nothing of
-them until a fixture is used.
+pytest loads this module in every project of an environment with polystore, before it measures
+coverage and rewrites asserts. So the module is outside the packages, and imports them only when a
+fixture is used.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 CPUS = "polystore_ray_cpus"
 OBJECT_STORE = "polystore_ray_object_store_mib"
 
-# The suites of the kit explain what failed, as tests do.
+# Show the values of failed asserts in the suites of the kit, as in tests.
 if "polystore.testing" not in sys.modules:
     pytest.register_assert_rewrite("polystore.testing")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare what the Ray of the tests has."""
-    parser.addini(CPUS, "CPUs of the Ray that polystore's fixtures start (default 2)", default="2")
+    """Add the options for the Ray cluster that the fixtures start."""
+    parser.addini(CPUS, "CPUs of the Ray cluster that polystore's fixtures start", default="2")
     parser.addini(
         OBJECT_STORE,
-        "MiB of the object store of the Ray that polystore's fixtures start (default 256)",
+        "size in MiB of the object store of the Ray cluster that polystore's fixtures start",
         default="256",
     )
 
 
 @pytest.fixture
 def polystore_memory() -> Iterator[FileManager]:
-    """File manager whose backend ``memory`` is the test's own."""
+    """File manager with a backend ``memory`` of the test's own."""
     from polystore import FileManager, MemoryBackend
 
     with MemoryBackend() as backend:
@@ -49,7 +49,7 @@ def polystore_memory() -> Iterator[FileManager]:
 
 @pytest.fixture
 def polystore_disk(tmp_path: Path) -> Iterator[FileManager]:
-    """File manager whose backend ``disk`` is rooted in `tmp_path`."""
+    """File manager with a backend ``disk`` whose root is `tmp_path`."""
     from polystore import DiskBackend, FileManager
 
     with DiskBackend(tmp_path) as backend:
@@ -58,7 +58,7 @@ def polystore_disk(tmp_path: Path) -> Iterator[FileManager]:
 
 @pytest.fixture
 def polystore_zarr(tmp_path: Path) -> Iterator[FileManager]:
-    """File manager whose backend ``zarr`` is rooted in `tmp_path`."""
+    """File manager with a backend ``zarr`` whose root is `tmp_path`."""
     from polystore import FileManager, ZarrBackend
 
     with ZarrBackend(tmp_path) as backend:
@@ -67,7 +67,7 @@ def polystore_zarr(tmp_path: Path) -> Iterator[FileManager]:
 
 @pytest.fixture
 def polystore_local() -> Iterator[FileManager]:
-    """File manager on a store in local mode, which ends with the test: every backend, no Ray."""
+    """File manager on a store in local mode, with every backend, that ends with the test."""
     from polystore import FileManager
     from polystore_ray import RayBackendRegistry
 
@@ -80,7 +80,7 @@ def polystore_local() -> Iterator[FileManager]:
 def polystore_ray(
     request: pytest.FixtureRequest, polystore_ray_cluster: None
 ) -> Iterator[FileManager]:
-    """File manager on a store of a real Ray, which has the test's name and ends with it."""
+    """File manager on a store on Ray that has the name of the test and ends with the test."""
     from polystore import FileManager
     from polystore_ray import RayBackendRegistry
 
@@ -92,7 +92,7 @@ def polystore_ray(
 
 @pytest.fixture(scope="module")
 def polystore_ray_cluster(pytestconfig: pytest.Config, _polystore_started_rays: set[str]) -> None:
-    """Ray is running: one for the session, unless the tests have started another."""
+    """Start Ray for the session, unless the tests have started it already."""
     import ray
 
     if ray.is_initialized():

@@ -62,7 +62,7 @@ def whole_number(value: Any, name: str, least: int, *, backend: str | None = Non
 def seconds(value: Any, name: str) -> float:
     """Return an argument that is a number of seconds as a `float`, refusing all else."""
     try:
-        number = -1.0 if isinstance(value, bool | str) else float(value)
+        number = -1.0 if isinstance(value, bool | str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = -1.0
     if not number >= 0:  # NaN is not

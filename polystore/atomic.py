@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import json
@@ -22,7 +23,7 @@ from polystore.filesystem.dir_fd import Held
 from polystore.filesystem.file_lock import file_lock
 from polystore.filesystem.renames import publish_file
 from polystore.filesystem.temporaries import keep_mode, remove, sweep, temporary_name
-from polystore.paths import P, as_text
+from polystore.paths import P, as_system_text
 
 __all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"]
 
@@ -47,7 +48,9 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     Raises
     ------
     VFSTypeError
-        If `mode` is another one.
+        If `mode` is another one, or `path` is no path.
+    InvalidPathError
+        If the path cannot be one of the file system.
     PathNotFoundError, PathNotDirectoryError, PathIsDirectoryError, StorageWriteError
         If the file system refuses; the exceptions of the block itself pass unchanged.
     UnsupportedFormatError
@@ -62,7 +65,7 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     >>> target.read_text()
     'whole'
     """
-    text = as_text(path)
+    text = as_system_text(path)
     if mode not in ("w", "wb"):
         raise VFSTypeError(f"atomic_write opens with 'w' or 'wb', not {mode!r}", path=text)
     target = os.path.realpath(text)
@@ -101,13 +104,20 @@ def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:
 
     Raises
     ------
-    TypeError
-        If `data` is nothing that JSON can hold; the target stays as it was.
+    VFSTypeError
+        If JSON cannot hold `data`; the target stays as it was.
+    StorageError
+        As `atomic_write`.
     """
     if isinstance(data, os.PathLike) or (isinstance(data, str) and not _is_path(path)):
         data, path = path, data
-    with atomic_write(path) as file:
-        json.dump(data, file, indent=indent)
+    text = as_system_text(path)
+    try:
+        written = json.dumps(data, indent=indent)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise VFSTypeError(f"JSON cannot hold the value ({error})", path=text) from error
+    with atomic_write(text) as file:
+        file.write(written)
 
 
 def _is_path(value: object) -> bool:
@@ -136,12 +146,18 @@ def atomic_update_json(
 
     Raises
     ------
+    VFSTypeError
+        If `function` cannot be called, or `lock_timeout` is not a number of seconds.
     CorruptDataError
         If the file holds no JSON; it stays as it is.
     FileLockTimeoutError
         If the lock was not free in time.
     """
-    text = as_text(path)
+    text = as_system_text(path)
+    if not callable(function):
+        raise VFSTypeError(
+            f"function is what returns the new value, not a {type(function).__name__}", path=text
+        )
     with file_lock(text, timeout=lock_timeout):
         atomic_write_json(function(_read_json(text, default_data)), Path(text))
 
@@ -152,7 +168,7 @@ def _read_json(path: str, default: Any) -> Any:
             with Held.at(path) as held, held.open() as file:
                 return json.loads(file.read().decode())
         except FileNotFoundError:
-            return json.loads(json.dumps({} if default is None else default))
+            return {} if default is None else copy.deepcopy(default)
         except (ValueError, RecursionError) as error:
             if isinstance(error, StorageError):
                 raise

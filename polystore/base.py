@@ -40,6 +40,13 @@ class DataSource(AsyncLoads, ABC):
 
     _backend_type: ClassVar[str | None] = None
 
+    directory_format: ClassVar[str | None] = None
+    """What directories are, where they say something of themselves that a copy keeps.
+
+    A backend that sets it has ``load(path, suffix=".bin")`` for directories too, and saves what
+    that returns.
+    """
+
     @abstractmethod
     def load(self, path: P, /, *args: Any, **options: Any) -> Any:
         """Return the value at `path`, which is the caller's own but for arrays.
@@ -211,6 +218,18 @@ class DataSource(AsyncLoads, ABC):
                 advance = _advancing(step)
                 copy_values(values, converted, other.save_batch, advance, **options)
 
+    def copy_directories_to(self, other: StorageBackend, pairs: Pairs, /) -> None:
+        """Make directories in another backend, each below those that come before it."""
+        here, there = self.kept_by().directory_format, other.kept_by().directory_format
+        if here is not None and here == there:
+            for source, target in pairs:
+                other.save(self.load(source, suffix=RAW), target)
+            return
+        above = {target.rpartition("/")[0] for _, target in pairs}
+        for _, target in pairs:
+            if target not in above:  # with each, those above it are made
+                other.ensure_directory(target)
+
     def converted(self, other: StorageBackend, pairs: Pairs, /) -> list[str]:
         """Return the paths of values that `copy_to` would load and save, not copy as bytes."""
         return [source for source, _ in self._split_by_format(other, pairs)[1]]
@@ -235,7 +254,7 @@ class DataSource(AsyncLoads, ABC):
         """Return the name of the format of the file at a path, None if a value is no such file.
 
         A backend that returns one has ``load(path, suffix=".bin")`` and
-        ``save(data, path, suffix=".bin")`` for the bytes of the file.
+        ``save(data, path, suffix=".bin")`` for the bytes of the file, or for what else it keeps.
         """
         return None
 

@@ -52,9 +52,6 @@ class DiskBackend(LocalBackend):
     _backend_type = "disk"
     _saves_regions_together = True
 
-    def _is_value(self, held: Held) -> bool:
-        return held.is_file()
-
     def _describe(self, held: Held, path: P) -> dict[str, Any]:
         facts = super()._describe(held, path)
         # A question is no place to complain about what a file holds, or may not be read of it.
@@ -252,8 +249,7 @@ class DiskBackend(LocalBackend):
                 return
 
     def _is_at(self, path: P, known: os.stat_result) -> bool:
-        with self._places.existing(path) as held:
-            return os.path.samestat(held.status(), known)
+        return os.path.samestat(self._places.status(path), known)
 
 
 def _write(chosen: Format, data: Any, target: Place, *, durable: bool) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -37,52 +35,76 @@ _MEANING: dict[int, tuple[type[StorageError], str]] = {
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
 
 
-@contextmanager
-def located(path: P | None, backend: str | None) -> Iterator[None]:
+class located:  # noqa: N801 - used as a function; a generator takes thrice the time
     """Add path and backend to errors that were raised without."""
-    try:
-        yield
-    except StorageError as error:
-        error.located(path=None if path is None else display(path), backend=backend)
-        raise
+
+    __slots__ = ("_backend", "_path")
+
+    def __init__(self, path: P | None, backend: str | None) -> None:
+        self._path, self._backend = path, backend
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, StorageError):
+            path = None if self._path is None else display(self._path)
+            error.located(path=path, backend=self._backend)
 
 
-@contextmanager
-def os_errors(
-    path: P, backend: str | None, *, refused: type[StorageError] = StorageWriteError
-) -> Iterator[None]:
+class os_errors:  # noqa: N801 - as `located`
     """Let errors of the operating system out as ours, with path, backend and cause.
 
     What has no name of its own, such as a full disk or a lack of permission, is `refused`.
     """
-    try:
-        yield
-    except StorageError as error:
-        error.located(path=display(path), backend=backend)
-        raise
-    except OSError as error:
-        kind, meaning = _MEANING.get(
-            error.errno or 0, (refused, f"the file system refused: {error.strerror or error}")
-        )
-        raise kind(meaning, path=display(path), backend=backend) from error
 
+    __slots__ = ("_backend", "_path", "_refused")
 
-@contextmanager
-def missing_below_files() -> Iterator[None]:
-    """Let a path that leads through a file be a missing one."""
-    try:
-        yield
-    except NotADirectoryError as error:
+    def __init__(
+        self, path: P, backend: str | None, *, refused: type[StorageError] = StorageWriteError
+    ) -> None:
+        self._path, self._backend, self._refused = path, backend, refused
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
+        if error is None:
+            return
         if isinstance(error, StorageError):
-            raise
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+            error.located(path=display(self._path), backend=self._backend)
+        elif isinstance(error, OSError):
+            kind, meaning = _MEANING.get(
+                error.errno or 0,
+                (self._refused, f"the file system refused: {error.strerror or error}"),
+            )
+            raise kind(meaning, path=display(self._path), backend=self._backend) from error
 
 
-@contextmanager
-def nothing_there() -> Iterator[None]:
+class missing_below_files:  # noqa: N801 - as `located`
+    """Let a path that leads through a file be a missing one."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, NotADirectoryError) and not isinstance(error, StorageError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+
+
+class nothing_there:  # noqa: N801 - as `located`
     """End the block where a path leads to nothing, or to what nobody may look at."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StorageError) or error.errno not in _NOTHING_THERE:
-            raise
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> bool:
+        return (
+            isinstance(error, OSError)
+            and not isinstance(error, StorageError)
+            and error.errno in _NOTHING_THERE
+        )

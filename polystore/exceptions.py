@@ -1,15 +1,15 @@
 """The error tree.
 
-Every error of polystore is a `StorageError` and, where Python already has a name for the fact,
-that as well, so that code written for plain files keeps working::
+Every error of polystore is a `StorageError`. Where Python has a built-in error for the same
+problem, it is that as well, so that code written for plain files keeps working::
 
     StorageError(Exception)
     ├── StorageResolutionError(ValueError)            a path or key could not be resolved
     │   ├── BackendNotFoundError(KeyError)
     │   ├── PathNotFoundError(FileNotFoundError)
     │   ├── PathExistsError(FileExistsError)
-    │   │   └── VersionConflictError              the value was replaced in between
-    │   ├── PathTypeError                             the path is of the other kind
+    │   │   └── VersionConflictError                  another save replaced the value first
+    │   ├── PathTypeError                             a file instead of a directory, or vice versa
     │   │   ├── PathIsDirectoryError(IsADirectoryError)
     │   │   └── PathNotDirectoryError(NotADirectoryError)
     │   ├── DirectoryNotEmptyError(IsADirectoryError)
@@ -22,13 +22,13 @@ that as well, so that code written for plain files keeps working::
     │   └── ImageLoadError(RuntimeError)
     ├── StorageWriteError(RuntimeError)
     │   ├── ImageSaveError(ValueError)
-    │   └── StorageFullError                          the store's limit would be passed
+    │   └── StorageFullError                          the save would exceed the store's limit
     ├── VFSTypeError(TypeError)
     ├── MissingDependencyError(ImportError)
     └── FileLockError
         └── FileLockTimeoutError(TimeoutError)
 
-All of them pickle, with their attributes and their cause, and read well with `str`.
+All errors pickle, with their attributes and their cause. `str` of an error is its whole message.
 """
 
 from __future__ import annotations
@@ -66,23 +66,23 @@ __all__ = [
 
 
 class StorageError(Exception):
-    """Signal that a storage operation failed; the root of every error of polystore.
+    """Signal that a storage operation failed; the base class of all errors of polystore.
 
     Parameters
     ----------
     message : str
-        What is wrong and, where there is one, the cure.
+        The problem and, if there is one, the cure.
     path : str, optional
-        The path the operation was about.
+        The path of the operation.
     backend : str, optional
-        The key of the backend that met the error.
+        The key of the backend that raised the error.
 
     Attributes
     ----------
     message, path, backend
         The arguments, unchanged.
     written : tuple of str
-        After a batch that failed midway: the paths that were written.
+        The paths that were written before a batch failed.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class StorageError(Exception):
             self._fill_os_error()
 
     def _fill_os_error(self) -> None:
-        """Set what handlers of an OSError look at."""
+        """Set the attributes that handlers of an OSError read."""
         self.errno: int | None = self._errno
         self.strerror: str | None = self.message
         self.filename: str | None = self.path
@@ -125,7 +125,7 @@ class StorageError(Exception):
         return _rebuild, (type(self), self.message, self.path, self.backend), state
 
     def located(self, *, path: str | None = None, backend: str | None = None) -> Self:
-        """Fill in the path and the backend where the place that raised knew neither."""
+        """Set the path and the backend, unless the code that raised has set them; return self."""
         if self.path is None and path is not None:
             self.path = path
             if isinstance(self, OSError):
@@ -138,7 +138,7 @@ class StorageError(Exception):
 def _rebuild(
     cls: type[StorageError], message: str, path: str | None, backend: str | None
 ) -> StorageError:
-    # Not by calling the class: a subclass may have an __init__ of other parameters.
+    # Do not call the class: the __init__ of a subclass may have other parameters.
     base = OSError if issubclass(cls, OSError) else Exception
     error: StorageError = base.__new__(cls, message)
     StorageError.__init__(error, message, path=path, backend=backend)
@@ -146,8 +146,8 @@ def _rebuild(
 
 
 def portable(error: BaseException) -> BaseException:
-    """Return `error`, or its text in a RuntimeError where it would not survive a pickle."""
-    import cloudpickle  # an eighth of the time that importing polystore would take
+    """Return `error`, or a RuntimeError with its text if `error` cannot be pickled."""
+    import cloudpickle  # late: it would be an eighth of the time to import polystore
 
     try:
         pickle.loads(cloudpickle.dumps(error))
@@ -159,7 +159,7 @@ def portable(error: BaseException) -> BaseException:
 def missing_dependency(
     what: str, error: ImportError, extra: str, *, backend: str | None = None
 ) -> MissingDependencyError:
-    """Return the error for what could not be imported, with the extra that brings it."""
+    """Return the error for a failed import; its message names the extra to install."""
     package = f"the package {error.name!r}" if error.name else "a package"
     return MissingDependencyError(
         f"{what} needs {package}, which could not be imported ({error}): "
@@ -173,7 +173,7 @@ class StorageResolutionError(StorageError, ValueError):
 
 
 class BackendNotFoundError(StorageResolutionError, KeyError):
-    """Signal that no usable backend has this key."""
+    """Signal that no backend has this key, or that the backend cannot be used."""
 
 
 class PathNotFoundError(StorageResolutionError, FileNotFoundError):
@@ -183,55 +183,55 @@ class PathNotFoundError(StorageResolutionError, FileNotFoundError):
 
 
 class PathExistsError(StorageResolutionError, FileExistsError):
-    """Signal that a path exists already and would have been destroyed."""
+    """Signal that a path exists already; nothing was overwritten."""
 
     _errno = errno.EEXIST
 
 
 class VersionConflictError(PathExistsError):
-    """Signal that a value that was to be replaced has another version by now."""
+    """Signal that the value to replace has another version than expected."""
 
 
 class PathTypeError(StorageResolutionError):
-    """Signal that a path is of the other kind than the operation needs."""
+    """Signal that a path is a directory where a file is needed, or a file for a directory."""
 
 
 class PathIsDirectoryError(PathTypeError, IsADirectoryError):
-    """Signal that a file was needed where there is a directory."""
+    """Signal that a path is a directory, and the operation needs a file."""
 
     _errno = errno.EISDIR
 
 
 class PathNotDirectoryError(PathTypeError, NotADirectoryError):
-    """Signal that a directory was needed where there is a file."""
+    """Signal that a path is a file, and the operation needs a directory."""
 
     _errno = errno.ENOTDIR
 
 
 class DirectoryNotEmptyError(StorageResolutionError, IsADirectoryError):
-    """Signal that a directory that still has entries was to be deleted."""
+    """Signal that a directory cannot be deleted because it has entries."""
 
     _errno = errno.ENOTEMPTY
 
 
 class InvalidPathError(StorageResolutionError):
-    """Signal that a path is not one: empty, above the root, or with a NUL in it."""
+    """Signal that a path is invalid: empty, above the root, or with a NUL character."""
 
 
 class PathMismatchError(InvalidPathError):
-    """Signal that a path has the scheme of another kind of store."""
+    """Signal that a path is a URL with the scheme of another kind of store."""
 
 
 class BatchLengthError(StorageResolutionError):
-    """Signal that a batch has not as many values as paths."""
+    """Signal that a batch has different numbers of values and paths."""
 
 
 class UnsupportedFormatError(StorageError, ValueError):
-    """Signal that nothing is known to read or write this suffix or this kind of value."""
+    """Signal that no format has this suffix, or that the format cannot hold this value."""
 
 
 class UnsupportedOperationError(StorageError, NotImplementedError):
-    """Signal that this backend does not offer this operation."""
+    """Signal that the backend does not support the operation."""
 
 
 class CorruptDataError(StorageError, ValueError):
@@ -243,7 +243,7 @@ class ImageLoadError(CorruptDataError, RuntimeError):
 
 
 class StorageWriteError(StorageError, RuntimeError):
-    """Signal that a value could not be written; what was there before is unchanged."""
+    """Signal that a value could not be written; the stored value is unchanged."""
 
 
 class ImageSaveError(StorageWriteError, ValueError):
@@ -251,7 +251,7 @@ class ImageSaveError(StorageWriteError, ValueError):
 
 
 class StorageFullError(StorageWriteError):
-    """Signal that a value would take a store beyond what it may hold."""
+    """Signal that a save would exceed the limit of a store, or that a disk is full."""
 
     _errno = errno.ENOSPC
 
@@ -269,6 +269,6 @@ class FileLockError(StorageError):
 
 
 class FileLockTimeoutError(FileLockError, TimeoutError):
-    """Signal that a lock was not free in time."""
+    """Signal that a lock was not released in time."""
 
     _errno = errno.ETIMEDOUT

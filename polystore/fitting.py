@@ -1,7 +1,7 @@
-"""Fitting: values as an array of another dtype stores them, or an error where it cannot.
+"""Conversion of values to the dtype of an array, or an error if a value would change.
 
-NumPy's assignment checks Python's integers only. Of arrays it wraps integers that are too large,
-cuts off fractions and text, and drops masks.
+NumPy's assignment checks Python integers only. From arrays, it wraps integers that are too large,
+truncates fractions and text, and drops masks.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = ["fitted", "refuse_mask"]
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _NUMBERS = "biufc"
-_CHECKED_BY_NUMPY = "OV"  # of what goes into objects and records, NumPy checks Python's integers
+_CHECKED_BY_NUMPY = "OV"  # for objects and records, NumPy's own check is enough
 
 
 def refuse_mask(value: Any) -> None:
-    """Raise `UnsupportedFormatError` if a value is a masked array, or a list that holds one."""
+    """Raise `UnsupportedFormatError` if a value is a masked array, or a list that contains one."""
     if isinstance(value, np.ma.MaskedArray):
         raise UnsupportedFormatError(
-            "a masked array would lose its mask; save array.filled(value), or its .data and .mask "
-            "as two arrays"
+            "a masked array would lose its mask; save array.filled(value), or array.data and "
+            "array.mask as two arrays"
         )
     if isinstance(value, list | tuple):
         for part in value:
@@ -32,10 +32,11 @@ def refuse_mask(value: Any) -> None:
 
 
 def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
-    """Return values as an array of a shape and dtype stores them.
+    """Return values as an array of the given shape and dtype.
 
-    Numbers fit if they stay the same: an integer in its range, a float in an integer array if it
-    is whole. Floats may be rounded, but not become infinite. Text and times fit whole.
+    A number fits if it stays equal: an integer within the range of the dtype, and a whole float
+    in an integer array. Floats may be rounded, but must not become infinite. Text and times must
+    not be truncated.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
     UnsupportedFormatError
         If the values are masked.
     TypeError, ValueError, OverflowError
-        If one of the values does not fit.
+        If a value does not fit.
 
     Examples
     --------
@@ -68,7 +69,7 @@ def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
         values[...] = data
         return values
     converted = values if given.shape == shape else np.empty(given.shape, dtype)
-    with np.errstate(all="ignore"):  # the check says more
+    with np.errstate(all="ignore"):  # the check below reports more
         converted[...] = given.real if _drops_imaginary(given, dtype) else given
         _check(given, converted)
     if converted is not values:
@@ -77,14 +78,14 @@ def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
 
 
 def _as_array(data: Any, dtype: np.dtype[Any]) -> _Array | None:
-    """Return values as an array of their own dtype, None if NumPy's assignment checks them."""
+    """Return values as an array of their own dtype; None if NumPy's assignment checks them."""
     if isinstance(data, np.ndarray | np.generic) and data.dtype.kind != "O":
         return np.asarray(data)
     if dtype.kind in _CHECKED_BY_NUMPY and not _is_number(dtype):
         return None
     try:
         found = np.asarray(data.tolist() if isinstance(data, np.ndarray) else data)
-    except ValueError:  # of ragged lists, of which NumPy says more where they are assigned
+    except ValueError:  # a ragged list: NumPy's assignment raises the better error
         return None
     return found if found.dtype.kind in _NUMBERS or found.dtype.kind in "SU" else None
 
@@ -94,12 +95,12 @@ def _drops_imaginary(given: _Array, dtype: np.dtype[Any]) -> bool:
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:
-    """Return whether a dtype is of numbers: also one of another package, such as bfloat16."""
+    """Return whether a dtype is numeric, including those of other packages such as bfloat16."""
     return dtype.kind in _NUMBERS or (dtype.kind == "V" and dtype.type is not np.void)
 
 
 def _check(given: _Array, stored: _Array) -> None:
-    """Raise ValueError if one of the values is not what is stored of it."""
+    """Raise ValueError if a stored value differs from the given one."""
     if given.dtype == stored.dtype or stored.dtype.kind == "O":
         return
     names = stored.dtype.names
@@ -118,7 +119,7 @@ def _check(given: _Array, stored: _Array) -> None:
 
 
 def _kept(given: _Array, stored: _Array) -> Any:
-    """Return for each value whether it is the one that is stored."""
+    """Return an array of bool: whether each stored value equals the given one."""
     if _is_number(given.dtype) and _is_number(stored.dtype):
         if given.dtype.kind == "V":
             given = given.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Paths: the virtual tree's normal form, names' natural order, and what a listing selects."""
+"""Paths: the normal form of virtual paths, the natural order of names, and filters of listings."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = [
 P = str | os.PathLike[str]
 
 MOST_LINKS = 40
-"""Links that are followed on the way of one path, as Linux does; more lead in a circle."""
+"""The limit of links that one path may follow, the same as in Linux; more are taken for a loop."""
 
 _DIGITS = re.compile(r"(\d+)")
 
 
 def as_text(path: P, *, backend: str | None = None) -> str:
-    """Return `path` as text, refusing what cannot be the name of anything.
+    """Return `path` as `str`.
 
     Raises
     ------
     VFSTypeError
-        If it is neither `str` nor an `os.PathLike` of `str`.
+        If `path` is neither `str` nor an `os.PathLike` of `str`.
     InvalidPathError
-        If it is empty or holds a NUL.
+        If `path` is empty or contains a NUL character.
     """
     text = path if type(path) is str else _plain(path, backend)
     if not text:
@@ -47,12 +47,30 @@ def as_text(path: P, *, backend: str | None = None) -> str:
             "a path cannot be empty; the root is '/'", path=text, backend=backend
         )
     if "\0" in text:
-        raise InvalidPathError("a path cannot hold a NUL character", path=text, backend=backend)
+        raise InvalidPathError("a path cannot contain a NUL character", path=text, backend=backend)
+    return text
+
+
+def as_system_text(path: P) -> str:
+    """Return `path` as text that can be the name of a file.
+
+    Raises
+    ------
+    VFSTypeError, InvalidPathError
+        As `as_text`; also if it cannot be encoded for the file system.
+    """
+    text = as_text(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidPathError(
+            f"the path cannot be encoded for the file system ({error.reason})", path=text
+        ) from error
     return text
 
 
 def _plain(path: object, backend: str | None) -> str:
-    """Return a path object or an instance of a subclass of `str` as nothing but text."""
+    """Return a path object, or an instance of a subclass of `str`, as a plain `str`."""
     cause: TypeError | None = None
     try:
         text = os.fspath(path)  # type: ignore[call-overload]
@@ -60,13 +78,14 @@ def _plain(path: object, backend: str | None) -> str:
         text, cause = None, error
     if not isinstance(text, str):
         raise VFSTypeError(
-            f"a path is a str or an os.PathLike of str, not {type(path).__name__}", backend=backend
+            f"a path must be a str or an os.PathLike of str, not {type(path).__name__}",
+            backend=backend,
         ) from cause
-    return str.__str__(text)  # a subclass, such as a member of an enum, may show itself otherwise
+    return str.__str__(text)  # a subclass, such as an enum member, may have another __str__
 
 
 def display(path: object) -> str:
-    """Return what an error calls a path, also one that `as_text` refuses."""
+    """Return the text for a path in an error message, also for a path that `as_text` refuses."""
     try:
         return _plain(path, None)
     except VFSTypeError:
@@ -79,7 +98,7 @@ def split(path: P, *, backend: str | None = None) -> list[str]:
     Raises
     ------
     InvalidPathError
-        As `as_text`, and if the path leads above the root.
+        Same as for `as_text`, and if the path leads above the root.
     """
     text = as_text(path, backend=backend)
     names: list[str] = []
@@ -96,12 +115,12 @@ def split(path: P, *, backend: str | None = None) -> list[str]:
 
 
 def join(names: Iterable[str]) -> str:
-    """Return the virtual path of these names: the inverse of `split`."""
+    """Return the virtual path with these names: the inverse of `split`."""
     return "/" + "/".join(names)
 
 
 def normalize(path: P, *, backend: str | None = None) -> str:
-    """Return the one spelling of a path in a virtual tree.
+    """Return the normal form of a path in a virtual tree.
 
     Examples
     --------
@@ -112,7 +131,7 @@ def normalize(path: P, *, backend: str | None = None) -> str:
 
 
 def check_distinct(places: Sequence[Hashable], paths: Sequence[P], *, backend: str | None) -> None:
-    """Refuse paths of a batch of which two lead to one place."""
+    """Raise `PathExistsError` if two paths of a batch lead to the same place."""
     if len(set(places)) == len(places):
         return
     seen: set[Hashable] = set()
@@ -125,25 +144,27 @@ def check_distinct(places: Sequence[Hashable], paths: Sequence[P], *, backend: s
 
 
 def file_order(path: str) -> tuple[int, str]:
-    """Return the key that sorts listed files: shallow first, then in plain order."""
+    """Return a sort key for listed files: shallow first, then in plain order."""
     return path.count("/") + path.count(os.sep) * (os.sep != "/"), path
 
 
 def natural_key(path: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts numbers in names by their value.
+    """Return a sort key that compares numbers in names by their value.
 
     Examples
     --------
     >>> sorted(["img10", "img2", "img1"], key=natural_key)
     ['img1', 'img2', 'img10']
     """
-    # re.split alternates text and digits, so equal positions always compare like with like.
+    # re.split alternates text and digits, so equal positions have equal types.
     parts = [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(path))]
     return parts, path
 
 
 class NameFilter:
-    """Decide which base names a listing selects.
+    """A filter of base names, which is called with a name and returns whether it is selected.
+
+    A name must satisfy both conditions.
 
     Parameters
     ----------
@@ -151,33 +172,32 @@ class NameFilter:
         A glob on the base name; case matters.
     extensions : iterable of str, optional
         Endings with their dot, such as ``{".tif", ".ome.tif"}``; case does not matter.
-        A name has to satisfy both.
 
     Raises
     ------
     VFSTypeError
-        If one of them is no text.
+        If the pattern or an ending is not a `str`.
     """
 
     __slots__ = ("_endings", "_pattern")
 
     def __init__(self, pattern: str | None = None, extensions: Iterable[str] | None = None) -> None:
         if isinstance(extensions, str):
-            raise VFSTypeError(f"extensions is a set of endings: write {{{extensions!r}}}")
+            raise VFSTypeError(f"extensions must be a set of endings: write {{{extensions!r}}}")
         if not isinstance(extensions, Iterable | None):
-            raise VFSTypeError(f"extensions is a set of endings, not {extensions!r}")
+            raise VFSTypeError(f"extensions must be a set of endings, not {extensions!r}")
         endings = None if extensions is None else tuple(extensions)
         for part in (*(() if pattern is None else (pattern,)), *(endings or ())):
             if not isinstance(part, str):
                 raise VFSTypeError(
-                    f"a pattern and extensions are text, not {type(part).__name__}: {part!r}"
+                    f"pattern and extensions must be str, not {type(part).__name__}: {part!r}"
                 )
         self._pattern = pattern
         self._endings = None if endings is None else tuple(e.lower() for e in endings)
 
     @property
     def plain(self) -> tuple[str | None, list[str] | None]:
-        """The pattern and the endings as plain text, for another process."""
+        """The pattern and the endings as plain `str`, to send to another process."""
         pattern = self._pattern if self._pattern is None else str.__str__(self._pattern)
         return pattern, self._endings if self._endings is None else [
             *map(str.__str__, self._endings)

@@ -1,4 +1,4 @@
-"""Progress of batches: a callable that is told how far they are, or a bar."""
+"""Progress of batches: calls to a function of the user, or a progress bar."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from polystore.exceptions import missing_dependency
 __all__ = ["Progress", "reporting"]
 
 Progress = Callable[[int, int], object] | bool | None
-"""``progress(done, total)``; or `True` for a bar on standard error (the extra ``progress``)."""
+"""A function ``progress(done, total)``, or True for a bar (which needs the extra ``progress``)."""
 
 
 @contextmanager
 def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[..., None]]:
-    """Give a callable that counts one more as done, or as many as it is told, and reports it.
+    """Yield a function ``step(count=1)`` that reports `count` more items as done.
 
     Parameters
     ----------
     progress : callable or bool or None
-        Called with how many are done and how many there are; `True` shows a bar.
+        Called as ``progress(done, total)``; True shows a bar on standard error; False or None
+        reports nothing.
     total : int
-        How many there are.
+        The number of items.
     what : str
-        What the bar says.
+        The label of the bar.
 
     Raises
     ------
     MissingDependencyError
-        If a bar is asked for and tqdm is not installed.
+        If `progress` is True and tqdm is not installed.
 
     Examples
     --------

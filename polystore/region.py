@@ -1,4 +1,4 @@
-"""Regions: the part of an array that a load or a save is about."""
+"""Regions: the part of an array that a load reads or a save writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def as_index(region: Region) -> tuple[int | slice | EllipsisType, ...]:
     Raises
     ------
     VFSTypeError
-        If it holds anything but integers, slices and ``...``.
+        If it contains anything but integers, slices and ``...``.
     """
     return tuple(map(_part, region if isinstance(region, tuple) else (region,)))
 
@@ -48,7 +48,7 @@ def _part(part: object) -> int | slice | EllipsisType:
         bounds = (part.start, part.stop, part.step)
         start, stop, step = (None if bound is None else _integer(bound) for bound in bounds)
         if step == 0:
-            raise VFSTypeError("the step of a slice is not 0")
+            raise VFSTypeError("the step of a slice cannot be 0")
         return slice(start, stop, step)
     return _integer(part)
 
@@ -60,14 +60,14 @@ def _integer(value: Any) -> int:
     except TypeError:
         pass
     raise VFSTypeError(
-        f"a region is made of integers, slices and '...', not {type(value).__name__}"
+        f"a region consists of integers, slices and '...', not {type(value).__name__}"
     )
 
 
 def take_region(
     value: Any, region: Region | None, *, path: P | None = None, backend: str | None = None
 ) -> Any:
-    """Return the part of an array that `region` selects, as a view; all of it for None.
+    """Return the part of an array that `region` selects, as a view; the whole array for None.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def take_region(
     with located(path, backend):
         if not isinstance(value, np.ndarray):
             raise UnsupportedOperationError(
-                f"only arrays have regions, and this is a {type(value).__name__}"
+                f"only arrays have regions; the value is a {type(value).__name__}"
             )
         try:
             return value[as_index(region)]
@@ -99,9 +99,9 @@ def put_region(
     Raises
     ------
     UnsupportedFormatError
-        If the part cannot hold the data as it is: see `polystore.fitting.fitted`.
+        If the part cannot hold the data unchanged: see `polystore.fitting.fitted`.
     UnsupportedOperationError, VFSTypeError
-        As `take_region`.
+        Same as for `take_region`.
     """
     part = take_region(array, region, path=path, backend=backend)
     with located(path, backend):
@@ -109,12 +109,12 @@ def put_region(
 
 
 def fitting_region(data: Any, region: Region, array: Any, shape: tuple[int, ...]) -> Any:
-    """Return `data` as the part of an array that `region` selects, which has `shape`, stores it.
+    """Return `data` with the dtype of `array` and `shape`, the shape that `region` selects.
 
     Raises
     ------
     UnsupportedFormatError
-        If the part cannot hold the data as it is.
+        If the part cannot hold the data unchanged.
     """
     try:
         if isinstance(array, np.ma.MaskedArray) and isinstance(data, np.ma.MaskedArray):
@@ -132,7 +132,7 @@ def fitting_region(data: Any, region: Region, array: Any, shape: tuple[int, ...]
 
 
 def check_region(shape: tuple[int, ...], region: Region) -> tuple[int, ...]:
-    """Return the shape of the part of an array, or raise what `take_region` would raise."""
+    """Return the shape that a region selects, or raise the error that `take_region` raises."""
     part: tuple[int, ...] = take_region(np.broadcast_to(np.uint8(0), shape), region).shape
     return part
 
@@ -140,7 +140,7 @@ def check_region(shape: tuple[int, ...], region: Region) -> tuple[int, ...]:
 def forward(
     shape: tuple[int, ...], region: Region
 ) -> tuple[tuple[int | slice, ...], tuple[slice, ...]]:
-    """Return a region without negative steps, for those that know none, and what turns its part.
+    """Return an index without negative steps, and the index that then reverses the axes.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def forward(
 def _without_ellipsis(
     index: tuple[int | slice | EllipsisType, ...], dimensions: int
 ) -> list[int | slice]:
-    """Return an index with a part for each dimension."""
+    """Return an index with one element for each dimension."""
     given = [part for part in index if not isinstance(part, EllipsisType)]
     at = next((i for i, part in enumerate(index) if isinstance(part, EllipsisType)), len(index))
     return [*given[:at], *[slice(None)] * (dimensions - len(given)), *given[at:]]

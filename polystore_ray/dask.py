@@ -1,4 +1,4 @@
-"""Dask on the memory of a cluster: equal arrays as one, loaded where and when they are needed."""
+"""Dask on the cluster memory: arrays of equal shape and dtype as one lazy array."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ __all__ = ["stack"]
 
 
 def stack(paths: P | Iterable[P], registry: RayBackendRegistry | None = None) -> da.Array:
-    """Return equal arrays of the memory as one, along a new first axis.
+    """Return arrays of the memory, all of one shape and dtype, stacked along a new first axis.
 
-    Nothing is loaded but the first array. Each chunk is one array, a view of shared memory where
-    it is loaded.
+    Only the first array is loaded at once. Each chunk is one array; a task that loads it gets a
+    view of shared memory.
 
     Parameters
     ----------
     paths : str, os.PathLike or iterable of them
-        The arrays; or one pattern such as ``"/plate1/*.npy"``, in natural order.
+        The paths of the arrays; or one pattern such as ``"/plate1/*.npy"``, whose matches are
+        stacked in natural order.
     registry : RayBackendRegistry, optional
         The store; by default ``RayBackendRegistry()``.
 
     Returns
     -------
     dask.array.Array
-        Of shape ``(number of paths, *shape)``.
+        An array of shape ``(number of paths, *shape)``.
 
     Raises
     ------
     PathNotFoundError
-        If there is no such value.
+        If a path does not exist, or the pattern matches nothing.
     UnsupportedFormatError
-        If one is no array, or is unlike the first.
+        If a value is not an array, or differs from the first in shape or dtype.
 
     Examples
     --------
@@ -64,8 +65,8 @@ def stack(paths: P | Iterable[P], registry: RayBackendRegistry | None = None) ->
         other = _kind_of(memory, path)
         if other != kind or kind[0] is None:
             raise UnsupportedFormatError(
-                f"a stack is made of equal arrays; the first has shape {kind[0]} and dtype "
-                f"{kind[1]}, this one {other[0]} and {other[1]}",
+                f"stack needs arrays of one shape and dtype; the first has shape {kind[0]} and "
+                f"dtype {kind[1]}, this one {other[0]} and {other[1]}",
                 path=path,
                 backend="memory",
             )

@@ -1,4 +1,4 @@
-"""Ray Data on the memory of a cluster: read values without a copy, and write blocks back."""
+"""Ray Data on the cluster memory: read values without copying, and write blocks back."""
 
 from __future__ import annotations
 
@@ -44,34 +44,38 @@ _BLOCK = re.compile(r"\d{6}-\d{6}")
 
 
 def read(paths: P | Iterable[P], registry: RayBackendRegistry | None = None) -> Dataset:
-    """Return values of the memory as a dataset, as they are now.
+    """Return values of the memory, as they are now, as a dataset.
 
-    Of an array the dataset has one row, with its ``path`` and, as ``data``, the array; of a table
-    (of Arrow or pandas) all its rows. The tasks that read are given references. They see views of
-    shared memory, and so do the functions that Ray Data runs in the same tasks, such as those of
-    ``map_batches``; only what comes out of these is stored.
+    An array becomes one row, with its ``path`` and the array as ``data``. A table (of Arrow or
+    pandas) becomes all its rows. The reading tasks get references. They see views of shared memory,
+    and so do functions that Ray Data runs in the same tasks, such as those of ``map_batches``; only
+    the results of these functions are stored.
 
-    An array of another byte order arrives in that of the machine. What Arrow has no tensors for,
-    such as complex numbers, records, scalars (0-d), bfloat16 and masked arrays, arrives as it is,
-    but as a copy.
+    Arrays are converted to the byte order of the machine. Arrow has no tensors for complex numbers,
+    records, scalars (0-d), bfloat16 and masked arrays: these arrive unchanged, but as copies.
 
     Parameters
     ----------
     paths : str, os.PathLike or iterable of them
-        The values; or one pattern such as ``"/plate1/*.npy"``, in natural order.
+        The paths of the values; or one pattern such as ``"/plate1/*.npy"``, whose matches are read
+        in natural order.
     registry : RayBackendRegistry, optional
         The store; by default ``RayBackendRegistry()``.
+
+    Returns
+    -------
+    ray.data.Dataset
+        The dataset. Reading it raises `UnsupportedFormatError` if a value is neither an array nor
+        a table.
 
     Raises
     ------
     PathNotFoundError
-        If there is no such value.
-    UnsupportedFormatError
-        By the dataset, if a value is neither an array nor a table.
+        If a path does not exist, or the pattern matches nothing.
     """
     memory = _memory(registry)
     found = matching(memory, paths)
-    # To ask for each size would cost more than the estimate is worth.
+    # The size of the first value stands for all: asking for each size costs more than it is worth.
     size = int(memory.stat(found[0])["size"])
     dataset: Dataset = read_datasource(_Values(found, memory.refs(found), size))
     return dataset
@@ -85,31 +89,31 @@ def write(
     column: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Save a dataset in the memory, from the tasks that make it: all of it, or nothing.
+    """Save a dataset in the memory, from the tasks that compute it: all of it, or nothing.
 
-    What is written appears in one step, when all tasks are done; a task that Ray tries again
-    replaces what it has written. If the directory exists, what is to be replaced goes in the same
-    step, and all else in it stays; nobody else should change it meanwhile.
+    The directory is published in one step when all tasks are done. A task that Ray retries replaces
+    its own output. In an existing directory, other files stay; no other process should change the
+    directory during the write.
 
     Parameters
     ----------
     dataset : ray.data.Dataset
         The dataset.
     directory : str or os.PathLike
-        Where; it is made.
+        The directory to write; it is created if it is missing.
     registry : RayBackendRegistry, optional
         The store; by default ``RayBackendRegistry()``.
     column : str, optional
-        The column whose arrays are saved, each at the last name of its ``path``. By default,
-        tables are, one for each block, which `read` gives back as they are.
+        The column whose arrays are saved, each under the last name of its ``path``. By default,
+        each block is saved as a table, which `read` returns unchanged.
     overwrite : bool, default False
-        Whether what exists is replaced: of a column, the files of the same names; of tables, all
-        blocks of the directory.
+        Whether to replace existing files: with `column`, files of the same names; without it, all
+        blocks in the directory.
 
     Raises
     ------
     PathExistsError
-        If what would be replaced exists, unless `overwrite`; also if two rows have one name.
+        If a file exists and `overwrite` is False, or if two rows have the same name.
     InvalidPathError
         If the directory is the root.
     """
@@ -118,7 +122,11 @@ def write(
     while memory.is_symlink(place):
         place = memory.stat(place)["target"]
     if place == "/":
-        raise InvalidPathError("a dataset has a directory of its own", path=place, backend="memory")
+        raise InvalidPathError(
+            "a dataset needs a directory other than the root",
+            path=place,
+            backend="memory",
+        )
     if memory.is_file(place):
         raise PathExistsError("the path is a file", path=place, backend="memory")
     parent, _, name = place.rpartition("/")
@@ -129,13 +137,13 @@ def write(
         dataset.write_datasink(sink)
         _publish(memory, staging, place, sink, overwrite)
     except BaseException:
-        with suppress(StorageError):  # the first error tells more
+        with suppress(StorageError):  # the first error is the cause
             memory.delete_all(staging)
         raise
 
 
 class _Values(Datasource):
-    """What is behind some references, each of about this size in bytes."""
+    """Datasource over object references, each to a value of about `size` bytes."""
 
     def __init__(self, paths: list[str], references: list[Any], size: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -173,17 +181,17 @@ def _blocks(paths: list[str], references: list[Any]) -> Iterable[Any]:
             yield _block(path, value)
         else:
             raise UnsupportedFormatError(
-                f"a dataset is made of arrays and tables, not of a {type(value).__name__}",
+                f"a dataset holds arrays and tables, not a {type(value).__name__}",
                 path=path,
                 backend="memory",
             )
 
 
 def _block(path: str, value: np.ndarray[Any, Any]) -> Any:
-    """Return an array as a row that gives back what was put in.
+    """Return an array as a block of one row, from which Ray Data returns an equal array.
 
-    Arrow has tensors of plain numbers and times in the byte order of the machine. Ray Data takes
-    the bytes of all else for those, or makes lists of it; so all else travels as an object.
+    Arrow has tensors of plain numbers and times in the byte order of the machine. Ray Data would
+    misread the bytes of other arrays, or turn them into lists, so these travel as objects.
     """
     dtype = value.dtype
     if type(value) is np.ndarray and value.ndim and _is_held_by_arrow(dtype):
@@ -199,7 +207,7 @@ def _is_held_by_arrow(dtype: np.dtype[Any]) -> bool:
 
 
 class _Staging(Datasink[list[str]]):
-    """A directory of the memory that takes blocks until the dataset is whole."""
+    """Datasink that writes blocks to a staging directory until the dataset is complete."""
 
     def __init__(self, memory: Any, directory: str, column: str | None) -> None:
         super().__init__()
@@ -213,7 +221,7 @@ class _Staging(Datasink[list[str]]):
         return "Polystore"
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> list[str]:
-        """Save blocks; a task that is tried again replaces what it has saved already."""
+        """Save blocks; a retried task replaces what its first attempt saved."""
         saved: list[str] = []
         for number, block in enumerate(blocks):
             if self._column is None:
@@ -223,7 +231,7 @@ class _Staging(Datasink[list[str]]):
                 values = list(rows[self._column])
                 names = [str(path).rpartition("/")[2] for path in rows[_PATH]]
             paths = [f"{self._directory}/{name}" for name in names]
-            # Without parents: once the directory is gone, a straggler fails.
+            # Without parents: a late task fails once the staging directory is deleted.
             self._memory.save_batch(values, paths, overwrite=True)
             saved += names
         return saved
@@ -233,16 +241,16 @@ class _Staging(Datasink[list[str]]):
 
 
 def _publish(memory: Any, staging: str, place: str, sink: _Staging, overwrite: bool) -> None:
-    """Put a directory that is whole at its place, with what stays of the one that is there."""
+    """Move the complete staging directory to its place, with the files to keep of the old one."""
     names = set(sink.names)
     if len(names) < len(sink.names):
         twice = next(name for name, number in Counter(sink.names).items() if number > 1)
         raise PathExistsError(
-            "several rows have this name; give each a `path` with a last name of its own",
+            "several rows have this name; give each row a `path` with a unique last name",
             path=f"{place}/{twice}",
             backend="memory",
         )
-    for name in set(memory.list_dir(staging)) - names:  # of tasks that were tried again
+    for name in set(memory.list_dir(staging)) - names:  # from first attempts of retried tasks
         memory.delete(f"{staging}/{name}")
     with suppress(PathExistsError):
         memory.move(staging, place)
@@ -255,7 +263,7 @@ def _publish(memory: Any, staging: str, place: str, sink: _Staging, overwrite: b
     replaced = [name for name in present if is_replaced(name)]
     if replaced and not overwrite:
         raise PathExistsError(
-            "the path exists already; overwrite=True lets a write replace it",
+            "the path exists already; overwrite=True replaces it",
             path=f"{place}/{replaced[0]}",
             backend="memory",
         )
@@ -270,7 +278,7 @@ def _publish(memory: Any, staging: str, place: str, sink: _Staging, overwrite: b
         memory.move(former, place)
         raise
     for name in memory.list_dir(former):
-        if name not in present and name not in names:  # it was saved in the meantime
+        if name not in present and name not in names:  # saved by another process concurrently
             memory.move(f"{former}/{name}", f"{place}/{name}")
     memory.delete_all(former)
 

@@ -1,4 +1,4 @@
-"""The errors that only a cluster can have; like all errors, they are a `polystore.StorageError`."""
+"""Errors that occur only on a cluster. Each is also a `polystore.StorageError`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = [
 
 
 class StoreUnavailableError(StorageError, ConnectionError):
-    """Signal that the store cannot be reached or started, or has ended.
+    """Signal that the store has ended, or cannot be reached or started.
 
     Attributes
     ----------
     has_ended : bool
-        Whether it is known that the store was shut down.
+        True if the store is known to have been shut down.
     """
 
     has_ended: bool = False
@@ -31,36 +31,36 @@ class StoreUnavailableError(StorageError, ConnectionError):
 
 
 class HostLostError(StorageError):
-    """Signal that the process that ran the backend died; the call may have been executed.
+    """Signal that the process of a backend died; the call may or may not have been executed.
 
     Attributes
     ----------
     actor : str
-        The id of the actor that died, where Ray tells it.
+        The id of the actor that died; empty if Ray does not report it.
     """
 
     actor: str = ""
 
 
 class HostBusyError(StorageError):
-    """Signal that a host has as many calls as it may; the call was not executed."""
+    """Signal that a host is at its limit of concurrent calls; the call was not executed."""
 
 
 class NodeNotFoundError(StorageResolutionError, LookupError):
-    """Signal that a name fits no node that is in the cluster, or several, or not what is needed."""
+    """Signal that no node of the cluster, or more than one, has the name or the resources."""
 
 
 class DataLostError(StorageError):
-    """Signal that a saved value existed and its bytes are gone, with the node that held them.
+    """Signal that the bytes of a saved value were lost with the node or process that held them.
 
     Attributes
     ----------
     fallback : tuple of str or None
-        The backend and the path where the value was persisted too, if it was.
+        The backend and the path of a second copy; None if there is no second copy.
     version : int
-        The version of the value that is lost.
+        The version of the lost value.
     replicas : int or None
-        On how many nodes it was to be held.
+        The number of nodes that were to hold the value.
     """
 
     fallback: tuple[str, str] | None = None
@@ -69,10 +69,10 @@ class DataLostError(StorageError):
 
 
 class CallTimeoutError(StorageError, TimeoutError):
-    """Signal that no answer came by the deadline; the call may have been executed."""
+    """Signal that no answer arrived in time; the call may or may not have been executed."""
 
     _errno = errno.ETIMEDOUT
 
 
 class TooFewNodesError(StorageWriteError):
-    """Signal that a cluster has fewer nodes than a value is to have replicas; nothing is saved."""
+    """Signal that a cluster has fewer nodes than `replicas`; nothing was saved."""

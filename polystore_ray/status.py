@@ -9,32 +9,32 @@ __all__ = ["NodeStatus", "StoreStatus"]
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One node's part of a store.
+    """The part of a store on one node.
 
     Attributes
     ----------
     node, host : str
-        The node's id and its host name.
+        The id and the host name of the node.
     backends : tuple of str
-        The keys of the backends that have a host there.
+        The keys of the backends that have a host on the node.
     capacity : int or None
         The size of the node's object store in bytes.
     pinned, pinned_bytes : int
-        Objects that the node's volume holds in shared memory, and their bytes.
+        The number of objects that the node's volume holds in shared memory, and their bytes.
     adopted, adopted_bytes : int
-        Objects that the volume owns, which Ray may spill, and their bytes.
+        The number of objects that the volume owns, which Ray may spill to disk, and their bytes.
     spilled_bytes : int or None
-        Bytes of objects of any owner that Ray has written to the node's disk, since it started;
-        None where Ray does not tell (it needs grpcio, which ``ray[default]`` brings).
+        Bytes of objects of any owner that Ray has written to the node's disk since it started;
+        None if Ray does not report it, which needs grpcio (part of ``ray[default]``).
     hosted_calls : int
-        Calls that the node's hosts of backends other than ``memory`` are carrying out.
+        The number of running calls in the node's hosts of backends other than ``memory``.
     cached, cached_bytes : int
-        Loaded files that these hosts keep for others to load, and their bytes.
+        The number of loaded files in the read caches of these hosts, and their bytes.
     cache_hits, cache_misses : int
-        How many whole loads were served from what was kept or being loaded, and how many read.
+        The number of whole loads that the read caches served, and that read the file.
     silent : tuple of str
-        The keys of the backends whose hosts there did not answer in time, so that what they have
-        is missing here.
+        The keys of the backends whose hosts on the node did not answer in time. Their numbers are
+        missing here.
     """
 
     node: str
@@ -56,43 +56,44 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """A store at a moment.
+    """The state of a store at one moment.
 
     Attributes
     ----------
     store : str
-        Its name.
+        The name of the store.
     files : int
-        Paths in the memory that lead to a value.
+        The number of files in the memory.
     bytes : int
-        What these values take; a copy takes nothing.
+        The total size of their values; copies share their bytes.
     max_bytes : int or None
-        What they may take at most.
+        The limit of `bytes`; None for no limit.
     objects : int
-        Objects that hold values: large ones, and packs of small ones.
+        The number of objects that hold values: one per large value, and packs of small values.
     inline_values, inline_bytes : int
-        Small values that the controller holds itself, and their bytes.
+        The number of small values that the controller itself holds, and their bytes.
     too_few_replicas : int
-        Objects that are on fewer nodes than was asked for, since there are too few nodes, or no
-        time was yet.
+        The number of objects on fewer nodes than requested, since nodes are missing or the repair
+        is not finished.
     lost : int
-        Objects that were lost with their node or volume; loading from them raises `DataLostError`.
+        The number of objects that were lost with their node or volume. Loading one raises
+        `DataLostError`.
     epoch : int
-        How many controllers the store has had.
+        The number of controllers that the store has had.
     follower : str or None
-        The node that has the other copy of the tree, from which the next controller would take
-        over; None where there is none at the moment.
+        The node with the second copy of the tree, which the next controller reads; None if there
+        is no second copy at the moment.
     hosts_lost : int
-        Hosts that died under the present one.
+        The number of hosts that died since the present controller started.
     answered_in : float
-        Seconds that the controller took to answer this question.
+        Seconds that the controller took to answer this request.
     calls : int
-        Calls that it was carrying out at that moment, this one among them.
+        The number of calls that the controller was running, this one included.
     nodes : tuple of NodeStatus
-        The nodes that have a part of the store.
+        The nodes that hold a part of the store.
     lost_with_head : tuple of str
-        Why the store, or a part of it, would not outlive the loss of Ray's head node, each with
-        its cure; empty for a store that outlives it, and for a local one, which has no head.
+        The reasons why losing Ray's head node would lose the store or a part of it, each with its
+        cure. Empty if the store outlives the head, and in local mode, which has no head.
     """
 
     store: str

@@ -1,4 +1,4 @@
-"""The path class that universal_pathlib takes for ``polystore://``."""
+"""The path class that universal_pathlib uses for ``polystore://`` URLs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ except ImportError as error:
 
 __all__ = ["PolystorePath"]
 
-# UPath asks how paths are taken apart only those filesystems that fsspec has imported.
+# UPath finds the rules for paths only of filesystems that fsspec has already imported.
 get_filesystem_class("polystore")
 
 
 class PolystorePath(UPath):
-    """A path of a store, made by ``UPath("polystore://memory/plate1/a.npy")``.
+    """A path in a store, created by ``UPath("polystore://memory/plate1/a.npy")``.
 
-    It does what a `pathlib.Path` does, through `PolystoreFileSystem`, whose options are keywords.
+    It has the methods of `pathlib.Path`. Keyword arguments are those of `PolystoreFileSystem`.
 
     Examples
     --------
@@ -38,12 +38,12 @@ class PolystorePath(UPath):
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # With the filesystem, which leads to the same store in every process.
+        # Pickle the filesystem too: it finds the same store in every process.
         again: tuple[Any, ...] = super().__reduce__()  # type: ignore[no-untyped-call]
         return _made_again, (self.fs, *again)
 
     def glob(self, pattern: str, **options: Any) -> Iterator[Self]:
-        """Yield what matches a pattern below this path, which itself is no pattern."""
+        """Yield the paths below this one that match a pattern; this path is taken literally."""
         if options or not has_magic(self.path):
             yield from super().glob(pattern, **options)
             return
@@ -51,7 +51,7 @@ class PolystorePath(UPath):
             yield self.joinpath(name.removeprefix(self.path).removeprefix("/"))
 
     def rglob(self, pattern: str, **options: Any) -> Iterator[Self]:
-        """Yield what matches a pattern anywhere below this path, which itself is no pattern."""
+        """Yield the paths at any depth below this one that match a pattern."""
         if options or not has_magic(self.path):
             yield from super().rglob(pattern, **options)
         else:
@@ -60,5 +60,5 @@ class PolystorePath(UPath):
 
 def _made_again(filesystem: Any, again: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     path = again(*arguments)
-    path._fs_cached = filesystem  # noqa: SLF001 - where UPath keeps it, and from where it goes on
+    path._fs_cached = filesystem  # noqa: SLF001 - UPath keeps its filesystem here
     return path

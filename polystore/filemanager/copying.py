@@ -221,12 +221,10 @@ class Moves(Routing):
         rebased = rebasing(directories[0], destination)
         pairs = [(file, rebased(file)) for file in files]
         self._check_convertible(pairs, backend, to_backend, lossy)
-        above = {directory.rpartition("/")[0] for directory in directories}
         with self._backend(to_backend, destination):
-            make = offered(target, "ensure_directory", to_backend, destination)
-            for directory in directories:
-                if directory not in above:  # with each, those above it are made
-                    make(rebased(directory))
+            offered(target, "ensure_directory", to_backend, destination)
+            made = [(directory, rebased(directory)) for directory in directories]
+            origin.copy_directories_to(target, made)
         self._copy_values(pairs, backend, to_backend, progress)
 
     def _copy_values(

@@ -140,7 +140,7 @@ class LocalBackend(LocalSource, StorageBackend):
         ancestor = path.rstrip("/")
         while ancestor and not self.exists(ancestor):
             ancestor = os.path.dirname(ancestor).rstrip("/")
-        return bool(ancestor) and self._asked(ancestor, self._is_no_directory)
+        return bool(ancestor) and self._asked(ancestor, self._is_no_directory, False)
 
     def _is_no_directory(self, held: Held) -> bool:
         return not self._is_directory(held)

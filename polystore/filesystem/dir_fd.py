@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 from polystore.exceptions import UnsupportedFormatError
 
-__all__ = ["LISTABLE", "REACH", "Held", "Place", "check_no_device", "is_special"]
+__all__ = ["LISTABLE", "REACH", "Held", "Place", "check_no_device", "is_special", "open_file"]
 
 _HAS_PATHS = os.path.isdir("/proc/self/fd")
 """Whether what is held open has a path of its own, as on Linux."""
@@ -24,7 +24,7 @@ _HAS_PATHS = os.path.isdir("/proc/self/fd")
 # Nothing waits for a pipe, and no program that is started inherits what is held.
 REACH = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
 LISTABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
-_READABLE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READABLE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -103,8 +103,7 @@ class Held:
             If it is a directory.
         """
         _check_file(self.status())
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.fdopen(os.open(self.path, flags), "rb")
+        return os.fdopen(os.open(self.path, _READABLE), "rb")
 
     def again(self) -> Held:
         """Hold it once more, to be closed on its own."""
@@ -116,8 +115,11 @@ class Held:
 
     def names(self) -> list[str]:
         """Return the names in this directory."""
-        with self.listable() as descriptor:
+        descriptor = self._listable()
+        try:
             return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
@@ -146,9 +148,12 @@ class Held:
         with self.listable() as descriptor:
             os.fsync(descriptor)
 
+    def _listable(self) -> int:
+        return os.open(".", LISTABLE, dir_fd=self.descriptor)
+
     @contextmanager
     def listable(self) -> Iterator[int]:
-        descriptor = os.open(".", LISTABLE, dir_fd=self.descriptor)
+        descriptor = self._listable()
         try:
             yield descriptor
         finally:
@@ -159,6 +164,7 @@ class Place:
     """A name in a directory that is held open, whatever has this name, if anything has.
 
     A link is never followed: where something else is asked for, it raises `OSError` (``ELOOP``).
+    As a context manager, it closes the directory at the end.
 
     Parameters
     ----------
@@ -174,6 +180,12 @@ class Place:
         if "/" in name or name in ("", ".."):
             raise ValueError(f"{name!r} is not one name in a directory")
         self.directory, self.name = directory, name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.directory.close()
 
     def beside(self, name: str) -> Place:
         return Place(self.directory, name)
@@ -218,28 +230,15 @@ class Place:
     def hold(self, flags: int = REACH) -> Held:
         """Hold what is there open; a directory, if the flags say so."""
         descriptor = self._opened(flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if stat.S_ISLNK(os.fstat(descriptor).st_mode):  # as opening for its path alone lets be
+        # Opening for its path alone lets a link be, unless it is to be a directory.
+        if not flags & os.O_DIRECTORY and stat.S_ISLNK(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.name)
         return Held(descriptor, os.path.join(self.directory.shown, self.name))
 
     def open(self) -> IO[bytes]:
-        """Open a file for reading.
-
-        Raises
-        ------
-        UnsupportedFormatError
-            If it is a pipe, a socket or a device.
-        IsADirectoryError
-            If it is a directory.
-        """
-        descriptor = self._opened(_READABLE)
-        try:
-            _check_file(os.fstat(descriptor))
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return os.fdopen(descriptor, "rb")
+        """Open a file for reading, as `open_file`."""
+        return open_file(self.name, _READABLE | os.O_NOFOLLOW, self.directory.descriptor)
 
     def create(self, mode: int = 0o666) -> IO[bytes]:
         """Make a file, which does not exist yet, and open it for writing."""
@@ -302,12 +301,31 @@ class Place:
 
     def set_mode(self, mode: int, kind: int) -> None:
         """Set the mode bits of a file or a directory, if it is of this kind."""
-        descriptor = self._opened(_READABLE)
+        descriptor = self._opened(_READABLE | os.O_NOFOLLOW)
         try:
             if stat.S_IFMT(os.fstat(descriptor).st_mode) == kind:
                 os.fchmod(descriptor, mode)
         finally:
             os.close(descriptor)
+
+
+def open_file(path: str, flags: int = _READABLE, directory: int | None = None) -> IO[bytes]:
+    """Open a file for reading, and nothing but a file.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the path leads to a pipe, a socket or a device.
+    IsADirectoryError
+        If it leads to a directory.
+    """
+    descriptor = os.open(path, flags, dir_fd=directory)
+    try:
+        _check_file(os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
 
 
 def is_special(status: os.stat_result) -> bool:

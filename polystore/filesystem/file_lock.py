@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
+from polystore.arguments import seconds
 from polystore.error_translation import located
 from polystore.exceptions import FileLockError, FileLockTimeoutError
-from polystore.paths import P, as_text
+from polystore.paths import P, as_system_text
 
 __all__ = ["file_lock"]
 
@@ -34,19 +36,25 @@ def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Ite
 
     Raises
     ------
+    VFSTypeError
+        If `timeout` or `poll_interval` is not a number of seconds of at least 0.
+    InvalidPathError
+        If the path cannot be one of the file system.
     FileLockTimeoutError
         If the lock was not free in time.
     FileLockError
         If the lock file cannot be made.
     """
-    text = as_text(path)
+    text = as_system_text(path)
+    wait = seconds(timeout, "timeout")
+    pause = min(seconds(poll_interval, "poll_interval"), wait, threading.TIMEOUT_MAX)
     lock_file = f"{os.path.realpath(text)}.lock"
     with located(text, None):
         try:
             Path(lock_file).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileLockError(f"the lock file cannot be used: {error}") from error
-        lock = _acquired(lock_file, timeout, poll_interval)
+        lock = _acquired(lock_file, wait, pause)
     try:
         yield
     finally:

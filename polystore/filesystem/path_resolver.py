@@ -14,11 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from polystore.exceptions import InvalidPathError
 from polystore.filesystem.descent import Descent
-from polystore.filesystem.dir_fd import REACH, Held, Place
-from polystore.paths import MOST_LINKS, P, as_text, join, normalize, split
+from polystore.filesystem.dir_fd import REACH, Held, Place, open_file
+from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
 
@@ -44,6 +45,14 @@ class Places(ABC):
     @abstractmethod
     def identities(self, paths: list[str]) -> list[str]:
         """Return texts of which two are the same where two paths lead to the same place."""
+
+    @abstractmethod
+    def status(self, path: P) -> os.stat_result:
+        """Return the status of what a path leads to through all links."""
+
+    @abstractmethod
+    def open(self, path: P) -> IO[bytes]:
+        """Open the file that a path leads to for reading; nothing else, as `Place.open`."""
 
     @abstractmethod
     def existing(self, path: P) -> AbstractContextManager[Held]:
@@ -77,7 +86,7 @@ class SystemPlaces(Places):
     """
 
     def text(self, path: P) -> str:
-        text = _encodable(path)
+        text = as_system_text(path)
         while text.endswith(("/", "/.")) and text != "/":
             text = text.rstrip("/").removesuffix("/.") or "/"
         return text
@@ -103,19 +112,22 @@ class SystemPlaces(Places):
             found.append(f"{parents[parent]}/{name}")
         return found
 
+    def status(self, path: P) -> os.stat_result:
+        return os.stat(self.text(path))
+
+    def open(self, path: P) -> IO[bytes]:
+        return open_file(self.text(path))
+
     def existing(self, path: P) -> Held:
         return Held.named(self.text(path))
 
-    @contextmanager
-    def itself(self, path: P) -> Iterator[Place]:
+    def itself(self, path: P) -> Place:
         text, name = os.path.split(self.text(path))
         if name == "..":
             text, name = f"{text}/..", "."
-        with Held.at(text or ".", os.O_DIRECTORY) as directory:
-            yield directory.place(name or ".")
+        return Held.at(text or ".", os.O_DIRECTORY).place(name or ".")
 
-    @contextmanager
-    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
+    def slot(self, path: P, *, make: Make | None = None) -> Place:
         text = self.text(path)
         if os.path.islink(text):
             text = os.path.realpath(text)
@@ -123,8 +135,7 @@ class SystemPlaces(Places):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if make is not None:
             text = _made_parents(text, make)
-        with self.itself(text) as place:
-            yield place
+        return self.itself(text)
 
     def real(self, path: P) -> str:
         # Not normalised: a ".." after a link does not mean what it seems to.
@@ -145,7 +156,7 @@ class RootedPlaces(Places):
         self.root = root.path if isinstance(root, Held) else root
 
     def text(self, path: P) -> str:
-        return normalize(_encodable(path))
+        return normalize(as_system_text(path))
 
     def shown(self, target: str) -> str:
         relative = os.path.relpath(target, self.root)
@@ -162,7 +173,20 @@ class RootedPlaces(Places):
             return self.real(path)
 
     def real(self, path: P) -> str:
-        return self._named_as(split(_encodable(path)))
+        return self._named_as(split(as_system_text(path)))
+
+    def status(self, path: P) -> os.stat_result:
+        with self._walk(path) as way:
+            if way.last is None:
+                return way.status()
+            status = way.place(way.last).status()
+        if stat.S_ISLNK(status.st_mode):  # it was a file or a directory a moment ago
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
+        return status
+
+    def open(self, path: P) -> IO[bytes]:
+        with self._walk(path) as way:
+            return way.place(way.last or ".").open()
 
     @contextmanager
     def existing(self, path: P) -> Iterator[Held]:
@@ -190,7 +214,7 @@ class RootedPlaces(Places):
     @contextmanager
     def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
         """Open every directory on the way to a path; links are read, and walked likewise."""
-        ahead: list[str] = split(_encodable(path))[::-1]
+        ahead: list[str] = split(as_system_text(path))[::-1]
         target: str | None
         with _Way(self._held or self.root) as way:
             links = 0
@@ -321,17 +345,6 @@ def _itself(path: str) -> str:
     """Return the one name of a path, a last link not followed."""
     head, tail = os.path.split(path)
     return str(Path(os.path.realpath(head or ".")) / tail)
-
-
-def _encodable(path: P) -> str:
-    text = as_text(path)
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError as error:
-        raise InvalidPathError(
-            f"the path cannot be encoded for the file system ({error.reason})", path=text
-        ) from error
-    return text
 
 
 def _escape(path: P) -> InvalidPathError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from polystore.base import DataSource
 from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
@@ -27,6 +28,9 @@ from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.registration import BackendBase
 
 __all__ = ["LocalSource"]
+
+D = TypeVar("D")
+T = TypeVar("T")
 
 _SETTLED_AFTER = 2.0  # seconds: what the coarsest file systems count in
 
@@ -69,9 +73,9 @@ class LocalSource(BackendBase, DataSource):
 
     # What a value is
 
-    @abstractmethod
-    def _is_value(self, held: Held) -> bool:
-        """Return whether what is held open is a value."""
+    def _is_array(self, directory: Held) -> bool:
+        """Return whether a directory is a value."""
+        return False
 
     def _describe(self, held: Held, path: P) -> dict[str, Any]:
         """Return what `stat` says of a value beside its time."""
@@ -102,26 +106,43 @@ class LocalSource(BackendBase, DataSource):
     # Asking
 
     def exists(self, path: P) -> bool:
-        return self._asked(path, lambda _: True)
+        return self._status(path) is not None
 
     def is_file(self, path: P) -> bool:
-        return self._asked(path, self._is_value)
+        status = self._status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return status is not None and stat.S_ISREG(status.st_mode)
+        return self._directories_are_values and self._asked(path, self._is_value, False)
 
     def is_dir(self, path: P) -> bool:
-        return self._asked(path, self._is_directory)
+        status = self._status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return False
+        return not self._directories_are_values or self._asked(path, self._is_directory, False)
 
     def is_symlink(self, path: P) -> bool:
         with self._read_errors(path), nothing_there(), self._places.itself(path) as place:
             return place.is_link()
         return False
 
-    def _asked(self, path: P, question: Callable[[Held], bool]) -> bool:
+    def _status(self, path: P) -> os.stat_result | None:
+        """Return the status of what a path leads to, None where nothing is."""
+        with self._read_errors(path), nothing_there():
+            return self._places.status(path)
+        return None
+
+    def _asked(self, path: P, question: Callable[[Held], T], otherwise: D) -> T | D:
+        """Ask of what a path leads to, held open; where nothing is, the answer is `otherwise`."""
         with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
             return question(held)
-        return False
+        return otherwise
+
+    def _is_value(self, held: Held) -> bool:
+        mode = held.status().st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self._is_array(held))
 
     def _is_directory(self, held: Held) -> bool:
-        return held.is_directory() and not self._is_value(held)
+        return held.is_directory() and not self._is_array(held)
 
     def _has_directory(self, place: Place) -> bool:
         """Return whether a directory is at a place, no link followed."""
@@ -144,19 +165,21 @@ class LocalSource(BackendBase, DataSource):
             return False
 
     def stat(self, path: P) -> dict[str, Any]:
-        facts: dict[str, Any] = {"type": "missing", "path": self._text(path), "exists": False}
+        missing = {"type": "missing", "path": self._text(path), "exists": False}
         target = self._target(path)
-        if target is not None:
-            facts |= {"type": "symlink", "target": target}
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
-            value = self._is_value(held)
-            status = held.status()
-            described = self._describe(held, path) if value else {}
-            # Only now, since it may have gone meanwhile.
-            if facts["type"] == "missing":
-                facts["type"] = "directory" if held.is_directory() and not value else "file"
-            facts |= {"exists": True, "modified": status.st_mtime, **described}
-        return facts
+        link = {} if target is None else {"type": "symlink", "target": target}
+        return missing | self._asked(path, partial(self._facts, path), {}) | link
+
+    def _facts(self, path: P, held: Held) -> dict[str, Any]:
+        """Return what `stat` says of what exists."""
+        status, is_value = held.status(), self._is_value(held)
+        is_directory = stat.S_ISDIR(status.st_mode) and not is_value
+        return {
+            "type": "directory" if is_directory else "file",
+            "exists": True,
+            "modified": status.st_mtime,
+            **(self._describe(held, path) if is_value else {}),
+        }
 
     def _target(self, path: P) -> str | None:
         """Return where a link leads, None for anything else."""
@@ -256,14 +279,8 @@ class LocalSource(BackendBase, DataSource):
             found.others.append(link)  # it leads out of the root, or in a circle
 
     @contextmanager
-    def _reading(self, path: P) -> Iterator[Held]:
-        """Give what is read, held open; below a file there is nothing."""
-        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
-            yield held
-
-    @contextmanager
     def _directory(self, path: P) -> Iterator[Held]:
-        with self._reading(path) as held:
+        with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
             if not self._is_directory(held):
                 raise PathNotDirectoryError("the path is a file")
             yield held
@@ -271,7 +288,6 @@ class LocalSource(BackendBase, DataSource):
     @contextmanager
     def _existing_value(self, path: P) -> Iterator[Held]:
         """Give the value at `path`, held open."""
-        # Without `_reading`, which costs as much as a call of the system.
         with self._read_errors(path), missing_below_files(), self._places.existing(path) as held:
             if not self._is_value(held):
                 check_no_device(held.status())

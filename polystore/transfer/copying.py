@@ -89,8 +89,7 @@ def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
     held = 0
     for value in values:
         part.append(value)
-        held += value.nbytes if isinstance(value, np.ndarray) else 0
-        held += len(value) if isinstance(value, bytes) else 0
+        held += len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
         if held >= _HELD or len(part) >= _MOST:
             yield part
             part, held = [], 0

@@ -13,16 +13,19 @@ from polystore.base import StorageBackend
 from polystore.exceptions import (
     MissingDependencyError,
     PathMismatchError,
+    UnsupportedFormatError,
     UnsupportedOperationError,
     VFSTypeError,
 )
 from polystore.paths import P, as_text
 from polystore.progress import Progress
 from polystore.region import Region
+from polystore.transfer.copying import RAW
 from polystore.writable import private
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.reading import Mode
-from polystore.zarr.copy_between import copy_across
+from polystore.zarr.array.stored import Packed
+from polystore.zarr.copy_between import changes_format, copy_across, pack, put_packed
 from polystore.zarr.local.tree import LocalZarr
 from polystore.zarr.object_store.parallel import save_together
 from polystore.zarr.object_store.urls import Url, as_url
@@ -124,6 +127,8 @@ class ZarrBackend(StorageBackend):
 
     _backend_type = "zarr"
     _saves_regions_together = True
+
+    directory_format = "zarr"
 
     def __init__(
         self,
@@ -249,6 +254,12 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.content_identity(text)
 
+    @classmethod
+    def file_format(cls, path: str) -> str | None:
+        if cls.load is not ZarrBackend.load or cls.save is not ZarrBackend.save:
+            return None  # a subclass keeps other things
+        return "zarr"
+
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
             tree, text = self._tree(path)
@@ -260,6 +271,7 @@ class ZarrBackend(StorageBackend):
         path: P,
         *,
         region: Region | None = None,
+        suffix: str | None = None,
         writable: bool = False,
         **options: Any,
     ) -> Any:
@@ -271,8 +283,13 @@ class ZarrBackend(StorageBackend):
             An array, or a file in the format of its suffix.
         region : int, slice, ... or tuple of them, optional
             The part to return, as in basic indexing; no more chunks than it touches are read.
+        suffix : str, optional
+            The format of a file, if it is not that of the path's own suffix: ``".bin"`` gives its
+            bytes; of an array, what `save` takes with that suffix.
         writable : bool, default False
             Whether arrays have to be writable, as those of zarr are.
+        **options
+            Of a file, as `DiskBackend.load` takes them, such as ``series=``.
 
         Returns
         -------
@@ -289,7 +306,9 @@ class ZarrBackend(StorageBackend):
             If the array's metadata or a chunk is damaged.
         """
         tree, text = self._tree(path)
-        value = tree.load(text, region=region, **options)
+        if suffix == RAW and region is None:
+            return pack(tree, text)
+        value = tree.load(text, region=region, suffix=suffix, **options)
         return private(value) if writable else value
 
     def load_batch(
@@ -361,6 +380,7 @@ class ZarrBackend(StorageBackend):
         overwrite: bool = False,
         parents: bool = False,
         region: Region | None = None,
+        suffix: str | None = None,
         durable: bool = False,
         chunks: tuple[int, ...] | None = None,
         shards: tuple[int, ...] | None = None,
@@ -388,6 +408,9 @@ class ZarrBackend(StorageBackend):
             Write into this part of the stored array, in place. Any number of writers may do so at
             once: of two that touch one shard, or chunk where there are no shards, one waits.
             Readers may see a part of it.
+        suffix : str, optional
+            The format of a file, also of one that holds an array, if it is not that of the path's
+            own suffix: ``".bin"`` writes bytes into any file.
         durable : bool, default False
             Whether to wait until the value would survive the loss of power; a store always does.
         chunks, shards : tuple of int, optional
@@ -448,23 +471,35 @@ class ZarrBackend(StorageBackend):
                 backend=self._backend_type,
             )
         tree, text = self._tree(path)
+        if isinstance(data, Packed):
+            put_packed(tree, text, data, parents=parents)
+            return
+        options = ArrayOptions(
+            chunks,
+            shards,
+            compressors,
+            filters,
+            fill_value,
+            attributes,
+            dimension_names,
+            zarr_format,
+        )
+        if region is not None and options.given():
+            raise UnsupportedFormatError(
+                f"{', '.join(f'{name}=' for name in options.given())} are for new arrays, and "
+                f"region= writes into one that is there",
+                path=str(path),
+                backend=self._backend_type,
+            )
         tree.save(
             data,
             text,
             overwrite=overwrite,
             parents=parents,
             region=region,
+            suffix=suffix,
             durable=durable,
-            options=ArrayOptions(
-                chunks,
-                shards,
-                compressors,
-                filters,
-                fill_value,
-                attributes,
-                dimension_names,
-                zarr_format,
-            ),
+            options=options,
         )
 
     def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
@@ -596,10 +631,11 @@ class ZarrBackend(StorageBackend):
     def copy(self, source: P, destination: P) -> None:
         """Copy a file, a tree or a link as a link; never overwrite, never make parents.
 
-        From one store into another, and between a store and a directory, each value is loaded and
-        saved. An array keeps its metadata as one that is overwritten does (see `save`), a group its
-        attributes, and both their format where the destination is in no group of another one. A
-        link to a file arrives as the file.
+        Arrays and groups are copied as they are stored, also from one store into another, and
+        between a store and a directory, where a link to a file arrives as the file. But an array
+        that goes into a group of another format is loaded and saved, since the group would not show
+        it; it keeps its metadata as one that is overwritten does (see `save`). A group keeps its
+        format, and that of all that is in it, wherever it goes.
 
         Raises
         ------
@@ -611,10 +647,12 @@ class ZarrBackend(StorageBackend):
             If the destination is the source or lies in it.
         UnsupportedOperationError
             If a link to a directory would go into another store.
+        UnsupportedFormatError
+            If an array that is not of numbers would go into a group of another format.
         """
         tree, text = self._tree(source)
         other, target = self._tree(destination)
-        if other is tree:
+        if other is tree and not changes_format(tree, text, target):
             tree.copy(text, target)
         else:
             copy_across(tree, text, other, target)
@@ -623,7 +661,7 @@ class ZarrBackend(StorageBackend):
         """Move as `copy` copies; a tree within one directory in one step."""
         tree, text = self._tree(source)
         other, target = self._tree(destination)
-        if other is tree:
+        if other is tree and not changes_format(tree, text, target):
             tree.move(text, target)
         else:
             copy_across(tree, text, other, target)

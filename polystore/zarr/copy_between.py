@@ -1,27 +1,47 @@
-"""Copies from one zarr tree into another: between stores, and between a store and a directory."""
+"""Copies from one zarr tree into another: between stores, and between a store and a directory.
+
+Arrays, groups and files are copied as they are stored, so that a copy is all that its source was.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from polystore.exceptions import (
     PathNotFoundError,
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
-from polystore.zarr.array.creation import ArrayOptions
+from polystore.filesystem.retry import MOST_ATTEMPTS
+from polystore.transfer.copying import RAW
+from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
+from polystore.zarr.array.groups import metadata_of_copy
+from polystore.zarr.array.reading import as_numbers, open_array
+from polystore.zarr.array.stored import ArrayChangedError, Packed, StoredArray, packed, unpacked
 from polystore.zarr.local.tree import LocalZarr
 
 if TYPE_CHECKING:
     from polystore.zarr.object_store.tree import RemoteZarr
 
-__all__ = ["copy_across"]
+__all__ = ["changes_format", "copy_across", "pack", "put_packed"]
+
+T = TypeVar("T")
+
+
+def changes_format(tree: LocalZarr | RemoteZarr, source: str, target: str) -> bool:
+    """Return whether a source is an array, and the group of the target shows none of its format."""
+    if not tree.is_file(source):
+        return False
+    kind = _format_at(tree, source)
+    return kind is not None and not tree.shows(target, kind)
 
 
 def copy_across(
     tree: LocalZarr | RemoteZarr, source: str, other: LocalZarr | RemoteZarr, target: str
 ) -> None:
-    """Load every value at and below a path of one tree, and save it in the other.
+    """Copy every value at and below a path of one tree into the other.
 
     Raises
     ------
@@ -31,45 +51,87 @@ def copy_across(
         If the target exists.
     UnsupportedOperationError
         Before anything is written, if a link to a directory is among them.
+    UnsupportedFormatError
+        If the source is an array that is not of numbers, and the target lies in a group of
+        another format.
     """
     if not tree.exists(source):
         raise PathNotFoundError("no such file or directory", path=source, backend="zarr")
     other.check_batch([target])
     directories, values = _below(tree, source, target)
     for path, place in directories:
-        _copy_group(tree, path, other, place)
+        other.put_group(place, _metadata_of_copy(tree, path))
     for path, place in values:
-        _copy_value(tree, path, other, place)
+        if not _with_stored(tree, path, partial(_put_array, other, place)):
+            other.save(tree.load(path, suffix=RAW), place, suffix=RAW)
 
 
-def _copy_group(
-    tree: LocalZarr | RemoteZarr, source: str, other: LocalZarr | RemoteZarr, target: str
+def pack(tree: LocalZarr | RemoteZarr, path: str) -> Packed | bytes:
+    """Return an array, a group or the bytes of a file as `put_packed` takes them elsewhere."""
+    if tree.is_dir(path):
+        return Packed(_metadata_of_copy(tree, path), is_group=True)
+    found = _with_stored(tree, path, packed)
+    data: bytes = tree.load(path, suffix=RAW) if found is None else b""
+    return found or data
+
+
+def put_packed(
+    tree: LocalZarr | RemoteZarr, path: str, value: Packed, *, parents: bool = False
 ) -> None:
-    """Make a directory with the attributes of a group, and its format if no other group has one."""
-    try:
-        group: Any = tree.open(source)
-    except UnsupportedFormatError:  # a directory that is no group
-        other.ensure_directory(target)
-        return
-    try:
-        other.of_format(group.metadata.zarr_format).ensure_directory(target)
-    except UnsupportedFormatError:
-        other.ensure_directory(target)
-    attributes = dict(group.attrs)
-    if attributes:
-        made: Any = other.open(target, "r+")
-        made.attrs.update(attributes)
+    """Store an array or a group, as it was stored elsewhere, at a free path."""
+    if value.is_group:
+        tree.put_group(path, value.contents)
+    else:
+        _put_array(tree, path, unpacked(value), parents=parents)
 
 
-def _copy_value(
-    tree: LocalZarr | RemoteZarr, source: str, other: LocalZarr | RemoteZarr, target: str
-) -> None:
-    try:
-        array: Any = tree.open(source)
-    except UnsupportedFormatError:  # a file
-        other.save(tree.load(source), target)
-        return
-    other.save(tree.load(source), target, options=ArrayOptions(like=array))
+def _put_array(
+    tree: LocalZarr | RemoteZarr, path: str, array: StoredArray, *, parents: bool = False
+) -> bool:
+    """Store a copy of an array, in the format of the group that it goes into."""
+    if tree.shows(path, array.zarr_format):
+        tree.put_stored(path, array, parents=parents)
+        return True
+    opened = open_array(array.store)
+    if as_numbers(opened.dtype.type()) is None:
+        raise UnsupportedFormatError(
+            f"the group is of another zarr format than the array, and only numbers can be "
+            f"converted, not {opened.dtype}",
+            path=path,
+            backend="zarr",
+        )
+    tree.save(opened[...], path, parents=parents, options=ArrayOptions(like=opened))
+    return True
+
+
+def _with_stored(
+    tree: LocalZarr | RemoteZarr, path: str, use: Callable[[StoredArray], T]
+) -> T | None:
+    """Return what is made of the array at a path, None of a file; again if it was replaced."""
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        with tree.stored(path) as array:
+            if array is None:
+                return None
+            try:
+                return use(array)
+            except ArrayChangedError:
+                if attempt == MOST_ATTEMPTS:
+                    raise
+    return None
+
+
+def _metadata_of_copy(tree: LocalZarr | RemoteZarr, path: str) -> dict[str, bytes]:
+    metadata = tree.group_metadata(path)
+    if metadata.keys() & {"zarr.json", ".zgroup"}:
+        return metadata_of_copy(metadata)
+    inner = (_format_at(tree, value) for value in tree.list_files(path, recursive=True))
+    return metadata_of_copy({}, next(filter(None, inner), None))
+
+
+def _format_at(tree: LocalZarr | RemoteZarr, path: str) -> ZarrFormat | None:
+    """Return the format of the array at a path, None for a file."""
+    with tree.stored(path) as array:
+        return None if array is None else array.zarr_format
 
 
 def _below(

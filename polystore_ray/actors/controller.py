@@ -32,7 +32,7 @@ from polystore_ray.rayapi.private import control_store, draining_nodes, job_is_d
 from polystore_ray.replication.epochs import Succession, has_ended
 from polystore_ray.replication.leadership import Leadership
 from polystore_ray.replication.peers import RayPeers
-from polystore_ray.wire.classes import opened
+from polystore_ray.wire.classes import Shipped, opened
 from polystore_ray.wire.decoding import decode, encode
 from polystore_ray.wire.messages import ChangeId, Found, Pin, Request, new_operation_id
 
@@ -64,7 +64,7 @@ class _Controller:
         if not start and has_ended(store.namespace):
             ray.actor.exit_actor()
         self._self = ray.get_runtime_context().current_actor
-        self._hosts = HostTable(self._make, self._find, self._joined, self._lost)
+        self._hosts = HostTable(self._make, self._find, self._joined, self._lost, self._number)
         self._succession = Succession(store.namespace, store.options)
         self._peers = RayPeers(store.namespace, self._hosts)
         self._leadership = Leadership(self._succession, self._peers, self._release)
@@ -180,16 +180,16 @@ class _Controller:
         replicas = self._store.options.replicas or 1
         failed = 0
         while True:
-            chore = None
+            repair = None
             try:
-                chore = self._controller.chore(LOOKED_AFTER_EVERY, failed)
-                if chore is not None:
-                    carry_out(chore, self._controller, self._hosts, replicas)
+                repair = self._controller.next_repair(LOOKED_AFTER_EVERY, failed)
+                if repair is not None:
+                    carry_out(repair, self._controller, self._hosts, replicas)
                 failed = 0
             except Exception:
                 # Whatever it is, nobody waits for it, and it is tried again.
                 failed += 1
-                logger.warning("%s failed; trying again", type(chore).__name__, exc_info=True)
+                logger.warning("%s failed; trying again", type(repair).__name__, exc_info=True)
                 time.sleep(LOOKED_AFTER_EVERY)
 
     # For the table of hosts and the tree
@@ -207,6 +207,12 @@ class _Controller:
 
     def _find(self, key: str, node: str) -> Any:
         return self._peers.find(key, node, self._succession.epoch)
+
+    def _number(self, key: str, cls: Shipped) -> int:
+        if not cls.fingerprint:
+            return 0  # every node has it
+        version = key, cls.origin, cls.sequence, cls.fingerprint
+        return int(self._controller.note("class_arrived", *version))
 
     def _joined(self, node: str, incarnation: str) -> None:
         self._controller.note("volume_joined", node, incarnation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polystore_ray.cli import files, inspecting, operating, transferring
+from polystore_ray.cli import doctor, files, operating, transferring
 from polystore_ray.cli.app import main, polystore_command
 
 __all__ = ["main", "polystore_command"]
@@ -10,7 +10,7 @@ __all__ = ["main", "polystore_command"]
 _COMMANDS = (
     *(operating.status, files.ls, files.tree, files.stat, transferring.cp, transferring.mv),
     *(transferring.rm, files.cat, files.du, operating.why, operating.drain, operating.shutdown),
-    *(operating.demo, inspecting.doctor),
+    *(operating.demo, doctor.doctor),
 )
 for command in _COMMANDS:
     polystore_command.add_command(command)

@@ -1,4 +1,4 @@
-"""The command ``polystore``: its commands by name, and how every end of it is told."""
+"""The command group ``polystore``: the options of all commands, and the exit codes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["main", "polystore_command"]
 
 
 class OneLineGroup(click.Group):
-    """A group that answers whatever goes wrong in one line on standard error.
+    """A command group that reports every error in one line on standard error.
 
-    It exits with 0 when all is done, 1 if the thing asked for failed, 2 if the command was not
-    understood, and 130 if it was interrupted.
+    It exits with 0 on success, 1 if the command failed, 2 if its arguments are invalid, and 130 if
+    it was interrupted.
     """
 
     def main(self, *arguments: Any, **settings: Any) -> NoReturn:
@@ -37,19 +37,19 @@ class OneLineGroup(click.Group):
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            code = _tell(error.format_message(), error.exit_code)
+            code = _report(error.format_message(), error.exit_code)
         except StorageError as error:
-            code = _tell(error, 1)
+            code = _report(error, 1)
         except (click.Abort, KeyboardInterrupt):
-            code = _tell("interrupted", 130)
+            code = _report("interrupted", 130)
         except BrokenPipeError:
-            # The reader has had enough, as `head` has. Python would complain once more at its end.
+            # The reader closed the pipe, as `head` does. Python would report it again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(message: object, code: int) -> int:
+def _report(message: object, code: int) -> int:
     click.echo(f"polystore: {one_line(message)}", err=True)
     return code
 
@@ -63,12 +63,12 @@ def _tell(message: object, code: int) -> int:
 @shared_options
 @click.pass_context
 def polystore_command(context: click.Context, /, **chosen: Any) -> None:
-    """Look into a store of a Ray cluster, and look after it.
+    """Inspect and maintain a store on a Ray cluster.
 
-    A PLACE is BACKEND:PATH, such as memory:/plate1/A01.npy or disk:results/a.tif. The options of
-    every command may also stand before it, or in the environment.
+    A PLACE is BACKEND:PATH, such as memory:/plate1/A01.npy or disk:results/a.tif. The options that
+    all commands share may also be given before the command, or in the environment.
 
-    Exit codes: 0 done, 1 the thing asked for failed, 2 the command was not understood.
+    Exit codes: 0 success, 1 the command failed, 2 its arguments are invalid.
     """
     group: Any = context.command
     context.default_map = dict.fromkeys(group.commands, chosen)

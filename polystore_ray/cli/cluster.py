@@ -1,4 +1,4 @@
-"""The cluster as the command line meets it: the connection, and the stores that are there."""
+"""The Ray cluster of a command: the connection, and the stores in the cluster."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PREFIX = "polystore/"
 
 
 def connect(address: str | None) -> None:
-    """Connect this process to a cluster, quietly; by default to one of this machine.
+    """Connect this process to a cluster without output; by default to the one on this machine.
 
     Raises
     ------
     Failed
-        If that fails.
+        If the connection fails.
     StoreUnavailableError
-        If nothing listens there.
+        If nothing listens at the address.
     """
     if ray.is_initialized():
         return
@@ -39,8 +39,8 @@ def connect(address: str | None) -> None:
             address = str(recorded_address())
         except ConnectionError as error:
             raise Failed(
-                "no Ray cluster was found on this machine; name one with --address, or work "
-                "without one with --local"
+                "no Ray cluster runs on this machine; name one with --address, or use --local to "
+                "work without a cluster"
             ) from error
     require_listener(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -50,14 +50,14 @@ def connect(address: str | None) -> None:
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise Failed(
-            f"the Ray cluster at {address!r} does not take us: {_first_sentence(error)}; if it "
-            f"asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            f"the Ray cluster at {address!r} refused the connection: {_first_sentence(error)}; if "
+            f"it needs a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from error
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep from standard error what Ray's compiled part writes there: what is wrong, we say."""
+    """Discard what Ray's compiled code writes to standard error; the exception says the same."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -69,7 +69,7 @@ def _silence() -> Iterator[None]:
 
 
 class KnownStore(NamedTuple):
-    """A store that lives in the cluster; of a job, or of none."""
+    """A store in the cluster. Its job is None for a detached store."""
 
     name: str
     job: str | None
@@ -79,7 +79,7 @@ class KnownStore(NamedTuple):
 
 
 def known_stores() -> list[KnownStore]:
-    """Return the stores of the cluster, by name."""
+    """Return the stores in the cluster, sorted by name."""
     found = []
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["name"] == CONTROLLER and actor["namespace"].startswith(_PREFIX):
@@ -89,32 +89,33 @@ def known_stores() -> list[KnownStore]:
 
 
 def store(name: str, job: str | None, *, create: bool) -> RayBackendRegistry:
-    """Return the registry of a store that is there.
+    """Return the registry of an existing store.
 
     Parameters
     ----------
     name : str
         The store's name.
     job : str or None
-        The job whose store it is; None for a detached store.
+        The job that owns the store; None for a detached store.
     create : bool
-        Whether a detached store is made where there is none.
+        Whether to create a missing detached store.
 
     Raises
     ------
     Failed
-        If there is none.
+        If the store does not exist.
     """
     registry = RayBackendRegistry(name, local=False, lifetime="job" if job else "detached")
     if job is not None:
         registry._home = home_of(name, "job", registry._home, job=job)  # noqa: SLF001 - not public
     if has_ended(store_namespace(name, job)) and not (create and job is None):
-        kind = "detached store" if job is None else f"store of the job {job}"
-        others = ", ".join(map(str, known_stores())) or "none"
-        raise Failed(f"there is no {kind} {name!r} in the cluster; there is: {others}")
+        kind = "detached store" if job is None else f"store of job {job}"
+        others = ", ".join(map(str, known_stores()))
+        there = f"the cluster has {others}" if others else "this cluster has no stores"
+        raise Failed(f"no {kind} {name!r}; {there}")
     return registry
 
 
 def _first_sentence(error: Exception) -> str:
-    """Return what is wrong, without the advice that Ray adds."""
+    """Return the first sentence of an error of Ray, without the advice that follows."""
     return one_line(error).partition(". ")[0]

@@ -1,4 +1,4 @@
-"""Escapes: text as a terminal can show it, whatever characters are in it."""
+"""Escape control characters, so that text is safe to print to a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["shown"]
 
 
 def shown(text: str, kept: str = "") -> str:
-    r"""Return text in which all that a terminal would obey, or could not show, is escaped.
+    r"""Return text with control and unprintable characters escaped, except those in `kept`.
 
     Examples
     --------

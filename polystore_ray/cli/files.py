@@ -29,10 +29,10 @@ Facts = dict[str, Any]
 
 @click.command(short_help="List a directory.")
 @click.argument("place", type=PLACE, default="memory:/")
-@click.option("-l", "--long", is_flag=True, help="Show kind, size, shape, dtype and time too.")
+@click.option("-l", "--long", is_flag=True, help="Also show type, size, shape, dtype and time.")
 @with_session
 def ls(session: Session, place: Place, *, long: bool) -> None:
-    """List a directory, or a file by itself; directories end in a slash."""
+    """List a directory or one file. Names of directories end in a slash."""
     fm = session.files()
     entries = list(_listed(fm, place))
     if session.as_json:
@@ -74,12 +74,12 @@ def _long(entry: Facts) -> tuple[str, ...]:
     return entry["type"], size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
 
 
-@click.command(short_help="Show a directory and what is below it.")
+@click.command(short_help="Show a directory as a tree.")
 @click.argument("place", type=PLACE, default="memory:/")
 @click.option("-d", "--depth", type=click.IntRange(min=1), help="How many levels to show.")
 @with_session
 def tree(session: Session, place: Place, depth: int | None) -> None:
-    """Show a directory and what is below it."""
+    """Show a directory and everything below it as a tree."""
     fm = session.files()
     _require_directory(fm, place)
     if session.as_json:
@@ -96,13 +96,13 @@ def tree(session: Session, place: Place, depth: int | None) -> None:
 def _require_directory(fm: FileManager, place: Place) -> None:
     _facts(fm, place)
     if not fm.is_dir(place.path, place.backend):
-        raise Failed(f"{place} is no directory")
+        raise Failed(f"{place} is not a directory")
 
 
 def _lines(
     fm: FileManager, place: Place, before: str, depth: int | None
 ) -> Iterator[tuple[str, bool]]:
-    # Not by calls of itself, of which there can be fewer than a tree is deep.
+    # Not recursive: a tree may be deeper than Python's limit of recursion.
     waiting = [(place, before, fm.list_dir(place.path, place.backend)[::-1])]
     while waiting:
         directory, start, names = waiting[-1]
@@ -123,7 +123,7 @@ def _is_branch(fm: FileManager, place: Place) -> bool:
 
 
 def _branch(fm: FileManager, place: Place, depth: int | None) -> Facts:
-    """Return a directory's names, each with what is below it; None for what is no directory."""
+    """Return a dict from each name in a directory to its own dict; to None for a file or link."""
     top: Facts = {}
     waiting = [(place, top, 1)]
     while waiting:
@@ -136,11 +136,11 @@ def _branch(fm: FileManager, place: Place, depth: int | None) -> Facts:
     return top
 
 
-@click.command(short_help="Show what is known of a path.")
+@click.command(short_help="Show the metadata of a path.")
 @click.argument("place", type=PLACE)
 @with_session
 def stat(session: Session, place: Place) -> None:
-    """Show what is known of a file, a directory or a link."""
+    """Show the metadata of a file, a directory or a link."""
     facts = _facts(session.files(), place)
     if session.as_json:
         print_json(facts)
@@ -148,34 +148,34 @@ def stat(session: Session, place: Place) -> None:
         fields(facts)
 
 
-@click.command(short_help="Print a value; nothing is unpickled.")
+@click.command(short_help="Print a value, without unpickling.")
 @click.argument("place", type=PLACE)
 @click.option(
     "--unpickle",
     is_flag=True,
-    help="Open any value of the memory, which runs what its pickle says: only if you trust it.",
+    help="Load a value of any type, which runs code from its pickle: only if you trust it.",
 )
 @with_session
 def cat(session: Session, place: Place, *, unpickle: bool) -> None:
-    """Print a value: bytes and text as they are, an array as NumPy shows it, else JSON.
+    """Print a value: bytes and text unchanged, an array as NumPy shows it, else JSON.
 
-    Nothing is unpickled: of the memory only plain data (numbers, text, bytes, dates, lists, dicts)
-    and arrays are opened.
+    Nothing is unpickled. From the memory, only plain data is loaded: numbers, text, bytes, dates,
+    lists, dicts and arrays.
     """
     fm = session.files(unpickle=unpickle)
     print_value(fm.load(place.path, place.backend), as_json=session.as_json)
 
 
-@click.command(short_help="Add up the bytes of values by directory.")
+@click.command(short_help="Sum the sizes of values by directory.")
 @click.argument("place", type=PLACE, default="memory:/")
 @click.option(
     "-d", "--depth", type=click.IntRange(min=0), default=1, help="How many levels to list."
 )
 @with_session
 def du(session: Session, place: Place, depth: int) -> None:
-    """Add up the bytes of the values in a directory, and in those right below it.
+    """Sum the sizes of the values in a directory and in its subdirectories.
 
-    Each file is asked for, so it takes as long as there are many.
+    It makes one request per file, so a large tree takes long.
     """
     fm = session.files()
     _facts(fm, place)
@@ -188,11 +188,11 @@ def du(session: Session, place: Place, depth: int) -> None:
 
 
 def _sums(fm: FileManager, place: Place) -> dict[str, int]:
-    """Return the bytes in each directory, those that are deepest first."""
+    """Return the number of bytes in each directory, the deepest directories first."""
     if not fm.is_dir(place.path, place.backend):
         return {place.path: fm.stat(place.path, place.backend).get("size") or 0}
     sums: dict[str, int] = {}
-    # Each directory down to where it stands, and what is still to come of it.
+    # The open directories from the top down, each with the names that are left to visit.
     waiting = [(place, fm.list_dir(place.path, place.backend)[::-1])]
     totals = [0]
     while waiting:

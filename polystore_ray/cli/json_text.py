@@ -1,7 +1,7 @@
-"""JSON of any value: what JSON cannot say is said in text, and NaN and infinity are null.
+"""JSON for any value. What JSON has no type for becomes text; NaN and infinity become null.
 
-It comes in pieces, and nothing is kept of those that are written: a small value of a hostile pickle
-may be as deep, and take as much text, as its author likes.
+The text is yielded in pieces, and written pieces are not kept: a small value from a hostile pickle
+may be nested to any depth and produce any amount of text.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 __all__ = ["json_pieces"]
 
-_AT_ONCE = 65_536  # numbers of an array that are converted together
+_NUMBERS_PER_STEP = 65_536  # of an array that are converted together
 
 
 class _Level(NamedTuple):
-    """An object or an array that has been begun: its members, each with what comes before it."""
+    """An open JSON object or array: its remaining members, each with the text before it."""
 
     members: Iterator[tuple[str, Any]]
     end: str
-    value: Any  # which lives as long, so that its id means it
+    value: Any  # kept alive, so that its id stays unique
 
 
 class _Rows(NamedTuple):
@@ -34,7 +34,7 @@ class _Rows(NamedTuple):
 
 
 def json_pieces(value: Any, indent: int | None = None) -> Iterator[str]:
-    """Yield the JSON of a value, on one line unless it is to be indented.
+    """Yield the JSON text of a value in pieces, on one line unless `indent` is given.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def json_pieces(value: Any, indent: int | None = None) -> Iterator[str]:
             yield text
         else:
             if id(value) in inside:
-                raise ValueError("it contains itself, which JSON cannot say")
+                raise ValueError("it contains itself, which JSON cannot express")
             inside.add(id(value))
             begin, level = _begun(value)
             levels.append(level)
@@ -102,17 +102,17 @@ def _rows(array: Any) -> Iterator[Any]:
         for row in array:
             yield _Rows(row)
     elif array.dtype.kind in "biufSU":
-        for start in range(0, len(array), _AT_ONCE):
-            yield from array[start : start + _AT_ONCE].tolist()
-    else:  # as some become numbers of nanoseconds in a list
+        for start in range(0, len(array), _NUMBERS_PER_STEP):
+            yield from array[start : start + _NUMBERS_PER_STEP].tolist()
+    else:  # tolist() turns some dates into numbers of nanoseconds
         yield from array
 
 
 def _leaf(value: Any) -> str | None:
-    """Return the JSON of a value that has no members; None for others."""
+    """Return the JSON text of a value without members; None for a value with members."""
     if isinstance(value, _Rows):
         if value.array.size == 0:
-            return "[]"  # or it were as long as it claims to be
+            return "[]"  # its other axes may claim any length
         return _leaf(value.array[()]) if value.array.ndim == 0 else None
     if isinstance(value, np.generic) and value.dtype.kind in "biufSU":
         value = float(value) if isinstance(value, np.longdouble) else value.item()
@@ -136,5 +136,5 @@ def _leaf(value: Any) -> str | None:
 def _number(value: int) -> str:
     try:
         return int.__repr__(value)
-    except ValueError:  # Python writes no number of more than 4300 digits: it takes too long
+    except ValueError:  # Python refuses to convert more than 4300 digits
         return f'"{value:#x}"'

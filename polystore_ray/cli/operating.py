@@ -1,4 +1,4 @@
-"""Commands for who looks after a store: ``status``, ``why``, ``drain``, ``shutdown``, ``demo``."""
+"""Commands for operators: ``status``, ``why``, ``drain``, ``shutdown`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from polystore_ray.status import NodeStatus, StoreStatus
 __all__ = ["demo", "drain", "shutdown", "status", "why"]
 
 
-@click.command(short_help="Show what a store holds, and where.")
+@click.command(short_help="Show what a store holds on each node.")
 @click.option("--all", "everything", is_flag=True, help="List the stores of the cluster instead.")
 @with_session
 def status(session: Session, *, everything: bool) -> None:
-    """Show what a store holds, and on which nodes."""
+    """Show what a store holds on each node."""
     if everything:
         _list_stores(session)
         return
@@ -57,20 +57,20 @@ def _node_row(node: NodeStatus) -> tuple[str, ...]:
 def _warn(found: StoreStatus) -> None:
     if found.lost:
         say()
-        say(f"{found.lost} objects are lost; `polystore why` tells how a path was.")
+        say(f"{found.lost} objects are lost; `polystore why PLACE` shows the cause.")
     if found.too_few_replicas:
         say()
-        say(f"{found.too_few_replicas} objects are on fewer nodes than was asked for.")
+        say(f"{found.too_few_replicas} objects have fewer replicas than requested.")
     if found.lost_with_head:
         say()
-        say("If Ray's head is lost, so is the store or a part of it:")
+        say("Losing Ray's head loses the store or a part of it:")
         for reason in found.lost_with_head:
             say(f"  {reason}")
 
 
 def _list_stores(session: Session) -> None:
     if session.local:
-        raise click.UsageError("--all asks a cluster, and --local uses none")
+        raise click.UsageError("--all lists the stores of a cluster; remove --local")
     session.connect()
     from polystore_ray.cli.cluster import known_stores
 
@@ -82,13 +82,13 @@ def _list_stores(session: Session) -> None:
             say(str(store))
 
 
-@click.command(short_help="Show where a value is, or how it was lost.")
+@click.command(short_help="Show where a value is, or why it was lost.")
 @click.argument("place", type=PLACE)
 @with_session
 def why(session: Session, place: Place) -> None:
-    """Show where a value of the memory is, or how it was lost."""
+    """Show which nodes hold a value of the memory, or why it was lost."""
     if place.backend != "memory":
-        raise click.UsageError(f"only the memory knows where its values are, not {place.backend}")
+        raise click.UsageError(f"why works for memory:PATH only, not for {place.backend}")
     facts: dict[str, Any] = session.registry()["memory"].why(place.path)
     if session.as_json:
         print_json(facts)
@@ -96,7 +96,7 @@ def why(session: Session, place: Place) -> None:
         fields(facts)
 
 
-@click.command(short_help="Have others hold what a node holds.")
+@click.command(short_help="Copy a node's values to other nodes.")
 @click.argument("node", required=False)
 @click.option(
     "--timeout",
@@ -107,11 +107,11 @@ def why(session: Session, place: Place) -> None:
 )
 @with_session
 def drain(session: Session, node: str | None, timeout: float) -> None:
-    """Have the values of a NODE held by others too, before it goes.
+    """Copy the values that only NODE holds to other nodes, before NODE is removed.
 
-    NODE is its id, or the beginning of it, as status shows; by default the node that this runs on.
-    Exits with 0 if the node may go, and
-    with 1 if it still holds values that no other does.
+    NODE is an id, or the beginning of an id, as status shows it; by default the node that runs this
+    command. Exits with 0 if the node can be removed, and with 1 if it still holds values that no
+    other node holds.
     """
     registry = session.registry()
     full = "local" if session.local else _full_id(node)
@@ -119,11 +119,11 @@ def drain(session: Session, node: str | None, timeout: float) -> None:
     if session.as_json:
         print_json({"node": full, "held_alone": remaining})
     elif not remaining:
-        say(f"{full} may go: others hold all it holds")
+        say(f"{full} can be removed: other nodes hold all its values")
     if remaining:
         raise Failed(
-            f"{full} still holds {remaining} objects that no other node does; wait longer with "
-            f"--timeout, or add a node with room for them"
+            f"{full} still holds {remaining} objects that no other node holds; raise --timeout, or "
+            f"add a node with enough memory"
         )
 
 
@@ -134,8 +134,8 @@ def _full_id(beginning: str | None) -> str:
         return this_process()[0]
     found = [node["NodeID"] for node in nodes() if node["NodeID"].startswith(beginning)]
     if len(found) != 1:
-        problem = "several nodes' ids begin" if found else "no node's id begins"
-        raise Failed(f"{problem} with {beginning!r}; `polystore status` lists them")
+        problem = "several node ids begin" if found else "no node id begins"
+        raise Failed(f"{problem} with {beginning!r}; `polystore status` lists the nodes")
     return str(found[0])
 
 
@@ -143,27 +143,29 @@ def _full_id(beginning: str | None) -> str:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_session
 def shutdown(session: Session, *, yes: bool) -> None:
-    """End a store, with everything its memory holds; files and zarr arrays stay."""
+    """End a store and delete everything in its memory; files and zarr arrays stay."""
     registry = session.registry()
     if not yes:
-        ending = f"the store {session.name!r}, with {registry.status().files} files in its memory"
+        ending = f"the store {session.name!r} and the {registry.status().files} files in its memory"
         if not sys.stdin.isatty():
-            raise Failed(f"--yes ends {ending}; nobody is here to be asked")
-        if not click.confirm(f"End {ending}?", err=True):
-            raise Failed("nothing was done")
+            raise Failed(f"this deletes {ending}; confirm with --yes")
+        if not click.confirm(f"Delete {ending}?", err=True):
+            raise Failed("cancelled; nothing was deleted")
     registry.shutdown()
     if session.as_json:
         print_json({"ended": session.name})
 
 
-@click.command(short_help="Segment photographs that tasks share.")
+@click.command(short_help="Run the demo: segment photographs.")
 @click.option("--images", type=click.Path(path_type=Path), help="A directory of images.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where results go: demo-out.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The directory for results; by default demo-out."
+)
 @with_session
 def demo(session: Session, images: Path | None, out: Path | None) -> None:
     """Segment photographs in Ray tasks that share them through the cluster memory."""
     if session.local or session.as_json:
-        raise click.UsageError("the demo knows neither --local nor --json")
+        raise click.UsageError("the demo takes neither --local nor --json")
     try:
         from polystore_ray.demo.__main__ import main
     except ImportError as error:

@@ -1,6 +1,6 @@
 """Output of the command line: text for people, JSON for programs.
 
-All text passes through `say`, which escapes what a terminal would obey.
+All text is printed by `say`, which escapes control characters.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = [
     "say",
 ]
 
-_AT_ONCE = 4096  # pieces of a document that are written together
+_PIECES_PER_WRITE = 4096
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def say(line: str = "") -> None:
-    """Print a line, whatever characters are in it."""
+    """Print a line with control characters escaped."""
     click.echo(shown(line))
 
 
 def human_bytes(count: int | None) -> str:
-    """Return a number of bytes as people read it.
+    """Return a number of bytes with a unit.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def human_bytes(count: int | None) -> str:
     """
     if count is None:
         return "-"
-    if not isinstance(count, int | float):  # as a backend of others may say
+    if not isinstance(count, int | float):  # a third-party backend may return anything
         return str(count)
     size = float(count)
     for unit in _UNITS:
@@ -61,17 +61,17 @@ def human_bytes(count: int | None) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """Return a time, given in seconds since the epoch, as people read it."""
+    """Return a time, given in seconds since the epoch, as local date and time."""
     if seconds is None:
         return "-"
     try:
         return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, OSError, TypeError, ValueError):  # it is in no calendar of Python's
+    except (OverflowError, OSError, TypeError, ValueError):  # beyond the years of datetime
         return f"{seconds} s after 1970"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns; the last one is left ragged."""
+    """Print rows in aligned columns; the last column is not padded."""
     table = [[*map(shown, row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in table), strict=True)]
     for row in table:
@@ -80,7 +80,7 @@ def aligned(rows: Iterable[Sequence[str]]) -> None:
 
 
 def fields(facts: dict[str, Any]) -> None:
-    """Print facts, one a line; sizes and times as people read them."""
+    """Print one fact per line; sizes with a unit, times as date and time."""
     width = max(map(len, facts))
     for name, value in facts.items():
         say(f"{name.replace('_', ' '):<{width}}  {_fact(name, value)}")
@@ -100,32 +100,32 @@ def _fact(name: str, value: Any) -> str:
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
-    """Print one JSON document; on one line, unless it is to be indented."""
+    """Print one JSON document, on one line unless `indent` is given."""
     with _printed():
         pieces = json_pieces(value, indent)
-        while text := "".join(islice(pieces, _AT_ONCE)):
+        while text := "".join(islice(pieces, _PIECES_PER_WRITE)):
             click.echo(text, nl=False)
         click.echo()
 
 
 @contextmanager
 def _printed() -> Iterator[None]:
-    """Let what a value has no text for be a failure, said in one line."""
+    """Report an error from printing a value in one line."""
     try:
         yield
     except (StorageError, click.ClickException, OSError):
         raise
     except Exception as error:
-        # Whatever it is: a value is printed by what its class says, and may be anything.
+        # Any exception: a value is printed by the methods of its own class.
         raise Failed(
             f"the value cannot be printed ({type(error).__name__}: {error}); load it in Python"
         ) from error
 
 
 def print_value(value: Any, *, as_json: bool) -> None:
-    """Print a value that was stored: bytes and text as they are, arrays as NumPy shows them.
+    """Print a stored value: bytes and text unchanged, arrays as NumPy shows them, else JSON.
 
-    A terminal gets bytes and text with what it would obey escaped.
+    On a terminal, control characters in bytes and text are escaped.
     """
     if as_json:
         print_json(value)
@@ -136,7 +136,7 @@ def print_value(value: Any, *, as_json: bool) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(value)
     elif isinstance(value, str):
-        sys.stdout.write(value)  # `click.echo` takes escape sequences out
+        sys.stdout.write(value)  # `click.echo` removes escape sequences
     elif isinstance(value, np.ndarray):
         with _printed():
             lines = [f"array {value.shape} {value.dtype}", *str(value).splitlines()]

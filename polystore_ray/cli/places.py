@@ -1,4 +1,4 @@
-"""Places: ``backend:path``, as every command of the command line names what it is about."""
+"""Places: the arguments ``BACKEND:PATH`` of the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLACE = re.compile(r"([A-Za-z0-9_@.-]+):(.*)", re.DOTALL)
 
 
 class Place(NamedTuple):
-    """A backend's key, and a path in that backend."""
+    """The key of a backend, and a path in that backend."""
 
     backend: str
     path: str
@@ -31,15 +31,14 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last name of the path."""
+        """The last component of the path."""
         return self.path.rstrip("/").rpartition("/")[2]
 
 
-class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # it has an argument in newer versions only
-    """``backend:path``: everything before the first colon is the backend's key.
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """``BACKEND:PATH``: the text before the first colon is the key of the backend.
 
-    Without a path the place is the top of the backend: ``/``, and of the disk and zarr the
-    directory that the command is run in.
+    Without a path, the place is the root ``/``; for disk and zarr, the current directory.
     """
 
     name = "place"
@@ -64,7 +63,7 @@ class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # it has an argume
         self, context: click.Context, parameter: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         if ":" in incomplete:
-            # The shell itself completes files; asking a cluster would take seconds a keystroke.
+            # The shell completes files; a request to a cluster would take seconds per keystroke.
             return [CompletionItem(incomplete.partition(":")[2], type="file")]
         keys = (f"{key}:" for key in backend_keys())
         return [CompletionItem(key) for key in keys if key.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""What a command works on: a store of a cluster, or of this process, found and never made."""
+"""The store that a command works on, chosen by the options that all commands share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
     (
         ("--job",),
         "POLYSTORE_JOB",
-        {"metavar": "ID", "help": "The job whose store it is; by default, a detached store."},
+        {"metavar": "ID", "help": "The job that owns the store; by default, a detached store."},
     ),
     (
         ("--local",),
@@ -38,7 +38,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
 
 
 def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a group the options that all its commands have, also from the environment."""
+    """Add the shared options to the command group; they are also read from the environment."""
     for names, variable, settings in reversed(_OPTIONS):
         option = click.option(*names, envvar=variable, show_envvar=True, **settings)
         function = option(function)
@@ -46,7 +46,7 @@ def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that all commands have, as a `Session` in its first place."""
+    """Add the shared options to a command, which gets them as a `Session`, its first argument."""
 
     @functools.wraps(function)
     def run(**given: Any) -> Any:
@@ -61,7 +61,7 @@ def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the options of a command chose."""
+    """The values of the shared options."""
 
     address: str | None
     store: str | None
@@ -80,7 +80,7 @@ class Session:
         Raises
         ------
         Failed
-            If there is none, or it does not take us.
+            If there is no cluster, or it refuses the connection.
         """
         from polystore_ray.cli.cluster import connect
 
@@ -92,12 +92,12 @@ class Session:
         Parameters
         ----------
         create : bool, default False
-            Whether a detached store is made where there is none.
+            Whether to create a missing detached store.
 
         Raises
         ------
         Failed
-            If there is no such store.
+            If the store does not exist.
         """
         if self.local:
             return RayBackendRegistry(self.name, local=True)
@@ -107,7 +107,7 @@ class Session:
         return store(self.name, self.job, create=create)
 
     def files(self, *, create: bool = False, unpickle: bool = False) -> FileManager:
-        """Return a file manager on the store, which opens only plain data of its memory."""
+        """Return a file manager on the store; without `unpickle`, it loads only plain data."""
         registry = self.registry(create=create)
         if unpickle:
             return FileManager(registry)

@@ -20,8 +20,8 @@ __all__ = ["cp", "mv", "rm"]
 
 def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
-        click.option("--create", is_flag=True, help="Make the detached store if there is none."),
-        click.option("--unpickle", is_flag=True, help="Open any value of the memory, as cat does."),
+        click.option("--create", is_flag=True, help="Create the detached store if it is missing."),
+        click.option("--unpickle", is_flag=True, help="Load values of any type, as for cat."),
         click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
         click.argument("destination", type=PLACE),
         click.argument("source", type=PLACE),
@@ -30,22 +30,22 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command(short_help="Copy a file or a tree, also to another backend.")
+@click.command(short_help="Copy a file or a tree, also between backends.")
 @_transfer_options
 @with_session
 def cp(session: Session, source: Place, destination: Place, **options: bool) -> None:
-    """Copy a file or a tree, also from one backend to another; never overwrite.
+    """Copy a file or a tree, also from one backend to another. Never overwrites.
 
-    A destination that ends in a slash, or is the top of a backend, is a directory to copy into.
+    A destination that ends in a slash, or has no path, is a directory to copy into.
     """
     _transfer("copy", session, source, destination, **options)
 
 
-@click.command(short_help="Move a file or a tree, also to another backend.")
+@click.command(short_help="Move a file or a tree, also between backends.")
 @_transfer_options
 @with_session
 def mv(session: Session, source: Place, destination: Place, **options: bool) -> None:
-    """Move a file or a tree, as cp copies; the source goes once all has been copied."""
+    """Move a file or a tree. Between backends, the source is deleted after all is copied."""
     _transfer("move", session, source, destination, **options)
 
 
@@ -77,14 +77,14 @@ def _transfer(
 def _inside(source: Place, destination: Place) -> Place:
     if destination.path == "." or destination.path.endswith("/"):
         if not source.name or source.name in (".", ".."):
-            raise click.UsageError(f"{source} has no name of its own; say what to call it")
+            raise click.UsageError(f"{source} has no name; give the destination a name")
         return destination.below(source.name)
     return destination
 
 
 @contextmanager
 def _bar(operation: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give what is told how many files are done, and shows it on standard error."""
+    """Yield a callback that shows how many files are done, on standard error."""
     label = "copying" if operation == "copy" else "moving"
     hidden = hidden or not sys.stderr.isatty()
     with click.progressbar(
@@ -100,10 +100,10 @@ def _bar(operation: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]
 
 @click.command(short_help="Delete files, links and directories.")
 @click.argument("places", type=PLACE, nargs=-1, required=True)
-@click.option("-r", "--recursive", is_flag=True, help="Delete directories with all in them.")
+@click.option("-r", "--recursive", is_flag=True, help="Delete directories with their contents.")
 @with_session
 def rm(session: Session, places: tuple[Place, ...], *, recursive: bool) -> None:
-    """Delete files, links and empty directories; with -r whole trees."""
+    """Delete files, links and empty directories; with -r, whole trees."""
     fm = session.files()
     for place in places:
         if (
@@ -111,11 +111,11 @@ def rm(session: Session, places: tuple[Place, ...], *, recursive: bool) -> None:
             and not place.path.strip("/.")
             and place.backend.partition("@")[0] in ("disk", "zarr")
         ):
-            raise Failed(f"{place} is all there is; name what is in it")
+            raise Failed(f"{place} is the root or the current directory; name entries in it")
         delete = fm.delete_all if recursive else fm.delete
         try:
             delete(place.path, place.backend)
         except DirectoryNotEmptyError as error:
-            raise Failed(f"{error}; -r deletes what is in it too") from error
+            raise Failed(f"{error}; -r deletes its contents too") from error
     if session.as_json:
         print_json({"deleted": [*map(str, places)]})

@@ -19,7 +19,7 @@ from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import is_known_dead, translated
 from polystore_ray.rayapi.placement import MEMORY, is_alive, nodes
 from polystore_ray.rayapi.private import actor_id
-from polystore_ray.wire.classes import opened
+from polystore_ray.wire.classes import Shipped, opened
 from polystore_ray.wire.messages import Pin
 
 __all__ = ["HostTable"]
@@ -47,6 +47,8 @@ class HostTable:
         Told the node and the id of each new volume, before anybody can use it.
     lost : callable
         Told the node of a volume that has died, once it is not in the table any more.
+    number : callable
+        Return the number of a version of a class, ``number(key, shipped)``; later ones have higher.
     """
 
     def __init__(
@@ -55,14 +57,17 @@ class HostTable:
         find: Callable[[str, str], Any],
         joined: Callable[[str, str], None],
         lost: Callable[[str], None],
+        number: Callable[[str, Shipped], int],
     ) -> None:
-        self._make, self._find, self._joined, self._lost = make, find, joined, lost
+        self._make, self._find, self._number = make, find, number
+        self._joined, self._lost = joined, lost
         self._lock = threading.RLock()  # held through no wait for Ray
         self._learning = threading.Lock()
         self._making: dict[tuple[str, str], threading.Lock] = {}
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
+        self._numbers: dict[str, int] = {}  # of these versions
         self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class, where known
         self.deaths = 0
         self.leaving: set[str] = set()  # nodes that get nothing any more
@@ -102,7 +107,7 @@ class HostTable:
         """Return a host of the latest version of a backend's class."""
         self._learn()
         with self._lock:
-            latest = self._latest(key, opened(shipped), shipped)
+            latest = self._latest(key, shipped)
             former: Any = self._hosts.get((key, node))
             if former is not None:
                 made_of = self._made_of.get((key, node))
@@ -119,12 +124,12 @@ class HostTable:
         made = self._made(key, node, self._classes[key], another=former is not None)
         return made if (key, node) in self._made_of else self._of_class(key, node, shipped)
 
-    def _latest(self, key: str, wanted: Any, shipped: bytes) -> Any:
+    def _latest(self, key: str, shipped: bytes) -> Shipped:
         """Return the latest version of a class that is known, of which this is one."""
-        latest = opened(self._classes.get(key, shipped))
-        if wanted.fingerprint == latest.fingerprint or wanted.since > latest.since:
-            self._classes[key], latest = shipped, wanted
-        return latest
+        number = self._number(key, opened(shipped))
+        if number >= self._numbers.get(key, 0):
+            self._classes[key], self._numbers[key] = shipped, number
+        return opened(self._classes[key])
 
     def _made(self, key: str, node: str, shipped: bytes, *, another: bool = False) -> Any:
         """Make a host, or take over the one that another controller made unknown to this one."""
@@ -172,7 +177,7 @@ class HostTable:
                         self._lose(key, node, hosts[key, node], error)
                     continue
                 with self._lock:
-                    self._classes.setdefault(key, shipped)
+                    self._latest(key, shipped)
                     if self._is_current(key, node, hosts[key, node]):
                         self._made_of[key, node] = opened(shipped).fingerprint
 

@@ -1,8 +1,8 @@
-"""The controller's ledger: what the entries of the tree refer to, how much it is, and its upkeep.
+"""The controller's ledger: the sizes and objects of all entries, and the repairs that are due.
 
-Small values lie in the controller itself, *inline*, as many as it may hold; beyond that the oldest
-are packed into objects. Every other value is, or is part of, an object that volumes hold, on as
-many nodes as it has replicas.
+Small values are kept in the controller itself, *inline*, up to a limit; beyond it the oldest are
+packed into objects. Every other value is, or is part of, an object that volumes hold, on as many
+nodes as it has replicas.
 """
 
 from __future__ import annotations
@@ -13,91 +13,18 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from polystore.exceptions import StorageFullError
+from polystore_ray.controller.entries import Entry, Held
 from polystore_ray.wire.messages import WHOLE, Facts, InlineFullError, Items, Pin
 
-__all__ = ["Adopt", "Chore", "Entry", "Held", "Ledger", "PackInline", "Replicate"]
+__all__ = ["Adopt", "Ledger", "PackInline", "Repair", "Replicate"]
 
 INLINE_MOST = 256 * 2**20
 """Bytes of inline values beyond which the oldest are packed; at twice as many, saves do."""
 
 _PACK = 8 * 2**20  # bytes in a pack that is made of inline values
-_ENTRY_COST = 200  # bytes that an inline value costs beside its own, so that tiny ones count too
-_AT_ONCE = 64 * 2**20  # bytes that are replicated in one chore, so that reads go on meanwhile
-_MOST_AT_ONCE = 1000  # objects in one chore
-
-
-class Held:
-    """An object that entries refer to: the copies of it, by node, and who can be asked for it.
-
-    A copy is None while its volume pins it, and the reference once its volume owns it.
-    """
-
-    __slots__ = ("copies", "dropped", "id", "live", "lost", "nbytes", "packed", "ref", "wanted")
-
-    def __init__(self, pin: Pin, wanted: int) -> None:
-        self.id = pin.id
-        self.nbytes = pin.nbytes
-        self.ref = pin.ref  # the saver's, or that of the copy that was put again last
-        self.copies: dict[str, Any] = dict.fromkeys(pin.nodes)
-        self.wanted = wanted
-        self.live = 0
-        self.packed = 0  # how many values were in the pack when it was last written
-        self.dropped: list[int] = []
-        self.lost = ""
-
-    def pin(self, node: str = "") -> Pin:
-        """Return the object as it is best read on a node."""
-        ref = self.copies.get(node)
-        nodes = tuple(self.copies)
-        if node in self.copies:
-            nodes = (node, *(other for other in nodes if other != node))
-        return Pin(self.id, nodes, self.ref if ref is None else ref, self.nbytes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # References are not for others to keep: volumes tell them, who own or pin the objects.
-        state = {name: getattr(self, name) for name in self.__slots__}
-        return state | {"ref": None, "copies": dict.fromkeys(self.copies)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-
-
-class Entry:
-    """A value of the tree: what describes it, and its bytes or the object that holds it."""
-
-    __slots__ = ("facts", "fallback", "held", "moment", "number", "uses")
-
-    def __init__(
-        self, facts: Facts, moment: tuple[int, float], held: bytes | Held | None, number: int
-    ) -> None:
-        self.facts = facts
-        self.moment = moment
-        self.held = held
-        self.number = number  # in a pack; of an inline value, its place in the order of their age
-        self.uses = 1  # paths that lead to it
-        self.fallback: tuple[str, str] | None = None  # a backend and a path with the same value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        made = (self.facts, self.moment, self.held, self.number)
-        return Entry, made, (self.uses, self.fallback)
-
-    def __setstate__(self, state: tuple[int, tuple[str, str] | None]) -> None:
-        self.uses, self.fallback = state
-
-    @property
-    def version(self) -> int:
-        return self.moment[0]
-
-    def describe(self) -> dict[str, Any]:
-        size, shape, dtype = self.facts
-        version, modified = self.moment
-        facts: dict[str, Any] = {"size": size, "modified": modified, "version": version}
-        if shape is not None:
-            facts |= {"shape": shape, "dtype": dtype}
-        if isinstance(self.held, Held):
-            facts["replicas"] = len(self.held.copies)
-        return facts
+_ENTRY_COST = 200  # bytes that an inline value costs in addition to its own
+_AT_ONCE = 64 * 2**20  # bytes that one repair replicates, so that reads go on
+_MOST_AT_ONCE = 1000  # objects in one repair
 
 
 class PackInline(NamedTuple):
@@ -108,7 +35,7 @@ class PackInline(NamedTuple):
 
 
 class Adopt(NamedTuple):
-    """Have an object put again without the values of its pack that nobody needs."""
+    """Have an object put again without the values of its pack that are dropped."""
 
     pin: Pin
     dropped: list[int]
@@ -121,7 +48,7 @@ class Replicate(NamedTuple):
     lost: str
 
 
-Chore = PackInline | Adopt | Replicate
+Repair = PackInline | Adopt | Replicate
 
 
 class Ledger:
@@ -173,7 +100,7 @@ class Ledger:
         if wanted and self.nbytes + wanted - freed > self.max_bytes:
             raise StorageFullError(
                 f"the store holds {self.nbytes} of at most {self.max_bytes} bytes, and "
-                f"{wanted} more do not fit; delete values, or make the store with a larger "
+                f"{wanted} more do not fit; delete values, or use a store with a larger "
                 f"max_bytes",
                 backend="memory",
             )
@@ -211,7 +138,7 @@ class Ledger:
             self.files += 1
 
     def dropped(self, entries: Iterable[Entry]) -> list[Held]:
-        """Count entries to which one path less leads; return the objects that nobody needs now."""
+        """Count entries to which one path less leads; return the objects that none needs."""
         free: list[Held] = []
         for entry in entries:
             self.files -= 1
@@ -229,7 +156,7 @@ class Ledger:
         return free
 
     def _without(self, held: Held, number: int) -> bool:
-        """Count a value of an object as gone; tell whether it was the last one."""
+        """Count a value of an object as gone; return whether it was the last one."""
         held.live -= 1
         if not held.live:
             self.held.pop(held.id, None)
@@ -295,7 +222,7 @@ class Ledger:
                 self._count_copies(held, node)
 
     def pinned(self, node: str, ids: Iterable[str]) -> list[str]:
-        """Count objects as pinned on one more node; return those that nobody needs any more."""
+        """Count objects as pinned on one more node; return those that no entry needs."""
         unknown: list[str] = []
         for id_ in ids:
             held = self.held.get(id_)
@@ -379,26 +306,26 @@ class Ledger:
         return sum(1 for held in self.held.values() if held.copies.keys() == {node})
 
     def due(self) -> bool:
-        """Tell whether there may be a chore."""
+        """Return whether there may be a repair."""
         return (
             bool(self._gone or self._half_empty)
             or self._inline_cost() > self._inline_most
             or (bool(self._too_few) and not self._is_hopeless)
         )
 
-    def chore(self, failed: int = 0) -> Chore | None:
+    def next_repair(self, failed: int = 0) -> Repair | None:
         """Return what should be done next, as long as there is anything.
 
-        After so many that `failed` one after another, it is one of another kind, if there is one.
+        After `failed` repairs that failed in a row, return one of another kind, if there is one.
         """
-        due = self._chores()
+        due = self._repairs()
         if not failed:
             return next(due, None)
         kinds = list(due)
         return kinds[failed % len(kinds)] if kinds else None
 
-    def _chores(self) -> Iterator[Chore]:
-        """Yield a chore of every kind that is due, the most urgent first."""
+    def _repairs(self) -> Iterator[Repair]:
+        """Yield a repair of every kind that is due, the most urgent first."""
         if self._gone:
             yield self._gone_with_one_node()
         if self._inline_cost() > self._inline_most:
@@ -413,7 +340,7 @@ class Ledger:
             yield Adopt(held.pin(), list(held.dropped))
 
     def _gone_with_one_node(self) -> Replicate:
-        """Return some of the objects whose last copy was on one node, so many as go at once."""
+        """Return the repair of objects whose last copy was on one node, as many as it copies."""
         node = next(iter(self._gone.values()))
         pins = _first((self.held[id_] for id_, where in self._gone.items() if where == node))
         for pin in pins:
@@ -421,7 +348,7 @@ class Ledger:
         return Replicate(pins, node)
 
     def _pins_to_copy(self) -> list[Pin]:
-        """Return some of the objects that could have one copy more, so many as go at once."""
+        """Return objects that could have one copy more, as many as one repair copies."""
         free = self._nodes - self._leaving
         return _first(held for held in self._too_few.values() if free - held.copies.keys())
 
@@ -440,7 +367,7 @@ class Ledger:
 
 
 def _first(objects: Iterable[Held]) -> list[Pin]:
-    """Return the pins of the first objects, so many as are copied in one chore."""
+    """Return the pins of the first objects, as many as one repair copies."""
     pins: list[Pin] = []
     size = 0
     for held in objects:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from polystore.exceptions import StorageError
-from polystore_ray.controller.ledger import Adopt, Chore, PackInline, Replicate
+from polystore_ray.controller.ledger import Adopt, PackInline, Repair, Replicate
 from polystore_ray.controller.state import StoreController
 from polystore_ray.wire.messages import NotPinnedError, Pin
 
@@ -36,28 +36,28 @@ class Volumes(Protocol):
         """
 
 
-def carry_out(chore: Chore, controller: StoreController, volumes: Volumes, replicas: int) -> None:
-    """Do one chore and tell the controller; if it fails, it is still due.
+def carry_out(repair: Repair, controller: StoreController, volumes: Volumes, replicas: int) -> None:
+    """Do one repair and tell the controller; if it fails, it is still due.
 
     Raises
     ------
     NotPinnedError
-        If an object was released in between, or its volume lost, which is another chore.
+        If an object was released in between, or its volume lost, which is another repair.
     Exception
         If a volume does not answer.
     """
-    if isinstance(chore, PackInline):
-        _pack(chore, controller, volumes, replicas)
-    elif isinstance(chore, Adopt):
-        for node in chore.pin.nodes:
-            volumes.adopt(node, chore.pin, chore.dropped)
+    if isinstance(repair, PackInline):
+        _pack(repair, controller, volumes, replicas)
+    elif isinstance(repair, Adopt):
+        for node in repair.pin.nodes:
+            volumes.adopt(node, repair.pin, repair.dropped)
     else:
-        _replicate(chore, controller, volumes)
+        _replicate(repair, controller, volumes)
 
 
-def _pack(chore: PackInline, controller: StoreController, volumes: Volumes, replicas: int) -> None:
+def _pack(repair: PackInline, controller: StoreController, volumes: Volumes, replicas: int) -> None:
     """Have inline values packed, and held on as many nodes as they should be, before they go."""
-    pin, incarnation = volumes.pack(chore.messages)
+    pin, incarnation = volumes.pack(repair.messages)
     held_by = [(pin.nodes[0], incarnation)]
     while len(held_by) < replicas:
         there = pin._replace(nodes=tuple(node for node, _ in held_by))
@@ -68,13 +68,13 @@ def _pack(chore: PackInline, controller: StoreController, volumes: Volumes, repl
         if not pinned:
             raise NotPinnedError(f"node {node} could not get the pack {pin.id}")
         held_by.append((node, incarnation))
-    controller.note("packed", pin, chore.serials, replicas, held_by)
+    controller.note("packed", pin, repair.serials, replicas, held_by)
 
 
-def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) -> None:
+def _replicate(repair: Replicate, controller: StoreController, volumes: Volumes) -> None:
     placed: dict[str, list[Pin]] = defaultdict(list)
-    for pin in chore.pins:
-        node = volumes.place(pin, chore.lost)
+    for pin in repair.pins:
+        node = volumes.place(pin, repair.lost)
         if node is not None:
             placed[node].append(pin)
     if not placed:
@@ -82,7 +82,7 @@ def _replicate(chore: Replicate, controller: StoreController, volumes: Volumes) 
     failed: Exception | None = None
     for node, pins in placed.items():
         try:
-            _replicate_on(node, pins, chore.lost, controller, volumes)
+            _replicate_on(node, pins, repair.lost, controller, volumes)
         except Exception as error:  # noqa: BLE001 - it is raised once all nodes had their turn
             failed = error
     if failed is not None:

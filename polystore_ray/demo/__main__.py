@@ -20,19 +20,23 @@ from polystore_ray.rayapi.addresses import require_listener
 OBJECT_STORE = 512 * 2**20  # bytes
 
 
-class _Stop(Exception):  # noqa: N818 - not an error: the end, said in one line
-    """Nothing can be done, and why."""
+class _DemoError(Exception):
+    """Signal that the demo cannot run; the message is the cause, in one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; return 0, or 1 if an image failed, or 2 if nothing could be done."""
+    """Run the demo; return 0 on success, 1 if an image failed, 2 if the demo could not run."""
     parser = argparse.ArgumentParser(
         prog="python -m polystore_ray.demo",
         description="Segment photographs in Ray tasks that share them through the cluster memory.",
     )
-    parser.add_argument("--images", type=Path, help="a directory (default: scikit-image's own)")
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where results go")
-    parser.add_argument("--address", help="a running Ray cluster (default: start one here)")
+    parser.add_argument(
+        "--images", type=Path, help="a directory of images (default: those of scikit-image)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), help="the directory for results"
+    )
+    parser.add_argument("--address", help="a running Ray cluster (default: start one)")
     options = parser.parse_args(arguments)
     try:
         files = _files(options.images)
@@ -41,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted; Ray was shut down")
         return 130
-    except (_Stop, StorageError) as stop:
-        _say(f"error: {stop}")
+    except (_DemoError, StorageError) as error:
+        _say(f"error: {error}")
         return 2
     for failure in result.failures:
         _say(f"error: {failure}")
@@ -53,13 +57,16 @@ def _files(folder: Path | None) -> list[Path]:
     if folder is None:
         files = photographs()
         if not files:
-            raise _Stop("scikit-image carries no photographs here; name a directory with --images")
+            raise _DemoError(
+                "this installation of scikit-image has no photographs; name a directory with "
+                "--images"
+            )
         return files
     if not folder.is_dir():
-        raise _Stop(f"there is no directory {str(folder)!r}")
+        raise _DemoError(f"no such directory: {str(folder)!r}")
     files = sorted(p for p in folder.absolute().iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise _Stop(f"no image ({', '.join(sorted(SUFFIXES))}) is in {str(folder)!r}")
+        raise _DemoError(f"no images ({', '.join(sorted(SUFFIXES))}) in {str(folder)!r}")
     return files
 
 
@@ -77,7 +84,7 @@ def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise _Stop(f"Ray did not start or answer: {reason}") from error
+        raise _DemoError(f"Ray did not start or answer: {reason}") from error
     registry = RayBackendRegistry("demo")
 
     def as_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
@@ -104,7 +111,7 @@ def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
 
 def _write_pictures(result: Result, out: Path) -> None:
     if not result.outcomes:
-        raise _Stop("; ".join(result.failures) or "no image could be read")
+        raise _DemoError("; ".join(result.failures) or "no image could be read")
     from polystore_ray.demo.report import contact_sheet, report
 
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which images the demo works on."""
+"""The images that the demo segments by default."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ __all__ = ["SUFFIXES", "photographs"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 
-# Photographs that scikit-image carries in its wheel, of objects that a threshold can find;
-# nothing is downloaded.
+# Photographs in scikit-image's wheel with objects that a threshold can find. No download is needed.
 _NAMES = (
     "hubble_deep_field.jpg",
     "retina.jpg",

@@ -1,4 +1,4 @@
-"""The demo's steps, through the public API only: disk to memory, tasks on tiles, zarr and CSV."""
+"""The steps of the demo, with the public API only: disk to memory, tasks on tiles, zarr and CSV."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Trip:
-    """What one task read from and saved to the shared memory."""
+    """The number of bytes that one task read from and saved to the cluster memory."""
 
     worker: int
     shared: int = 0  # bytes read as views of shared memory
@@ -34,7 +34,7 @@ class Trip:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image and what was found in it."""
+    """One image and the objects found in it."""
 
     name: str
     image: npt.NDArray[Any]
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass
 class Result:
-    """All that a run did."""
+    """The result of a run."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     trips: list[Trip] = field(default_factory=list)
@@ -54,12 +54,12 @@ class Result:
 
 
 class Runner(Protocol):
-    """Run a function for many arguments, elsewhere and in any order."""
+    """Run a function for many arguments, in other processes and in any order."""
 
     def __call__(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
     ) -> Iterator[Any]:
-        """Give the results as they come."""
+        """Yield the results as they arrive."""
 
 
 def run(
@@ -70,15 +70,15 @@ def run(
     Parameters
     ----------
     fm : FileManager
-        With the backends ``disk``, ``memory`` and ``zarr``.
+        A file manager with the backends ``disk``, ``memory`` and ``zarr``.
     files : sequence of Path
         The images.
     out : Path
-        Where ``labels.zarr`` and ``measurements.csv`` go; what a former run left is replaced.
+        The directory for ``labels.zarr`` and ``measurements.csv``; existing ones are replaced.
     runner : Runner
         Runs the tasks, which get paths and never pixels.
     progress : callable
-        Called with steps done, steps known and the name of the step.
+        Called with the number of steps done, the number of steps, and the name of the step.
     """
     result = Result()
     images = _read(fm, files, result, progress)
@@ -130,7 +130,7 @@ def run(
 def _read(
     fm: FileManager, files: Sequence[Path], result: Result, progress: Progress
 ) -> dict[str, npt.NDArray[Any]]:
-    """Read images from disk in batches and share them; a bad file costs only itself."""
+    """Read images from disk in batches and share them; skip and report damaged files."""
     images: dict[str, npt.NDArray[Any]] = {}
     for start in range(0, len(files), BATCH):
         batch = list(files[start : start + BATCH])
@@ -146,7 +146,7 @@ def _read(
                     batch.remove(path)
         for path, value in zip(batch, values, strict=True):
             if value.ndim not in (2, 3):
-                result.failures.append(f"not a plain image, its shape is {value.shape}: {path}")
+                result.failures.append(f"not a 2-D image; its shape is {value.shape}: {path}")
                 continue
             fm.save(value, f"/images/{path.name}", backend="memory", overwrite=True)
             images[path.name] = fm.load(f"/images/{path.name}", backend="memory")
@@ -162,11 +162,11 @@ def _cut_bytes(image: npt.NDArray[Any]) -> int:
     return sum(tile.of(image).nbytes for tile in cut(image.shape))
 
 
-# What runs in tasks
+# Functions that run in tasks
 
 
 class _Memory:
-    """The shared memory as one task uses it, keeping count."""
+    """The cluster memory for one task, with a count of the bytes read and saved."""
 
     def __init__(self, fm: FileManager) -> None:
         self._fm = fm
@@ -187,13 +187,13 @@ class _Memory:
 
 
 def survey_image(fm: FileManager, name: str) -> tuple[str, Survey, Trip]:
-    """Look at a whole image."""
+    """Survey a whole image."""
     memory = _Memory(fm)
     return name, survey(memory.load(f"/images/{name}")), memory.trip()
 
 
 def segment_tile(fm: FileManager, name: str, tile: Tile, decided: Survey) -> tuple[str, Trip]:
-    """Segment one tile: read it from memory by its path, save its labels there."""
+    """Segment one tile: load it from the memory by its path, and save its labels there."""
     memory = _Memory(fm)
     labels = segment(memory.load(_tile_path(name, tile)), tile, decided)
     memory.save(labels, f"/labels/{name}/{tile.name}")
@@ -203,7 +203,7 @@ def segment_tile(fm: FileManager, name: str, tile: Tile, decided: Survey) -> tup
 def stitch_image(
     fm: FileManager, name: str, tiles: list[Tile], store: str
 ) -> tuple[str, list[dict[str, Any]], Trip]:
-    """Stitch the labels of an image, measure its objects, and keep the labels in zarr."""
+    """Stitch the labels of an image, measure its objects, and save the labels in zarr."""
     memory = _Memory(fm)
     image = memory.load(f"/images/{name}")
     parts = [(tile, memory.load(f"/labels/{name}/{tile.name}")) for tile in tiles]

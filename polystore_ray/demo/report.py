@@ -1,4 +1,4 @@
-"""The demo's pictures: a contact sheet, and a report that needs no other file."""
+"""The output of the demo: a contact sheet, and a report as one HTML file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAPER, INK = (18, 20, 24), (235, 238, 242)
 
 
 def contact_sheet(outcomes: Sequence[Outcome]) -> Image.Image:
-    """Return every image with the outlines of what was found in it, and the count."""
+    """Return all images on one sheet, with the outlines and the number of the objects found."""
     columns = min(COLUMNS, len(outcomes))
     rows = -(-len(outcomes) // columns)
     width = columns * (CELL + GAP) + GAP
@@ -54,7 +54,7 @@ def contact_sheet(outcomes: Sequence[Outcome]) -> Image.Image:
 
 
 def outlined(outcome: Outcome) -> Image.Image:
-    """Return an image at the size of a cell, with outlines one pixel wide at that size."""
+    """Return an image scaled to a cell of the sheet, with outlines one pixel wide."""
     scale = CELL / max(outcome.labels.shape)
     size = (round(outcome.labels.shape[1] * scale), round(outcome.labels.shape[0] * scale))
     picture = np.array(Image.fromarray(_rgb(outcome.image)).resize(size, Image.Resampling.LANCZOS))
@@ -127,7 +127,7 @@ def _data_uri(picture: Image.Image) -> str:
 
 
 def _rgb(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return an image of any kind as one to look at."""
+    """Return an image of any dtype and number of channels as 8-bit RGB."""
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(image.max())
         image = ((image - low) * (255 / (high - low or 1))).astype(np.uint8)

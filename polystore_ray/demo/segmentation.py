@@ -17,7 +17,7 @@ from polystore_ray.demo.tiles import Tile
 
 __all__ = ["Survey", "clean", "measure", "segment", "survey"]
 
-STRIDE = 8  # pixels between the points at which the background is known
+STRIDE = 8  # pixels between the points at which the background is sampled
 SMOOTHING = 1.5  # pixels, the standard deviation of the Gaussian
 
 Image = npt.NDArray[Any]
@@ -26,7 +26,7 @@ Signal = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Survey:
-    """What one look at a whole image decides for all of its tiles.
+    """The parameters that a survey of the whole image sets for all tiles.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ def segment(image: Image, tile: Tile, decided: Survey) -> npt.NDArray[np.int32]:
 
 
 def clean(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Drop specks, fill pinholes and number the objects of a whole image anew."""
+    """Remove specks, fill pinholes and renumber the objects of a whole image."""
     least = max(24, labels.size // 10_000)
     mask = remove_small_objects(labels > 0, max_size=least)
     mask = remove_small_holes(mask, max_size=4 * least)
@@ -101,7 +101,7 @@ def clean(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def measure(image: Image, labels: npt.NDArray[np.int32]) -> list[dict[str, Any]]:
-    """Return a row for each object: position and size in pixels, mean gray value, shape."""
+    """Return one row per object: position and size in pixels, mean gray value, shape."""
     gray = image if image.ndim == 2 else image[..., :3].mean(axis=2)
     return [
         {
@@ -117,7 +117,7 @@ def measure(image: Image, labels: npt.NDArray[np.int32]) -> list[dict[str, Any]]
 
 
 def _channels(image: Image) -> dict[str, Signal]:
-    """Return the signals that an image offers, in 0 to 1."""
+    """Return the candidate channels of an image, scaled to 0 to 1."""
     full = np.iinfo(image.dtype).max if image.dtype.kind in "iu" else 1
     scaled = image / float(full)
     if image.ndim == 2:
@@ -132,7 +132,7 @@ def _channels(image: Image) -> dict[str, Signal]:
 
 
 def _at(background: Signal, tile: Tile) -> Signal:
-    """Return the background at each pixel of a tile, the same whatever tile a pixel is in."""
+    """Return the background at each pixel of a tile; it does not depend on the tile."""
     rows = np.arange(tile.rows.start, tile.rows.stop) / STRIDE
     columns = np.arange(tile.columns.start, tile.columns.stop) / STRIDE
     grid = np.meshgrid(rows, columns, indexing="ij")

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 
 __all__ = ["Tile", "cut", "stitch"]
 
-LARGEST = 512  # pixels on a side that are not cut
-OVERLAP = 48  # pixels that neighbours share
+LARGEST = 512  # pixels; a side of up to this size is not cut
+OVERLAP = 48  # pixels that neighbouring tiles share
 
 Labels = npt.NDArray[np.int32]
 
@@ -28,7 +28,7 @@ class Tile:
 
     @property
     def name(self) -> str:
-        """A name that sorts as the tiles lie."""
+        """A name; sorted names are in the order of rows and columns."""
         return f"r{self.rows.start:05d}c{self.columns.start:05d}"
 
     def of(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -37,7 +37,7 @@ class Tile:
 
 
 def cut(shape: tuple[int, ...]) -> list[Tile]:
-    """Return tiles that cover an image, each overlapping its neighbours; one where it is small.
+    """Return overlapping tiles that cover an image; a small image is one tile.
 
     Examples
     --------

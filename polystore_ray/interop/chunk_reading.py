@@ -68,7 +68,8 @@ def read_into(
     index, reverse = forward(array.shape, part)
     if _is_plain(array) and all(isinstance(p, int) or p.step in (1, None) for p in index):
         dropped = tuple(i for i, p in enumerate(index) if isinstance(p, int))
-        target = np.expand_dims(out[(*reverse, ...)], dropped)
+        whole: Any = (*reverse, ...)  # always a view
+        target = np.expand_dims(out[whole], dropped)
         sides = zip(index, array.shape, strict=True)
         read_chunks(array, [_as_slice(p, side) for p, side in sides], target, load)
     else:

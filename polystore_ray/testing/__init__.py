@@ -1,4 +1,7 @@
-"""The fault kit: break a cluster on purpose, record what clients see, and check it.
+"""The fault kit: inject faults into a cluster, record what clients see, and check it.
 
-`polystore_ray.testing.chaos` puts the parts together; ``make chaos`` runs it.
+`chaos` combines the parts, and ``make chaos`` runs it: `faults` injects faults, `clients` uses the
+store, `history` records, `linearizability` checks. `nodes` and `redis` start a cluster on one
+machine; `network`, `network_nodes` and `switch` start one in network namespaces. Only tests and
+``make`` use this package.
 """

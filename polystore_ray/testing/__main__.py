@@ -1,7 +1,7 @@
 """Run chaos: ``python -m polystore_ray.testing --seconds 60 --seed 1``.
 
-It ends with status 1 if anything was lost, undone, torn, out of order, late or left over; then it
-keeps the histories of the clients and says where.
+The exit code is 1 if a value was lost, undone, torn, out of order, late or left over. Then the
+histories of the clients are kept, and their directory is printed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from polystore_ray.testing.nodes import Nodes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run chaos, print what it did and found, and return 1 if anything was wrong."""
+    """Run chaos, print the report, and return 1 if there are violations."""
     parser = argparse.ArgumentParser(prog="python -m polystore_ray.testing")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--nodes", type=int, help="4, or 3 in namespaces")
+    parser.add_argument("--nodes", type=int, help="default 4, or 3 with --network")
     parser.add_argument("--network", action="store_true", help="nodes in network namespaces")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--only", default="", help="words, one of which each fault must have")
+    parser.add_argument("--only", default="", help="only faults with one of these words")
     parser.add_argument("--report", type=Path, help="a file to write the report to")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", ResourceWarning)  # of Ray's own cluster utilities

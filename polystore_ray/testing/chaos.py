@@ -1,4 +1,4 @@
-"""Chaos: clients use a store with replicas while it is broken on purpose; then all is checked."""
+"""Chaos: clients use a replicated store while faults are injected; then all is checked."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from polystore_ray.testing.nodes import MIB, Nodes
 
 __all__ = ["Chaos", "Report"]
 
-_STARTS = 5  # of a client, before the run is given up
+_STARTS = 5  # attempts to start a client before the run fails
 _BETWEEN_STARTS = 3.0  # seconds
-_HOG = 5 * 2**30  # bytes, beyond what the memory monitor allows
+_HOG = 5 * 2**30  # bytes, more than the memory monitor allows
 
 
 class _NotMadeError(Exception):
-    """A fault was not made, since the machine did not go along; its words say what there was."""
+    """A fault could not be injected on this machine; the message is its name in the report."""
 
 
 @dataclass
 class Report:
-    """What a run did, and what was wrong.
+    """The result of a run.
 
     Attributes
     ----------
     operations, unknown : int
-        Operations of clients, and those of which nobody knows whether they happened.
+        The number of operations of clients, and of those with an unknown outcome.
     faults : Counter
-        How often each fault was made.
+        The number of injected faults, by name.
     directories, undecided : int
-        Histories that were checked, and those of them that have too many possible orders.
+        The number of checked histories, and of those with too many possible orders to decide.
     notes : list of str
-        What Ray did, where that is not ours to decide.
+        Observations about Ray.
     violations : list of str
-        What must not be.
+        Broken promises.
     """
 
     operations: int = 0
@@ -78,23 +78,23 @@ class Report:
 
 
 class Chaos:
-    """A cluster on this machine, a store with two replicas, its clients, and their misfortunes.
+    """A cluster on this machine, a store with two replicas, its clients, and injected faults.
 
-    What is promised is that one fault at a time loses nothing, so that the next one waits until
-    the store has noticed the last and has all its replicas again.
+    The store promises that one fault at a time loses nothing. So each fault waits until the store
+    has noticed the previous one and has all its replicas again.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Where histories are written.
+        The directory for histories.
     seed : int
-        What decides who does what, and what breaks when.
+        The seed of operations and faults.
     nodes : Nodes
         The cluster; `close` ends it.
     clients : int
-        How many.
-    patience : float, default 90
-        Seconds in which the store has to heal after each fault.
+        The number of clients.
+    heal_timeout : float, default 90
+        The number of seconds in which the store has to recover from each fault.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class Chaos:
         seed: int,
         nodes: Nodes | NetworkNodes,
         clients: int = 8,
-        patience: float = 90.0,
+        heal_timeout: float = 90.0,
     ) -> None:
-        self._patience = patience
+        self._heal_timeout = heal_timeout
         self.report = Report()
         self._folder = folder
         self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
@@ -129,16 +129,16 @@ class Chaos:
     # The run
 
     def run(self, seconds: float, kinds: Iterable[str] = (), *, peace: float = 0.0) -> Report:
-        """Break the store for a while, then check what its clients saw.
+        """Inject faults for some seconds, then check what the clients saw.
 
         Parameters
         ----------
         seconds : float
-            How long.
+            The duration.
         kinds : iterable of str, optional
-            The faults to make; by default all there are.
+            The names of the faults to inject; by default all of them.
         peace : float, default 0
-            Seconds before the first one.
+            Seconds before the first fault.
         """
         self._until = time.monotonic() + seconds
         for slot in range(self._count):
@@ -148,7 +148,7 @@ class Chaos:
         time.sleep(peace)
         known = self.kinds()
         chosen = list(kinds) or list(known)
-        # The first faults come all, in some order; then chance decides.
+        # First every fault once, in random order; then random ones.
         order = self._random.sample(chosen, len(chosen))
         while time.monotonic() < self._until:
             time.sleep(self._random.uniform(0.5, 3.0))
@@ -165,13 +165,13 @@ class Chaos:
         for _, _, task in self._clients.values():
             with suppress(ray.exceptions.RayError):
                 ray.get(task, timeout=3 * DEADLINE)
-        self._look_at_the_end()
+        self._read_everything()
         self._check()
         self._end_store()
         return self.report
 
     def kinds(self) -> dict[str, Callable[[], None]]:
-        """Return what makes each kind of fault, by its name."""
+        """Return the functions that inject each kind of fault, by name."""
         controller = self.victims.controller
         found = {
             "controller killed": lambda: faults.kill(faults.process_of(controller())),
@@ -210,7 +210,7 @@ class Chaos:
         self._wait_until_noticed(before)
 
     def _wait_for_client(self, slot: int) -> None:
-        """Wait until a client runs; on a machine that is overloaded Ray may give a start up."""
+        """Wait until a client runs; on an overloaded machine, Ray may give up starting it."""
         for _ in range(_STARTS - 1):
             with suppress(*DIED):
                 ray.get(self._clients[slot][1].pid.remote(), timeout=120)
@@ -274,28 +274,28 @@ class Chaos:
         self._comes_true(lambda: self._lost_hosts() > before)
 
     def _wait_until_healed(self) -> None:
-        if not self._comes_true(lambda: not self._ailments()):
+        if not self._comes_true(lambda: not self._problems()):
             found = "the store does not answer"
             with suppress(StorageError):
-                found = self._ailments() or "healed a moment later"
-            self.report.violations.append(f"not healed within {self._patience:.0f} s: {found}")
+                found = self._problems() or "healed a moment later"
+            self.report.violations.append(f"not healed within {self._heal_timeout:.0f} s: {found}")
 
-    def _ailments(self) -> str:
-        """Return what the store and the cluster lack still."""
+    def _problems(self) -> str:
+        """Return what the store and the cluster have not yet repaired."""
         status = self.registry.status()
         found = []
         if status.too_few_replicas:
             found.append(f"{status.too_few_replicas} objects have too few replicas")
         if status.follower is None:
-            found.append("there is no follower")
+            found.append("the store has no follower")
         if not self._nodes.are_alive():
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             found.append(f"Ray knows the nodes {sorted(alive)}, not {sorted(self._nodes)}")
         return ", ".join(found)
 
     def _comes_true(self, condition: Callable[[], bool]) -> bool:
-        """Wait for something that may not be answered meanwhile; tell whether it came true."""
-        deadline = time.monotonic() + self._patience
+        """Wait for a condition, which may raise `StorageError`; return whether it became true."""
+        deadline = time.monotonic() + self._heal_timeout
         while time.monotonic() < deadline:
             with suppress(StorageError):
                 if condition():
@@ -306,12 +306,13 @@ class Chaos:
     def _start_client(self, slot: int) -> None:
         self._made += 1
         node = self._random.choice(list(self._nodes))
-        # Detached, since Ray ends what a driver owns when it only believes that the driver let go.
+        # Detached: Ray ends an owned actor when it wrongly believes that its owner released it.
         actor = _on(
             node,
             Client,
             max_concurrency=2,
             name=f"client{self._made}",
+            namespace="chaos-clients",
             lifetime="detached",
         ).remote(
             self.registry,
@@ -329,14 +330,14 @@ class Chaos:
             except DIED:
                 self._start_client(slot)
 
-    # What is checked
+    # Checks
 
-    def _look_at_the_end(self) -> None:
+    def _read_everything(self) -> None:
         last = int((time.monotonic() - self._begin) / TURNED_EVERY)
         self._until = 0.0
         self._start_client(-1)
         _, actor, _ = self._clients[-1]
-        ray.get(actor.look_at.remote([f"/{number}" for number in range(last + 1)]), timeout=600)
+        ray.get(actor.read.remote([f"/{number}" for number in range(last + 1)]), timeout=600)
 
     def _check(self) -> None:
         for file in sorted(self._folder.glob("*.violations")):

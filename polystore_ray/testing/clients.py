@@ -1,4 +1,4 @@
-"""Clients of a store under chaos: they use it at random, and write down what they see."""
+"""Clients of a store under chaos: they run random operations and record the outcomes."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from polystore_ray.testing.history import Recorder
 __all__ = ["DEADLINE", "TURNED_EVERY", "Client"]
 
 DEADLINE = 20.0
-"""Seconds that an operation may take, by the registry's timeout."""
+"""The registry's timeout: the number of seconds that an operation may take."""
 
 TURNED_EVERY = 2.0
-"""Seconds after which all clients go to a new directory, so that histories stay short."""
+"""The number of seconds until all clients move to a new directory, to keep histories short."""
 
-_SLACK = 15.0  # for a machine that does everything at once
+_SLACK = 15.0  # seconds beyond the deadline, since all processes share one machine
 _NAMES = list("abcdefgh")
-_LARGE = 20_000  # values, which are beyond what travels inside a call
-# As often as they stand here.
+_LARGE = 20_000  # values, too large to travel inside a call
+# An operation that is listed n times is n times as likely.
 _KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5 + ["delete", "list", "move", "replace_all"]
 
 
 class Client:
-    """A client of the store, in a process of its own.
+    """A client of the store, in its own process.
 
     Parameters
     ----------
     registry : RayBackendRegistry
         The store.
     folder : str
-        Where it writes what it did, and what must not be.
+        The directory for the client's history and violations.
     name : str
-        Its own.
+        The client's name.
     seed : int
-        What decides over what it does.
+        The seed of the operations.
     begin : float
-        The moment of the machine's clock at which all began.
+        The start of the run, by the monotonic clock of the machine.
     """
 
     def __init__(
@@ -64,24 +64,24 @@ class Client:
         return os.getpid()
 
     def run(self, until: float) -> None:
-        """Use the store until a moment of the machine's clock."""
+        """Run operations until a time of the monotonic clock."""
         while time.monotonic() < until:
             where = f"/{int((time.monotonic() - self._begin) / TURNED_EVERY)}"
             name, argument, call = self._choice(where)
             self._do(where, name, argument, call)
 
-    def look_at(self, directories: list[str]) -> None:
-        """Read everything once more, when all is over, and everything can be read."""
+    def read(self, directories: list[str]) -> None:
+        """Read every path once after the last fault, when every path must be readable."""
         for where in directories:
             self._do(where, "list", None, partial(self._list, where))
             for name in _NAMES:
                 error = self._do(where, "load", name, partial(self._load, where, name))
                 if error is not None:
-                    self._violate(f"unreadable when all was over: {error}")
+                    self._violate(f"unreadable after the last fault was healed: {error}")
                     return
 
     def _choice(self, where: str) -> tuple[str, Any, Callable[[], Any]]:
-        """Return an operation, its argument, and what carries it out."""
+        """Return the name of an operation, its argument, and a function that runs it."""
         memory, name, other = self._memory, *self._random.sample(_NAMES, 2)
         self._number += 1
         number = self._number
@@ -121,7 +121,7 @@ class Client:
     def _do(
         self, where: str, name: str, argument: Any, call: Callable[[], Any]
     ) -> StorageError | None:
-        """Carry out an operation; return the error after which it may have happened, or not."""
+        """Run an operation; return an error that leaves its outcome unknown."""
         start = time.monotonic()
         with self._recorder.operation(where, name, argument) as outcome:
             try:

@@ -1,4 +1,4 @@
-"""Faults: processes killed and paused, and messages lost, late and repeated."""
+"""Faults: kill and pause processes; lose, delay and repeat messages."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["BadNetwork", "Victims", "is_alive", "kill", "pause", "process_of", "
 
 
 class BadNetwork(calls.Network):
-    """A network between one process and the actors it calls, that gets better after a while.
+    """A faulty network between one process and the actors it calls, for a limited time.
 
     Parameters
     ----------
     seed : int
-        What decides over the fate of each call.
+        The seed of the faults.
     seconds : float
-        How long it is bad.
+        How long the network is faulty.
     cut : bool, default False
-        Whether nothing gets through. Otherwise one call in four is lost before or after it is
-        carried out, made twice, or late.
+        Whether all calls are lost. Otherwise one call in four is lost before or after it is
+        executed, executed twice, or delayed.
     """
 
     def __init__(self, seed: int, seconds: float, *, cut: bool = False) -> None:
@@ -59,7 +59,7 @@ _FATES = ["fine"] * 12 + ["late", "twice", "lost", "unanswered"]
 
 
 def worsen(actor: Any, seed: int, seconds: float, *, cut: bool) -> None:
-    """Give the process of an actor a bad network for a while."""
+    """Give the process of an actor a faulty network for some seconds."""
 
     def install(_: Any) -> None:
         calls.network = BadNetwork(seed, seconds, cut=cut)
@@ -78,14 +78,14 @@ def _process_id(_: Any) -> int:
 
 
 def kill(pid: int) -> None:
-    """Kill a process, as the memory monitor or an operator would, and wait for its end."""
+    """Kill a process with SIGKILL, and wait for its end."""
     os.kill(pid, signal.SIGKILL)
     while is_alive(pid):
         time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process is there, and not only its remains."""
+    """Return whether a process exists and is not a zombie."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -94,7 +94,7 @@ def is_alive(pid: int) -> bool:
 
 
 def pause(pid: int, seconds: float) -> None:
-    """Stop a process, and let it go on after a while, whatever happens meanwhile."""
+    """Stop a process with SIGSTOP, and continue it from another thread after some seconds."""
     os.kill(pid, signal.SIGSTOP)
 
     def go_on() -> None:
@@ -123,5 +123,5 @@ class Victims:
         return [hosts[where] for where in sorted(hosts) if where[0] == MEMORY]
 
     def volume(self, node: str) -> Any:
-        """Return the volume of a node, None if there is none."""
+        """Return the volume of a node; None if the node has no volume."""
         return named_hosts(self._namespace).get((MEMORY, node))

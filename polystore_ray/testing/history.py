@@ -1,7 +1,7 @@
-"""Histories: what clients did with a directory, as they write it down, and what may come of it.
+"""Histories: the recorded operations of clients on directories, and the model of a directory.
 
-Every client writes to a file of its own, so that the history of one that is killed is kept: what
-it had begun and not ended has an unknown outcome.
+Each client writes to its own file, so that the history of a killed client is kept. An operation
+that started and has no recorded end has an unknown outcome.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from polystore_ray.testing.linearizability import UNKNOWN, Operation
 __all__ = ["UNREAD", "Recorder", "directory", "histories"]
 
 UNREAD = -1
-"""What stands for every number that was written and never read."""
+"""Replaces every number that was written and never read."""
 
 
 class Recorder:
-    """Write down the operations of one client.
+    """Record the operations of one client.
 
     Parameters
     ----------
     path : pathlib.Path
-        A file of this client's own.
+        The client's own file.
     client : str
-        Its name.
+        The client's name.
     """
 
     def __init__(self, path: Path, client: str) -> None:
@@ -40,9 +40,9 @@ class Recorder:
 
     @contextmanager
     def operation(self, where: str, name: str, argument: Any) -> Iterator[list[Any]]:
-        """Record an operation; the block appends its outcome to the list that it is given.
+        """Record an operation; the block appends its outcome to the list that is yielded.
 
-        An outcome that is an error is unknown; why is written down for those who read it.
+        If the outcome is an exception, it counts as unknown; the exception is recorded for readers.
         """
         self._number += 1
         key = f"{self._client}-{self._number}"
@@ -63,15 +63,15 @@ class Recorder:
 
 
 def histories(folder: Path) -> dict[str, list[Operation]]:
-    """Return what was recorded in a folder, by directory.
+    """Return the operations recorded in a folder, by directory of the store.
 
-    Numbers that nobody read are all `UNREAD`, as it makes no difference which of them is where.
+    Numbers that no client read are replaced by `UNREAD`: they are interchangeable.
     """
     found: dict[str, list[Operation]] = {}
     for file in sorted(folder.glob("*.history")):
         facts_of: dict[str, dict[str, list[Any]]] = {"start": {}, "end": {}, "failed": {}}
         for line in file.read_text(encoding="utf-8").splitlines():
-            if line.endswith("]"):  # the last line of a killed client may be half of one
+            if line.endswith("]"):  # the last line of a killed client may be cut off
                 kind, key, facts = json.loads(line)
                 facts_of[kind][key] = facts
         for key, (client, where, name, argument, start) in facts_of["start"].items():
@@ -101,9 +101,9 @@ def _hashable(value: Any) -> Any:
 def directory(state: frozenset[tuple[str, int]], operation: Operation) -> tuple[bool, Any]:
     """Model a directory of files, each of which holds a number; see `linearizability.Model`.
 
-    The operations are ``save`` (of a name and a number, to a free path), ``replace``,
-    ``replace_all`` (of several, at once), ``delete``, ``load``, ``move`` (of a name to a free one)
-    and ``list``. Their outcomes are ``"done"``, ``"exists"``, ``"missing"``, or what was read.
+    The operations are ``save`` (a name and a number, to a free path), ``replace``,
+    ``replace_all`` (several files at once), ``delete``, ``load``, ``move`` (to a free name) and
+    ``list``. Their outcomes are ``"done"``, ``"exists"``, ``"missing"``, or the value read.
     """
     files = dict(state)
     outcome = operation.outcome
@@ -114,7 +114,7 @@ def directory(state: frozenset[tuple[str, int]], operation: Operation) -> tuple[
 
 
 def _apply(files: dict[str, int], name: str, argument: Any) -> tuple[dict[str, int], Any]:
-    """Return the files after an operation, and what comes of it."""
+    """Return the files after an operation, and its outcome."""
     if name == "list":
         return files, tuple(sorted(files))
     if name == "load":

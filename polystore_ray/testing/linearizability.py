@@ -1,11 +1,11 @@
-"""A checker of linearizability: whether operations could have happened one after another.
+"""A linearizability checker: find an order in which the operations could have happened.
 
-The algorithm is that of Wing and Gong (Journal of Parallel and Distributed Computing, 1993) as
-Lowe (Concurrency and Computation, 2017) made it fast: search depth-first for an order that
-respects real time and that the model explains, and never try again a set of operations that has
-led to a state before. An operation of unknown outcome can come at any time or never, which would
-double the work for each; so what was tried without one is not tried again with it, and of those
-that do the same the first comes first.
+The algorithm is that of Wing and Gong (Journal of Parallel and Distributed Computing, 1993) with
+the speed-up of Lowe (Concurrency and Computation, 2017): a depth-first search for an order that
+respects real time and that the model allows, which never repeats a pair of a set of operations and
+the state after it. An operation of unknown outcome may happen at any later time or never, which
+would double the work for each. So what failed without such an operation is not tried again with it,
+and of several equal ones the first is always tried first.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Model", "Operation", "UndecidedError", "explain", "is_linearizable"]
 
 State = Hashable
 Model = Callable[[Any, "Operation"], "tuple[bool, Any]"]
-"""``model(state, operation)``: whether the operation could have had its outcome in this state, and
-the state after it."""
+"""``model(state, operation)`` returns whether the operation can have its outcome in this state, and
+the next state."""
 
 UNKNOWN = "unknown"
-"""The outcome of an operation whose answer nobody got: it may have happened, at any time since."""
+"""The outcome of an operation without an answer: it may happen at any time after its start."""
 
 
 _STEPS = 500_000  # about half a minute
@@ -36,23 +36,24 @@ class UndecidedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something that a client did.
+    """One operation of a client.
 
     Attributes
     ----------
     client : str
-        Who did it.
+        The name of the client.
     name : str
-        What, such as ``"save"``.
+        The name of the operation, such as ``"save"``.
     argument : object
-        With what.
+        The argument of the operation.
     outcome : object
-        What came of it; `UNKNOWN` if no answer came.
+        The result; `UNKNOWN` if there was no answer.
     start, end : float
-        When it was begun and answered, in seconds of one clock; infinity without an answer.
+        The times of the call and of the answer, in seconds of one clock; `end` is infinity
+        without an answer.
     looks : bool, default False
-        Whether it changes nothing, given its outcome, whenever it comes. To say so makes the check
-        faster, and not another.
+        Whether an operation with this outcome never changes the state. It makes the check faster
+        and does not change its result.
     """
 
     client: str
@@ -65,21 +66,21 @@ class Operation:
 
 
 def is_linearizable(operations: Iterable[Operation], model: Model, initial: State) -> bool:
-    """Tell whether some order of the operations explains them all.
+    """Return whether an order of the operations exists that explains all outcomes.
 
     Parameters
     ----------
     operations : iterable of Operation
-        A history of one object.
+        The history of one object.
     model : callable
-        What the object does; see `Model`.
+        The behaviour of the object; see `Model`.
     initial : hashable
-        The object's state before.
+        The state of the object before the history.
 
     Raises
     ------
     UndecidedError
-        If no order was found in half a million steps, and not all were tried.
+        If half a million steps neither found an order nor tried all of them.
 
     Examples
     --------
@@ -97,14 +98,14 @@ def is_linearizable(operations: Iterable[Operation], model: Model, initial: Stat
     unknown = sum(1 << n for n, operation in enumerate(history) if operation.outcome == UNKNOWN)
     wanted = (1 << len(history)) - 1 & ~unknown
     seen: dict[tuple[int, State], list[int]] = defaultdict(list)
-    stack: list[tuple[int, State]] = [(0, initial)]  # the done ones are a set of bits
+    stack: list[tuple[int, State]] = [(0, initial)]  # bit n: operation n is done
     for _ in range(_STEPS):
         if not stack:
             return False
         done, state = stack.pop()
         if done & wanted == wanted:
             return True
-        # The last is tried first: that which ended first, as it most often came first.
+        # Pushed in reverse, so that the operation that ended first is tried first: it often is.
         for _, number, after in reversed(_next(history, done, state, model)):
             now = done | 1 << number
             used = seen[now & wanted, after]
@@ -118,7 +119,7 @@ def is_linearizable(operations: Iterable[Operation], model: Model, initial: Stat
 def _next(
     history: Sequence[Operation], done: int, state: State, model: Model
 ) -> list[tuple[float, int, State]]:
-    """Return what can come next, by its end, with the state after it."""
+    """Return the operations that can be next, sorted by their end, each with the state after it."""
     found: list[tuple[float, int, State]] = []
     doubtful: set[tuple[str, Hashable]] = set()
     for number, operation in _possible(history, done):
@@ -128,7 +129,7 @@ def _next(
             continue
         fits, after = model(state, operation)
         if fits and operation.looks and is_known:
-            # It is in nobody's way.
+            # It changes nothing, so it can be next in every order that explains the rest.
             return [(operation.end, number, after)]
         if not is_known:
             doubtful.add(does)
@@ -138,7 +139,7 @@ def _next(
 
 
 def _possible(history: Sequence[Operation], done: int) -> Iterator[tuple[int, Operation]]:
-    """Give what can come next: what began before everything that is left had ended."""
+    """Yield the operations that can be next: they started before any remaining one ended."""
     first_end = float("inf")
     first_left = (~done & (done + 1)).bit_length() - 1
     for number in range(first_left, len(history)):
@@ -152,12 +153,12 @@ def _possible(history: Sequence[Operation], done: int) -> Iterator[tuple[int, Op
 
 
 def explain(operations: Iterable[Operation], model: Model, initial: State) -> str:
-    """Return the shortest beginning of a history that no order explains, as text, or "".
+    """Return, as text, the shortest prefix of a history that no order explains; "" if none.
 
     Raises
     ------
     UndecidedError
-        As `is_linearizable`.
+        Same as for `is_linearizable`.
     """
     history = sorted(operations, key=lambda operation: operation.end)
     if is_linearizable(history, model, initial):
@@ -169,7 +170,7 @@ def explain(operations: Iterable[Operation], model: Model, initial: State) -> st
         except UndecidedError:
             return False
 
-    # What explains a history explains each beginning of it.
+    # An order that explains a history explains each of its prefixes.
     count = bisect(range(len(history)), False, key=is_wrong)
     return "\n".join(map(_line, sorted(history[:count], key=lambda o: o.start)))
 
@@ -180,7 +181,7 @@ def _line(o: Operation) -> str:
 
 
 def _cut(history: Sequence[Operation], count: int) -> list[Operation]:
-    """Return the operations that had ended first, and those that were going on then."""
+    """Return the operations that ended first, and the ones that were running at that time."""
     ended = list(history[:count])
     last = max((o.end for o in ended), default=float("-inf"))
     going_on = [

@@ -1,4 +1,4 @@
-"""Programs of the system that the fault kit needs, and what it says when one is missing."""
+"""Programs of the operating system that the fault kit needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 __all__ = ["WITHOUT", "MissingProgramError", "goes_without", "require"]
 
 WITHOUT = "POLYSTORE_FAULTS_WITHOUT"
-"""The environment variable that names programs to do without, separated by commas."""
+"""The environment variable that lists programs to do without, separated by commas."""
 
 
 class MissingProgramError(RuntimeError):
@@ -16,7 +16,7 @@ class MissingProgramError(RuntimeError):
 
 
 def goes_without(program: str) -> bool:
-    """Return whether the user has asked to leave out what needs a program."""
+    """Return whether the user asked to skip the tests that need a program."""
     return program in os.environ.get(WITHOUT, "").split(",")
 
 
@@ -26,19 +26,19 @@ def require(program: str, package: str, what: str) -> str:
     Parameters
     ----------
     program, package : str
-        Its name, and the Debian package that has it.
+        The name of the program, and the Debian package that contains it.
     what : str
-        What needs it, for the message.
+        The feature that needs the program, for the message.
 
     Raises
     ------
     MissingProgramError
-        If it is not installed.
+        If the program is not installed.
     """
     found = shutil.which(program)
     if found is None:
         raise MissingProgramError(
             f"{what} needs {program}, which is not installed: apt-get install {package}; "
-            f"{WITHOUT}={program} leaves it out"
+            f"to skip it, set {WITHOUT}={program}"
         )
     return found

@@ -1,4 +1,4 @@
-"""A network of its own: namespaces of the kernel, joined by a switch that fails on purpose."""
+"""An isolated network: kernel namespaces, joined by a switch that injects faults."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _STALE = "polystore"
 
 
 class Network:
-    """Network namespaces that see each other and nothing else.
+    """Network namespaces that reach each other and nothing else.
 
-    Each has one device, ``eth0``, with an address. It needs root and iproute2.
+    Each has one device, ``eth0``, with an address. Creating them needs root and iproute2.
 
     Parameters
     ----------
     count : int
-        How many namespaces.
+        The number of namespaces.
 
     Raises
     ------
     MissingProgramError
-        If a program, a right or the kernel's TAP devices are missing.
+        If a program, root rights or the kernel's TAP devices are missing.
     """
 
     def __init__(self, count: int) -> None:
         self._ip = require("ip", "iproute2", "a cluster in network namespaces")
         if os.geteuid() != 0:
             raise MissingProgramError(
-                f"a cluster in network namespaces needs root; {WITHOUT}=ip leaves it out"
+                f"a cluster in network namespaces needs root; to skip it, set {WITHOUT}=ip"
             )
         if not Path("/dev/net/tun").exists():
             raise MissingProgramError(
                 "a cluster in network namespaces needs /dev/net/tun, the kernel's TAP devices: "
-                "modprobe tun, or --device /dev/net/tun of a container"
+                "run modprobe tun, or start the container with --device /dev/net/tun"
             )
         self._remove_stale()
         self.addresses = [f"{_SUBNET}.{port + 1}" for port in range(count)]
@@ -66,15 +66,15 @@ class Network:
             self._run(*inside, "link", "set", "lo", "up")
             self._run(*inside, "link", "set", "eth0", "address", hardware, "mtu", str(_MTU), "up")
             self._run(*inside, "address", "add", f"{self.addresses[port]}/24", "dev", "eth0")
-            # Ray asks which address the way to the world begins at.
+            # Ray takes the source address of the default route as the node's address.
             self._run(*inside, "route", "add", "default", "dev", "eth0")
 
     def inside(self, port: int) -> list[str]:
-        """Return what to put before a command that is to run in a namespace."""
+        """Return the prefix of a command that runs it in a namespace."""
         return [self._ip, "netns", "exec", self.names[port]]
 
     def enter(self, port: int) -> None:
-        """Move this thread, and those that it starts, into a namespace."""
+        """Move this thread, and the threads that it starts, into a namespace."""
         with (_NAMESPACES / self.names[port]).open() as namespace:
             if sys.version_info >= (3, 12):
                 os.setns(namespace.fileno(), _NEW_NETWORK)
@@ -97,11 +97,11 @@ class Network:
         return [int(pid) for pid in done.stdout.split()]
 
     def set(self, source: int, target: int, fate: Fate) -> None:
-        """Give what is sent from one namespace to another a fate, until it gets another."""
+        """Set the fate of frames from one namespace to another, until the next call."""
         os.write(self._fates, json.dumps([source, target, *fate]).encode() + b"\n")
 
     def close(self) -> None:
-        """Remove the namespaces and end the switch; what runs in them must have ended."""
+        """Remove the namespaces and end the switch. Processes in them must have ended before."""
         os.close(self._fates)
         self._switch.wait()
         for name in self.names:
@@ -110,11 +110,13 @@ class Network:
     def _wait_for(self, device: str) -> None:
         while not Path("/sys/class/net", device).exists():
             if self._switch.poll() is not None:
-                raise MissingProgramError("the kernel creates no TAP device; see the error above")
+                raise MissingProgramError(
+                    "the kernel did not create a TAP device; see the error above"
+                )
             time.sleep(0.02)
 
     def _remove_stale(self) -> None:
-        """Remove the namespaces of runs that were killed."""
+        """Remove the namespaces of killed runs."""
         for name in os.listdir(_NAMESPACES) if _NAMESPACES.exists() else []:
             whose, _, rest = name.partition("-")
             pid = rest.partition("-")[0]

@@ -1,4 +1,4 @@
-"""Chaos in a real network: directions between nodes are cut, slow and lossy."""
+"""Chaos in a real network: links between nodes are cut, slow or lossy, one way or both ways."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from polystore_ray.testing.switch import Fate
 __all__ = ["NetworkChaos"]
 
 _CUT = Fate(loss=1.0)
-_GIVEN_UP_WITHIN = 90.0  # seconds, in which Ray notices that a node does not answer
+_GIVEN_UP_WITHIN = 90.0  # seconds until Ray declares a silent node dead
 
 
 class NetworkChaos(Chaos):
-    """A cluster of nodes in network namespaces, and the misfortunes of its network.
+    """A cluster of nodes in network namespaces, and injected faults of its network.
 
     Parameters
     ----------
-    folder, seed, nodes, clients, patience
-        As of `Chaos`.
+    folder, seed, nodes, clients, heal_timeout
+        Same as for `Chaos`.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class NetworkChaos(Chaos):
         seed: int,
         nodes: NetworkNodes,
         clients: int = 6,
-        patience: float = 120.0,
+        heal_timeout: float = 120.0,
     ) -> None:
         self._net = nodes
-        super().__init__(folder, seed, nodes, clients, patience)
+        super().__init__(folder, seed, nodes, clients, heal_timeout)
 
     def kinds(self) -> dict[str, Callable[[], None]]:
         found: dict[str, Callable[[], None]] = {}

@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster, each in a network namespace of its own."""
+"""A Ray cluster whose nodes are in separate network namespaces."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from polystore_ray.testing.switch import Fate
 __all__ = ["HEAD", "OURS", "NetworkNodes"]
 
 HEAD, OURS = 0, 1
-"""The ports of the head and of this process's node, which are never lost."""
+"""The ports of the head and of this process's node. These two nodes are never lost."""
 
 _PORT = 6379
 _STARTS_WITHIN = 90.0  # seconds
 _ENDS_WITHIN = 20.0  # seconds
-_ATTEMPTS = 3  # to start a node
+_ATTEMPTS = 3  # at starting a node
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",
-    # The nodes of one machine would take turns at its metrics and its logs.
+    # Nodes on one machine would all export the same metrics.
     "RAY_enable_metrics_collection": "0",
-    "RAY_AUTH_MODE": "disabled",  # nobody else reaches this network
+    "RAY_AUTH_MODE": "disabled",  # no other host reaches this network
 }
 
 
 class NetworkNodes:
-    """A cluster whose nodes see each other through a network that can be cut, slow and lossy.
+    """A cluster whose nodes are connected by a network that can be cut, slow and lossy.
 
     This process enters the namespace of the second node and is a driver there.
 
     Parameters
     ----------
     count : int, default 3
-        How many nodes; at least 3.
+        The number of nodes; at least 3.
 
     Attributes
     ----------
     network : Network
-        What joins them.
+        The network between the nodes.
     """
 
     watched = ""
 
     def __init__(self, count: int = 3) -> None:
         self.network = Network(count)
-        # Ray's sockets have paths of at most 107 bytes, so its directory has a short one.
+        # The path of a socket has at most 107 bytes, so Ray's directory needs a short path.
         self._folder = Path(tempfile.mkdtemp(prefix="psn-"))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._started = 0
@@ -95,15 +95,15 @@ class NetworkNodes:
         return sorted(self._ids)
 
     def others(self) -> list[int]:
-        """Return the ports of the nodes that may be lost."""
+        """Return the ports of the nodes that can be lost."""
         return [port for port in self._ids if port not in (HEAD, OURS)]
 
     def lose_one(self, chance: random.Random) -> str:
-        """End a node without grace, put a new one in its place, and return the id of the old."""
+        """Kill a node, start a new one in its place, and return the id of the old one."""
         return self.replace(chance.choice(self.others()))
 
     def replace(self, port: int) -> str:
-        """End what is left of a node, start another in its place, and return the id of the old."""
+        """Kill the rest of a node, start a new one in its place, and return the old id."""
         lost = self._ids.pop(port)
         self._kill(port)
         self._start(port)
@@ -120,11 +120,11 @@ class NetworkNodes:
         return self._ids[port] not in self._known().values()
 
     def are_alive(self) -> bool:
-        """Tell whether Ray knows of these nodes and of no others."""
+        """Return whether the nodes that Ray knows are exactly these nodes."""
         return self._known() == self._ids
 
     def set(self, one: int, other: int, fate: Fate, *, both: bool = True) -> None:
-        """Give what one node sends to another a fate, and what that one answers."""
+        """Set the fate of frames from one node to another; with `both`, also of the way back."""
         self.network.set(one, other, fate)
         if both:
             self.network.set(other, one, fate)
@@ -138,7 +138,7 @@ class NetworkNodes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _known(self) -> dict[int, str]:
-        """Return the ids of the nodes that Ray takes for alive, by port."""
+        """Return the ids of the nodes that Ray considers alive, by port."""
         ports = {address: port for port, address in enumerate(self.network.addresses)}
         return {
             ports[node["NodeManagerAddress"]]: node["NodeID"]
@@ -147,7 +147,7 @@ class NetworkNodes:
         }
 
     def _start(self, port: int) -> None:
-        """Start a node; once more if it is not there in the time that Ray itself gives it."""
+        """Start a node, with further attempts if it does not start in Ray's own time limit."""
         for _ in range(_ATTEMPTS - 1):
             with suppress(RuntimeError):
                 return self._try_to_start(port)
@@ -183,7 +183,7 @@ class NetworkNodes:
             time.sleep(0.1)
 
     def _kill(self, port: int) -> None:
-        """Kill what runs in a namespace; for that of this process, what the node started."""
+        """Kill all processes in a namespace; in this process's own, only those of the node."""
         process = self._processes.pop(port)
         if port == OURS:
             process.send_signal(signal.SIGTERM)  # `ray start --block` ends its node's processes

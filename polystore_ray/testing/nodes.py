@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster on one machine, which come and go, the head among them."""
+"""A Ray cluster on one machine whose nodes, including the head, can be killed and replaced."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ __all__ = ["MIB", "Nodes"]
 
 MIB = 2**20
 
-_SPARE = 3 * 2**30  # bytes that the machine may use beside what it uses now
-# The nodes of one machine would all see, and fight, the same lack of memory.
+_SPARE = 3 * 2**30  # bytes that the machine may use in addition to its present use
+# Otherwise all nodes on this machine would react to the same lack of memory.
 _UNWATCHED = {"RAY_memory_monitor_refresh_ms": "0"}
-_OURS = "127.0.0.2"  # a driver finds its node by the address
+_OURS = "127.0.0.2"  # a driver finds its own node by the address
 
 
 class Nodes:
-    """A cluster whose control store is in Redis, so that its head can be lost too.
+    """A cluster whose control store is in Redis, so that the head can be lost too.
 
-    This process is a driver on the second node, which is never lost. One node at a time, neither
-    that one nor the head, has Ray's memory monitor on.
+    This process is a driver on the second node, which is never lost. Ray's memory monitor runs on
+    one of the other nodes at a time, never on the head.
 
     Parameters
     ----------
     count : int
-        How many nodes; at least 3.
+        The number of nodes; at least 3.
 
     Raises
     ------
     MissingProgramError
-        If Redis is not installed, and nobody said to do without.
+        If Redis is not installed, and the environment does not say to skip it.
 
     Attributes
     ----------
     head : str
         The id of the head.
     watched : str
-        The id of the node that kills workers when the machine has 3 GiB less free memory than
-        when the node was made.
+        The id of the node that kills workers when the free memory of the machine is 3 GiB less
+        than when the node started.
     can_lose_head : bool
         Whether the cluster outlives its head.
     """
@@ -81,7 +81,7 @@ class Nodes:
         return iter([self.head, self._ours, *self._others])
 
     def lose_one(self, chance: random.Random) -> str:
-        """End a node without grace, put a new one in its place, and return the id of the old."""
+        """Kill a node, start a new one in its place, and return the id of the old one."""
         lost = chance.choice(sorted(self._others))
         self._cluster.remove_node(self._others.pop(lost), allow_graceful=False)
         if self.watched == lost:
@@ -90,14 +90,14 @@ class Nodes:
         return lost
 
     def lose_head(self, missing: float = 0.0) -> str:
-        """Kill all processes of the head, start another, and return the id of the old one.
+        """Kill all processes of the head, start a new head, and return the id of the old one.
 
-        The new one has its address, as a name does in a cluster of many machines.
+        The new head has the same address.
 
         Parameters
         ----------
         missing : float, default 0.0
-            Seconds in which there is no head.
+            The number of seconds without a head.
         """
         lost = self.head
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
@@ -110,7 +110,7 @@ class Nodes:
         return lost
 
     def are_alive(self) -> bool:
-        """Tell whether Ray knows of these nodes and of no others."""
+        """Return whether the nodes that Ray knows are exactly these nodes."""
         return {node["NodeID"] for node in ray.nodes() if node["Alive"]} == set(self)
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class Nodes:
 
     @contextmanager
     def _control_store(self) -> Iterator[dict[str, str]]:
-        """Let the head that is started find Redis; give what it is started with besides."""
+        """Set the address of Redis for a starting head; yield its further arguments."""
         if self._redis is None:
             yield {}
             return

@@ -1,4 +1,4 @@
-"""A Redis server of the fault kit's own, in which Ray keeps its control store."""
+"""A Redis server for Ray's control store, started by the fault kit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STARTS_WITHIN = 30.0  # seconds
 
 
 class RedisServer:
-    """A Redis server on a free port, with a directory and a password of its own.
+    """A Redis server on a free port, with its own directory and password.
 
     Raises
     ------
@@ -30,14 +30,14 @@ class RedisServer:
     Attributes
     ----------
     address : str
-        Where it listens, as ``RAY_REDIS_ADDRESS`` takes it.
+        The address, in the form of ``RAY_REDIS_ADDRESS``.
     password : str
-        What it asks its clients for.
+        The password for clients.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         program = require("redis-server", "redis-server", "the fault 'head lost'")
-        # Ray ends a process that has no head for a minute at once, and Redis must not outlive it.
+        # Ray kills this process if it has no head for a minute. Redis must not outlive it.
         setpriv = require("setpriv", "util-linux", "the fault 'head lost'")
         self.password = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="polystore-redis-"))
@@ -69,7 +69,7 @@ class RedisServer:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """End the server and remove what it wrote."""
+        """End the server and remove its directory."""
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,10 +1,11 @@
-"""A network switch in one process, between TAP devices, that loses and delays frames on purpose.
+"""A network switch between TAP devices, in one process, that loses and delays frames.
 
-The kernel's own means (``tc netem``) work on all that leaves a device, and many kernels are built
-without them. Here each ordered pair of ports has a fate of its own, on any kernel with TAP devices.
+The kernel's own ``tc netem`` applies to everything that leaves a device, and many kernels are built
+without it. This switch has a separate fate for each ordered pair of ports, on any kernel with TAP
+devices.
 
-``python -m polystore_ray.testing.switch NAME NAME ...`` creates the devices, and reads fates from
-its standard input, one JSON list a line (source, target, loss, delay), until that ends.
+``python -m polystore_ray.testing.switch NAME NAME ...`` creates the devices and reads fates from
+standard input, one JSON list ``[source, target, loss, delay]`` per line, until the end of input.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _PREFIX = b"\x02\x00\x00\x00\x00"
 
 
 class Fate(NamedTuple):
-    """What becomes of the frames from one port to another.
+    """The loss and delay of frames from one port to another.
 
     Attributes
     ----------
     loss : float
         The probability that a frame is lost; 1.0 cuts this direction.
     delay : float
-        Seconds that a frame takes.
+        The delay of a frame in seconds.
     """
 
     loss: float = 0.0
@@ -50,18 +51,18 @@ def hardware_address(port: int) -> bytes:
 
 
 class Switch:
-    """Send frames from port to port, by their fates.
+    """Send frames from port to port, according to their fates.
 
     Parameters
     ----------
     ports : int
-        How many.
+        The number of ports.
     deliver : callable
-        Send a frame out of a port.
+        ``deliver(port, frame)`` sends a frame out of a port.
     clock : callable, optional
-        The time in seconds.
+        A function that returns the time in seconds.
     seed : int, default 1
-        What decides which frames are lost.
+        The seed that decides which frames are lost.
     """
 
     def __init__(
@@ -80,11 +81,11 @@ class Switch:
         self._count = 0
 
     def set(self, source: int, target: int, fate: Fate) -> None:
-        """Give a direction another fate."""
+        """Set the fate of frames from one port to another."""
         self._fates[source, target] = fate
 
     def receive(self, source: int, frame: bytes) -> None:
-        """Take a frame that came in at a port."""
+        """Forward a frame that arrived at a port."""
         known = frame[:5] == _PREFIX and frame[5] - 1 in self._ports
         for target in [frame[5] - 1] if known else self._ports:
             if target != source:
@@ -101,7 +102,7 @@ class Switch:
             self._deliver(target, frame)
 
     def pass_on(self) -> float | None:
-        """Deliver the late frames whose time has come; return the seconds until the next one's."""
+        """Deliver the delayed frames that are due; return the seconds until the next one is due."""
         while self._late:
             left = self._late[0][0] - self._clock()
             if left > 0:
@@ -118,7 +119,7 @@ def _tap(name: str) -> int:
 
 
 def main(names: list[str]) -> None:
-    """Run a switch whose ports are TAP devices of these names."""
+    """Run a switch whose ports are TAP devices with these names."""
     devices = [_tap(name) for name in names]
 
     def deliver(target: int, frame: bytes) -> None:

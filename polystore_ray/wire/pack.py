@@ -1,8 +1,9 @@
-"""Packs: many small values in one object, so that a batch costs one object and one call.
+"""Packs: many values in one object, so that a batch costs few objects and few calls.
 
-Arrays lie in a pack as raw bytes, aligned, beside a table of their dtypes, shapes and orders, so
-that they come out as views and nothing is unpickled for them; every other value lies there as the
-message that `as_message` makes of it. A volume drops values from a pack without opening any.
+Small arrays lie in a pack as raw bytes, aligned, next to a table of their dtypes, shapes and
+orders; a large array lies in a buffer of its own, which is put as it is. Both come out as views.
+Every other value lies there as the message that `as_message` makes of it. A volume drops values
+from a pack without opening any.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from polystore.exceptions import CorruptDataError
 from polystore.serialization import Carrier, check_inside, describe_dtype, described_dtype, view_of
-from polystore_ray.wire.envelope import open_message
+from polystore_ray.wire.envelope import SMALL, open_message
 from polystore_ray.wire.messages import NotPinnedError
 
 __all__ = ["Member", "Pack"]
@@ -27,7 +28,7 @@ Member = Array | bytes
 """What a pack is made of: an array that is its bytes (`is_raw`), or a small value's message."""
 
 _ALIGNED = 16  # bytes, which suits every dtype
-_DROPPED = 2**32 - 1
+_DROPPED, _OWN = 2**32 - 1, 2**32 - 2  # instead of the number of a kind
 _PADDING = [bytes(count) for count in range(_ALIGNED)]
 
 Kind = tuple[np.dtype[Any], tuple[int, ...], str] | None
@@ -39,34 +40,45 @@ class Pack(Carrier):
     Parameters
     ----------
     kinds : list of tuple or None
-        The different dtypes, shapes and orders of arrays; None for messages.
+        The distinct dtypes, shapes and orders of arrays; None for messages.
     codes : array of uint32
         For each value the number of its kind.
     offsets : array of int64
         Where each value begins in `data`, and where the last one ends.
     data : array of uint8
-        The bytes of all values.
+        The bytes of all values but these:
+    own : dict of int to array
+        The arrays that lie in buffers of their own, by their numbers.
     """
 
-    __slots__ = ("_codes", "_data", "_kinds", "_offsets")
+    __slots__ = ("_codes", "_data", "_kinds", "_offsets", "_own")
 
-    def __init__(self, kinds: list[Kind], codes: Array, offsets: Array, data: Array) -> None:
+    def __init__(
+        self, kinds: list[Kind], codes: Array, offsets: Array, data: Array, own: dict[int, Array]
+    ) -> None:
         self._kinds = kinds
         self._codes = codes
         self._offsets = offsets
         self._data = data
+        self._own = own
 
     @classmethod
     def of(cls, members: Sequence[Member]) -> Pack:
-        """Return a pack of these members, whose bytes are copied."""
+        """Return a pack of these members; the bytes of those of up to `SMALL` bytes are copied."""
         known: dict[Kind, tuple[int, int]] = {}  # the number of a kind, and its size
         codes: list[int] = []
         parts: list[Any] = []
         sizes: list[int] = []
-        for member in members:
+        own: dict[int, Array] = {}
+        for number, member in enumerate(members):
             kind: Kind = None
             part: Any = member
             if not isinstance(member, bytes):
+                if member.nbytes > SMALL:
+                    own[number] = member
+                    codes.append(_OWN)
+                    sizes.append(0)
+                    continue
                 kind, part = _as_bytes(member)
             found = known.get(kind)
             if found is None:
@@ -82,14 +94,14 @@ class Pack(Carrier):
             sizes.append(size + padding)
         data = np.frombuffer(b"".join(parts), np.uint8)
         offsets = np.fromiter(accumulate(sizes, initial=0), np.int64, len(sizes) + 1)
-        return cls(list(known), np.array(codes, np.uint32), offsets, data)
+        return cls(list(known), np.array(codes, np.uint32), offsets, data, own)
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         kinds = [kind and (describe_dtype(kind[0]), *kind[1:]) for kind in self._kinds]
-        return _arrive, (kinds, self._codes, self._offsets, self._data)
+        return _arrive, (kinds, self._codes, self._offsets, self._data, self._own)
 
     def values(self, numbers: Sequence[int], loads: Callable[..., Any] = pickle.loads) -> list[Any]:
         """Return the values of these numbers: arrays as read-only views, all else fresh.
@@ -104,6 +116,9 @@ class Pack(Carrier):
             code = self._codes[first]
             if code == _DROPPED:
                 raise NotPinnedError(f"value {first} was dropped from the pack")
+            if code == _OWN:
+                found.extend(self._own[number] for number in range(first, first + count))
+                continue
             kind = self._kinds[code]
             if kind is None:
                 for number in range(first, first + count):
@@ -114,7 +129,7 @@ class Pack(Carrier):
         return found
 
     def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Give what consecutive numbers of one kind begin with, and how many they are."""
+        """Yield the first of consecutive numbers of one kind, and how many they are."""
         if not len(numbers):
             return
         wanted = np.asarray(numbers, np.int64)
@@ -137,7 +152,7 @@ class Pack(Carrier):
         return list(np.ndarray((count, *shape), dtype, self._data, start, strides))
 
     def without(self, numbers: Collection[int]) -> Pack:
-        """Return a copy in which these values take no room; the others keep their numbers."""
+        """Return a copy without these values; the others keep their numbers."""
         kept = self._codes != _DROPPED
         kept[list(numbers)] = False
         sizes = np.where(kept, np.diff(self._offsets), 0)
@@ -148,16 +163,19 @@ class Pack(Carrier):
         ]
         codes = np.where(kept, self._codes, np.uint32(_DROPPED))
         data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
-        return Pack(self._kinds, codes, offsets, data)
+        own = {number: array for number, array in self._own.items() if kept[number]}
+        return Pack(self._kinds, codes, offsets, data, own)
 
 
-def _arrive(kinds: Any, codes: Any, offsets: Any, data: Any) -> Pack:
-    """Return the pack of what a pickle holds, which may be anything."""
+def _arrive(kinds: Any, codes: Any, offsets: Any, data: Any, own: Any) -> Pack:
+    """Return the pack that a pickle describes, after checking it."""
     for array, dtype in ((codes, np.uint32), (offsets, np.int64), (data, np.uint8)):
         if type(array) is not np.ndarray or array.dtype != dtype or array.ndim != 1:
             raise CorruptDataError("the table of a pack is damaged")
+    if type(own) is not dict or any(type(array) is not np.ndarray for array in own.values()):
+        raise CorruptDataError("a pack holds something else than an array where an array belongs")
     known = [kind and (described_dtype(kind[0]), *kind[1:]) for kind in kinds]
-    return Pack(known, codes, offsets, data)
+    return Pack(known, codes, offsets, data, own)
 
 
 def _as_bytes(array: Array) -> tuple[Kind, Any]:

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from polystore import FileManager
-from polystore_ray.cli.finding import Finding
-from polystore_ray.cli.inspecting import doctor
+from polystore_ray.cli.doctor import Finding, doctor
 from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.cli.output import aligned, fields, human_bytes, moment, print_value, say
 from tests.cli.commands import run_locally, says_one_line
@@ -59,7 +58,7 @@ def test_what_json_can_say_is_said_as_python_says_it(value: Any) -> None:
         (np.array([0], "M8[ns]"), ["1970-01-01T00:00:00.000000000"]),
         (np.array([(1, "2020")], "i4,M8[Y]"), [[1, "2020"]]),
         (np.longdouble(2), 2),
-        (np.datetime64("NaT"), "NaT"),
+        (np.datetime64("NaT", "s"), "NaT"),
         (1j, "1j"),
         (dt.date(2020, 1, 2), "2020-01-02"),
         (range(10**12), "range(0, 1000000000000)"),
@@ -160,9 +159,9 @@ def test_whatever_a_backend_says_of_a_file_is_shown(capsys: pytest.CaptureFixtur
 
 
 def test_doctor_shows_names_that_others_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    import polystore_ray.cli.inspecting as inspecting
-
-    monkeypatch.setattr(inspecting, "_here", lambda: [Finding(ESC, "ok", ESC, ESC)])
+    monkeypatch.setattr(
+        "polystore_ray.cli.doctor._check_here", lambda: [Finding(ESC, "ok", ESC, ESC)]
+    )
     done = run_locally("doctor")
     assert done.code == 0
     assert "\x1b" not in done.out

@@ -79,7 +79,7 @@ def test_small_values_beyond_what_the_controller_holds_are_packed(
     connection = registry._connect()
 
     def lower(controller: Any) -> None:
-        controller._controller._ledger._inline_most = 200_000
+        controller._controller.state.ledger._inline_most = 200_000
 
     ray.get(connection.handles.controller.__ray_call__.remote(lower))
     for number in range(8, 40):

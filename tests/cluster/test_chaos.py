@@ -26,7 +26,7 @@ pytestmark = [
 def chaos(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chaos]:
     if ray.is_initialized():
         ray.shutdown()
-    made = Chaos(tmp_path, 1, Nodes(4), patience=getattr(request, "param", 90.0))
+    made = Chaos(tmp_path, 1, Nodes(4), heal_timeout=getattr(request, "param", 90.0))
     yield made
     made.close()
 

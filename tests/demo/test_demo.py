@@ -145,7 +145,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--images", "nowhere"), "there is no directory 'nowhere'"),
+        (("--images", "nowhere"), "no such directory: 'nowhere'"),
         (("--images", "."), "no image"),
         (("--address", "127.0.0.1:9"), "no Ray cluster answers at '127.0.0.1:9'"),
     ],

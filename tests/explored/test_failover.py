@@ -22,7 +22,7 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import PathExistsError, PathNotFoundError, StorageError, StorageWriteError
 from polystore_ray.config.store import StoreOptions
-from polystore_ray.controller import journal
+from polystore_ray.controller import journal, snapshot
 from polystore_ray.controller import state as controller
 from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
 from polystore_ray.replication import epochs as succession
@@ -515,8 +515,14 @@ def _an_epoch_is_written_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _what_was_let_go_is_not_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = tuple(name for name in controller._REPLICATED if name != "_withdrawn")
-    monkeypatch.setattr(controller, "_REPLICATED", kept)
+    state_of = snapshot.state_of
+
+    def forgetful(parts: Any) -> Any:
+        state = state_of(parts)
+        del state["withdrawn"]
+        return state
+
+    monkeypatch.setattr(snapshot, "state_of", forgetful)
 
 
 def _a_new_state_discards_the_old_one_too_early(monkeypatch: pytest.MonkeyPatch) -> None:

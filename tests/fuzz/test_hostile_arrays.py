@@ -20,6 +20,9 @@ import pytest
 import zarr
 from limits import within
 from zarr.codecs import BloscCodec
+from zarr.core.array_spec import ArrayConfig, ArraySpec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.registry import get_codec_class
 
 from polystore import CorruptDataError, StorageError, ZarrBackend
 
@@ -130,6 +133,11 @@ BOMBS: dict[str, tuple[Any, Any, bytes]] = {  # the codecs of formats 2 and 3, a
 }
 
 
+SYNCHRONOUS = [
+    kind for kind, (_, name, _) in BOMBS.items() if hasattr(get_codec_class(name), "_decode_sync")
+]
+
+
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
 @pytest.mark.parametrize("of", [2, 3])
 @pytest.mark.parametrize("kind", BOMBS)
@@ -161,6 +169,22 @@ def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
         assert tracemalloc.get_traced_memory()[1] < 0.75 * len(NONE)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
+@pytest.mark.parametrize("kind", SYNCHRONOUS)
+def test_a_pipeline_without_coroutines_meets_the_same_guards(tmp_path: Path, kind: str) -> None:
+    """That of zarr 3.4, which `zarr.config` may choose for all arrays, calls another method."""
+    _, codec, bomb = BOMBS[kind]
+    options: Any = {"name": codec, "configuration": {}}
+    zarr.create_array(tmp_path / "a", data=SMOOTH, compressors=options)
+    opened: Any = ZarrBackend(tmp_path).open("a")
+    guarded = opened.metadata.codecs[-1]
+    prototype = default_buffer_prototype()
+    config = ArrayConfig.from_dict({})
+    spec = ArraySpec(SMOOTH.shape, opened.metadata.data_type, 0, config, prototype)
+    with pytest.raises((ValueError, RuntimeError), match=r"bomb|too small"):
+        guarded._decode_sync(prototype.buffer.from_bytes(bomb), spec)
 
 
 FILTERS = [

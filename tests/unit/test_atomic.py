@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from polystore.exceptions import (
     CorruptDataError,
     FileLockError,
     FileLockTimeoutError,
+    InvalidPathError,
     PathIsDirectoryError,
     PathNotDirectoryError,
     PathNotFoundError,
@@ -190,10 +192,18 @@ def test_json_is_indented_as_asked(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text() == '{"a": [1]}'
 
 
-def test_what_json_cannot_hold_leaves_the_old_file_alone(tmp_path: Path) -> None:
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [{"a": [1, {2}]}, nested(100_000), b"bytes"])
+def test_what_json_cannot_hold_leaves_the_old_file_alone(tmp_path: Path, value: Any) -> None:
     atomic_write_json({"a": 1}, tmp_path / "a.json")
-    with pytest.raises(TypeError):
-        atomic_write_json({"a": [1, {2}]}, tmp_path / "a.json")
+    with pytest.raises(VFSTypeError, match=r"a\.json"):
+        atomic_write_json(value, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["a.json"]
 
@@ -256,7 +266,40 @@ def test_updates_of_processes_and_threads_lose_nothing(tmp_path: Path) -> None:
     assert os.path.islink(link)
 
 
+@pytest.mark.parametrize("function", [None, 3, "text"])
+def test_what_updates_is_a_function(tmp_path: Path, function: Any) -> None:
+    with pytest.raises(VFSTypeError, match="function"):
+        atomic_update_json(tmp_path / "a.json", function)
+    assert os.listdir(tmp_path) == []
+
+
 # file_lock
+
+
+@pytest.mark.parametrize("seconds", ["2", b"2", float("nan"), -1, None, [], True, 1j, 10**400])
+@pytest.mark.parametrize("name", ["timeout", "poll_interval"])
+def test_a_lock_waits_for_a_number_of_seconds(tmp_path: Path, name: str, seconds: Any) -> None:
+    with pytest.raises(VFSTypeError, match=name), file_lock(tmp_path / "a", **{name: seconds}):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", [3, None, b"a", "", "a\0b", "\ud800"])
+@pytest.mark.parametrize("function", [file_lock, atomic_write])
+def test_only_a_path_of_the_system_is_locked_or_written(function: Any, path: Any) -> None:
+    with pytest.raises((VFSTypeError, InvalidPathError)), function(path):
+        pass
+
+
+def test_no_pause_is_longer_than_the_wait(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with (
+        file_lock(tmp_path / "a"),
+        pytest.raises(FileLockTimeoutError),
+        file_lock(tmp_path / "a", timeout=0.2, poll_interval=float("inf")),
+    ):
+        pass
+    assert time.monotonic() - started < 30
 
 
 def held_by_another_thread(path: Any, **options: Any) -> BaseException | None:

@@ -58,7 +58,7 @@ def test_text_that_others_take_for_another_value_stays_text(tmp_path: Path, text
         np.datetime64("2024-01-01", "s"),
         np.datetime64("2024-01-01", "ns"),
         np.timedelta64(5, "ns"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "s"),
         pd.NaT,
         pd.Timestamp("2024-01-01"),
         pd.NA,

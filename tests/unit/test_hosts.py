@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from polystore import MemoryBackend
 from polystore_ray.controller import host_table
 from polystore_ray.controller.host_table import HostTable
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.wire.classes import class_to_bytes
+from polystore_ray.wire.classes import Shipped, class_to_bytes
+from polystore_ray.wire.versions import ClassVersions
 
 WITHIN = 10.0  # seconds
 
@@ -45,6 +47,7 @@ class Store:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
+        self.versions = ClassVersions()
         self.make: Callable[[str, str], Host] = lambda key, node: Host(f"{key}@{node}")
         self.find: Callable[[str, str], Host | None] = lambda _key, _node: None
         self.hosts = HostTable(
@@ -52,7 +55,11 @@ class Store:
             lambda key, node: self.find(key, node),
             lambda node, name: self.events.append(("joined", node, name)),
             lambda node: self.events.append(("lost", node)),
+            self._number,
         )
+
+    def _number(self, key: str, cls: Shipped) -> int:
+        return self.versions.number(key, cls.origin, cls.sequence, cls.fingerprint)
 
     def _make(self, key: str, node: str, _shipped: bytes, *, another: bool = False) -> Host:
         host = self.make(key, node)
@@ -194,3 +201,29 @@ def test_a_host_that_is_made_while_the_store_ends_is_killed(
         store.hosts.host("memory", "a node", b"")
     assert killed == [made]
     assert store.hosts.everywhere() == {}
+
+
+def test_the_first_and_the_latest_code_are_told_apart_by_no_clock() -> None:
+    versions = ClassVersions()
+
+    def number(origin: str, sequence: int, code: str) -> int:
+        return versions.number("mine", origin, sequence, code)
+
+    assert number("driver", 0, "first") == 1
+    assert number("worker", 0, "first") == 1  # the same code, defined by an import
+    assert number("driver", 2, "third") == 2
+    assert number("driver", 1, "second") < 2  # pickled earlier, used later
+    assert number("another driver", 0, "other") == 3
+    assert number("worker", 0, "first") == 1
+    assert number("driver", 2, "third") == 2
+    assert number("driver", 3, "other") == 3
+    assert number("another driver", 1, "first") == 4  # edited back
+    assert versions.number("another key", "driver", 9, "first") == 1
+
+
+def test_what_is_remembered_of_a_class_is_bounded() -> None:
+    versions = ClassVersions()
+    for process in range(5000):
+        versions.number("mine", f"{process}", 0, "code")
+    assert len(pickle.dumps(versions)) < 100_000
+    assert versions.number("mine", "0", 0, "code") == 1

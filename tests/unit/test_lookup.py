@@ -12,7 +12,6 @@ from polystore.exceptions import StorageError
 from polystore_ray import DataLostError
 from polystore_ray.client.lookup import look_up
 from polystore_ray.deadline import Deadline
-from polystore_ray.wire.bundle import Bundle
 from polystore_ray.wire.messages import Found
 from polystore_ray.wire.pack import Pack
 
@@ -36,14 +35,14 @@ class Controller:
     "packed",
     [
         Pack.of([np.full(2, i) for i in range(6)]).without([5]),
-        Bundle([np.full(2, i) for i in range(6)]).without([5]),
+        Pack.of([np.full(20_000, i) for i in range(6)]).without([5]),
     ],
-    ids=["pack", "bundle"],
+    ids=["small", "large"],
 )
 def test_a_reader_whose_value_left_its_pack_looks_it_up_again(packed: Any) -> None:
     controller: Any = Controller(packed, moves_at=3)
     [value] = look_up(controller, ["/a"], lambda found: packed.values([found.stored[0][1]]))
-    assert value.tolist() == [1, 1]
+    assert set(value.tolist()) == {1}
     never: Any = Controller(packed, moves_at=10**9)
     start = time.monotonic()
     with pytest.raises(DataLostError, match=r"value 5 was dropped.*'/a'") as lost:

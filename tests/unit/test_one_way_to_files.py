@@ -47,6 +47,7 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.normpath": "compares texts",
         "os.path.realpath": "without a root; below one, to compare where a link says it leads",
         "os.path.relpath": "compares texts",
+        "os.stat": "without a root, what the system says of the caller's own path",
         "os.readlink": "compares texts, to find out whether a new link would lead to itself",
         "Path": "joins names to a text",
     },

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from s3_server import s3_server
 from zarr.codecs import BytesCodec, GzipCodec, TransposeCodec
 from zarr.storage import FsspecStore, LocalStore
 
-from polystore import UnsupportedFormatError, VFSTypeError, ZarrBackend
+from polystore import CorruptDataError, UnsupportedFormatError, VFSTypeError, ZarrBackend
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part"),
@@ -377,3 +380,35 @@ def test_a_damaged_chunk_found_through_a_group_is_an_error(tmp_path: Path) -> No
     for each in found:
         with pytest.raises(ValueError, match="claims to have"):
             each[:]
+
+
+def test_what_lies_above_a_change_may_be_a_file_system_that_nobody_writes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = os.unlink
+
+    def unlink(name: Any, **options: Any) -> None:
+        if name == ".zmetadata":  # such a file system says so of what is missing, too
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+        removed(name, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    backend = ZarrBackend()
+    backend.save(ROWS, tmp_path / "s.zarr/a", parents=True)
+    backend.delete(tmp_path / "s.zarr/a")
+    assert not backend.exists(tmp_path / "s.zarr/a")
+
+
+def test_a_group_of_huge_metadata_takes_no_memory_of_who_saves_below_it(tmp_path: Path) -> None:
+    backend = ZarrBackend(tmp_path)
+    backend.ensure_directory("/g/inner")
+    with (tmp_path / "g/zarr.json").open("wb") as metadata:
+        metadata.truncate(3 * 2**30)  # of which the disk holds nothing
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptDataError, match="more than"):
+            backend.save(ROWS, "/g/inner/a")
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+    assert backend.list_dir("/g/inner") == []

@@ -250,15 +250,25 @@ class _GuardedCodec:
     """What is mixed into the class of a codec, which `super` is."""
 
     async def _decode_single(self: Any, chunk: Any, spec: ArraySpec) -> Any:
+        if hasattr(self._plain, "_decode_sync"):
+            return await asyncio.to_thread(self._decode_sync, chunk, spec)
+        decoded = await asyncio.to_thread(self._checked, chunk, spec)
+        return await super()._decode_single(chunk, spec) if decoded is None else decoded  # type: ignore[misc]
+
+    def _decode_sync(self: Any, chunk: Any, spec: ArraySpec) -> Any:
+        decoded = self._checked(chunk, spec)
+        return super()._decode_sync(chunk, spec) if decoded is None else decoded  # type: ignore[misc]
+
+    def _checked(self: Any, chunk: Any, spec: ArraySpec) -> Any:
+        """Return a chunk decoded in bounds; None where its own codec may decode it now."""
         described = self.to_dict()
         name = _name(described)
         data, most = _limits(chunk.as_array_like(), _room(spec.shape, spec.dtype))
         if name in _STREAMS:
             config = described.get("configuration", {})
-            decoded = await asyncio.to_thread(_decoded, name, config, data, most)
-            return spec.prototype.buffer.from_bytes(decoded)
+            return spec.prototype.buffer.from_bytes(_decoded(name, config, data, most))
         _CHECKS[name](data, most)
-        return await super()._decode_single(chunk, spec)  # type: ignore[misc]
+        return None
 
     # For those who compare it, keep it or send it, it is the codec that it guards.
 

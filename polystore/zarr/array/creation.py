@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, TransposeCodec
 
-from polystore.exceptions import StorageError, UnsupportedFormatError
+from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
 from polystore.zarr.array.reading import NESTED, Encoding
 
 __all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "create"]
@@ -57,6 +59,11 @@ class ArrayOptions:
     zarr_format: ZarrFormat | None = None
     like: zarr.Array[Any] | None = None
 
+    def given(self) -> list[str]:
+        """Return the names of the options that the caller gave."""
+        names = [option.name for option in fields(self)]
+        return [name for name in names if getattr(self, name) is not getattr(DEFAULTS, name)]
+
 
 DEFAULTS = ArrayOptions()
 
@@ -90,14 +97,31 @@ def create(
     Raises
     ------
     UnsupportedFormatError
-        If zarr refuses the options.
+        If zarr refuses the options; the error names the one.
     """
-    chosen = _given(options)
     like = options.like if replaced is None else replaced
-    if like is not None:
-        chosen = _kept(like, array, chosen, zarr_format) | chosen
-    if encoding is not None:
-        chosen["chunk_key_encoding"] = encoding
+    given = _given(options, array.ndim, zarr_format)
+    described = {"shape": array.shape, "dtype": array.dtype, "zarr_format": zarr_format}
+    try:
+        kept = {} if like is None else _kept(like, array, given, zarr_format)
+        if encoding is not None:
+            kept["chunk_key_encoding"] = encoding
+        chosen = _completed(kept | given, array, zarr_format)
+        created = zarr.create_array(store=store, **described, **chosen)
+        if array.size:
+            created[...] = array
+    except StorageError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:
+        refused = _refused(given, array, described) or "the array"
+        raise UnsupportedFormatError(f"zarr refused {refused}: {error}") from error
+
+
+def _completed(
+    chosen: dict[str, Any], array: np.ndarray[Any, Any], zarr_format: ZarrFormat
+) -> dict[str, Any]:
+    """Return options with what is left to choose."""
+    chosen = dict(chosen)
     if "chunks" not in chosen:
         chosen["chunks"] = _chunks(array.shape, array.dtype.itemsize, chosen.get("shards"))
     if zarr_format == 2:
@@ -107,30 +131,52 @@ def create(
         chosen.setdefault("fill_value", None)
         if chosen["fill_value"] is None:  # of a chunk that is missing zarr 2 reads any values
             chosen["config"] = {"write_empty_chunks": True}
-    try:
-        created = zarr.create_array(
-            store=store,
-            shape=array.shape,
-            dtype=array.dtype,
-            zarr_format=zarr_format,
-            **chosen,
+    return chosen
+
+
+def _refused(
+    given: Mapping[str, Any], array: np.ndarray[Any, Any], described: Mapping[str, Any]
+) -> str | None:
+    """Return the option without which zarr takes the others, and its value."""
+    for name, value in given.items():
+        others = {option: value for option, value in given.items() if option != name}
+        with suppress(TypeError, ValueError, ArithmeticError):
+            chosen = _completed(others, array, described["zarr_format"])
+            zarr.create_array(store={}, **described, **chosen)
+            return f"{name}={reprlib.repr(value)}"
+    return None
+
+
+def _given(options: ArrayOptions, axes: int, zarr_format: ZarrFormat) -> dict[str, Any]:
+    """Return the options that the caller gave.
+
+    Raises
+    ------
+    VFSTypeError
+        If the attributes are no mapping, or the names of axes no texts.
+    UnsupportedFormatError
+        If the array, or the format, cannot have these names of axes.
+    """
+    if options.attributes is not None and not isinstance(options.attributes, Mapping):
+        kind = type(options.attributes).__name__
+        raise VFSTypeError(f"attributes= is a mapping of names to values, not {kind}")
+    names = options.dimension_names
+    if names is not None and not all(name is None or isinstance(name, str) for name in names):
+        raise VFSTypeError(f"dimension_names= are texts, or None, not {names!r}")
+    if names is not None and len(names) != axes:
+        raise UnsupportedFormatError(
+            f"dimension_names={names!r} are {len(names)} names, and the array has {axes} axes"
         )
-        if array.size:
-            created[...] = array
-    except StorageError:
-        raise
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise UnsupportedFormatError(f"zarr refused the array: {error}") from error
-
-
-def _given(options: ArrayOptions) -> dict[str, Any]:
-    """Return the options that the caller gave."""
+    if names is not None and zarr_format == 2 and None in names:
+        raise UnsupportedFormatError(
+            f"dimension_names={names!r} leaves out a name, which arrays of zarr format 2 cannot"
+        )
     given: dict[str, Any] = {
         "chunks": options.chunks,
         "shards": options.shards,
         "fill_value": options.fill_value,
         "attributes": None if options.attributes is None else dict(options.attributes),
-        "dimension_names": options.dimension_names,
+        "dimension_names": names,
     }
     given = {name: value for name, value in given.items() if value is not None}
     for name, codecs in (("compressors", options.compressors), ("filters", options.filters)):
@@ -271,8 +317,8 @@ def _configuration(codec: Any) -> dict[str, Any]:
 def _put_names_into_attributes(chosen: dict[str, Any]) -> None:
     """Say in format 2, which has no names of axes, what xarray looks for there."""
     names = chosen.pop("dimension_names", None)
-    if names is not None and all(name is not None for name in names):
-        chosen.setdefault("attributes", {}).setdefault(_XARRAY_NAMES, list(names))
+    if names is not None and None not in names:
+        chosen["attributes"] = {_XARRAY_NAMES: list(names)} | chosen.get("attributes", {})
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int, shards: Any = None) -> tuple[int, ...]:

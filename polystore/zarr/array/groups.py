@@ -8,17 +8,34 @@ above it: readers then look at the metadata itself, whenever the change stops.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from polystore.exceptions import UnsupportedFormatError
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.reading import GROUP
 
-__all__ = ["CONSOLIDATED", "GROUP_FILES", "GroupMark", "member_format", "without_consolidated"]
+__all__ = [
+    "CONSOLIDATED",
+    "GROUP_FILES",
+    "GROUP_METADATA",
+    "MOST_METADATA",
+    "GroupMark",
+    "is_shown",
+    "member_format",
+    "metadata_of_copy",
+    "without_consolidated",
+]
+
+MOST_METADATA = 2**26
+"""Bytes that a file of metadata may have, a group's with all that it consolidates included."""
+
 
 CONSOLIDATED = ".zmetadata"
 """The name under which format 2 keeps consolidated metadata."""
+
+GROUP_METADATA = ("zarr.json", ".zgroup", ".zattrs")
+"""The names under which a group keeps what it says of itself."""
 
 GROUP_FILES: dict[ZarrFormat, tuple[str, bytes]] = {
     2: (".zgroup", json.dumps({"zarr_format": 2}).encode()),
@@ -83,9 +100,26 @@ def member_format(
     return wanted or default or 3
 
 
-def without_consolidated(metadata: bytes) -> bytes | None:
-    """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none."""
-    if b"consolidated_metadata" not in metadata:
+def is_shown(marks: Iterable[GroupMark], zarr_format: ZarrFormat) -> bool:
+    """Return whether the group that a new member lies in shows one of this format."""
+    try:
+        member_format(marks, zarr_format, None)
+    except UnsupportedFormatError:
+        return False
+    return True
+
+
+def without_consolidated(metadata: bytes | None) -> bytes | None:
+    """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is larger than `MOST_METADATA`.
+    """
+    if metadata is not None and len(metadata) > MOST_METADATA:
+        raise CorruptDataError(f"the metadata of a group have more than {MOST_METADATA} bytes")
+    if metadata is None or b"consolidated_metadata" not in metadata:
         return None
     try:
         found = json.loads(metadata)
@@ -94,3 +128,25 @@ def without_consolidated(metadata: bytes) -> bytes | None:
     if not isinstance(found, dict) or found.pop("consolidated_metadata", None) is None:
         return None
     return json.dumps(found, indent=2).encode()
+
+
+def metadata_of_copy(
+    metadata: Mapping[str, bytes], inner: ZarrFormat | None = None
+) -> dict[str, bytes]:
+    """Return the metadata that the copy of a group gets.
+
+    What a group says of its members, consolidated, stays behind: they are yet to come.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Those of the group, by the names in `GROUP_METADATA`; none of a directory that is no group.
+    inner : {2, 3}, optional
+        The format that a directory which is no group gets: that of the arrays in it.
+    """
+    new = metadata.get("zarr.json")
+    if new is not None:
+        return {"zarr.json": without_consolidated(new) or new}
+    if ".zgroup" in metadata:
+        return dict(metadata)
+    return dict([GROUP_FILES[inner or 3]])

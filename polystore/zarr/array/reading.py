@@ -27,7 +27,7 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.fitting import refuse_mask
-from polystore.formats import MOST_DECODED, check_claim
+from polystore.formats import MOST_DECODED, check_claim, format_of
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
 
@@ -41,6 +41,7 @@ __all__ = [
     "Encoding",
     "Mode",
     "as_numbers",
+    "check_file",
     "described",
     "element_size",
     "is_chunk",
@@ -83,6 +84,25 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
         return None
     array = np.asarray(data)
     return array if array.dtype.kind in _KINDS else None
+
+
+def check_file(data: Any, name: str) -> None:
+    """Raise what says why an array that is not of numbers cannot be stored under a name.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the suffix names no format of a file either.
+    """
+    if not isinstance(data, np.ndarray | np.generic):
+        return
+    try:
+        format_of(name)
+    except UnsupportedFormatError as error:
+        raise UnsupportedFormatError(
+            f"zarr arrays are made of booleans and numbers here, not of dtype {data.dtype}; a "
+            f"suffix such as .npy stores it as a file"
+        ) from error
 
 
 def is_chunk(name: str, encoding: Encoding | None = None) -> bool:

@@ -6,13 +6,18 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
+from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore.filesystem.dir_fd import Place
 from polystore.filesystem.path_resolver import Places
 from polystore.filesystem.renames import ReplacedError, replace_only
 from polystore.filesystem.temporaries import keep_mode, remove, temporary_name
-from polystore.zarr.array.groups import CONSOLIDATED, GroupMark, without_consolidated
-from polystore.zarr.local.key_files import MOST_METADATA
+from polystore.zarr.array.groups import (
+    CONSOLIDATED,
+    MOST_METADATA,
+    GroupMark,
+    without_consolidated,
+)
 
 __all__ = ["LocalGroups"]
 
@@ -47,23 +52,34 @@ class LocalGroups:
                 self._forget_in(directory)
 
     def _forget_in(self, directory: str) -> None:
-        with self._places.existing(directory) as held:
-            remove(held.place(CONSOLIDATED))
+        path = _key(directory, CONSOLIDATED)
+        if self._is_there(path):  # asked first: what lies above may be a read-only file system
+            with self._places.itself(path) as place:
+                remove(place)
         path = _key(directory, "zarr.json")
+        if without_consolidated(self._read(path)) is None:
+            return
         with self._places.slot(path) as metadata:  # what a link leads to
             while True:
                 known = metadata.status()
-                changed = without_consolidated(self._read(path, -1) or b"")
+                changed = without_consolidated(self._read(path))
                 if changed is None:
                     return
                 with suppress(ReplacedError):
                     self._replace(metadata, known, changed)
 
-    def _read(self, path: str, most: int = MOST_METADATA) -> bytes | None:
+    def _is_there(self, path: str) -> bool:
+        with nothing_there():
+            self._places.status(path)
+            return True
+        return False
+
+    def _read(self, path: str) -> bytes | None:
         """Return what is in a file of metadata, None if there is none to be believed."""
         not_there = (OSError, UnsupportedFormatError, InvalidPathError)
-        with suppress(*not_there), self._places.existing(path) as held, held.open() as file:
-            return file.read(most)
+        with suppress(*not_there), self._places.open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return file.read(min(size, MOST_METADATA) + 1)  # room is made for all that is asked for
         return None
 
     def _replace(self, metadata: Place, known: os.stat_result, changed: bytes) -> None:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO
 
 import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer
 
-from polystore.exceptions import CorruptDataError, StorageError, UnsupportedFormatError
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.filesystem.dir_fd import Place, check_no_device
 from polystore.filesystem.path_resolver import Places
 from polystore.filesystem.renames import publish_file
 from polystore.filesystem.temporaries import remove, temporary_name
+from polystore.zarr.array.groups import MOST_METADATA
 from polystore.zarr.array.reading import METADATA, described
 
-__all__ = ["MOST_METADATA", "KeyFiles"]
+__all__ = ["KeyFiles"]
 
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _LARGE = 2**24  # bytes; nothing smaller is compared with what metadata allow
-MOST_METADATA = 2**26
-"""Bytes that a file of metadata may have."""
 _PER_ITEM = 128  # bytes that codecs and the index of a shard may add to the smallest chunk
 
 
@@ -57,7 +54,7 @@ class KeyFiles:
             If a link leads out of a root.
         """
         try:
-            with self._opened(key) as file:
+            with self._places.open(self._path(key)) as file:
                 start, end = _range(wanted, os.fstat(file.fileno()).st_size)
                 if end - start > _LARGE:
                     self._check_size(key, end - start)
@@ -103,17 +100,6 @@ class KeyFiles:
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"
-
-    def _opened(self, key: str) -> IO[bytes]:
-        path = self._path(key)
-        try:
-            with self._places.itself(path) as place:
-                return place.open()
-        except OSError as error:
-            if isinstance(error, StorageError) or error.errno != errno.ELOOP:
-                raise
-        with self._places.existing(path) as held:  # through a link
-            return held.open()
 
     def _check_size(self, key: str, size: int) -> None:
         name = key.rpartition("/")[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from functools import partial
@@ -15,7 +15,6 @@ import zarr
 from zarr.abc.store import Store
 
 from polystore.disk import DiskBackend
-from polystore.error_translation import nothing_there
 from polystore.exceptions import (
     CorruptDataError,
     InvalidPathError,
@@ -40,12 +39,18 @@ from polystore.paths import P
 from polystore.region import Region
 from polystore.writable import private
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
-from polystore.zarr.array.groups import GROUP_FILES, member_format
+from polystore.zarr.array.groups import (
+    GROUP_FILES,
+    GROUP_METADATA,
+    is_shown,
+    member_format,
+)
 from polystore.zarr.array.locks import LocalLocks
 from polystore.zarr.array.reading import (
     METADATA,
     Mode,
     as_numbers,
+    check_file,
     described,
     is_chunk,
     node_type,
@@ -53,6 +58,7 @@ from polystore.zarr.array.reading import (
     open_node,
     read_array,
 )
+from polystore.zarr.array.stored import StoredArray, copy_stored
 from polystore.zarr.array.updating import Shared, append, resize, write_region
 from polystore.zarr.local.groups import LocalGroups
 from polystore.zarr.local.key_files import KeyFiles
@@ -60,6 +66,7 @@ from polystore.zarr.local.rooted_store import TreeStore, files_in, held_store
 
 __all__ = ["LocalZarr"]
 
+D = TypeVar("D")
 T = TypeVar("T")
 
 # What cannot be said of a path that leads nowhere.
@@ -105,13 +112,8 @@ class LocalZarr(DiskBackend):
 
     _directories_are_values = True
 
-    def _is_value(self, held: Held) -> bool:
-        return super()._is_value(held) or self._is_array(held)
-
-    def _is_array(self, held: Held) -> bool:
-        if not held.is_directory():
-            return False
-        files = self._files(held)
+    def _is_array(self, directory: Held) -> bool:
+        files = self._files(directory)
         try:
             # A group has a zarr.json too.
             metadata = files.read("zarr.json")
@@ -138,29 +140,19 @@ class LocalZarr(DiskBackend):
             if place.identity() == asked:
                 return True
 
-    def is_file(self, path: P) -> bool:
-        return self._of_one(path, super().is_file)
+    def _asked(self, path: P, question: Callable[[Held], T], otherwise: D) -> T | D:
+        """Ask of what is still there afterwards: an array half deleted is none."""
 
-    def is_dir(self, path: P) -> bool:
-        return self._of_one(path, super().is_dir)
+        def dated(held: Held) -> tuple[T, os.stat_result]:
+            return question(held), held.status()
 
-    def stat(self, path: P) -> dict[str, Any]:
-        return self._of_one(path, super().stat)
-
-    def _of_one(self, path: P, question: Callable[[P], T]) -> T:
-        """Ask until the path leads to the same before and after: an array half deleted is none."""
-        asked = self._led_to(path)
         while True:
-            answer = question(path)
-            found = self._led_to(path)
-            if found == asked:
+            found = super()._asked(path, dated, None)
+            if found is None:
+                return otherwise
+            answer, known = found
+            if self._is_at(path, known):
                 return answer
-            asked = found
-
-    def _led_to(self, path: P) -> tuple[int, int] | None:
-        with self._read_errors(path), nothing_there(), self._places.existing(path) as held:
-            return held.identity()
-        return None
 
     def _is_hidden(self, name: str) -> bool:
         return name in METADATA or super()._is_hidden(name)
@@ -289,22 +281,82 @@ class LocalZarr(DiskBackend):
             return
         array = as_numbers(data) if suffix is None else None
         if array is None:
+            with self._located(path):
+                check_file(data, suffix or str(path))
             super().save(
                 data, path, overwrite=overwrite, parents=parents, suffix=suffix, durable=durable
             )
             return
 
-        def write(temporary: Place) -> None:
+        def write(store: Store) -> None:
+            replaced = self._array_at(path)
+            chosen = self._format_of(path, replaced)
+            create(store, array, options, zarr_format=chosen, replaced=replaced)
+
+        self._put_array(path, write, overwrite=overwrite, parents=parents, durable=durable)
+
+    def _put_array(
+        self,
+        path: P,
+        write: Callable[[Store], None],
+        *,
+        overwrite: bool,
+        parents: bool = False,
+        durable: bool = False,
+    ) -> None:
+        """Put the array that `write` puts into an empty store in the place of `path`."""
+
+        def write_directory(temporary: Place) -> None:
             temporary.make_directory()
             with temporary.hold(REACH | os.O_DIRECTORY) as directory:
-                store = self._store(directory, read_only=False)
-                replaced = self._array_at(path)
-                chosen = self._format_of(path, replaced)
-                create(store, array, options, zarr_format=chosen, replaced=replaced)
+                write(self._store(directory, read_only=False))
                 if durable:
                     sync_tree(directory)
 
-        self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
+        self._replace(path, write_directory, overwrite=overwrite, parents=parents, durable=durable)
+
+    # Copies into another tree, and out of one
+
+    @contextmanager
+    def stored(self, path: P) -> Iterator[StoredArray | None]:
+        """Give the array at a path as it is stored, None for a file."""
+        with (
+            self._located(path),
+            self._held(path) as is_there,
+            self._existing_value(path) as held,
+        ):
+            if not held.is_directory():
+                yield None
+                return
+            files = self._files(held)
+            shown = _shape(files)
+            yield StoredArray(
+                self._store(held, read_only=True),
+                3 if files.exists("zarr.json") else 2,
+                lambda: is_there() and not any(map(operator.lt, _shape(files), shown)),
+            )
+
+    def put_stored(self, path: P, array: StoredArray, *, parents: bool = False) -> None:
+        """Store a copy of an array at a free path."""
+        self._put_array(path, partial(copy_stored, array), overwrite=False, parents=parents)
+
+    def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
+        """Return whether the group that a path lies in shows a member of a format."""
+        return is_shown(self._groups.marks(self._places.text(path)), zarr_format)
+
+    def group_metadata(self, path: P) -> dict[str, bytes]:
+        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        with self._os_errors(path), self._places.existing(path) as held:
+            files = self._files(held)
+            found = {name: files.read(name) for name in GROUP_METADATA}
+        return {name: data for name, data in found.items() if data is not None}
+
+    def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
+        """Make a group of these metadata at a free path, and its parents."""
+        self.ensure_directory(os.path.dirname(self._places.text(path)) or ".")
+        with self._free_place(path) as place:
+            self._forget(path)
+            self._make_group(place, metadata)
 
     def _array_at(self, path: P) -> zarr.Array[Any] | None:
         """Return the array that is replaced, None where there is none that can be read."""
@@ -366,7 +418,7 @@ class LocalZarr(DiskBackend):
         replacing = super()._replacing(path, overwrite=overwrite, parents=parents, **options)
         with replacing as temporary:
             yield temporary
-            if temporary.is_directory() or self._asked(path, self._is_array):
+            if temporary.is_directory() or self._asked(path, self._is_array, False):
                 self._forget(path)
 
     def _publish(self, temporary: Place, target: Place, *, overwrite: bool) -> None:
@@ -396,10 +448,14 @@ class LocalZarr(DiskBackend):
 
     def _make_directory(self, place: Place) -> None:
         name, metadata = GROUP_FILES[self._format_of(self._places.path_of(place))]
+        self._make_group(place, {name: metadata})
+
+    def _make_group(self, place: Place, metadata: Mapping[str, bytes]) -> None:
         with self._temporary(place) as temporary:
             temporary.make_directory()
             with temporary.hold(REACH | os.O_DIRECTORY) as directory:
-                directory.place(name).write(metadata)
+                for name, data in metadata.items():
+                    directory.place(name).write(data)
             rename_new(temporary, place)
 
     def _ensure_directory(self, path: P) -> None:

@@ -35,7 +35,7 @@ class RemoteGroups:
         """Take consolidated metadata away from every group above a key."""
         found = self._read(key, "zarr.json", CONSOLIDATED)
         for directory, (new, consolidated) in found:
-            changed = without_consolidated(new or b"")
+            changed = without_consolidated(new)
             if changed is not None:
                 self._objects.wait(self._objects.put(below(directory, "zarr.json"), changed))
             if consolidated is not None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from polystore.filesystem.temporaries import is_temporary
 from polystore.paths import NameFilter
+from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.reading import METADATA, is_chunk, node_type
 from polystore.zarr.object_store.client import Found, RemoteObjects
 from polystore.zarr.object_store.lock_objects import claim_of, claimed_name
@@ -38,6 +39,11 @@ class Node:
     metadata: bytes | None = None
     old: bool = False
     occupied: bool = False
+
+    @property
+    def zarr_format(self) -> ZarrFormat:
+        """The format of an array or a group."""
+        return 2 if self.old else 3
 
     @property
     def metadata_name(self) -> str:

@@ -168,13 +168,24 @@ class RemoteReading(BackendBase, DataSource):
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
             return open_node(RemoteStore(self._objects, key, read_only=mode == "r"), mode)
 
-    def load(self, path: P, *, region: Region | None = None) -> Any:
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        suffix: str | None = None,
+        series: int | None = None,
+        missing: str | None = None,
+        max_decoded: int | None = None,
+    ) -> Any:
+        asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
+        options = {name: value for name, value in asked.items() if value is not None}
         with self._located(path):
             key = self._key(path)
             while True:
                 node = self._value_at(key)
                 try:
-                    value = self._load(key, node, region)
+                    value = self._load(key, node, region, suffix, options)
                 except StorageError:
                     if self._at(key) == node:
                         raise
@@ -203,12 +214,21 @@ class RemoteReading(BackendBase, DataSource):
         metadata = self._objects.get(below(key, node.metadata_name))
         return is_same(self._objects.wait(metadata), node.metadata)
 
-    def _load(self, key: str, node: Node, region: Region | None) -> Any:
+    def _load(
+        self,
+        key: str,
+        node: Node,
+        region: Region | None,
+        suffix: str | None,
+        options: dict[str, Any],
+    ) -> Any:
         if node.kind == "array":
+            if suffix is not None:
+                raise UnsupportedFormatError(f"an array of zarr is no {suffix} file")
             store = self._store(key, node)
             return read_array(store, region, partial(self._stored, key))
         index = None if region is None else as_index(region)
-        chosen = format_of(key)
+        chosen = format_of(suffix or key)
         data = self._objects.wait(self._objects.get(key))
         if data is None:
             raise PathNotFoundError("no such file or directory")
@@ -217,12 +237,17 @@ class RemoteReading(BackendBase, DataSource):
             copy = os.path.join(folder, "file")
             with open(copy, "xb") as file:
                 file.write(data)
-            return chosen.load(copy, index)
+            return chosen.load(copy, index, **options)
 
     def load_batch(
-        self, paths: Sequence[P], *, region: Region | None = None, progress: Progress = None
+        self,
+        paths: Sequence[P],
+        *,
+        region: Region | None = None,
+        progress: Progress = None,
+        **options: Any,
     ) -> list[Any]:
-        return load_together(partial(self.load, region=region), paths, progress)
+        return load_together(partial(self.load, region=region, **options), paths, progress)
 
     # Errors
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import zarr
 
 from polystore.exceptions import (
@@ -22,11 +21,9 @@ from polystore.exceptions import (
     StorageWriteError,
     UnsupportedOperationError,
 )
-from polystore.zarr.array.creation import ArrayOptions, ZarrFormat, create
-from polystore.zarr.array.groups import without_consolidated
+from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.reading import (
     DOTTED,
-    GROUP,
     METADATA,
     NESTED,
     SLASHED,
@@ -45,10 +42,10 @@ __all__ = [
     "as_new",
     "clear",
     "copy_array",
-    "copy_group",
     "is_same",
     "put_array",
     "put_file",
+    "put_group",
     "remove_group",
     "remove_value",
 ]
@@ -61,16 +58,32 @@ _MARK = 64  # characters
 def put_array(
     objects: RemoteObjects,
     key: str,
-    array: np.ndarray[Any, Any],
-    options: ArrayOptions,
+    write: Callable[..., None],
     replaced: Node,
     claim: Claim,
+    *,
+    axes: int,
     zarr_format: ZarrFormat,
 ) -> None:
     """Write an array: its chunks, then its metadata, which publish it in one put.
 
     An array of format 2 with at most one axis has but one way to name its chunks. Where it takes
     the place of one that has the same, that is deleted before the chunks are put.
+
+    Parameters
+    ----------
+    objects, key
+        Where.
+    write : callable
+        Writes it into an empty store, ``write(store, replaced=, encoding=)``, as `create` does.
+    replaced : Node
+        What is there.
+    claim : Claim
+        That on the key.
+    axes : int
+        How many the array has.
+    zarr_format : {2, 3}
+        Its format.
 
     Raises
     ------
@@ -83,7 +96,7 @@ def put_array(
     """
     _check_kind(objects, replaced, "file", "array")
     old: set[str] = set()
-    encoding = _other_names(replaced, array.ndim, zarr_format)
+    encoding = _other_names(replaced, axes, zarr_format)
     if replaced.kind == "array":
         old = _parts(objects, key)
         if encoding is not None:
@@ -97,7 +110,7 @@ def put_array(
     groups = RemoteGroups(objects, is_rooted=False)
     try:
         before = _stored_array(objects, key, replaced)
-        create(store, array, options, zarr_format=zarr_format, replaced=before, encoding=encoding)
+        write(store, replaced=before, encoding=encoding)
         groups.forget(key)
         if encoding is None:
             remove_value(objects, key, replaced)
@@ -213,22 +226,13 @@ def _parts(objects: RemoteObjects, key: str) -> set[str]:
     return {name for name in names if name in METADATA or is_chunk(name)}
 
 
-def copy_group(objects: RemoteObjects, source: str, target: str, node: Node) -> bool:
-    """Make a group of the same metadata at a free key; False if something took the key.
-
-    What it says of its members, consolidated, stays behind: they are yet to come.
-    """
-    RemoteGroups(objects, is_rooted=False).forget(target)
-    if node.metadata is not None:
-        metadata = without_consolidated(node.metadata) or node.metadata
-        return objects.wait(objects.create(below(target, "zarr.json"), metadata))
-    old = objects.wait(objects.get(below(source, ".zgroup")))
-    if old is None:  # implied
-        return objects.wait(objects.create(below(target, "zarr.json"), GROUP))
-    attributes = objects.wait(objects.get(below(source, ".zattrs")))
-    if attributes is not None:
-        objects.wait(objects.put(below(target, ".zattrs"), attributes))
-    return objects.wait(objects.create(below(target, ".zgroup"), old))
+def put_group(objects: RemoteObjects, key: str, metadata: Mapping[str, bytes]) -> bool:
+    """Make a group of these metadata at a free key; False if something took the key."""
+    RemoteGroups(objects, is_rooted=False).forget(key)
+    [name] = metadata.keys() & {"zarr.json", ".zgroup"}
+    for other in metadata.keys() - {name}:
+        objects.wait(objects.put(below(key, other), metadata[other]))
+    return objects.wait(objects.create(below(key, name), metadata[name]))
 
 
 def remove_group(objects: RemoteObjects, key: str) -> bool:

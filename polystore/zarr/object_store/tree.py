@@ -9,6 +9,8 @@ from copy import copy
 from functools import partial
 from typing import Any
 
+from zarr.abc.store import Store
+
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -24,9 +26,16 @@ from polystore.filesystem.temporaries import is_temporary
 from polystore.formats import format_of
 from polystore.paths import NameFilter, P, check_distinct
 from polystore.region import Region, put_region
-from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat
-from polystore.zarr.array.groups import GROUP_FILES, member_format
-from polystore.zarr.array.reading import as_numbers
+from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
+from polystore.zarr.array.groups import (
+    GROUP_FILES,
+    GROUP_METADATA,
+    is_shown,
+    member_format,
+    metadata_of_copy,
+)
+from polystore.zarr.array.reading import as_numbers, check_file
+from polystore.zarr.array.stored import StoredArray, copy_stored
 from polystore.zarr.array.updating import Shared, append, resize, write_region
 from polystore.zarr.object_store.groups import RemoteGroups
 from polystore.zarr.object_store.lock_objects import Claim, claimed, claimed_name
@@ -37,13 +46,14 @@ from polystore.zarr.object_store.reader import RemoteReading
 from polystore.zarr.object_store.shared_array import (
     clear,
     copy_array,
-    copy_group,
     put_array,
     put_file,
+    put_group,
     remove_group,
     remove_value,
 )
 from polystore.zarr.object_store.urls import Url
+from polystore.zarr.object_store.zarr_store import RemoteStore
 
 __all__ = ["RemoteZarr"]
 
@@ -107,6 +117,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         overwrite: bool = False,
         parents: bool = False,
         region: Region | None = None,
+        suffix: str | None = None,
         durable: bool = False,  # a store has answered only then
         options: ArrayOptions = DEFAULTS,
     ) -> None:
@@ -115,12 +126,14 @@ class RemoteZarr(RemoteReading, StorageBackend):
             return
         if options.zarr_format not in (None, self._wanted_format):
             tree = self.of_format(options.zarr_format)
-            tree.save(data, path, overwrite=overwrite, parents=parents, options=options)
+            tree.save(
+                data, path, overwrite=overwrite, parents=parents, suffix=suffix, options=options
+            )
             return
         with self._located(path):
             key = self._new_key(path)
-            array = as_numbers(data)
-            encoded = self._encoded(key, data) if array is None else b""
+            array = as_numbers(data) if suffix is None else None
+            encoded = _encoded(suffix or key, data) if array is None else b""
             missing = self._missing_parents(key, make=parents)
             if not key:
                 self._check_replaced(self._at(key), overwrite=overwrite)
@@ -132,13 +145,10 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 if array is None:
                     put_file(self._objects, key, encoded, node, claim)
                 else:
-                    chosen = self._format_of(key, node)
-                    put_array(self._objects, key, array, options, node, claim, chosen)
-
-    def _encoded(self, key: str, data: Any) -> bytes:
-        file = io.BytesIO()
-        format_of(key).save(file, data)
-        return file.getvalue()
+                    kind = self._format_of(key, node)
+                    write = partial(create, array=array, options=options, zarr_format=kind)
+                    axes = array.ndim
+                    put_array(self._objects, key, write, node, claim, axes=axes, zarr_format=kind)
 
     def _save_region(self, data: Any, path: P, region: Region) -> None:
         with self._located(path):
@@ -344,6 +354,74 @@ class RemoteZarr(RemoteReading, StorageBackend):
             raise PathNotFoundError("no such file or directory")
         return key, node
 
+    # Copies into another tree, and out of one
+
+    @contextmanager
+    def stored(self, path: P) -> Iterator[StoredArray | None]:
+        """Give the array at a path as it is stored, None for a file."""
+        with self._located(path):
+            key = self._key(path)
+            node = self._value_at(key)
+            if node.kind == "file":
+                yield None
+                return
+            store = RemoteStore(self._objects, key)
+            yield StoredArray(store, node.zarr_format, lambda: self._is_still(key, node))
+
+    def put_stored(self, path: P, array: StoredArray, *, parents: bool = False) -> None:
+        """Store a copy of an array at a free path."""
+
+        def write(store: Store, **_in_place_of_another: Any) -> None:
+            copy_stored(array, store)
+
+        with self._located(path):
+            key = self._new_key(path)
+            self._make_groups(self._missing_parents(key, make=parents))
+            with self._changing(key) as (node, claim):
+                self._check_replaced(node, overwrite=False)
+                kind = array.zarr_format
+                put_array(self._objects, key, write, node, claim, axes=0, zarr_format=kind)
+
+    def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
+        """Return whether the group that a path lies in shows a member of a format."""
+        return is_shown(self._groups.marks(self._key(path)), zarr_format)
+
+    def group_metadata(self, path: P) -> dict[str, bytes]:
+        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        with self._located(path):
+            key = self._key(path)
+            reads = (self._objects.get(below(key, name)) for name in GROUP_METADATA)
+            found = zip(
+                GROUP_METADATA, self._objects.wait(self._objects.together(reads)), strict=True
+            )
+        return {name: data for name, data in found if data is not None}
+
+    def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
+        """Make a group of these metadata at a free path, and its parents."""
+        with self._located(path):
+            key = self._new_key(path)
+            self._make_groups(self._missing_parents(key, make=True))
+            self._put_group(key, metadata)
+
+    def _put_group(self, key: str, metadata: Mapping[str, bytes]) -> None:
+        with self._changing(key) as (there, claim):
+            self._check_replaced(there, overwrite=False)
+            clear(self._objects, key, there, claim)
+            if not put_group(self._objects, key, metadata):
+                raise PathExistsError("another one has just taken the path")
+
+    def _format_in(self, key: str) -> ZarrFormat | None:
+        """Return the format of the arrays in a directory, None if there are none."""
+        waiting = [key]
+        while waiting:
+            files, waiting = self._objects.wait(
+                self._nodes.files(waiting, NameFilter(), recursive=True)
+            )
+            for node in map(self._at, files):
+                if node.kind == "array":
+                    return node.zarr_format
+        return None
+
     # Copies
 
     def copy(self, source: P, destination: P) -> None:
@@ -377,7 +455,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     def _copy(self, source: str, target: str, node: Node) -> None:
         if node.kind == "directory":
-            self._copy_group(source, target, node)
+            self._copy_group(source, target)
             return
         done = False
         while not done:
@@ -393,18 +471,22 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 with self._located(self._text(source)):
                     node = self._value_at(source)
 
-    def _copy_group(self, source: str, target: str, node: Node) -> None:
+    def _copy_group(self, source: str, target: str) -> None:
         names = self._objects.wait(self._nodes.names(source))
-        with self._changing(target) as (there, claim):
-            self._check_replaced(there, overwrite=False)
-            clear(self._objects, target, there, claim)
-            if not copy_group(self._objects, source, target, node):
-                raise PathExistsError("another one has just taken the path")
+        stored = self.group_metadata(self._text(source))
+        self._put_group(target, metadata_of_copy(stored, self._format_in(source)))
         for name in sorted(names.files | names.inner):
             child = below(source, name)
             inner = self._at(child)
             if inner.kind != "missing":
                 self._copy(child, below(target, name), inner)
+
+
+def _encoded(name: str, data: Any) -> bytes:
+    check_file(data, name)
+    file = io.BytesIO()
+    format_of(name).save(file, data)
+    return file.getvalue()
 
 
 # Not in the body, which would register the class under the key.

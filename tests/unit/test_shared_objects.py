@@ -1,4 +1,4 @@
-"""Bundles: arrays of some size that share an object."""
+"""Arrays of some size that share an object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from polystore.serialization import seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.wire.bundle import Bundle
+from polystore_ray.wire.pack import Pack
 
 KIB = 1024
 SIZE = 100 * KIB
@@ -19,7 +19,7 @@ SIZE = 100 * KIB
 
 @pytest.fixture
 def registry() -> Iterator[RayBackendRegistry]:
-    registry = RayBackendRegistry(f"bundles-{uuid.uuid4().hex}", local=True)
+    registry = RayBackendRegistry(f"packs-{uuid.uuid4().hex}", local=True)
     yield registry
     registry.shutdown()
 
@@ -27,10 +27,10 @@ def registry() -> Iterator[RayBackendRegistry]:
 def test_arrays_come_out_as_views_of_what_was_stored() -> None:
     arrays: list[Any] = [
         np.arange(SIZE, dtype=np.uint8),
-        np.asfortranarray(np.eye(100)),
+        np.asfortranarray(np.eye(200)),
         np.zeros((2, 0)),
     ]
-    sealed = seal(Bundle(arrays)).copied()
+    sealed = seal(Pack.of(arrays)).copied()
     found = sealed.open().values([2, 0, 1])
     for array, expected in zip(found, [arrays[2], arrays[0], arrays[1]], strict=True):
         np.testing.assert_array_equal(array, expected)
@@ -40,13 +40,13 @@ def test_arrays_come_out_as_views_of_what_was_stored() -> None:
 
 
 def test_what_is_dropped_takes_no_room() -> None:
-    bundle = Bundle([np.full(SIZE, i, np.uint8) for i in range(4)]).without([0, 2])
-    assert seal(bundle).nbytes < 2 * SIZE + KIB
-    assert len(bundle) == 4
-    assert bundle.values([3, 1])[0][0] == 3
+    pack = Pack.of([np.full(SIZE, i, np.uint8) for i in range(4)]).without([0, 2])
+    assert seal(pack).nbytes < 2 * SIZE + KIB
+    assert len(pack) == 4
+    assert pack.values([3, 1])[0][0] == 3
     with pytest.raises(LookupError, match="value 2 was dropped"):
-        bundle.values([2])
-    assert seal(bundle.without([1])).nbytes < SIZE + KIB
+        pack.values([2])
+    assert seal(pack.without([1])).nbytes < SIZE + KIB
 
 
 def test_a_batch_shares_few_objects_and_gives_up_what_is_replaced(

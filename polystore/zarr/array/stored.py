@@ -1,0 +1,114 @@
+"""Zarr arrays as they are stored: metadata and chunks, which are copied without being decoded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from polystore.exceptions import StorageResolutionError
+from polystore.zarr.array.creation import ZarrFormat
+from polystore.zarr.array.reading import is_chunk
+
+__all__ = ["ArrayChangedError", "Packed", "StoredArray", "copy_stored", "packed", "unpacked"]
+
+_AT_ONCE = 8  # chunks
+_METADATA: dict[ZarrFormat, tuple[str, ...]] = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
+
+
+class ArrayChangedError(StorageResolutionError):
+    """An array was replaced, or cut off, while it was copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array that is copied as it is stored.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        The store of this array alone.
+    zarr_format : {2, 3}
+        Its format.
+    is_still_there : callable
+        Returns whether it was neither replaced nor cut off since.
+    """
+
+    store: Store
+    zarr_format: ZarrFormat
+    is_still_there: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An array, or a group without its members, as it is stored, on the way to another process.
+
+    Parameters
+    ----------
+    contents : mapping of str to bytes
+        Its metadata and chunks, by their keys.
+    is_group : bool
+        Which of the two it is.
+    """
+
+    contents: Mapping[str, bytes]
+    is_group: bool
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(len, self.contents.values()))
+
+
+def packed(array: StoredArray) -> Packed:
+    """Return an array as it is stored.
+
+    Raises
+    ------
+    ArrayChangedError
+        If it was replaced meanwhile.
+    """
+    held: dict[str, Buffer] = {}
+    copy_stored(array, MemoryStore(held))
+    return Packed({key: value.to_bytes() for key, value in held.items()}, is_group=False)
+
+
+def unpacked(array: Packed) -> StoredArray:
+    """Return a packed array as one that is in a store."""
+    held: dict[str, Buffer] = {
+        key: cpu.Buffer.from_bytes(data) for key, data in array.contents.items()
+    }
+    return StoredArray(MemoryStore(held), 3 if "zarr.json" in held else 2, lambda: True)
+
+
+def copy_stored(array: StoredArray, target: Store) -> None:
+    """Copy the metadata and the chunks of an array into an empty store.
+
+    Raises
+    ------
+    ArrayChangedError
+        If it was replaced meanwhile. What was copied is of no use then.
+    """
+    sync(_copy(array.store, target, _METADATA[array.zarr_format]))
+    if not array.is_still_there():
+        raise ArrayChangedError("the array changes faster than it can be copied")
+
+
+async def _copy(source: Store, target: Store, metadata: tuple[str, ...]) -> None:
+    # The metadata first: what they show is there by then, also of an array that grows.
+    for name in metadata:
+        await _copy_key(source, target, name)
+    chunks = [key async for key in source.list() if is_chunk(key)]
+    for start in range(0, len(chunks), _AT_ONCE):
+        some = chunks[start : start + _AT_ONCE]
+        await asyncio.gather(*(_copy_key(source, target, key) for key in some))
+
+
+async def _copy_key(source: Store, target: Store, key: str) -> None:
+    value = await source.get(key, default_buffer_prototype())
+    if value is not None:
+        await target.set(key, value)

@@ -1,0 +1,83 @@
+"""What the tree of the cluster memory leads to: entries, and the objects that hold their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polystore_ray.wire.messages import Facts, Pin
+
+__all__ = ["Entry", "Held"]
+
+
+class Held:
+    """An object that entries refer to, with its copies by node.
+
+    A copy is None while its volume pins it, and the reference once its volume owns it.
+    """
+
+    __slots__ = ("copies", "dropped", "id", "live", "lost", "nbytes", "packed", "ref", "wanted")
+
+    def __init__(self, pin: Pin, wanted: int) -> None:
+        self.id = pin.id
+        self.nbytes = pin.nbytes
+        self.ref = pin.ref  # the saver's, or that of the copy that was put again last
+        self.copies: dict[str, Any] = dict.fromkeys(pin.nodes)
+        self.wanted = wanted
+        self.live = 0
+        self.packed = 0  # how many values were in the pack when it was last written
+        self.dropped: list[int] = []
+        self.lost = ""
+
+    def pin(self, node: str = "") -> Pin:
+        """Return the object as it is best read on a node."""
+        ref = self.copies.get(node)
+        nodes = tuple(self.copies)
+        if node in self.copies:
+            nodes = (node, *(other for other in nodes if other != node))
+        return Pin(self.id, nodes, self.ref if ref is None else ref, self.nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # References are not replicated: the volumes that hold the objects report them.
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return state | {"ref": None, "copies": dict.fromkeys(self.copies)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Entry:
+    """A value of the tree: what describes it, and its bytes or the object that holds it."""
+
+    __slots__ = ("facts", "fallback", "held", "moment", "number", "uses")
+
+    def __init__(
+        self, facts: Facts, moment: tuple[int, float], held: bytes | Held | None, number: int
+    ) -> None:
+        self.facts = facts
+        self.moment = moment
+        self.held = held
+        self.number = number  # in a pack; of an inline value, its place in the order of their age
+        self.uses = 1  # paths that lead to it
+        self.fallback: tuple[str, str] | None = None  # a backend and a path with the same value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = (self.facts, self.moment, self.held, self.number)
+        return Entry, made, (self.uses, self.fallback)
+
+    def __setstate__(self, state: tuple[int, tuple[str, str] | None]) -> None:
+        self.uses, self.fallback = state
+
+    @property
+    def version(self) -> int:
+        return self.moment[0]
+
+    def describe(self) -> dict[str, Any]:
+        size, shape, dtype = self.facts
+        version, modified = self.moment
+        facts: dict[str, Any] = {"size": size, "modified": modified, "version": version}
+        if shape is not None:
+            facts |= {"shape": shape, "dtype": dtype}
+        if isinstance(self.held, Held):
+            facts["replicas"] = len(self.held.copies)
+        return facts

@@ -1,0 +1,350 @@
+"""The replicated state of a store: all that decides an answer, and the requests that act on it.
+
+The same changes make the same state of the same state, those that fail included. So a follower that
+makes them too has what the next controller needs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from polystore.exceptions import (
+    DirectoryNotEmptyError,
+    PathNotFoundError,
+    PathTypeError,
+    StorageError,
+    StorageWriteError,
+)
+from polystore.path_tree import PathTree, replaced
+from polystore_ray.controller.entries import Entry, Held
+from polystore_ray.controller.ledger import Ledger
+from polystore_ray.errors import DataLostError
+from polystore_ray.wire.messages import (
+    NOTHING,
+    WITHDRAWN,
+    Found,
+    Items,
+    Kept,
+    Pin,
+    Request,
+    StaleVolumeError,
+    Stored,
+)
+from polystore_ray.wire.sessions import EXPIRY, Answers, Refusal
+from polystore_ray.wire.versions import ClassVersions
+
+__all__ = ["CHANGES", "QUERIES", "ReplicatedState"]
+
+
+class ReplicatedState:
+    """The tree of the cluster memory and all else that changes make. It is not thread-safe.
+
+    Every attribute is replicated. `QUERIES` and `CHANGES` are the requests that act on it.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.tree: PathTree[Entry] = PathTree("memory")
+        self.ledger = ledger or Ledger()
+        self.volumes: dict[str, str] = {}  # the incarnation of each volume, by node
+        self.version = 0  # of the value that was published last
+        self.answers = Answers()
+        self.withdrawn: dict[
+            str, float
+        ] = {}  # objects that cannot be published any more, since when
+        self.class_versions = ClassVersions()
+        self.drained: set[str] = set()  # nodes that are to be emptied
+        self.now = 0.0  # the moment of the last change, in seconds since the epoch
+        self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
+
+    def answer(self, request: Request) -> Any:
+        """Return the answer to a query; a `StorageError` is returned too, to be raised later."""
+        try:
+            return QUERIES[request.operation](self, *request.arguments)
+        except StorageError as error:
+            return error
+
+    def apply(self, request: Request, now: float) -> Any:
+        """Make a change at a moment, in seconds since the epoch; return its answer or `Refusal`."""
+        self.now = now
+        self.released = []
+        answer: Any
+        try:
+            answer = CHANGES[request.operation](self, *request.arguments)
+        except StorageError as error:
+            answer = Refusal.of(error)
+        if request.id is not None:
+            self.answers.keep(request.id, answer, now)
+        return answer
+
+    # Queries
+
+    def read(self, paths: list[str], node: str = "", existing: bool = False) -> Found:
+        """Return what is stored at each path, in the form that a reader on `node` should use.
+
+        With `existing`, a path without a file is `NOTHING` in the answer instead of an error.
+        """
+        which: dict[str, int] = {}
+        pins: list[Pin] = []
+        stored: list[Stored] = []
+        moments: list[int] = []
+        for path in paths:
+            entry = self._file(path) if existing else self.tree.get(path)
+            if entry is None:
+                stored.append(NOTHING)
+                moments.append(0)
+                continue
+            held = entry.held
+            moments.append(entry.moment[0])
+            if isinstance(held, Held):
+                if held.id not in which:
+                    _check_not_lost(held, entry, path)
+                    which[held.id] = len(pins)
+                    pins.append(held.pin(node))
+                stored.append((which[held.id], entry.number))
+            elif held is not None:
+                stored.append(held)
+        return Found(pins, stored, moments)
+
+    def _file(self, path: str) -> Entry | None:
+        """Return the entry of a file, None where there is no file."""
+        with suppress(PathNotFoundError, PathTypeError):
+            return self.tree.get(path)
+        return None
+
+    def kept(self, path: str) -> Kept:
+        """Return the settings of a value that stay when another value replaces it."""
+        entry = self.tree.get(path)
+        replicas = entry.held.wanted if isinstance(entry.held, Held) else None
+        return Kept(entry.version, replicas, entry.fallback)
+
+    def why(self, path: str) -> dict[str, Any]:
+        """Return where a value is, or how it was lost."""
+        entry = self.tree.get(path)
+        facts = self.tree.stat(path) | {"fallback": entry.fallback}
+        if isinstance(entry.held, Held):
+            facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
+            facts |= {"lost": entry.held.lost}
+        return facts
+
+    def check(self, items: Items) -> None:
+        """Raise what a publication would raise, before the bytes of its values move."""
+        self.ledger.admit(items.facts, replaced(self._locations_for(items)), inline=False)
+
+    # Changes of the tree
+
+    def publish(
+        self, pins: list[Pin], items: Items, volumes: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Make values visible, all at once or not at all.
+
+        Parameters
+        ----------
+        pins : list of Pin
+            The objects that hold them.
+        items : Items
+            The values.
+        volumes : iterable of tuple of str
+            The nodes whose volumes have pinned the objects, with the incarnation of each.
+
+        Raises
+        ------
+        InlineFullError
+            If small values have to be made objects; nothing has happened.
+        StaleVolumeError
+            If the controller believes that one of the volumes is dead; nothing has happened.
+        """
+        nodes = self._current_nodes(volumes)
+        try:
+            self._enter(pins, nodes, items)
+        except StorageError:
+            # Only this may release them: the caller cannot know whether they were published.
+            self.released.extend((node, [pin.id for pin in pins]) for node in nodes if pins)
+            raise
+
+    def _enter(self, pins: list[Pin], nodes: tuple[str, ...], items: Items) -> None:
+        if any(pin.id in self.withdrawn for pin in pins):
+            raise StorageWriteError(
+                "the value was pinned but not published for so long that its bytes were let go; "
+                "nothing has been saved, and it is safe to save again",
+                path=items.paths[0],
+                backend="memory",
+            )
+        locations = self._locations_for(items)
+        old = replaced(locations)
+        self.ledger.admit(items.facts, old, inline=not pins)
+        self.version += 1
+        held_on = [pin._replace(nodes=nodes) for pin in pins]
+        self.tree.set(locations, self.ledger.enter(held_on, items, (self.version, self.now)))
+        self._drop(old)
+
+    def _locations_for(self, items: Items) -> Any:
+        return self.tree.check_put(
+            items.paths,
+            overwrite=items.overwrite,
+            parents=items.parents,
+            if_version=items.if_version,
+        )
+
+    def withdraw(self, ids: list[str], nodes: Iterable[str]) -> bool:
+        """Have volumes release objects whose publication failed before it arrived here."""
+        self.released.extend((node, ids) for node in nodes)
+        return WITHDRAWN
+
+    def set_fallback(self, path: str, version: int, fallback: tuple[str, str]) -> None:
+        """Remember where else a value is, if it still has this version."""
+        entry = self.tree.get(path)
+        if entry.version == version:
+            entry.fallback = fallback
+
+    def delete(self, path: str) -> None:
+        self._drop(self.tree.delete(path))
+
+    def delete_all(self, path: str) -> None:
+        self._drop(self.tree.delete_all(path))
+
+    def delete_keys(self, paths: list[str], top: str) -> None:
+        """Delete what is at some paths, and the directories below `top` that this leaves empty."""
+        for path in paths:
+            here = path
+            with suppress(PathNotFoundError, PathTypeError, DirectoryNotEmptyError):
+                self._drop(self.tree.delete(here))
+                while (here := here.rpartition("/")[0]).startswith(f"{top}/"):
+                    self.tree.delete(here)
+
+    def copy(self, source: str, destination: str) -> None:
+        self.ledger.copied(self.tree.copy(source, destination))
+
+    def _drop(self, entries: Iterable[Entry]) -> None:
+        self._release(self.ledger.dropped(entries))
+
+    def _release(self, objects: Iterable[Held]) -> None:
+        released: dict[str, list[str]] = defaultdict(list)
+        for held in objects:
+            for node in held.copies:
+                released[node].append(held.id)
+        self.released.extend(released.items())
+
+    # Changes of volumes and their objects
+
+    def volume_joined(self, node: str, incarnation: str) -> None:
+        self.volumes[node] = incarnation
+
+    def volume_lost(self, node: str) -> None:
+        self.volumes.pop(node, None)
+        self.ledger.volume_lost(node)
+
+    def packed(
+        self, pin: Pin, serials: list[int], replicas: int, volumes: Iterable[tuple[str, str]]
+    ) -> None:
+        """Have inline values in a pack from now on, which these volumes hold."""
+        nodes = self._current_nodes(volumes)
+        held = self.ledger.packed(pin._replace(nodes=nodes), serials, replicas)
+        if not held.live:
+            self._release([held])
+
+    def pinned(self, node: str, incarnation: str, ids: list[str]) -> None:
+        """Count objects as held on one more node; release those that no entry needs."""
+        self._check_current(node, incarnation)
+        unknown = self.ledger.pinned(node, ids)
+        if unknown:
+            self.released.append((node, unknown))
+
+    def confirm(self, ids: list[str], node: str, incarnation: str) -> list[str]:
+        """Release those objects of a volume that the ledger does not count there; return their ids.
+
+        They cannot be published any more.
+        """
+        self._check_current(node, incarnation)
+        held = self.ledger.held
+        # An object that was lost has turned up.
+        self.ledger.pinned(node, [id_ for id_ in ids if id_ in held and not held[id_].copies])
+        needless = [id_ for id_ in ids if id_ not in held or node not in held[id_].copies]
+        while self.withdrawn and next(iter(self.withdrawn.values())) < self.now - EXPIRY:
+            del self.withdrawn[next(iter(self.withdrawn))]
+        self.withdrawn |= {id_: self.now for id_ in needless if id_ not in held}
+        self.released.append((node, needless))
+        return needless
+
+    def drain(self, node: str) -> None:
+        self.drained.add(node)
+
+    def _current_nodes(self, volumes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+        """Return the nodes of volumes, given with their incarnations, if none has been given up."""
+        nodes: list[str] = []
+        for node, incarnation in volumes:
+            self._check_current(node, incarnation)
+            nodes.append(node)
+        return tuple(nodes)
+
+    def _check_current(self, node: str, incarnation: str) -> None:
+        if self.volumes.get(node) != incarnation:
+            raise StaleVolumeError(f"{incarnation!r} is not the volume of node {node} any more")
+
+
+def _check_not_lost(held: Held, entry: Entry, path: str) -> None:
+    if held.lost:
+        error = DataLostError(held.lost, path=path, backend="memory")
+        error.fallback = entry.fallback
+        error.version = entry.version
+        error.replicas = held.wanted
+        raise error
+
+
+Operation = Callable[..., Any]
+"""What carries out a request: it is called with the state, then with the request's arguments."""
+
+
+def _of(part: str, method: Operation) -> Operation:
+    """Return the operation that is a method of a part of the state."""
+
+    def operation(state: ReplicatedState, *arguments: Any) -> Any:
+        return method(vars(state)[part], *arguments)
+
+    return operation
+
+
+_of_tree, _of_ledger = partial(_of, "tree"), partial(_of, "ledger")
+
+
+QUERIES: Mapping[str, Operation] = {
+    "check": ReplicatedState.check,
+    "exists": _of_tree(PathTree.exists),
+    "is_dir": _of_tree(PathTree.is_dir),
+    "is_file": _of_tree(PathTree.is_file),
+    "is_symlink": _of_tree(PathTree.is_symlink),
+    "kept": ReplicatedState.kept,
+    "list_dir": _of_tree(PathTree.list_dir),
+    "list_files": _of_tree(PathTree.list_files),
+    "read": ReplicatedState.read,
+    "stat": _of_tree(PathTree.stat),
+    "status": _of_ledger(Ledger.status),
+    "why": ReplicatedState.why,
+}
+"""The requests that read: they leave the state as it is, and are answered as often as asked."""
+
+CHANGES: Mapping[str, Operation] = {
+    "adopted": _of_ledger(Ledger.adopted),
+    "class_arrived": _of("class_versions", ClassVersions.number),
+    "confirm": ReplicatedState.confirm,
+    "copy": ReplicatedState.copy,
+    "create_symlink": _of_tree(PathTree.create_symlink),
+    "delete": ReplicatedState.delete,
+    "delete_all": ReplicatedState.delete_all,
+    "delete_keys": ReplicatedState.delete_keys,
+    "drain": ReplicatedState.drain,
+    "ensure_directory": _of_tree(PathTree.ensure_directory),
+    "lost": _of_ledger(Ledger.lost),
+    "move": _of_tree(PathTree.move),
+    "packed": ReplicatedState.packed,
+    "pinned": ReplicatedState.pinned,
+    "publish": ReplicatedState.publish,
+    "set_fallback": ReplicatedState.set_fallback,
+    "volume_joined": ReplicatedState.volume_joined,
+    "volume_lost": ReplicatedState.volume_lost,
+    "withdraw": ReplicatedState.withdraw,
+}
+"""The requests that change: each is made once, and by followers as well."""
