@@ -127,7 +127,7 @@ class _Controller:
     @ray.method(concurrency_group="hosts")
     def drain(self, node: str) -> int:
         """Have others hold what a node holds; return how many objects it holds alone still."""
-        if node not in self._controller.drained:
+        if node not in self._controller.state.drained:
             self._controller.note("drain", node)
         self._tell_of_nodes()
         return self._controller.held_alone_by(node)
@@ -167,7 +167,7 @@ class _Controller:
             time.sleep(LOOKED_AFTER_EVERY)
 
     def _tell_of_nodes(self) -> None:
-        leaving = self._controller.drained | draining_nodes()
+        leaving = self._controller.state.drained | draining_nodes()
         self._hosts.leaving = leaving
         self._controller.nodes_changed({node["NodeID"] for node in nodes()}, leaving)
 

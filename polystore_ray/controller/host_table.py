@@ -149,7 +149,7 @@ class HostTable:
                     deadline.pause_or_raise(translated(error, backend=key))
         if key == MEMORY:
             self._joined(node, actor_id(host))
-        self.rejoin({(key, node): host})
+        self.add({(key, node): host})
         self._check_not_ended(key)
         return host
 
@@ -181,8 +181,8 @@ class HostTable:
                     if self._is_current(key, node, hosts[key, node]):
                         self._made_of[key, node] = opened(shipped).fingerprint
 
-    def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
-        """Take over hosts that another controller made; once the store has ended, kill them."""
+    def add(self, hosts: dict[tuple[str, str], Any]) -> None:
+        """Add hosts, new ones or those of another controller; kill them if the store has ended."""
         with self._lock:
             if not self._has_ended:
                 for (key, node), host in hosts.items():

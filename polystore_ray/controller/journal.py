@@ -188,13 +188,6 @@ class Journal:
 
         The former one, if there is one, goes on until this one has everything. `parts` returns how
         many changes there are, and the state in which they are.
-
-        Raises
-        ------
-        StorageError
-            If it cannot be reached.
-        StaleEpochError
-            If another controller has taken over.
         """
         with self._changed:
             new.number, new.waiting = self.last, deque()

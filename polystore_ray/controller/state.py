@@ -99,7 +99,7 @@ class StoreController:
 
     def _change(self, request: Request) -> Any:
         now = time.time()
-        answer = self.apply(request, now)
+        answer = self.state.apply(request, now)
         self._journal.add(encode((request, now)))
         for node, ids in self.state.released:
             # A successor without this change still needs them.
@@ -107,10 +107,6 @@ class StoreController:
         if self.state.ledger.due():
             self._changed.notify_all()
         return answer
-
-    def apply(self, request: Request, now: float) -> Any:
-        """Make a change as a follower does; see `ReplicatedState.apply`."""
-        return self.state.apply(request, now)
 
     def _status(self) -> dict[str, Any]:
         follower = self._journal.follower
@@ -161,11 +157,6 @@ class StoreController:
             self.state.ledger.nodes_changed(nodes, leaving)
             if self.state.ledger.due():
                 self._changed.notify_all()
-
-    @property
-    def drained(self) -> set[str]:
-        """The nodes that are to be emptied."""
-        return set(self.state.drained)
 
     def held_alone_by(self, node: str) -> int:
         """Return how many objects only this node holds."""

@@ -76,7 +76,7 @@ class Follower:
                 raise OutOfStepError(f"after {self._number} comes no {first}")
             for record in records[self._number + 1 - first :]:
                 request, now = decode(record)
-                self._controller.apply(request, now)
+                self._controller.state.apply(request, now)
                 self._number += 1
 
     def state(self, epoch: int) -> tuple[int, list[bytes]]:

@@ -69,7 +69,7 @@ class RayPeers:
                 del hosts[MEMORY, node]
             else:
                 joined[node] = answer
-        self._hosts.rejoin(hosts)
+        self._hosts.add(hosts)
         return joined
 
     def find(self, key: str, node: str, epoch: int) -> Any:

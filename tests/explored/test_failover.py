@@ -47,7 +47,7 @@ from polystore_ray.wire.sessions import Answers, Session
 from tests.explored.explorer import World, executions
 
 NODES = ("a", "b")
-SECONDS = float(os.environ.get("POLYSTORE_MODEL_SECONDS", "25"))
+SECONDS = float(os.environ.get("POLYSTORE_MODEL_SECONDS", "15"))
 DELIVERED, REQUEST_LOST, ANSWER_LOST, REPEATED = range(4)
 
 
