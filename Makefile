@@ -1,4 +1,4 @@
-# The whole interface of a contributor. `make` alone lists it.
+# The commands of a contributor. `make` alone lists them.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,14 +7,15 @@ OLDEST = .venv-oldest
 NEWEST = .venv-newest
 export RAY_USAGE_STATS_ENABLED = 0
 
-# Of `make soak`, `make chaos` and `make chaos-network`: the seed of all they choose. Of `make soak`: its tests, as of `pytest -k`.
+# SEED is the seed of `make soak`, `make chaos` and `make chaos-network`. ONLY selects tests of `make soak`, like `pytest -k`.
 SEED ?= $(shell date +%s)
 ONLY ?=
 
-# Of `make chaos` and `make chaos-network`.
+# The duration of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
-.PHONY: help demo test test-fast check docs bench soak chaos chaos-network corpus test-oldest test-newest dist \
+.PHONY: help demo test test-fast check docs architecture bench soak chaos chaos-network corpus \
+	test-oldest test-newest dist \
 	test-wheel clean
 
 help:  ## List the targets
@@ -29,7 +30,7 @@ test: check docs  ## All checks, the documentation's examples, and the tests
 		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
 test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
-	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/explored \
+	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/architecture tests/explored \
 		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
 		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
@@ -42,6 +43,10 @@ check: $(VENV)/.all  ## Lint, format, types, import layers
 docs: $(VENV)/.all  ## Build the documentation and run its examples
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python -m sphinx -q -W -b doctest docs docs/_build/doctest
+
+architecture: $(VENV)/.all  ## Draw the packages and trace the calls into docs/architecture/
+	PYTHONPATH=. $(BIN)/python tests/architecture/drawing.py
+	PYTHONPATH=. $(BIN)/python tests/architecture/trips.py
 
 bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
 	$(BIN)/python tests/bench/core.py

@@ -1,4 +1,4 @@
-"""The SQLite backend keeps the contract: the conformance kit, and what is its own."""
+"""The SQLite backend keeps the contract: the conformance kit, and tests specific to SQLite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from polystore.testing import (
 
 
 class Plates(SqliteBackend):
-    """The backend of these tests; each has a database of its own."""
+    """The backend under test; each test has its own database."""
 
     _backend_type = "plates"
     database: ClassVar[str] = ":memory:"
@@ -38,7 +38,7 @@ class Plates(SqliteBackend):
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file in which the tests' backend keeps its rows."""
+    """Return the path of the database."""
     monkeypatch.setattr(Plates, "database", str(tmp_path / "plates.sqlite"))
     return tmp_path / "plates.sqlite"
 
@@ -53,7 +53,7 @@ class Kit(
     VirtualPaths,
     Concurrency,
 ):
-    """What the backend can do: everything but links, regions and telling what an array is."""
+    """The capabilities of the backend: all except links, regions and descriptions of arrays."""
 
 
 class TestSqlite(Kit, Damage, Traces):
@@ -68,7 +68,7 @@ class TestSqlite(Kit, Damage, Traces):
 
 
 class TestSqliteOfAStore(Kit):
-    """The same, in a host, as the registry of a cluster would run it."""
+    """The same in a host, as on a cluster."""
 
     @pytest.fixture
     def backend(self, database: Path, polystore_local: FileManager) -> Any:
@@ -76,7 +76,7 @@ class TestSqliteOfAStore(Kit):
 
 
 class SqliteAccess(FileAccess):
-    """Raw access to the rows, with nothing but SQL."""
+    """Raw access to the rows with SQL only."""
 
     def run(self, statement: str, *values: object) -> list[Any]:
         connection = sqlite3.connect(self.top)
@@ -117,7 +117,7 @@ def test_tasks_on_a_cluster_share_one_database(database: Path, polystore_ray: Fi
     import ray
     import sqlite_backend
 
-    # What lies in a script's folder, no worker can import.
+    # Workers cannot import modules in the directory of a script.
     cloudpickle.register_pickle_by_value(sqlite_backend)
 
     class Wells(SqliteBackend):
