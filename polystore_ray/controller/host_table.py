@@ -41,8 +41,8 @@ class HostTable:
         Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
         a backend that is not ``memory``; with ``another=True``, one that follows another.
     find : callable
-        Return the actor of a backend on a node, ``find(key, node)``, that another controller made
-        unknown to this one; None if it has ended.
+        Return the actor of a backend on a node, ``find(key, node)``, which another controller
+        started without the knowledge of this one; None if it has ended.
     joined : callable
         Told the node and the id of each new volume, before anybody can use it.
     lost : callable
@@ -132,7 +132,7 @@ class HostTable:
         return opened(self._classes[key])
 
     def _made(self, key: str, node: str, shipped: bytes, *, another: bool = False) -> Any:
-        """Make a host, or take over the one that another controller made unknown to this one."""
+        """Start a host, or take over the one that another controller started."""
         deadline = Deadline(_ENDS_WITHIN)
         host = None
         while host is None:

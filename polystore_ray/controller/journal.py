@@ -49,7 +49,7 @@ class Following(ABC):
         self.waiting: deque[Record] = deque()  # those that come next
 
     def has(self, number: int) -> None:
-        """Learn that it has so many changes, of which the last ones were waiting."""
+        """Note how many changes it has now; those that waited leave `waiting`."""
         for _ in range(number - self.number):
             self.waiting.popleft()
         self.number = number
@@ -64,7 +64,7 @@ class Following(ABC):
 
     @abstractmethod
     def designate(self) -> None:
-        """Be the one from which the next controller takes over; after an error, it may be."""
+        """Let the next controller take over from this follower; after an error it may do so or not."""
 
 
 class Journal:
@@ -90,13 +90,13 @@ class Journal:
         self._wanted = 1  # records that are enough
         self._together = 1  # records in the last message
         self._shipping = threading.Lock()  # held while a message to the follower is under way
-        self.follower: Following | None = None  # the one from which the next controller takes over
-        self.next: Following | None = None  # the one that takes its place, once it has everything
+        self.follower: Following | None = None
+        self.next: Following | None = None  # replaces `follower` once it has everything
         self._shipped = number
         self._needed = False
         self._was_followed = False
         self._heard = 0.0
-        self.is_fenced = False  # off, since another controller has taken over
+        self.is_fenced = False  # whether another controller has taken over
         self._later: deque[tuple[int, Callable[[], None]]] = deque()
 
     def add(self, record: Record) -> None:
@@ -184,10 +184,10 @@ class Journal:
             self._changed.wait_for(lambda: self.follower is None or self.is_fenced, timeout)
 
     def follow(self, new: Following, parts: Callable[[], tuple[int, Iterable[bytes]]]) -> None:
-        """Have a follower take over the state and, from then on, every change.
+        """Install a follower, which gets every later change too.
 
-        The former one, if there is one, goes on until this one has everything. `parts` returns how
-        many changes there are, and the state in which they are.
+        The present follower, if there is one, continues until the new one has everything. `parts`
+        returns how many changes there are, and the state in which they are.
         """
         with self._changed:
             new.number, new.waiting = self.last, deque()
@@ -199,7 +199,7 @@ class Journal:
                 new.has(number)
             while len(new.waiting) > _AT_ONCE:
                 self._send(new)
-            with self._shipping:  # nothing more goes to the former one
+            with self._shipping:  # nothing more goes to the present one
                 self._send(new)
                 while new.number < self._shipped:
                     self._send(new)
@@ -213,7 +213,7 @@ class Journal:
 
     def _hand_over_to(self, new: Following) -> None:
         with self._changed:
-            self.follower = None  # after an error nobody knows which of them is designated
+            self.follower = None  # after an error it is unknown which of them is designated
         sent = time.monotonic()
         new.designate()
         with self._changed:

@@ -34,9 +34,9 @@ class Peers(Protocol):
     """The volumes of a store, as its controller calls them. Errors are those of remote calls."""
 
     def state(self, node: str, epoch: int) -> tuple[int, list[bytes]] | None:
-        """Have a node refuse lower epochs, and return its copy of the tree; see `Follower.state`.
+        """Make a node refuse lower epochs, and return its copy of the tree; see `Follower.state`.
 
-        None if it has none, or its volume has died.
+        None if it has no copy, or its volume has died.
 
         Raises
         ------
@@ -45,7 +45,7 @@ class Peers(Protocol):
         """
 
     def join(self, epoch: int) -> dict[str, Joined]:
-        """Have every volume turn to this controller; by node.
+        """Make every volume turn to this controller; return their answers by node.
 
         Raises
         ------
@@ -54,7 +54,10 @@ class Peers(Protocol):
         """
 
     def candidates(self, present: str | None) -> list[str]:
-        """Return the nodes that would be better followers than the present one, the best first."""
+        """Return the nodes that would be better followers than the present one, the best first.
+
+        Without a present one, all nodes.
+        """
 
     def install(self, node: str, epoch: int, number: int, state: Iterable[bytes]) -> None:
         """Have a node take over a state, by a volume that is started if there is none."""
@@ -114,7 +117,7 @@ class Leadership:
                 self.journal = Journal(epoch, found[0], synchronous=self._synchronous)
                 self.controller = StoreController.from_parts(found[1], release, self.journal)
         fenced = time.monotonic()
-        # Asked after that, the volumes tell of all that the former one has acknowledged.
+        # Volumes that answer now report all values that the former leader acknowledged.
         self.controller.recover(self._peers.join(epoch))
         time.sleep(max(0.0, fenced + LEASE - time.monotonic()))
         if node is not None and not self.lost:

@@ -49,7 +49,7 @@ class RayPeers:
             return None
         call = partial(volume.state.remote, epoch)
         found: tuple[int, list[bytes]] | None = None
-        with suppress(OutOfStepError):  # another one that has the place of the former
+        with suppress(OutOfStepError):  # a later volume of this node, which has no copy
             found = _unless_dead(node, call, Deadline(_STATE_WITHIN))
         return found
 
@@ -73,7 +73,7 @@ class RayPeers:
         return joined
 
     def find(self, key: str, node: str, epoch: int) -> Any:
-        """Return a host that another controller made after `join`; None if it has ended."""
+        """Return a host that another controller started after `join`; None if it has ended."""
         host = self._named(key, node)
         if host is not None and key == MEMORY:
             join = partial(host.join.remote, epoch, self._this)
