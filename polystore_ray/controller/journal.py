@@ -64,7 +64,7 @@ class Following(ABC):
 
     @abstractmethod
     def designate(self) -> None:
-        """Let the next controller take over from this follower; after an error it may do so or not."""
+        """Let the next controller take over from this follower; after an error it may, or not."""
 
 
 class Journal:
