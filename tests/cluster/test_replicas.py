@@ -164,6 +164,26 @@ def test_an_old_copy_of_the_tree_is_never_taken_for_the_present_one(nodes: Nodes
     registry.shutdown()
 
 
+def test_the_follower_moves_from_a_node_that_leaves_and_takes_everything_along(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    memory.save(0, "/0")
+    before = registry.status().follower or ""
+    registry.drain(before)
+    saved = 1
+
+    def has_moved() -> bool:
+        nonlocal saved
+        memory.save(saved, f"/{saved}")
+        saved += 1
+        return registry.status().follower not in (None, before, nodes.head)
+
+    assert eventually(has_moved)
+    os.kill(controller_pid(registry), signal.SIGKILL)
+    assert memory.load_batch([f"/{number}" for number in range(saved)]) == list(range(saved))
+
+
 def test_a_volume_that_a_controller_did_not_know_of_is_taken_over(
     nodes: Nodes, registry: RayBackendRegistry
 ) -> None:
