@@ -254,7 +254,7 @@ class ClusterMemoryBackend(StorageBackend):
             Called with the number of values prepared so far and the number of all; `True` shows a
             bar.
         **options
-            `overwrite`, `parents` and `replicas` as for `save`. And `bundled`, by default 0:
+            `overwrite`, `parents` and `replicas` same as for `save`. And `bundled`, by default 0:
             arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
             and loads of many such arrays faster; another node then fetches them together, and
             `ref` makes copies of them.
