@@ -17,7 +17,7 @@ from polystore.transfer.stacking import Rows
 from polystore.writable import private
 from polystore_ray.client.batch import array_bytes
 from polystore_ray.client.chunks import hand_over
-from polystore_ray.client.locality import Nearby
+from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.transport.base import Transport
 
 __all__ = ["HostedBackend"]
@@ -189,7 +189,7 @@ class HostedBackend(StorageBackend):
         progress: Progress = None,
         **options: Any,
     ) -> None:
-        if not isinstance(other, HostedBackend | Nearby):
+        if not isinstance(other, HostedBackend | ClusterMemoryBackend):
             super().copy_to(other, pairs, progress=progress, **options)
             return
         sources = self._all_portable([source for source, _ in pairs])
@@ -207,7 +207,7 @@ class HostedBackend(StorageBackend):
         progress: Progress = None,
         **options: Any,
     ) -> None:
-        if not isinstance(source, Nearby):
+        if not isinstance(source, ClusterMemoryBackend):
             super().copy_from(source, pairs, progress=progress, **options)
             return
         targets = self._all_portable([target for _, target in pairs])
@@ -282,7 +282,7 @@ class HostedBackend(StorageBackend):
         return [self.hosted_class.portable_path(path, **options) for path in paths]
 
     def has_root(self) -> bool:
-        """Tell whether the backend is kept to a directory of its own."""
+        """Return whether the backend is kept to a directory of its own."""
         return self._connect().options_of(self._key, self._node).get("root") is not None
 
     def _as_given(self, path: P, result: str) -> str:

@@ -10,7 +10,7 @@ __all__ = ["Entry", "Held"]
 
 
 class Held:
-    """An object that entries refer to: the copies of it, by node, and who can be asked for it.
+    """An object that entries refer to, with its copies by node.
 
     A copy is None while its volume pins it, and the reference once its volume owns it.
     """
@@ -37,7 +37,7 @@ class Held:
         return Pin(self.id, nodes, self.ref if ref is None else ref, self.nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        # References are not for others to keep: volumes tell them, who own or pin the objects.
+        # References are not replicated: the volumes that hold the objects report them.
         state = {name: getattr(self, name) for name in self.__slots__}
         return state | {"ref": None, "copies": dict.fromkeys(self.copies)}
 

@@ -71,7 +71,7 @@ class StoreController:
             with self._lock:
                 answer = self._answer(request)
                 seen = self._journal.last
-            # Nobody may act on what could still be lost.
+            # No client may act on a change that could still be lost.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
         finally:
             self._calls -= 1
@@ -102,7 +102,7 @@ class StoreController:
         answer = self.apply(request, now)
         self._journal.add(encode((request, now)))
         for node, ids in self.state.released:
-            # Whoever takes over without this change still needs them.
+            # A successor without this change still needs them.
             self._journal.after(partial(self._release, node, ids))
         if self.state.ledger.due():
             self._changed.notify_all()
@@ -114,7 +114,7 @@ class StoreController:
 
     def _status(self) -> dict[str, Any]:
         follower = self._journal.follower
-        status = self.state.status()
+        status = self.state.ledger.status()
         if self._journal.is_synchronous and self.state.ledger.has_one_node:
             status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
         return status | {

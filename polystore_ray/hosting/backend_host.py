@@ -81,7 +81,7 @@ class BackendHost:
         StorageResolutionError
             If the block raises `SystemExit`.
         HostBusyError
-            If there are as many as there may be.
+            If the host is at its limit of calls.
         HostEndedError
             If the host has been closed.
         """
@@ -90,9 +90,9 @@ class BackendHost:
                 raise HostEndedError
             if self._calls >= self._most_calls:
                 raise HostBusyError(
-                    f"the host has {self._calls} calls, as many as it may: call again later, use "
-                    f"load_batch and save_batch, which wait by themselves, or make the store with "
-                    f"RayBackendRegistry(host_calls=...) above {self._most_calls}",
+                    f"the host is at its limit of {self._most_calls} calls; call again later, use "
+                    f"load_batch and save_batch, which wait, or make the store with a larger "
+                    f"RayBackendRegistry(host_calls=...)",
                     backend=self._key,
                 )
             self._calls += 1
@@ -116,8 +116,8 @@ class BackendHost:
     def call(self, method: str, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
         """Run one method of the contract, in a call that has been admitted.
 
-        Of ``load_batch`` it returns as many of the first values as fill a piece, at least one;
-        who asks, asks again for the others.
+        ``load_batch`` returns the first values, at least one and as many as fill a piece; the
+        caller asks again for the others.
 
         Raises
         ------
@@ -140,13 +140,13 @@ class BackendHost:
             return getattr(backend, method)(*arguments, **options)
 
     def content_identity(self, path: str) -> Hashable | None:
-        """Return what differs as soon as the value at a path does, None if nothing is known to."""
+        """Return a key that changes whenever the value at a path does, None if there is none."""
         backend = self._backend()
         for cls in type(backend).__mro__:
             if "content_identity" in vars(cls):
                 return backend.content_identity(path)  # type: ignore[no-any-return]
             if "load" in vars(cls):
-                break  # which may depend on more
+                break  # its result may depend on more
         return None
 
     def _backend(self) -> Any:

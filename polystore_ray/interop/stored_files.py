@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import nullcontext
 from typing import Any
 
 from polystore.base import accepts
@@ -14,6 +12,8 @@ from polystore.exceptions import (
     VersionConflictError,
 )
 from polystore_ray.client.hosted import HostedBackend
+from polystore_ray.client.turns import save_in_turn
+from polystore_ray.deadline import Deadline
 from polystore_ray.interop.file_codec import as_file, from_file
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 
 _RAW = ".bin"
 
-_locks = [threading.Lock() for _ in range(64)]
+_APPENDED_WITHIN = 60.0  # seconds, while other writers are in the way
 
 
 class BelowAFileError(PathNotDirectoryError, PathExistsError):
@@ -36,7 +36,7 @@ class BelowAFileError(PathNotDirectoryError, PathExistsError):
 
 
 def is_raw(backend: Any) -> bool:
-    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
+    """Return whether a backend keeps files, whose bytes can be loaded and saved."""
     return accepts(_class_of(backend), "load", "suffix")
 
 
@@ -75,28 +75,22 @@ def replace(
 def append(backend: Any, place: str, tail: bytes) -> None:
     """Put bytes at the end of what a file holds by now, or make it.
 
-    No append of another is lost where the backend keeps versions; elsewhere none of this process.
+    No other append is lost where the backend keeps versions; elsewhere none of this process.
     """
-    lock = nullcontext() if _keeps_versions(backend) else _locks[hash(place) % len(_locks)]
-    with lock:
-        while not _appended(backend, place, tail):
-            pass
 
+    def save() -> None:
+        before, version = read(backend, place)
+        if before is not None and not tail:
+            return
+        whole = tail if before is None else before + tail
+        try:
+            replace(backend, place, whole, overwrite=before is not None, if_version=version)
+        except (PathExistsError, PathNotFoundError) as error:
+            if backend.exists(place) is (before is not None):
+                raise
+            raise VersionConflictError("it was created or deleted at this moment") from error
 
-def _appended(backend: Any, place: str, tail: bytes) -> bool:
-    before, version = read(backend, place)
-    if before is not None and not tail:
-        return True
-    whole = tail if before is None else before + tail
-    try:
-        replace(backend, place, whole, overwrite=before is not None, if_version=version)
-    except VersionConflictError:
-        return False  # another append came first
-    except (PathExistsError, PathNotFoundError):
-        if backend.exists(place) is (before is not None):
-            raise
-        return False  # it was created or deleted at this moment
-    return True
+    save_in_turn(save, place, Deadline(_APPENDED_WITHIN))
 
 
 def make_directory(backend: Any, place: str) -> None:
