@@ -335,8 +335,8 @@ class _Decoder:
                 codec(data, out=flat)
                 return out
         raise ImageLoadError(
-            f"a nested image does not have the shape {tuple(sides)} and dtype {dtype} of its strip "
-            f"or tile"
+            f"a nested image is not of shape {tuple(sides)} and dtype {dtype}, unlike its strip or "
+            f"tile"
         )
 
     def _read(self, at: int, count: int) -> bytes:
