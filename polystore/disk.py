@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from polystore.base import StorageBackend
-from polystore.exceptions import StorageError
+from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.filesystem.path_resolver import portable_path
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of
-from polystore.paths import P
+from polystore.paths import P, display
 from polystore.region import Region
 from polystore.stat import Stat
 from polystore.writable import private
@@ -73,7 +73,15 @@ class DiskBackend(StorageBackend):
         return self._tree.content_identity(path)
 
     def check_convertible(self, paths: Sequence[P]) -> None:
-        self._tree.check_convertible(paths)
+        for path in paths:
+            lost = self._tree.apart(path)
+            if lost:
+                raise UnsupportedOperationError(
+                    f"the other backend would not keep what the file has besides its values: "
+                    f"{', '.join(lost)}. lossy=True leaves it behind",
+                    path=display(path),
+                    backend=self._backend_type,
+                )
 
     def load(
         self,

@@ -457,19 +457,19 @@ class PathTree(Generic[E]):
             return None
 
     def _passes(self, path: P, names: tuple[str, ...]) -> bool:
-        """Tell whether resolving `path` goes through the name at `names`."""
-        ahead, links = [split(path)], 0
-        while ahead:
-            parts = ahead.pop()
-            for depth in range(1, len(parts) + 1):
-                here = tuple(parts[:depth])
-                if here == names:
-                    return True
-                node = self._find(join(here), follow=False).node
-                if isinstance(node, _Link) and links < MOST_LINKS:
-                    links += 1
-                    ahead.append([*split(node.target), *parts[depth:]])
-                    break
+        """Return whether resolving `path` goes through the name at `names`."""
+        ahead, here, links = split(path)[::-1], list[str](), 0
+        node: Any = self._root
+        while ahead and isinstance(node, _Directory):
+            name = ahead.pop()
+            here.append(name)
+            if len(here) == len(names) and tuple(here) == names:
+                return True
+            node = node.get(name)
+            if isinstance(node, _Link) and links < MOST_LINKS:
+                links += 1
+                ahead += split(node.target)[::-1]
+                here, node = [], self._root
         return False
 
     def _existing(self, path: P, otherwise: str) -> Any:

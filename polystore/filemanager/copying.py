@@ -94,7 +94,7 @@ def copy_across(
                 directories, pairs = _planned(registry, top, new, backend)
         with reading(registry, backend) as origin:
             if not lossy:
-                check_losses(origin, target, pairs)
+                check_losses(origin, target, [*directories, *pairs])
             copy_directories(origin, target, directories)
             options = parents_option(target, parents=True)
             copy_values(origin, target, pairs, progress, **options)

@@ -421,7 +421,7 @@ class FileManager:
             bar. Within one backend it counts the given paths.
         lossy : bool, default False
             Whether the copy may lose what the other backend cannot keep beside the values, such
-            as the scale and the metadata of a TIFF file.
+            as the scale and the metadata of a TIFF file, or the attributes of zarr.
 
         Raises
         ------

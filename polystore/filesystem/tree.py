@@ -20,14 +20,13 @@ from polystore.exceptions import (
     StorageError,
     StorageResolutionError,
     StorageWriteError,
-    UnsupportedOperationError,
 )
 from polystore.filesystem import changes
 from polystore.filesystem.dir_fd import Handle, Location
 from polystore.filesystem.listing import Listing
 from polystore.filesystem.locks import Deadline, locked
 from polystore.filesystem.lookup import Lookup
-from polystore.filesystem.path_resolver import PathResolver, passes
+from polystore.filesystem.path_resolver import PathResolver
 from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.filesystem.temporaries import ReplacedError, rename_new
 from polystore.filesystem.values import FileValues
@@ -114,19 +113,11 @@ class LocalTree:
             return self._values.content_identity(handle)
         return None  # a directory, or what cannot be read: load reports it
 
-    def check_convertible(self, paths: Iterable[P]) -> None:
-        for path in paths:
-            lost: list[str] = []
-            # Other errors are reported by load.
-            with suppress(StorageError), self._lookup.existing_value(path) as handle:
-                lost = self._values.kept_apart(handle, path)
-            if lost:
-                raise UnsupportedOperationError(
-                    f"the other backend would not keep what the file has besides its values: "
-                    f"{', '.join(lost)}. lossy=True leaves it behind",
-                    path=display(path),
-                    backend=self._backend,
-                )
+    def apart(self, path: P) -> list[str]:
+        """Return the names of what is at a path besides what `load` returns."""
+        with suppress(OSError, StorageError), self._resolver.resolve(path) as handle:
+            return self._values.apart(handle, path)
+        return []  # load reports the error
 
     # Reading
 
@@ -334,9 +325,17 @@ class LocalTree:
                 raise PathNotFoundError("a link needs an existing source")
         target = self._resolver.real(source)
         with self._free_place(link, over_link=overwrite) as location:
-            if passes(target, self._resolver.real(link)):
+            if self._passes(source, location):
                 raise StorageResolutionError("a link cannot lead to itself")
             changes.publish_link(self._values, target, link, location, overwrite=overwrite)
+
+    def _passes(self, path: P, location: Location) -> bool:
+        """Return whether the way to a path goes through a location."""
+        directory = location.directory.identity()
+        return any(
+            step.name == location.name and step.directory.identity() == directory
+            for step in self._resolver.steps(path)
+        )
 
     @contextmanager
     def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Location]:

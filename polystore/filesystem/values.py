@@ -144,7 +144,7 @@ class FileValues:
         given = {name: value for name, value in options.items() if value is not None}
         return self.format_of(path, suffix, handle).load(handle.path, index, **given)
 
-    def kept_apart(self, handle: Handle, path: P) -> list[str]:
+    def apart(self, handle: Handle, path: P) -> list[str]:
         """Return the names of what a value holds that `load` does not return."""
         return self.format_of(path, None, handle).apart(handle.path)
 

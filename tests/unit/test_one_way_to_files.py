@@ -48,15 +48,10 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.realpath": "of the root, and without one; below it, to compare where links lead",
         "os.path.relpath": "compares texts",
         "os.stat": "without a root, what the system says of the caller's own path",
-        "os.readlink": "compares texts, to find out whether a new link would lead to itself",
         "Path": "joins names to a text; the root itself, and the working directory",
     },
     "filesystem.tree_operations": {
         "os.open": "of '.' in a directory that is held",
-    },
-    "zarr.local.groups": {
-        "os.path.abspath": "compares texts",
-        "os.path.normpath": "compares texts",
     },
     "atomic": {
         "os.makedirs": "atomic_write and file_lock have no root",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
@@ -38,12 +38,14 @@ from polystore.zarr.array.creation import (
     check_file,
     create,
 )
-from polystore.zarr.array.groups import GROUP_FILES, is_shown, member_format
+from polystore.zarr.array.groups import GROUP_FILES, GroupMark, is_shown, member_format
 from polystore.zarr.array.reading import (
     METADATA,
+    apart,
     described,
     node_type,
     open_array,
+    open_node,
     read_array,
 )
 from polystore.zarr.array.updating import Shared, write_region
@@ -74,17 +76,18 @@ class ArrayValues(FileValues):
         values._options = replace(options, zarr_format=kind)  # noqa: SLF001 - its own kind
         return values
 
-    def new_format(self, path: P, replaced: zarr.Array[Any] | None = None) -> ZarrFormat:
-        """Return the format of what is to be made at a path."""
+    def _new_format(
+        self, marks: Iterable[GroupMark], replaced: zarr.Array[Any] | None = None
+    ) -> ZarrFormat:
+        """Return the format of what is to be made in directories of these marks."""
         wanted = self._options.zarr_format
         if wanted is None and replaced is not None and replaced.metadata.zarr_format == 2:
             return 2
-        marks = self._groups.marks(self.resolver.text(path))
         return member_format(marks, wanted, self._default_format)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
         """Return whether the group that a path lies in shows a member of a format."""
-        return is_shown(self._groups.marks(self.resolver.text(path)), zarr_format)
+        return is_shown(self._groups.marks(path), zarr_format)
 
     def files(self, directory: Handle) -> KeyFiles:
         return files_in(directory, rooted=self.resolver.root is not None)
@@ -150,8 +153,10 @@ class ArrayValues(FileValues):
         shape = _shape(files)
         return lambda: not any(map(operator.lt, _shape(files), shape))
 
-    def kept_apart(self, handle: Handle, path: P) -> list[str]:
-        return [] if handle.is_directory() else super().kept_apart(handle, path)
+    def apart(self, handle: Handle, path: P) -> list[str]:
+        if not handle.is_directory():
+            return super().apart(handle, path)
+        return apart(open_node(self.store(handle, read_only=True), "r"))
 
     def writer(
         self, data: Any, path: P, suffix: str | None, *, durable: bool
@@ -163,7 +168,7 @@ class ArrayValues(FileValues):
 
         def write(store: Store) -> None:
             replaced = self._array_at(path)
-            chosen = self.new_format(path, replaced)
+            chosen = self._new_format(self._groups.marks(path), replaced)
             create(store, array, self._options, zarr_format=chosen, replaced=replaced)
 
         return self.array_writer(write, durable=durable)
@@ -207,7 +212,7 @@ class ArrayValues(FileValues):
 
     def forget(self, path: P) -> None:
         """Remove what the groups above a path say of their members, which is about to change."""
-        self._groups.forget(self.resolver.text(path))
+        self._groups.forget(path)
 
     def before_change(self, path: P, *resolver: Location) -> None:
         # zarr may know of arrays, groups, and links to them.
@@ -215,7 +220,8 @@ class ArrayValues(FileValues):
             self.forget(path)
 
     def make_directory(self, location: Location, path: P) -> None:
-        name, metadata = GROUP_FILES[self.new_format(self.resolver.path_of(location))]
+        chosen = self._new_format(self._groups.marks_from(location.directory))
+        name, metadata = GROUP_FILES[chosen]
         self.make_group(location, path, {name: metadata})
 
     def make_group(self, location: Location, path: P, metadata: Mapping[str, bytes]) -> None:

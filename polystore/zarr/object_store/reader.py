@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from polystore.paths import NameFilter, P, as_text, join, split
 from polystore.region import Region, as_index
 from polystore.stat import Details
 from polystore.zarr.array.groups import GROUP_METADATA
-from polystore.zarr.array.reading import open_array, read_array
+from polystore.zarr.array.reading import apart, open_array, open_node, read_array
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Names, Node, Nodes, below
 from polystore.zarr.object_store.shared_array import is_same
@@ -158,14 +158,29 @@ class KeyReader:
     ) -> Any:
         index = None if region is None else as_index(region)
         chosen = format_of(suffix or key)
+        with self._copied(key) as copy:
+            if copy is not None:
+                return chosen.load(copy, index, **options)
+        if self.at(key) == node:
+            raise PathNotFoundError("no such file or directory")
+        return self.load(key, region, suffix, options)  # replaced by an array
+
+    @contextmanager
+    def _copied(self, key: str) -> Iterator[str | None]:
+        """Yield the path of a local copy of a file, as the readers of formats want it, or None."""
         data = self._objects.wait(self._objects.get(key))
         if data is None:
-            if self.at(key) == node:
-                raise PathNotFoundError("no such file or directory")
-            return self.load(key, region, suffix, options)  # replaced by an array
-        # The readers of formats want a file of the operating system.
+            yield None
+            return
         with tempfile.TemporaryDirectory(prefix="polystore-") as folder:
             copy = os.path.join(folder, "file")
             with open(copy, "xb") as file:
                 file.write(data)
-            return chosen.load(copy, index, **options)
+            yield copy
+
+    def apart(self, key: str) -> list[str]:
+        """Return the names of what a value or a group has besides what `load` returns."""
+        if self.existing(key).kind != "file":
+            return apart(open_node(RemoteStore(self._objects, key), "r"))
+        with self._copied(key) as copy:
+            return [] if copy is None else format_of(key).apart(copy)

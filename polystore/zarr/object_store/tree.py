@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import copy
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from polystore.exceptions import (
     PathExistsError,
     PathNotDirectoryError,
     PathNotFoundError,
+    StorageError,
     UnsupportedFormatError,
     UnsupportedOperationError,
 )
@@ -180,6 +181,12 @@ class RemoteZarr:
 
     def load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
         return load_together(partial(self.load, **options), paths)
+
+    def apart(self, path: P) -> list[str]:
+        """Return the names of what is at a path besides what `load` returns."""
+        with suppress(StorageError):
+            return self._reader.apart(self._reader.key(path))
+        return []  # load reports the error
 
     # Writing
 
