@@ -9,7 +9,7 @@ from typing import Any
 
 from polystore.base import StorageBackend
 from polystore.exceptions import StorageError, UnsupportedOperationError
-from polystore.filesystem.path_resolver import portable_path
+from polystore.filesystem.lookup import portable_path
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of

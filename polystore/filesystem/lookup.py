@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
@@ -17,12 +18,12 @@ from polystore.exceptions import (
     StorageResolutionError,
 )
 from polystore.filesystem.dir_fd import Handle, Location, check_no_device
-from polystore.filesystem.path_resolver import PathResolver, open_root
+from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
 from polystore.filesystem.retry import read_until_stable
 from polystore.filesystem.values import FileValues, Kind, kind_of
-from polystore.paths import P
+from polystore.paths import P, as_text
 
-__all__ = ["Lookup"]
+__all__ = ["Lookup", "portable_path"]
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Lookup:
     ) -> None:
         self.backend = backend
         with os_errors("/" if root is None else root, backend):
-            self.resolver = open_root(root)
+            self.resolver = _open_root(root)
         self.values = values(self.resolver)
 
     def text(self, path: P) -> str:
@@ -109,3 +110,19 @@ class Lookup:
             with missing_below_files(), self.resolver.resolve_nofollow(path) as location:
                 location.status()
                 yield location
+
+
+def _open_root(root: P | None) -> PathResolver:
+    """Return the resolver of the paths below a root, which is made if it is missing, or of all."""
+    if root is None:
+        return SystemResolver()
+    top = os.path.realpath(SystemResolver().text(root))
+    Path(top).mkdir(parents=True, exist_ok=True)
+    return RootedResolver(top)
+
+
+def portable_path(path: P, root: P | None, *, backend: str | None = None) -> str:
+    """Return `path` as it means the same in every process, whatever directory it works in."""
+    text = as_text(path, backend=backend)
+    # Not normalised: a ".." after a link does not mean what it seems to.
+    return text if root is not None or os.path.isabs(text) else str(Path.cwd() / text)

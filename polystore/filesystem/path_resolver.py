@@ -22,22 +22,17 @@ from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import REACH, Handle, Location, open_file
 from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
 
-__all__ = ["PathResolver", "RootedResolver", "SystemResolver", "open_root", "portable_path"]
+__all__ = ["PathResolver", "RootedResolver", "SystemResolver"]
 
 Make = Callable[[Location], object]
 """Makes the directory at a location, or raises `FileExistsError`."""
 
 
 class PathResolver(ABC):
-    """Where paths lead. Errors of the operating system are let through as they are.
-
-    Attributes
-    ----------
-    root : str or None
-        The directory that the tree lies in, if paths are not those of the operating system.
-    """
+    """Where paths lead. Errors of the operating system are let through as they are."""
 
     root: str | None = None
+    """The directory that the tree lies in; None if paths are those of the operating system."""
 
     @abstractmethod
     def text(self, path: P) -> str:
@@ -303,22 +298,6 @@ class RootedResolver(PathResolver):
             if known == self.root or known.startswith(self.root.rstrip("/") + "/"):
                 return known[len(self.root) :]
         raise _escape(path)
-
-
-def open_root(root: P | None) -> PathResolver:
-    """Return the resolver of the paths below a root, which is made if it is missing, or of all."""
-    if root is None:
-        return SystemResolver()
-    top = os.path.realpath(SystemResolver().text(root))
-    Path(top).mkdir(parents=True, exist_ok=True)
-    return RootedResolver(top)
-
-
-def portable_path(path: P, root: P | None, *, backend: str | None = None) -> str:
-    """Return `path` as it means the same in every process, whatever directory it works in."""
-    text = as_text(path, backend=backend)
-    # Not normalised: a ".." after a link does not mean what it seems to.
-    return text if root is not None or os.path.isabs(text) else str(Path.cwd() / text)
 
 
 _SYSTEM = RootedResolver("/")

@@ -16,7 +16,7 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore.filesystem.path_resolver import portable_path
+from polystore.filesystem.lookup import portable_path
 from polystore.paths import P, as_text
 from polystore.region import Region
 from polystore.stat import Stat

@@ -45,10 +45,14 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.isdir": "without a root, whether parents are missing",
         "os.path.islink": "without a root, as anybody on the system sees it",
         "os.path.normpath": "compares texts",
-        "os.path.realpath": "of the root, and without one; below it, to compare where links lead",
+        "os.path.realpath": "without a root; below one, to compare where a link says it leads",
         "os.path.relpath": "compares texts",
         "os.stat": "without a root, what the system says of the caller's own path",
-        "Path": "joins names to a text; the root itself, and the working directory",
+        "Path": "joins names to a text",
+    },
+    "filesystem.lookup": {
+        "os.path.realpath": "the root itself, which its owner names",
+        "Path": "the root itself, and the working directory",
     },
     "filesystem.tree_operations": {
         "os.open": "of '.' in a directory that is held",
