@@ -73,7 +73,9 @@ def test_a_new_name_is_given_and_a_taken_one_refused(tmp_path: Path, folder: Han
     assert (tmp_path / "place").read_text() == "new"
 
 
-def test_put_takes_a_free_name_and_replaces_what_may_go(tmp_path: Path, folder: Handle) -> None:
+def test_replace_checked_takes_a_free_name_and_replaces_what_may_go(
+    tmp_path: Path, folder: Handle
+) -> None:
     place = tmp_path / "place"
     assert (
         replace_checked(written(folder.location("new"), "new"), folder.location("place"), anything)
@@ -86,7 +88,7 @@ def test_put_takes_a_free_name_and_replaces_what_may_go(tmp_path: Path, folder: 
     assert replaced is None or (tmp_path / replaced.name).read_text() == "new"
 
 
-def test_put_replaces_a_tree_by_a_file_and_returns_where_it_is(
+def test_replace_checked_replaces_a_tree_by_a_file_and_returns_where_it_is(
     tmp_path: Path, folder: Handle
 ) -> None:
     (tmp_path / "place").mkdir()
@@ -99,7 +101,7 @@ def test_put_replaces_a_tree_by_a_file_and_returns_where_it_is(
     assert (tmp_path / replaced.name / "a").read_text() == "old"
 
 
-def test_put_refuses_what_may_not_go(tmp_path: Path, folder: Handle) -> None:
+def test_replace_checked_refuses_what_may_not_go(tmp_path: Path, folder: Handle) -> None:
     (tmp_path / "place").mkdir()
     new = written(folder.location("new"), "new")
     with pytest.raises(IsADirectoryError):
@@ -108,7 +110,7 @@ def test_put_refuses_what_may_not_go(tmp_path: Path, folder: Handle) -> None:
     assert (tmp_path / new.name).read_text() == "new"
 
 
-def test_put_takes_the_name_of_what_is_deleted_meanwhile(
+def test_replace_checked_takes_the_name_of_what_is_deleted_meanwhile(
     tmp_path: Path, folder: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
@@ -121,7 +123,7 @@ def test_put_takes_the_name_of_what_is_deleted_meanwhile(
 
 
 @ON_LINUX
-def test_put_gives_back_what_came_meanwhile_and_may_not_go(
+def test_replace_checked_gives_back_what_came_meanwhile_and_may_not_go(
     tmp_path: Path, folder: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
@@ -139,7 +141,9 @@ def test_put_gives_back_what_came_meanwhile_and_may_not_go(
     assert place.is_dir()
 
 
-def test_put_ends_when_its_own_directory_is_gone(tmp_path: Path, folder: Handle) -> None:
+def test_replace_checked_ends_when_its_own_directory_is_gone(
+    tmp_path: Path, folder: Handle
+) -> None:
     (tmp_path / "gone").mkdir()
     with Handle.at(str(tmp_path / "gone")) as gone:
         (tmp_path / "gone").rmdir()
