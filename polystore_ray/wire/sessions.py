@@ -18,7 +18,7 @@ from typing import Any
 
 from polystore.exceptions import StorageError
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.wire.decoding import decode_state, encode
+from polystore_ray.wire.decoding import decode_state, encode_state
 from polystore_ray.wire.messages import ChangeId, new_operation_id
 
 __all__ = ["EXPIRY", "LONGEST_WAIT", "Answers", "Refusal", "Session"]
@@ -63,7 +63,9 @@ class Refusal(bytes):
     def of(cls, error: StorageError) -> Refusal:
         """Return the refusal of an error."""
         error.__cause__ = error.__context__ = None
-        return cls(encode(error.with_traceback(None)))
+        file = io.BytesIO()
+        encode_state(error.with_traceback(None), file)
+        return cls(file.getvalue())
 
     def error(self) -> StorageError:
         """Return the error, a new one each time."""

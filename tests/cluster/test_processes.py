@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ LARGE = 50_000
 
 
 @pytest.fixture
-def fm() -> FileManager:
-    return FileManager(RayBackendRegistry("processes"))
+def fm() -> Iterator[FileManager]:
+    registry = RayBackendRegistry("processes")
+    yield FileManager(registry)
+    registry.shutdown()
 
 
 def test_an_async_actor_loads_and_saves_while_its_loop_goes_on(fm: FileManager) -> None:
