@@ -41,10 +41,10 @@ class DataSource(AsyncLoads, ABC):
     _backend_type: ClassVar[str | None] = None
 
     directory_format: ClassVar[str | None] = None
-    """What directories are, where they say something of themselves that a copy keeps.
+    """The format of directories, for backends whose directories have metadata that copies keep.
 
-    A backend that sets it has ``load(path, suffix=".bin")`` for directories too, and saves what
-    that returns.
+    Such a backend implements ``load(path, suffix=".bin")`` for directories too, and its `save`
+    takes what that returns.
     """
 
     @abstractmethod
@@ -219,7 +219,7 @@ class DataSource(AsyncLoads, ABC):
                 copy_values(values, converted, other.save_batch, advance, **options)
 
     def copy_directories_to(self, other: StorageBackend, pairs: Pairs, /) -> None:
-        """Make directories in another backend, each below those that come before it."""
+        """Create directories in another backend; parents come before their children."""
         here, there = self.kept_by().directory_format, other.kept_by().directory_format
         if here is not None and here == there:
             for source, target in pairs:
