@@ -83,12 +83,6 @@ class _Kept:
         self.answers: dict[int, Any] = {}
         self.used = 0.0
 
-    def __getstate__(self) -> tuple[int, dict[int, Any], float]:
-        return self.done, self.answers, self.used
-
-    def __setstate__(self, state: tuple[int, dict[int, Any], float]) -> None:
-        self.done, self.answers, self.used = state
-
 
 class Answers:
     """The answers of a controller to the changes of all sessions.

@@ -42,6 +42,7 @@ from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, cr
 from polystore.zarr.array.groups import (
     GROUP_FILES,
     GROUP_METADATA,
+    GroupMark,
     is_shown,
     member_format,
 )
@@ -296,7 +297,7 @@ class LocalZarr(DiskBackend):
 
         def write(store: Store) -> None:
             replaced = self._array_at(path)
-            chosen = self._format_of(path, replaced)
+            chosen = self._format_in(self._groups.marks(path), replaced)
             create(store, array, options, zarr_format=chosen, replaced=replaced)
 
         self._put_array(path, write, overwrite=overwrite, parents=parents, durable=durable)
@@ -348,7 +349,7 @@ class LocalZarr(DiskBackend):
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
         """Return whether the group above a path shows members of a format."""
-        return is_shown(self._groups.marks(self._places.text(path)), zarr_format)
+        return is_shown(self._groups.marks(path), zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
         """Return the metadata files of the group at a path, {} if it is not a group."""
@@ -371,12 +372,13 @@ class LocalZarr(DiskBackend):
                 return open_array(self._store(held, read_only=True))
         return None
 
-    def _format_of(self, path: P, replaced: zarr.Array[Any] | None = None) -> ZarrFormat:
-        """Return the format of what is to be made at a path."""
+    def _format_in(
+        self, marks: Iterable[GroupMark], replaced: zarr.Array[Any] | None = None
+    ) -> ZarrFormat:
+        """Return the format of what is to be made in directories of these marks."""
         is_old = replaced is not None and replaced.metadata.zarr_format == 2
         if self._wanted_format is None and is_old:
             return 2
-        marks = self._groups.marks(self._places.text(path))
         return member_format(marks, self._wanted_format, self._default_format)
 
     def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
@@ -450,10 +452,11 @@ class LocalZarr(DiskBackend):
 
     def _forget(self, path: P) -> None:
         """Let no group above a path tell of it what is about to change."""
-        self._groups.forget(self._places.text(path))
+        self._groups.forget(path)
 
     def _make_directory(self, place: Place) -> None:
-        name, metadata = GROUP_FILES[self._format_of(self._places.path_of(place))]
+        chosen = self._format_in(self._groups.marks_from(place.directory))
+        name, metadata = GROUP_FILES[chosen]
         self._make_group(place, {name: metadata})
 
     def _make_group(self, place: Place, metadata: Mapping[str, bytes]) -> None:

@@ -23,9 +23,9 @@ from polystore.exceptions import (
 )
 from polystore.formats import format_of
 from polystore.paths import NameFilter, P, as_text, file_order, join, split
-from polystore.progress import Progress
 from polystore.region import Region, as_index
 from polystore.registration import BackendBase
+from polystore.stat import Details, Stat
 from polystore.zarr.array.reading import Mode, apart, open_array, open_node, read_array
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Node, Nodes, below
@@ -91,11 +91,11 @@ class RemoteReading(BackendBase, DataSource):
     def _at(self, key: str) -> Node:
         return self._objects.wait(self._nodes.at(key))
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         node = self._asked(path)
         with self._located(path):
             key = self._key(path)
-            facts: dict[str, Any] = {
+            facts: Stat = {
                 "type": "file" if node.kind == "array" else node.kind,
                 "path": self._text(key),
                 "exists": node.kind != "missing",
@@ -105,7 +105,7 @@ class RemoteReading(BackendBase, DataSource):
                 found = self._objects.wait(self._objects.find(key))
                 facts["size"] = found.size if found else 0
             elif node.kind == "array":
-                facts |= {"size": self._stored(key), **self._header(key, node)}
+                facts = {**facts, "size": self._stored(key), **self._header(key, node)}
             if node.metadata is not None:
                 place = below(key, node.metadata_name)
             elif node.kind != "file":
@@ -116,7 +116,7 @@ class RemoteReading(BackendBase, DataSource):
     def _stored(self, key: str) -> int:
         return sum(self._objects.wait(self._objects.below(key)).values())
 
-    def _header(self, key: str, node: Node) -> dict[str, Any]:
+    def _header(self, key: str, node: Node) -> Details:
         try:
             array = open_array(self._store(key, node))
         except CorruptDataError:
@@ -255,15 +255,8 @@ class RemoteReading(BackendBase, DataSource):
                 return chosen.apart(copy)
         return []
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        return load_together(partial(self.load, region=region, **options), paths, progress)
+    def _load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
+        return load_together(partial(self.load, **options), paths)
 
     # Errors
 
