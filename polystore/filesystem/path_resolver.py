@@ -19,7 +19,16 @@ from typing import IO
 from polystore.exceptions import InvalidPathError
 from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import REACH, Held, Place, open_file
-from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
+from polystore.paths import (
+    MOST_LINKS,
+    P,
+    as_system_text,
+    as_text,
+    join,
+    leads_through,
+    normalize,
+    split,
+)
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
 
@@ -327,18 +336,14 @@ def _made_parents(text: str, make: Make) -> str:
 def passes(path: str, link: str) -> bool:
     """Return whether resolving `path` goes through `link`."""
     wanted = _itself(link)
-    ahead, links = [Path(path)], 0
-    while ahead:
-        whole = ahead.pop()
-        for part in (*reversed(whole.parents), whole):
-            if _itself(str(part)) == wanted:
-                return True
-            if part.is_symlink() and links < MOST_LINKS:
-                links += 1
-                rest = whole.relative_to(part)
-                ahead.append(part.parent / os.readlink(part) / rest)
-                break
-    return False
+
+    def target_of(names: tuple[str, ...]) -> tuple[str, ...] | None:
+        part = Path(*names)
+        return (part.parent / os.readlink(part)).parts if part.is_symlink() else None
+
+    return leads_through(
+        Path(path).parts, lambda names: _itself(str(Path(*names))) == wanted, target_of
+    )
 
 
 def _itself(path: str) -> str:
