@@ -78,9 +78,7 @@ class DiskBackend(LocalBackend):
 
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
-            more: list[str] = []
-            with suppress(StorageError), self._existing_value(path) as held:  # its load says it
-                more = self._format(path, None, held).apart(held.path)
+            more = self.apart(path)
             if more:
                 raise self._error(
                     UnsupportedOperationError,
@@ -88,6 +86,12 @@ class DiskBackend(LocalBackend):
                     f"{', '.join(more)}. lossy=True leaves it behind",
                     path,
                 )
+
+    def apart(self, path: P) -> list[str]:
+        """Return the names of what a file holds beside what `load` returns."""
+        with suppress(StorageError), self._existing_value(path) as held:  # its load says it
+            return self._format(path, None, held).apart(held.path)
+        return []
 
     def load(
         self,

@@ -10,7 +10,7 @@ from polystore.exceptions import (
     PathNotDirectoryError,
     StorageResolutionError,
 )
-from polystore.paths import MOST_LINKS, P, display, join, leads_through, split
+from polystore.paths import MOST_LINKS, P, display, join, split
 from polystore.stat import Details
 
 __all__ = [
@@ -160,14 +160,21 @@ def find_beside(
     return None
 
 
-def is_reached_through(root: Directory, path: P, names: tuple[str, ...], *, backend: str) -> bool:
-    """Return whether an existing path is resolved through the node at `names`."""
-
-    def target_of(here: Sequence[str]) -> list[str] | None:
-        node = find(root, join(here), follow=False, backend=backend).node
-        return split(node.target) if isinstance(node, Link) else None
-
-    return leads_through(split(path), lambda here: here == names, target_of)
+def is_reached_through(root: Directory, path: P, names: tuple[str, ...]) -> bool:
+    """Return whether a path is resolved through the node at `names`."""
+    ahead, here, links = split(path)[::-1], list[str](), 0
+    node: Any = root
+    while ahead and isinstance(node, Directory):
+        name = ahead.pop()
+        here.append(name)
+        if len(here) == len(names) and tuple(here) == names:
+            return True
+        node = node.get(name)
+        if isinstance(node, Link) and links < MOST_LINKS:
+            links += 1
+            ahead += split(node.target)[::-1]
+            here, node = [], root
+    return False
 
 
 def entries_below(node: Any) -> Iterator[Any]:

@@ -256,7 +256,7 @@ class PathTree(Generic[E]):
         if self._target(source) is None:
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
         location = self._free_location(link, instead_of=Link if overwrite else None)
-        if is_reached_through(self._root, source, location.names, backend=self._backend):
+        if is_reached_through(self._root, source, location.names):
             raise self._error(StorageResolutionError, "a link cannot lead to itself", link)
         location.directory[location.name] = Link(target)
 

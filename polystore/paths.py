@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
@@ -18,7 +18,6 @@ __all__ = [
     "display",
     "file_order",
     "join",
-    "leads_through",
     "natural_key",
     "normalize",
     "split",
@@ -129,37 +128,6 @@ def normalize(path: P, *, backend: str | None = None) -> str:
     {'/a/b'}
     """
     return join(split(path, backend=backend))
-
-
-def leads_through(
-    names: Sequence[str],
-    is_wanted: Callable[[tuple[str, ...]], bool],
-    target_of: Callable[[tuple[str, ...]], Sequence[str] | None],
-) -> bool:
-    """Return whether a path is resolved through a wanted location.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The names that lead from the root to the end of the path.
-    is_wanted : callable
-        Returns whether names lead to the wanted location.
-    target_of : callable
-        Returns the names of the target of a link, None for anything else.
-    """
-    ahead, links = [tuple(names)], 0
-    while ahead:
-        whole = ahead.pop()
-        for depth in range(1, len(whole) + 1):
-            here = whole[:depth]
-            if is_wanted(here):
-                return True
-            target = target_of(here) if links < MOST_LINKS else None
-            if target is not None:
-                links += 1
-                ahead.append((*target, *whole[depth:]))
-                break
-    return False
 
 
 def check_distinct(places: Sequence[Hashable], paths: Sequence[P], *, backend: str | None) -> None:

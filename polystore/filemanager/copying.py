@@ -59,7 +59,7 @@ def copy(
         bar. Within one backend it counts the given paths.
     lossy : bool, default False
         Whether the copy may lose what the other backend cannot keep next to the values, such
-        as the scale and the metadata of a TIFF file.
+        as the scale and the metadata of a TIFF file, or the attributes of zarr.
 
     Raises
     ------
@@ -230,7 +230,7 @@ def _copy_across(
                 directories, pairs = _planned(registry, top, new, backend)
         with reading(registry, backend) as origin:
             if not lossy:
-                check_losses(origin, target, pairs)
+                check_losses(origin, target, [*directories, *pairs])
             copy_directories(origin, target, directories)
             options = parents_option(target, parents=True)
             copy_values(origin, target, pairs, progress, **options)

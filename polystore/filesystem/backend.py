@@ -24,7 +24,6 @@ from polystore.exceptions import (
     StorageWriteError,
 )
 from polystore.filesystem.dir_fd import Held, Place, check_no_device
-from polystore.filesystem.path_resolver import passes
 from polystore.filesystem.reader import LocalSource
 from polystore.filesystem.renames import publish_file, put, rename_new, replace_only
 from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing
@@ -342,7 +341,7 @@ class LocalBackend(LocalSource, StorageBackend):
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
         target = self._places.real(source)
         with self._free_place(link, over_link=overwrite) as place:
-            if passes(target, self._places.real(link)):
+            if self._passes(source, place):
                 raise StorageResolutionError("a link cannot lead to itself")
             with self._temporary(place) as temporary:
                 temporary.make_link(target)
@@ -352,6 +351,14 @@ class LocalBackend(LocalSource, StorageBackend):
                         replaced.remove_file()
                 else:
                     rename_new(temporary, place)
+
+    def _passes(self, path: P, place: Place) -> bool:
+        """Return whether the way to a path goes through a place."""
+        directory = place.directory.identity()
+        return any(
+            step.name == place.name and step.directory.identity() == directory
+            for step in self._places.steps(path)
+        )
 
     @contextmanager
     def _present(self, path: P) -> Iterator[Place]:

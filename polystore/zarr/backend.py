@@ -263,8 +263,14 @@ class ZarrBackend(StorageBackend):
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
             tree, text = self._tree(path)
-            if isinstance(tree, LocalZarr):
-                tree.check_convertible([text])
+            more = tree.apart(text)
+            if more:
+                raise UnsupportedOperationError(
+                    f"the other backend would not keep what is there beside the values: "
+                    f"{', '.join(more)}. lossy=True leaves it behind",
+                    path=str(path),
+                    backend=self._backend_type,
+                )
 
     def load(
         self,

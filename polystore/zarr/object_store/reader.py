@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from polystore.paths import NameFilter, P, as_text, file_order, join, split
 from polystore.region import Region, as_index
 from polystore.registration import BackendBase
 from polystore.stat import Details, Stat
-from polystore.zarr.array.reading import Mode, open_array, open_node, read_array
+from polystore.zarr.array.reading import Mode, apart, open_array, open_node, read_array
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Node, Nodes, below
 from polystore.zarr.object_store.parallel import load_together
@@ -229,15 +229,31 @@ class RemoteReading(BackendBase, DataSource):
             return read_array(store, region, partial(self._stored, key))
         index = None if region is None else as_index(region)
         chosen = format_of(suffix or key)
+        with self._copied(key) as copy:
+            return chosen.load(copy, index, **options)
+
+    @contextmanager
+    def _copied(self, key: str) -> Iterator[str]:
+        """Give the path of a copy of a file, since the readers of formats want a local one."""
         data = self._objects.wait(self._objects.get(key))
         if data is None:
             raise PathNotFoundError("no such file or directory")
-        # The readers of formats want a file of the operating system.
         with tempfile.TemporaryDirectory(prefix="polystore-") as folder:
             copy = os.path.join(folder, "file")
             with open(copy, "xb") as file:
                 file.write(data)
-            return chosen.load(copy, index, **options)
+            yield copy
+
+    def apart(self, path: P) -> list[str]:
+        """Return the names of what a value or a group has beside what `load` returns."""
+        with suppress(StorageError):  # its load says it
+            return apart(self.open(path))
+        with suppress(StorageError), self._located(path):
+            key = self._key(path)
+            chosen = format_of(key)
+            with self._copied(key) as copy:
+                return chosen.apart(copy)
+        return []
 
     def _load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
         return load_together(partial(self.load, **options), paths)
