@@ -23,27 +23,8 @@ def imported(
 ) -> T:
     """Return the result of `load`, which imports or creates an object.
 
-    Parameters
-    ----------
-    load : callable
-        Called without arguments.
-    what : str
-        What needs the import, as the start of a sentence.
-    source : str
-        What is done, for the error.
-    extra : str
-        The extra of polystore-ray that brings a missing package.
-    error : type
-        The class of the error for any failure but a missing package.
-    backend : str, optional
-        The backend, as the error shows it.
-
-    Raises
-    ------
-    MissingDependencyError
-        If a package is missing.
-    StorageError
-        An `error`, with its cause, if `load` fails otherwise.
+    A missing package raises `MissingDependencyError`, which names the `extra` that brings it. Any
+    other failure of what `source` names raises `error` with its cause.
     """
     try:
         return load()
