@@ -1,4 +1,7 @@
-"""Where controller, volume and host, which are plain classes, become Ray actors."""
+"""Ray actors for the controller, the volume and the host, which are plain classes.
+
+The package imports ``controller``, ``replication`` and ``hosting``. Only ``transport`` imports it.
+"""
 
 from polystore_ray.actors.base import StoreOf, reach_controller
 from polystore_ray.actors.controller import controller_of
