@@ -94,7 +94,7 @@ def test_the_command_works(tmp_path: Path) -> None:
             given = ["--local", "exists", f"disk:{tmp_path / name}"]
             assert CliRunner().invoke(polystore_command, given).exit_code == code
     finally:
-        del polystore_command.commands["exists"]  # type: ignore[attr-defined]
+        del polystore_command.commands["exists"]
 
 
 MADE = {"docs/_build/html", "polystore_ray/cli/exists.py"}  # by the reader
