@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 OLDEST = .venv-oldest
 NEWEST = .venv-newest
+CORPUS = .venv-corpus
 export RAY_USAGE_STATS_ENABLED = 0
 
 # SEED is the seed of `make soak`, `make chaos` and `make chaos-network`. ONLY selects tests of `make soak`, like `pytest -k`.
@@ -63,9 +64,8 @@ soak: $(VENV)/.all $(VENV)/.fuzz  ## The model, the fuzzers, kills and races for
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
-corpus: $(VENV)/.all  ## Files of all independent writers, loaded, saved and compared
-	$(BIN)/python -m pip install -q --disable-pip-version-check opencv-python-headless
-	POLYSTORE_CORPUS=all $(BIN)/python -m pytest tests/corpus
+corpus: $(CORPUS)/.all  ## Files and hierarchies of all independent writers, loaded, saved and compared
+	POLYSTORE_CORPUS=all $(CORPUS)/bin/python -m pytest tests/corpus
 
 chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
@@ -124,6 +124,13 @@ $(OLDEST)/.all: pyproject.toml constraints-oldest.txt
 		-e '.[demo,tests]'
 	touch $@
 
+# Of its own, since some of these packages want older versions than the constraints.
+$(CORPUS)/.all: pyproject.toml
+	$(PYTHON) -m venv $(CORPUS)
+	$(CORPUS)/bin/python -m pip install -q --disable-pip-version-check -e '.[demo,tests]' \
+		anndata ome-zarr opencv-python-headless tensorstore
+	touch $@
+
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache \
+	rm -rf $(VENV) $(OLDEST) $(CORPUS) build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache \
 		.ruff_cache .import_linter_cache .hypothesis

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from polystore.testing import (
     VirtualPaths,
     Writable,
 )
+from polystore.testing.stateful import check_sequences
 
 
 class Plates(SqliteBackend):
@@ -73,6 +75,15 @@ class TestSqliteOfAStore(Kit):
     @pytest.fixture
     def backend(self, database: Path, polystore_local: FileManager) -> Any:
         return polystore_local.registry["plates"]
+
+
+def test_every_sequence_of_operations_does_what_the_model_does() -> None:
+    @contextmanager
+    def opened() -> Iterator[tuple[Plates, str]]:
+        with Plates() as backend:
+            yield backend, ""
+
+    check_sequences(opened, links=False, regions=False, examples=20)
 
 
 class SqliteAccess(FileAccess):

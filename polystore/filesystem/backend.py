@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from polystore.arguments import path_exists
+from polystore.arguments import check_apart, path_exists
 from polystore.base import StorageBackend
 from polystore.error_translation import missing_below_files
 from polystore.exceptions import (
@@ -24,7 +24,6 @@ from polystore.exceptions import (
     StorageWriteError,
 )
 from polystore.filesystem.dir_fd import Held, Place, check_no_device
-from polystore.filesystem.path_resolver import passes
 from polystore.filesystem.reader import LocalSource
 from polystore.filesystem.renames import publish_file, put, rename_new, replace_only
 from polystore.filesystem.retry import MOST_ATTEMPTS, again_while_missing
@@ -38,7 +37,7 @@ from polystore.filesystem.temporaries import (
     temporary_name,
 )
 from polystore.filesystem.tree_operations import copy_tree, delete_tree, sync_tree
-from polystore.paths import P, as_text, check_distinct, display
+from polystore.paths import P, as_text, display
 
 __all__ = ["LocalBackend"]
 
@@ -104,16 +103,7 @@ class LocalBackend(LocalSource, StorageBackend):
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         super()._check_batch(paths, **options)
         places = self._places.identities(paths)
-        check_distinct(places, paths, backend=self._backend_type)
-        parents, taken = {os.path.dirname(place) for place in places}, set(places)
-        while parents:
-            for parent in parents & taken:
-                raise self._error(
-                    PathNotDirectoryError,
-                    "another path of the batch lies in this one",
-                    paths[places.index(parent)],
-                )
-            parents = {os.path.dirname(parent) for parent in parents if len(parent) > 1}
+        check_apart(places, os.path.dirname, paths, backend=self._backend_type)
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
@@ -351,7 +341,7 @@ class LocalBackend(LocalSource, StorageBackend):
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
         target = self._places.real(source)
         with self._free_place(link, over_link=overwrite) as place:
-            if passes(target, self._places.real(link)):
+            if self._passes(source, place):
                 raise StorageResolutionError("a link cannot lead to itself")
             with self._temporary(place) as temporary:
                 temporary.make_link(target)
@@ -361,6 +351,14 @@ class LocalBackend(LocalSource, StorageBackend):
                         replaced.remove_file()
                 else:
                     rename_new(temporary, place)
+
+    def _passes(self, path: P, place: Place) -> bool:
+        """Return whether the way to a path goes through a place."""
+        directory = place.directory.identity()
+        return any(
+            step.name == place.name and step.directory.identity() == directory
+            for step in self._places.steps(path)
+        )
 
     @contextmanager
     def _present(self, path: P) -> Iterator[Place]:

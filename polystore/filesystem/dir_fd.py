@@ -127,21 +127,24 @@ class Held:
         with self.listable() as descriptor, os.scandir(descriptor) as entries:
             yield entries
 
+    def upwards(self) -> Iterator[Held]:
+        """Yield this directory and each one above it, held open until the next is asked for."""
+        here = self.again()
+        try:
+            while True:
+                yield here
+                above = os.open("..", REACH | os.O_DIRECTORY, dir_fd=here.descriptor)
+                below, here = here, Held(above, os.path.dirname(here.shown))
+                is_top = below.identity() == here.identity()
+                below.close()
+                if is_top:
+                    return
+        finally:
+            here.close()
+
     def lies_in(self, other: tuple[int, int]) -> bool:
         """Return whether this directory is the one of this identity, or somewhere below it."""
-        above = os.dup(self.descriptor)
-        try:
-            identity = _identity(os.fstat(above))
-            while identity != other:
-                descriptor = os.open("..", REACH | os.O_DIRECTORY, dir_fd=above)
-                os.close(above)
-                above = descriptor
-                below, identity = identity, _identity(os.fstat(above))
-                if below == identity:
-                    return False  # the root of the file system
-        finally:
-            os.close(above)
-        return True
+        return any(each.identity() == other for each in self.upwards())
 
     def sync(self) -> None:
         """Make the names in this directory survive the loss of power."""

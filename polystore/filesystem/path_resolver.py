@@ -16,12 +16,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError
 from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import REACH, Held, Place, open_file
 from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
 
-__all__ = ["Places", "RootedPlaces", "SystemPlaces", "passes"]
+__all__ = ["Places", "RootedPlaces", "SystemPlaces"]
 
 Make = Callable[[Place], object]
 """Makes the directory of a place, or raises `FileExistsError`."""
@@ -70,13 +71,16 @@ class Places(ABC):
     def real(self, path: P) -> str:
         """Return the path of the operating system that a path leads to, for a link to hold."""
 
-    def followed(self, path: P) -> str:
-        """Return a path with all links on its way followed; only the names, for looking around."""
-        return self.shown(os.path.realpath(self.real(path)))
+    @abstractmethod
+    def steps(self, path: P) -> Iterator[Place]:
+        """Yield each place on the way to a path, links followed, as far as it leads.
 
-    def path_of(self, place: Place) -> str:
-        """Return the path that leads to a place, as `followed`."""
-        return self.shown(os.path.realpath(f"{place.directory.path}/{place.name}"))
+        The directory of a place is held open until the next one is asked for.
+        """
+
+    @abstractmethod
+    def nearest(self, path: P) -> Held:
+        """Hold the directory that a path lies in, or the nearest on the way that exists."""
 
 
 class SystemPlaces(Places):
@@ -140,6 +144,12 @@ class SystemPlaces(Places):
     def real(self, path: P) -> str:
         # Not normalised: a ".." after a link does not mean what it seems to.
         return os.path.join(os.getcwd(), self.text(path))
+
+    def steps(self, path: P) -> Iterator[Place]:
+        return _SYSTEM.steps_along(_names(self.real(path)), path)
+
+    def nearest(self, path: P) -> Held:
+        return _SYSTEM.nearest_along(_names(self.real(path)), path)
 
 
 class RootedPlaces(Places):
@@ -205,6 +215,26 @@ class RootedPlaces(Places):
         with self._walk(path, make=make) as way:
             yield way.place(way.last or ".")
 
+    def steps(self, path: P) -> Iterator[Place]:
+        return self.steps_along(split(as_system_text(path))[::-1], path)
+
+    def nearest(self, path: P) -> Held:
+        return self.nearest_along(split(as_system_text(path))[::-1], path)
+
+    def steps_along(self, ahead: list[str], path: P) -> Iterator[Place]:
+        """As `steps`, of a path whose names are given, the last one first."""
+        with _Way(self._held or self.root) as way, _as_far_as_it_leads():
+            for name in self._along(way, ahead, path):
+                yield way.place(name)
+
+    def nearest_along(self, ahead: list[str], path: P) -> Held:
+        """As `nearest`, of a path whose names are given, the last one first."""
+        with _Way(self._held or self.root) as way:
+            with _as_far_as_it_leads():
+                for _ in self._along(way, ahead, path):
+                    pass
+            return way.again()
+
     def _named(self, way: _Way) -> str:
         return self._named_as(way.passed if way.last is None else [*way.passed, way.last])
 
@@ -214,38 +244,59 @@ class RootedPlaces(Places):
     @contextmanager
     def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
         """Open every directory on the way to a path; links are read, and walked likewise."""
-        ahead: list[str] = split(as_system_text(path))[::-1]
-        target: str | None
         with _Way(self._held or self.root) as way:
-            links = 0
-            while ahead:
-                name = ahead.pop()
-                if name == "..":
-                    way.leave_for(path)
-                    continue
-                if ahead:
-                    target = way.enter_directory(name, make=make)
-                    if target is None:
-                        continue
-                else:
-                    target = way.link(name) if follow else None
-                    if target is None:
-                        way.last = name
-                        break
-                links += 1
-                if links > MOST_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
-                if os.path.isabs(target):
-                    target = self._inside(target, path)
-                    way.restart()
-                ahead.extend(part for part in target.split("/")[::-1] if part not in ("", "."))
+            ahead = split(as_system_text(path))[::-1]
+            for _ in self._along(way, ahead, path, follow=follow, make=make):
+                pass
             yield way
 
+    def _along(
+        self,
+        way: _Way,
+        ahead: list[str],
+        path: P,
+        *,
+        follow: bool = True,
+        make: Make | None = None,
+    ) -> Iterator[str]:
+        """Go along the names of a path, the last one first; yield each before it is gone to."""
+        target: str | None
+        links = 0
+        while ahead:
+            name = ahead.pop()
+            if name == "..":
+                if not way.leave_directory() and self.root != "/":
+                    raise _escape(path)
+                continue
+            yield name
+            if ahead:
+                target = way.enter_directory(name, make=make)
+                if target is None:
+                    continue
+            else:
+                target = way.link(name) if follow else None
+                if target is None:
+                    way.last = name
+                    return
+            links += 1
+            if links > MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
+            if os.path.isabs(target):
+                target = self._inside(target, path)
+                way.restart()
+            ahead += _names(target)
+
     def _inside(self, target: str, path: P) -> str:
+        if self.root == "/":
+            return target
         for known in (os.path.normpath(target), os.path.realpath(target)):
             if known == self.root or known.startswith(self.root.rstrip("/") + "/"):
                 return known[len(self.root) :]
         raise _escape(path)
+
+
+_SYSTEM = RootedPlaces("/")
+"""Where the paths of the system lie, to go along them one name at a time."""
 
 
 class _Way(Descent):
@@ -294,13 +345,14 @@ class _Way(Descent):
                 return None
             raise
 
-    def leave_for(self, path: P) -> None:
-        """Go one directory up on the way to `path`, never above the root."""
+    def leave_directory(self) -> bool:
+        """Go one directory up; False at the root, above which nothing is."""
         if not self.passed:
-            raise _escape(path)
+            return False
         self.leave()
         self.passed.pop()
         self.name = None
+        return True
 
     def restart(self) -> None:
         super().restart()
@@ -324,27 +376,16 @@ def _made_parents(text: str, make: Make) -> str:
     return text
 
 
-def passes(path: str, link: str) -> bool:
-    """Return whether resolving `path` goes through `link`."""
-    wanted = _itself(link)
-    ahead, links = [Path(path)], 0
-    while ahead:
-        whole = ahead.pop()
-        for part in (*reversed(whole.parents), whole):
-            if _itself(str(part)) == wanted:
-                return True
-            if part.is_symlink() and links < MOST_LINKS:
-                links += 1
-                rest = whole.relative_to(part)
-                ahead.append(part.parent / os.readlink(part) / rest)
-                break
-    return False
+@contextmanager
+def _as_far_as_it_leads() -> Iterator[None]:
+    """End the block where a path leads to nothing, in a circle or out of a root."""
+    with nothing_there(), suppress(InvalidPathError):
+        yield
 
 
-def _itself(path: str) -> str:
-    """Return the one name of a path, a last link not followed."""
-    head, tail = os.path.split(path)
-    return str(Path(os.path.realpath(head or ".")) / tail)
+def _names(path: str) -> list[str]:
+    """Return the names in a path, the last one first."""
+    return [name for name in path.split("/")[::-1] if name not in ("", ".")]
 
 
 def _escape(path: P) -> InvalidPathError:

@@ -170,8 +170,11 @@ def _check_size(image: ImageFile, deep: int, most: int | None) -> None:
 def _pixels(image: ImageFile) -> np.ndarray[Any, Any]:
     if image.mode in _CONVERTED:
         return np.array(image.convert(_colours(image)))
+    pixels: np.ndarray[Any, Any] = np.array(image)
+    if pixels.dtype == bool:  # of bytes of 255 by Pillow, where others have 1
+        return pixels.view(np.uint8).astype(bool)
     # Pillow widens 16-bit gray to 32 bits in some versions.
-    return np.array(image).astype(_shape_and_dtype(image)[1], copy=False)
+    return pixels.astype(_shape_and_dtype(image)[1], copy=False)
 
 
 def _shape_and_dtype(image: ImageFile, deep: int = 0) -> tuple[tuple[int, ...], np.dtype[Any]]:

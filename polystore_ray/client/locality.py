@@ -9,6 +9,7 @@ from polystore.exceptions import VFSTypeError
 from polystore.paths import P, as_text
 from polystore.registration import backend_key
 from polystore.serialization import seal
+from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import look_up, texts_of
 from polystore_ray.transport.base import Transport
@@ -166,7 +167,7 @@ def persist(self: Memory, path: P, backend: object, destination: P, **options: A
         As `load`, and as the other backend's ``save``.
     """
     text, key = as_text(path, backend="memory"), backend_key(backend)
-    target = self._backend(key).portable(destination)
+    target = portable(self._backend(key), destination)
 
     def copy() -> None:
         version = self._connect().ask("stat", text, path=text)["version"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from polystore.arguments import check_batch, whole_number
+from polystore.arguments import whole_number
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     PathNotFoundError,
@@ -16,11 +16,14 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.paths import NameFilter, P, as_text
-from polystore.progress import Progress, reporting
+from polystore.progress import Progress
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
-from polystore.transfer.copying import Pairs
-from polystore.transfer.stacking import Rows
+from polystore.stat import Stat
+from polystore.transfer.copying import load_and_save
+from polystore.transfer.proxies import Pairs, Receiver, Rows, portable
+from polystore.transfer.stacking import save_rows
+from polystore.traversal import walk_tree
 from polystore.writable import private
 from polystore_ray.client import keys, locality
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
@@ -58,6 +61,7 @@ class ClusterMemoryBackend(StorageBackend):
     """
 
     def __init__(self, connect: Callable[[], Transport], registry: Mapping[str, Any]) -> None:
+        self._backend_type = "memory"  # type: ignore[misc] # the class registers no key
         self._connect = connect
         self._registry = registry
 
@@ -94,18 +98,12 @@ class ClusterMemoryBackend(StorageBackend):
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
-        return self.load_batch([path], region=region, writable=writable)[0]
+        return self._load_all([path], region=region, writable=writable)[0]
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        writable: bool = False,
-        progress: Progress = None,
+    def _load_all(
+        self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
     ) -> list[Any]:
-        """Return the values at `paths`, in their order, all of one moment, in one call."""
-        texts = texts_of(paths)
+        texts = texts_of(paths)  # in one call, so that all values are of one moment
         transport = self._connect()
         with transport.measured("memory", "load"):
             values, _ = self._load(transport, texts)
@@ -115,14 +113,10 @@ class ClusterMemoryBackend(StorageBackend):
                 take_region(value, region, path=text, backend="memory")
                 for value, text in zip(values, texts, strict=True)
             ]
-        if writable:
-            values = [private(value) for value in values]
-        with reporting(progress, len(texts), "loading") as step:
-            step(len(texts))
-        return values
+        return [private(value) for value in values] if writable else values
 
     def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
-        # All in one call: they are views of shared memory, of which a reader holds no copy.
+        """Yield the values at `paths`, loaded in one call: they are views of shared memory."""
         yield from self.load_batch(paths)
 
     def _load(
@@ -238,41 +232,54 @@ class ClusterMemoryBackend(StorageBackend):
                 f"fallback must be a tuple (backend, path), not {fallback!r}", backend="memory"
             )
         key, source = backend_key(fallback[0]), as_text(fallback[1])
-        return key, self._backend(key).portable(source)
+        return key, portable(self._backend(key), source)
 
     def save_batch(
         self,
         values: Sequence[Any],
         paths: Sequence[P],
         *,
-        overwrite: bool = False,
-        parents: bool = False,
-        replicas: int | None = None,
-        bundled: int = 0,
         progress: Progress = None,
+        **options: Any,
     ) -> None:
         """Store `values` at `paths`, visible all at once or not at all.
 
         Parameters
         ----------
-        values, paths, overwrite, parents, replicas
-            Same as for `save`, one value for each path.
-        bundled : int, default 0
-            Arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
-            and loads of many such arrays faster; another node then fetches them together, and `ref`
-            makes copies of them.
+        values : sequence of object
+            One value for each path.
+        paths : sequence of str or os.PathLike
+            The paths of the new values.
         progress : callable or bool, optional
-            Called with the number of values done and the number of all; `True` shows a bar.
+            Called with the number of values prepared so far and the number of all; `True` shows a
+            bar.
+        **options
+            `overwrite`, `parents` and `replicas` same as for `save`. And `bundled`, by default 0:
+            arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
+            and loads of many such arrays faster; another node then fetches them together, and
+            `ref` makes copies of them.
 
         Raises
         ------
         StorageError
             Same as for `save`, before anything is stored.
         """
-        texts = check_batch(values, paths, backend="memory")
+        super().save_batch(values, paths, progress=progress, **options)
+
+    def _save_all(
+        self,
+        values: Sequence[Any],
+        paths: Sequence[P],
+        step: Callable[..., None],
+        *,
+        overwrite: bool = False,
+        parents: bool = False,
+        replicas: int | None = None,
+        bundled: int = 0,
+    ) -> None:
+        texts = [as_text(path, backend="memory") for path in paths]
         bundled = whole_number(bundled, "bundled", 0, backend="memory")
-        with reporting(progress, len(texts), "saving") as step:
-            sealing = Sealing(values, texts, step if progress else None, bundled)
+        sealing = Sealing(values, texts, step, bundled)
         items = Items(texts, [], [], bool(overwrite), bool(parents))
         publish(self._connect(), sealing, items, replicas)
 
@@ -311,30 +318,26 @@ class ClusterMemoryBackend(StorageBackend):
 
     # Copies of many values: made where the values are, or where they go
 
-    def copy_to(
-        self,
-        other: StorageBackend,
-        pairs: Pairs,
-        /,
-        *,
-        progress: Progress = None,
-        **options: Any,
+    def send(
+        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
-        other.copy_from(self, pairs, progress=progress, **options)
+        if isinstance(target, Receiver):
+            target.receive(self, pairs, progress, **options)
+        else:
+            load_and_save(self, target, pairs, progress, **options)
 
-    def _save_stack_to(
-        self, other: StorageBackend, parts: Sequence[Rows], done: Callable[[Rows], None]
-    ) -> None:
+    def send_rows(self, target: StorageBackend, parts: Sequence[Rows]) -> Iterator[Rows]:
         found = self.locations([rows.paths[0] for rows in parts])
         tasks = [
-            (nodes, self.save_rows_to, (other, rows))
+            (nodes, save_rows, (self, target, rows))
             for nodes, rows in zip(found, parts, strict=True)
         ]
         for rows, _ in zip(parts, self._connect().run(tasks, {}), strict=True):
-            done(rows)
+            yield rows
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
-        return self._walk_beside_files(path, recursive)
+        top = as_text(path, backend="memory")
+        return walk_tree(self, top, recursive, set(self.list_files(top, recursive=recursive)))
 
     # The tree
 
@@ -350,9 +353,9 @@ class ClusterMemoryBackend(StorageBackend):
     def is_symlink(self, path: P) -> bool:
         return bool(self._ask("is_symlink", path))
 
-    def stat(self, path: P) -> dict[str, Any]:
-        facts: dict[str, Any] = self._ask("stat", path)
-        return facts
+    def stat(self, path: P) -> Stat:
+        stat: Stat = self._ask("stat", path)
+        return stat
 
     def list_dir(self, path: P) -> list[str]:
         names: list[str] = self._ask("list_dir", path)

@@ -12,6 +12,7 @@ import cloudpickle
 
 from polystore.backend_registry import backend_class
 from polystore.exceptions import VFSTypeError
+from polystore.hostable import hostable
 from polystore.registration import backend_key
 from polystore_ray.config.nodes import Node
 
@@ -109,7 +110,7 @@ def options_of_backends(
         cls = backend_class(name)
         shared = options.get(name, {}) if node is not None else {}
         check_arguments(cls, key, shared | found)
-        closed[key] = BackendOptions.of(key, cls.portable_options(**found))
+        closed[key] = BackendOptions.of(key, hostable(cls).portable_options(**found))
     return closed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from polystore.stat import Details
 from polystore_ray.wire.messages import Facts, Pin
 
 __all__ = ["Entry", "Held"]
@@ -72,12 +73,12 @@ class Entry:
     def version(self) -> int:
         return self.moment[0]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Details:
         size, shape, dtype = self.facts
         version, modified = self.moment
-        facts: dict[str, Any] = {"size": size, "modified": modified, "version": version}
-        if shape is not None:
-            facts |= {"shape": shape, "dtype": dtype}
+        details: Details = {"size": size, "modified": modified, "version": version}
+        if shape is not None and dtype is not None:
+            details |= {"shape": shape, "dtype": dtype}
         if isinstance(self.held, Held):
-            facts["replicas"] = len(self.held.copies)
-        return facts
+            details["replicas"] = len(self.held.copies)
+        return details

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from polystore.base import DataSource, StorageBackend
+from polystore.base import StorageBackend
 from polystore.error_translation import located
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore.progress import Progress
-from polystore.transfer.copying import Pairs
+from polystore.transfer.copying import load_and_save
+from polystore.transfer.proxies import Pairs
 from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import look_up
 from polystore_ray.client.memory import ClusterMemoryBackend
@@ -60,11 +61,11 @@ class PlainMemory(ClusterMemoryBackend):
 
         return look_up(transport, paths, taken, existing=existing)
 
-    def copy_to(
-        self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
+    def send(
+        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
         # Here, where envelopes may stay closed; not in a host, whose other threads open them.
-        DataSource.copy_to(self, other, pairs, progress=progress, **options)
+        load_and_save(self, target, pairs, progress, **options)
 
 
 def _opened(envelope: Envelope, path: str | None) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from polystore.base import accepts
+from polystore.capabilities import Capability
 from polystore.exceptions import (
     PathExistsError,
     PathNotDirectoryError,
     PathNotFoundError,
     VersionConflictError,
 )
-from polystore_ray.client.hosted import HostedBackend
+from polystore.transfer.proxies import class_of
 from polystore_ray.client.turns import save_in_turn
 from polystore_ray.deadline import Deadline
 from polystore_ray.interop.file_codec import as_file, from_file
@@ -35,9 +35,17 @@ class BelowAFileError(PathNotDirectoryError, PathExistsError):
     """Signal that a part of a path is a file: fsspec's callers expect the one or the other."""
 
 
+class LoadsBytes(Capability, methods=("load",), keyword="suffix"):
+    """A backend that keeps files, whose bytes can be loaded and saved."""
+
+
+class KeepsVersions(Capability, methods=("save",), keyword="if_version"):
+    """A backend whose ``save`` can require that a value still has a version."""
+
+
 def is_raw(backend: Any) -> bool:
     """Return whether a backend keeps files, whose bytes can be loaded and saved."""
-    return accepts(_class_of(backend), "load", "suffix")
+    return issubclass(class_of(backend), LoadsBytes)
 
 
 def content(backend: Any, place: str) -> memoryview:
@@ -104,8 +112,4 @@ def make_directory(backend: Any, place: str) -> None:
 
 
 def _keeps_versions(backend: Any) -> bool:
-    return accepts(_class_of(backend), "save", "if_version")
-
-
-def _class_of(backend: Any) -> Any:
-    return backend.hosted_class if isinstance(backend, HostedBackend) else type(backend)
+    return issubclass(class_of(backend), KeepsVersions)

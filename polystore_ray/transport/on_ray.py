@@ -11,7 +11,6 @@ from typing import Any
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore.base import DataSource
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, plain_bytes
 from polystore_ray.actors.base import Reached, StoreOf, put
@@ -24,7 +23,7 @@ from polystore_ray.errors import (
     HostLostError,
     StoreUnavailableError,
 )
-from polystore_ray.hosting.backend_host import TRANSFERS
+from polystore_ray.hosting.backend_host import READING, TRANSFERS
 from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import wait_for
@@ -55,7 +54,6 @@ from polystore_ray.wire.sessions import Session
 __all__ = ["RayTransport"]
 
 _SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
-_READING = frozenset(name for name in vars(DataSource) if not name.startswith("_")) - TRANSFERS
 
 
 class RayTransport(Transport):
@@ -265,7 +263,7 @@ class RayTransport(Transport):
                     lambda host: (host.transfer if transfers else host.call).remote(message),
                     self.deadline,
                     path=_path_of(method, arguments),
-                    repeatable=method in _READING,
+                    repeatable=method in READING,
                 )
             except (HostLostError, StoreUnavailableError):
                 self._called.pop(node or "", None)  # another node may have taken the name

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import cloudpickle
 
 from polystore.exceptions import StorageResolutionError, portable
+from polystore.hostable import hostable
 from polystore.registration import register_backend
 from polystore_ray.wire.fingerprint import OURS, code_of, fingerprint_of
 from polystore_ray.wire.versions import ClassVersions
@@ -135,7 +136,8 @@ def is_newer(shipped: bytes, cls: Any) -> bool:
 
 def _shipped(cls: Any) -> Shipped:
     package = cls.__module__.partition(".")[0]
-    code, needs = cloudpickle.dumps(cls), dict(cls._host_options)
+    code = cloudpickle.dumps(cls)
+    needs = dict(hostable(cls)._host_options)  # noqa: SLF001 - the contract's
     if package in OURS:
         return Shipped(code, b"", "", "", _origin, 0, needs)
     whole, why_not = b"", ""

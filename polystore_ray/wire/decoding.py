@@ -8,17 +8,18 @@ arrives.
 from __future__ import annotations
 
 import builtins
+import copyreg
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore_ray import errors
 from polystore_ray.wire.messages import ChangeId, Found, Items, Kept, Pin, Request
 
-__all__ = ["decode", "decode_state", "encode"]
+__all__ = ["decode", "decode_state", "encode", "encode_state"]
 
 
 class _Maker:
@@ -111,6 +112,16 @@ def encode(message: Any) -> bytes:
     file = io.BytesIO()
     _Encoder(file, protocol=5).dump(message)
     return file.getvalue()
+
+
+class _StateWriter(pickle.Pickler):
+    # What other packages register for all classes of errors, as tblib does, no reader knows.
+    dispatch_table = {complex: copyreg.dispatch_table[complex]}  # noqa: RUF012 - of pickle
+
+
+def encode_state(state: Any, file: IO[bytes]) -> None:
+    """Write the state of a controller, or an error that is a part of it, into a binary file."""
+    _StateWriter(file, protocol=5).dump(state)
 
 
 def decode(data: bytes) -> Any:

@@ -16,6 +16,7 @@ __all__ = [
     "HostEndedError",
     "InlineFullError",
     "Items",
+    "Joined",
     "Kept",
     "NotPinnedError",
     "OutOfStepError",
@@ -75,6 +76,13 @@ class Items(NamedTuple):
     if_version: int | None = None
     replicas: int = 1
     fallback: tuple[str, str] | None = None
+
+
+class Joined(NamedTuple):
+    """What a volume says to a new controller: who it is, and what it holds, with its references."""
+
+    incarnation: str
+    holdings: list[Pin]
 
 
 @_called

@@ -50,6 +50,19 @@ def test_a_deep_tree_is_walked_copied_and_deleted_in_a_time_that_grows_with_it(d
     assert time.monotonic() - start < 120
 
 
+def test_what_is_made_and_linked_deep_takes_a_time_that_grows_with_the_depth(backend: Any) -> None:
+    start = time.process_time()
+    deep = "/d" * DEPTH
+    backend.save(np.zeros(3), f"{deep}/a.npy", parents=True)
+    backend.save(np.ones(3), f"{deep}/a.npy", overwrite=True)
+    backend.ensure_directory(f"{deep}/e/f")
+    backend.create_symlink(f"{deep}/a.npy", "/link.npy")
+    assert backend.load("/link.npy").sum() == 3
+    backend.delete(f"{deep}/a.npy")
+    backend.delete_all("/d")
+    assert time.process_time() - start < 4
+
+
 def test_the_command_line_shows_a_tree_deeper_than_calls_nest() -> None:
     class Straight:
         """A file manager of one path."""

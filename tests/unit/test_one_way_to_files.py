@@ -48,15 +48,10 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.realpath": "without a root; below one, to compare where a link says it leads",
         "os.path.relpath": "compares texts",
         "os.stat": "without a root, what the system says of the caller's own path",
-        "os.readlink": "compares texts, to find out whether a new link would lead to itself",
         "Path": "joins names to a text",
     },
     "filesystem.tree_operations": {
         "os.open": "of '.' in a directory that is held",
-    },
-    "zarr.local.groups": {
-        "os.path.abspath": "compares texts",
-        "os.path.normpath": "compares texts",
     },
     "filesystem.reader": {
         "os.path.realpath": "the root itself, which its owner names",

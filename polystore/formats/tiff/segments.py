@@ -29,6 +29,7 @@ _BELIEVED = 2**29  # bytes that every file may decode to
 _BELIEVED_OF_SEGMENT = 2**26
 _THREADS = 8
 _JPEG = {6, 7, 33007, 34892}
+_OF_FLOATS = 3  # of predictors
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 _BY_TIFFFILE = {65000, 65001, 65002}  # electron events, decoded into arrays of a given shape
@@ -154,6 +155,8 @@ def read_pixels(
             f"NumPy has no numbers with {keyframe.bitspersample} bits of sample format "
             f"{keyframe.sampleformat}"
         )
+    if keyframe.predictor == _OF_FLOATS and dtype.kind != "f":
+        raise ImageLoadError(f"the pixels are {dtype}, and predicted as only floats can be")
     shape = tuple(map(len, ranges))
     size = os.fstat(keyframe.parent.filehandle.fileno()).st_size
     _check_whole(math.prod(shape) * dtype.itemsize, size, most)

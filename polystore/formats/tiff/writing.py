@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -27,8 +28,11 @@ _PLAIN_COLOURS = {1, 2, 6}  # MinIsBlack, RGB, and YCbCr, which is decoded to RG
 def write_tiff(file: IO[bytes], value: Any) -> None:
     """Write an array as a TIFF file with planes of its last two axes, or three for RGB."""
     image = as_image(value)
-    if image.dtype.kind not in "biufc" or image.dtype.itemsize > 16:
-        raise ImageSaveError(f"TIFF holds numbers, not {image.dtype}")
+    if image.ndim < 2:
+        raise ImageSaveError(f"TIFF holds images of two axes or more, not the shape {image.shape}")
+    most = 16 if image.dtype.kind == "c" else 8
+    if image.dtype.kind not in "biufc" or image.dtype.itemsize > most:
+        raise ImageSaveError(f"TIFF holds numbers of up to {most} bytes, not {image.dtype}")
     if image.dtype.kind == "b":
         raise ImageSaveError("TIFF would not return booleans; save image.astype('uint8')")
     colour = image.ndim >= 3 and image.shape[-1] in (3, 4) and image.dtype.kind == "u"
@@ -106,7 +110,15 @@ def _is_more_than_pixels(tag: tifffile.TiffTag, file: tifffile.TiffFile) -> bool
     if tag.code == _ORIENTATION:
         return bool(tag.value != 1)
     if tag.code == _DESCRIPTION:
-        own = file.shaped_metadata if file.is_shaped else None
         is_named = file.is_ome or file.is_imagej
-        return not is_named and bool(tag.value) and not (own and set(own[0]) <= {"shape"})
+        return not is_named and bool(tag.value) and not _is_shape(tag.value)
     return tag.code not in _OF_PIXELS
+
+
+def _is_shape(description: object) -> bool:
+    """Return whether a description is the shape alone, as tifffile adds it to that of the user."""
+    try:
+        found = json.loads(str(description))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() <= {"shape"}

@@ -42,6 +42,7 @@ from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, cr
 from polystore.zarr.array.groups import (
     GROUP_FILES,
     GROUP_METADATA,
+    GroupMark,
     is_shown,
     member_format,
 )
@@ -49,6 +50,7 @@ from polystore.zarr.array.locks import LocalLocks
 from polystore.zarr.array.reading import (
     METADATA,
     Mode,
+    apart,
     as_numbers,
     check_file,
     described,
@@ -189,6 +191,11 @@ class LocalZarr(DiskBackend):
         """Return what zarr opens a directory with, which it holds open."""
         return held_store(directory, rooted=bool(self._top), read_only=read_only)
 
+    def apart(self, path: P) -> list[str]:
+        with suppress(OSError, StorageError):  # its load says it
+            return apart(self.open(path))
+        return super().apart(path)
+
     def content_identity(self, path: P) -> Hashable | None:
         return self._file_identity(path)  # None for an array, whose chunks change unseen
 
@@ -290,7 +297,7 @@ class LocalZarr(DiskBackend):
 
         def write(store: Store) -> None:
             replaced = self._array_at(path)
-            chosen = self._format_of(path, replaced)
+            chosen = self._format_in(self._groups.marks(path), replaced)
             create(store, array, options, zarr_format=chosen, replaced=replaced)
 
         self._put_array(path, write, overwrite=overwrite, parents=parents, durable=durable)
@@ -342,7 +349,7 @@ class LocalZarr(DiskBackend):
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
         """Return whether the group that a path lies in shows a member of a format."""
-        return is_shown(self._groups.marks(self._places.text(path)), zarr_format)
+        return is_shown(self._groups.marks(path), zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
         """Return the metadata of the group at a path by their names, {} for what is no group."""
@@ -365,12 +372,13 @@ class LocalZarr(DiskBackend):
                 return open_array(self._store(held, read_only=True))
         return None
 
-    def _format_of(self, path: P, replaced: zarr.Array[Any] | None = None) -> ZarrFormat:
-        """Return the format of what is to be made at a path."""
+    def _format_in(
+        self, marks: Iterable[GroupMark], replaced: zarr.Array[Any] | None = None
+    ) -> ZarrFormat:
+        """Return the format of what is to be made in directories of these marks."""
         is_old = replaced is not None and replaced.metadata.zarr_format == 2
         if self._wanted_format is None and is_old:
             return 2
-        marks = self._groups.marks(self._places.text(path))
         return member_format(marks, self._wanted_format, self._default_format)
 
     def _save_region(self, data: Any, path: P, region: Region, *, durable: bool) -> None:
@@ -444,10 +452,11 @@ class LocalZarr(DiskBackend):
 
     def _forget(self, path: P) -> None:
         """Let no group above a path tell of it what is about to change."""
-        self._groups.forget(self._places.text(path))
+        self._groups.forget(path)
 
     def _make_directory(self, place: Place) -> None:
-        name, metadata = GROUP_FILES[self._format_of(self._places.path_of(place))]
+        chosen = self._format_in(self._groups.marks_from(place.directory))
+        name, metadata = GROUP_FILES[chosen]
         self._make_group(place, {name: metadata})
 
     def _make_group(self, place: Place, metadata: Mapping[str, bytes]) -> None:
