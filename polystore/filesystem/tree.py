@@ -114,7 +114,7 @@ class LocalTree:
         return None  # a directory, or what cannot be read: load reports it
 
     def apart(self, path: P) -> list[str]:
-        """Return the names of what is at a path besides what `load` returns."""
+        """Return the names of what a path has in addition to what `load` returns."""
         with suppress(OSError, StorageError), self._resolver.resolve(path) as handle:
             return self._values.apart(handle, path)
         return []  # load reports the error

@@ -121,7 +121,7 @@ def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
 
 
 def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
-    """Return the names of what an array or a group has beside its values."""
+    """Return the names of what an array or a group has in addition to its values."""
     names = getattr(node.metadata, "dimension_names", None) or ()
     found = {
         "attributes": dict(node.attrs),

@@ -107,18 +107,18 @@ class LocalZarr(LocalTree):
         self._publish(self._values, path, write, parents=parents)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
-        """Return whether the group that a path lies in shows a member of a format."""
+        """Return whether the group above a path shows members of a format."""
         return self._values.shows(path, zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
-        """Return the metadata of a group by their names, {} for a directory that is not a group."""
+        """Return the metadata files of the group at a path, {} if it is not a group."""
         with os_errors(path, self._backend), self._resolver.resolve(path) as handle:
             files = self._values.files(handle)
             found = {name: files.read(name) for name in GROUP_METADATA}
         return {name: data for name, data in found.items() if data is not None}
 
     def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
-        """Make a group of these metadata at a free path, and its parents."""
+        """Create a group with this metadata at a free path, and its parents."""
         self.ensure_directory(os.path.dirname(self._resolver.text(path)) or ".")
         with self._free_place(path) as location:
             self._values.make_group(location, path, metadata)

@@ -86,7 +86,7 @@ class ArrayValues(FileValues):
         return member_format(marks, wanted, self._default_format)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
-        """Return whether the group that a path lies in shows a member of a format."""
+        """Return whether the group above a path shows members of a format."""
         return is_shown(self._groups.marks(path), zarr_format)
 
     def files(self, directory: Handle) -> KeyFiles:

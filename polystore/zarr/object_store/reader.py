@@ -167,7 +167,7 @@ class KeyReader:
 
     @contextmanager
     def _copied(self, key: str) -> Iterator[str | None]:
-        """Yield the path of a local copy of a file, as the readers of formats want it, or None."""
+        """Yield the path of a local copy of a file, which the readers of formats need, or None."""
         data = self._objects.wait(self._objects.get(key))
         if data is None:
             yield None
@@ -179,7 +179,7 @@ class KeyReader:
             yield copy
 
     def apart(self, key: str) -> list[str]:
-        """Return the names of what a value or a group has besides what `load` returns."""
+        """Return the names of what an array, a group or a file has in addition to its values."""
         if self.existing(key).kind != "file":
             return apart(open_node(RemoteStore(self._objects, key), "r"))
         with self._copied(key) as copy:

@@ -183,7 +183,7 @@ class RemoteZarr:
         return load_together(partial(self.load, **options), paths)
 
     def apart(self, path: P) -> list[str]:
-        """Return the names of what is at a path besides what `load` returns."""
+        """Return the names of what a path has in addition to what `load` returns."""
         with suppress(StorageError):
             return self._reader.apart(self._reader.key(path))
         return []  # load reports the error
@@ -362,16 +362,16 @@ class RemoteZarr:
                 put_array(self._objects, key, write, node, lock, axes=0, zarr_format=kind)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
-        """Return whether the group that a path lies in shows a member of a format."""
+        """Return whether the group above a path shows members of a format."""
         return self._changes.shows(self._reader.key(path), zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
-        """Return the metadata of a group by their names, {} for a directory that is not a group."""
+        """Return the metadata files of the group at a path, {} if it is not a group."""
         with self._located(path):
             return self._reader.group_metadata(self._reader.key(path))
 
     def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
-        """Make a group of these metadata at a free path, and its parents."""
+        """Create a group with this metadata at a free path, and its parents."""
         with self._located(path):
             key = self._new_key(path)
             self._make_parents(key)
