@@ -1,20 +1,22 @@
-# The whole interface of a contributor. `make` alone lists it.
+# The commands of a contributor. `make` alone lists them.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 OLDEST = .venv-oldest
 NEWEST = .venv-newest
+CORPUS = .venv-corpus
 export RAY_USAGE_STATS_ENABLED = 0
 
-# Of `make soak`, `make chaos` and `make chaos-network`: the seed of all they choose. Of `make soak`: its tests, as of `pytest -k`.
+# SEED is the seed of `make soak`, `make chaos` and `make chaos-network`. ONLY selects tests of `make soak`, like `pytest -k`.
 SEED ?= $(shell date +%s)
 ONLY ?=
 
-# Of `make chaos` and `make chaos-network`.
+# The duration of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
-.PHONY: help demo test test-fast check docs bench soak chaos chaos-network corpus test-oldest test-newest dist \
+.PHONY: help demo test test-fast check docs architecture bench soak chaos chaos-network corpus \
+	test-oldest test-newest dist \
 	test-wheel clean
 
 help:  ## List the targets
@@ -29,7 +31,7 @@ test: check docs  ## All checks, the documentation's examples, and the tests
 		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
 test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
-	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/explored \
+	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/architecture tests/explored \
 		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
 		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
@@ -42,6 +44,10 @@ check: $(VENV)/.all  ## Lint, format, types, import layers
 docs: $(VENV)/.all  ## Build the documentation and run its examples
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python -m sphinx -q -W -b doctest docs docs/_build/doctest
+
+architecture: $(VENV)/.all  ## Draw the packages and trace the calls into docs/architecture/
+	PYTHONPATH=. $(BIN)/python tests/architecture/drawing.py
+	PYTHONPATH=. $(BIN)/python tests/architecture/trips.py
 
 bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
 	$(BIN)/python tests/bench/core.py
@@ -58,9 +64,8 @@ soak: $(VENV)/.all $(VENV)/.fuzz  ## The model, the fuzzers, kills and races for
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
-corpus: $(VENV)/.all  ## Files of all independent writers, loaded, saved and compared
-	$(BIN)/python -m pip install -q --disable-pip-version-check opencv-python-headless
-	POLYSTORE_CORPUS=all $(BIN)/python -m pytest tests/corpus
+corpus: $(CORPUS)/.all  ## Files and hierarchies of all independent writers, loaded, saved and compared
+	POLYSTORE_CORPUS=all $(CORPUS)/bin/python -m pytest tests/corpus
 
 chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
@@ -119,6 +124,13 @@ $(OLDEST)/.all: pyproject.toml constraints-oldest.txt
 		-e '.[demo,tests]'
 	touch $@
 
+# Of its own, since some of these packages want older versions than the constraints.
+$(CORPUS)/.all: pyproject.toml
+	$(PYTHON) -m venv $(CORPUS)
+	$(CORPUS)/bin/python -m pip install -q --disable-pip-version-check -e '.[demo,tests]' \
+		anndata ome-zarr opencv-python-headless tensorstore
+	touch $@
+
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache \
+	rm -rf $(VENV) $(OLDEST) $(CORPUS) build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache \
 		.ruff_cache .import_linter_cache .hypothesis

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Start a Ray cluster of several nodes on this machine, for trying; Ctrl-C ends it.
+"""Start a Ray cluster of several nodes on this machine, for tests; Ctrl-C ends it.
 
-Each node is a set of processes of its own, as on machines of their own. The cluster has its own
-port, its own temporary directory and its own token, and is ended by the ids of its processes: other
-clusters on the machine are left alone.
+Each node has its own processes, as on separate machines. The cluster has its own port, temporary
+directory and token, and only its own processes are ended: other clusters on the machine are not
+affected.
 
-Run ``python cluster/local.py``; then, in another shell, the line of exports that it prints.
+Run ``python cluster/local.py``. Then run the ``export`` line that it prints in another shell.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ ENDED_WITHIN = 8.0  # seconds
 
 
 class LocalCluster:
-    """A head and its workers, each with the directory that its output goes to.
+    """A head and its workers.
 
     Parameters
     ----------
     folder : Path
-        For the token, the logs and what Ray spills.
+        The directory for the token, the logs and spilled objects.
     store : int
         The size of each node's object store in MiB.
     """
@@ -50,7 +50,7 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client needs to know."""
+        """The environment variables of a client."""
         return {
             "RAY_ADDRESS": self.address,
             "RAY_AUTH_MODE": "token",
@@ -58,12 +58,12 @@ class LocalCluster:
         }
 
     def start_node(self) -> None:
-        """Start a node, the head first, and wait until it is there.
+        """Start a node, the head first, and wait until it runs.
 
         Raises
         ------
         RuntimeError
-            If it does not start.
+            If the node does not start.
         """
         number = len(self._nodes)
         if number == 0:
@@ -84,7 +84,7 @@ class LocalCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that Ctrl-C reaches us alone, and we end it in order
+                start_new_session=True,  # Ctrl-C must reach only this process, which ends the nodes
             )
         self._nodes.append(node)
         deadline = time.monotonic() + STARTED_WITHIN
@@ -94,16 +94,16 @@ class LocalCluster:
             time.sleep(0.1)
 
     def watch(self) -> None:
-        """Wait until a node ends by itself."""
+        """Wait until a node ends."""
         while all(node.poll() is None for node in self._nodes):
             time.sleep(0.5)
 
     def end(self) -> None:
-        """End what was started, and nothing else."""
+        """End the processes of this cluster only."""
         for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_IGN)  # half an end would leave processes behind
+            signal.signal(again, signal.SIG_IGN)  # an interrupted end would leave processes behind
         for node in self._nodes:
-            # What `ray start --block` does at this signal is to end its node's processes.
+            # At this signal, `ray start --block` ends the processes of its node.
             node.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + ENDED_WITHIN
         for node in self._nodes:
@@ -123,12 +123,14 @@ def _free_port() -> int:
 def main() -> int:
     """Run a cluster until it is interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--nodes", type=int, default=3, help="how many nodes (default: 3)")
-    parser.add_argument("--store", type=int, default=256, help="MiB of each object store")
+    parser.add_argument("--nodes", type=int, default=3, help="the number of nodes (default: 3)")
+    parser.add_argument(
+        "--store", type=int, default=256, help="the size of each object store in MiB"
+    )
     options = parser.parse_args()
-    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell ignores the first
+    for ending in (signal.SIGINT, signal.SIGTERM):  # some shells make children ignore SIGINT
         signal.signal(ending, signal.default_int_handler)
-    # Ray's sockets have paths of at most 107 bytes, so its directory has a short one.
+    # The path of a socket has at most 107 bytes, so Ray's directory needs a short path.
     folder = Path(tempfile.mkdtemp(prefix="polystore-"))
     cluster = LocalCluster(folder, options.store)
     try:

@@ -1,4 +1,4 @@
-"""Dask's own worker processes, which Ray did not start, on the values of a store."""
+"""Use a store in Dask's worker processes, which Ray did not start."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from polystore_ray import RayBackendRegistry
 
 
 def double(path: str, fm: FileManager) -> float:
-    """Save twice a value beside it, and return its sum."""
+    """Save the doubled value next to it, and return the sum of the value."""
     image = fm.load(path, backend="memory")
     fm.save(2 * image, f"{path}.doubled", backend="memory")
     return float(image.sum())
 
 
 def main() -> None:
-    """Map over a bag in processes; a `dask.distributed.LocalCluster` is used likewise."""
+    """Map over a bag in processes; the same works with a `dask.distributed.LocalCluster`."""
     ray.init(num_cpus=2, object_store_memory=200 * 2**20)
     fm = FileManager(RayBackendRegistry("bags"))
     paths = [f"/images/{i}" for i in range(4)]

@@ -1,4 +1,4 @@
-"""A storage backend in a SQLite database: arrays and bytes as rows, one tree rooted at ``/``."""
+"""A storage backend in a SQLite database, with arrays and bytes as rows."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ SCHEMA = (
 
 
 class SqliteBackend(StorageBackend):
-    """Store arrays and bytes in a database, which a subclass names together with its key.
+    """Store arrays and bytes in a database. A subclass sets the database and the key.
 
     Every change is one transaction: a save, a batch, and the copy, move or deletion of a tree.
-    All methods may be called from several threads, and by several processes.
+    Several threads and processes may call all methods at the same time.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class SqliteBackend(StorageBackend):
     database: ClassVar[str]
 
     def __init__(self) -> None:
-        # One connection, so that ":memory:" is one database; the lock lets threads share it.
+        # One connection, so that ":memory:" is one database; threads share it with the lock.
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(
             self.database, timeout=30, isolation_level=None, check_same_thread=False
@@ -77,7 +77,7 @@ class SqliteBackend(StorageBackend):
         with self._lock:
             self._connection.close()
 
-    # Reading: four methods have to be written
+    # Reading: four required methods
 
     def load(self, path: P) -> Any:
         place = self._place(path)
@@ -105,7 +105,7 @@ class SqliteBackend(StorageBackend):
         found = self._rows("SELECT path FROM nodes WHERE parent = ? ORDER BY path", place)
         return [child.rpartition("/")[2] for (child,) in found]
 
-    # Writing: one method has to be written, and a batch of one is a save
+    # Writing: one required method; a save is a batch of one
 
     def save(self, data: Any, path: P, *, overwrite: bool = False, parents: bool = False) -> None:
         self.save_batch([data], [path], overwrite=overwrite, parents=parents)
@@ -129,13 +129,13 @@ class SqliteBackend(StorageBackend):
                     (place, _parent(place), kind, value),
                 )
 
-    # What a backend need not offer
+    # Optional operations
 
     def ensure_directory(self, path: P) -> str:
         place = self._place(path)
         with self._transaction(place):
             if self._kind(self._nearest(place)) != DIRECTORY:
-                raise self._error(PathExistsError, "the path, or a part of it, is a file", place)
+                raise self._error(PathExistsError, "the path or a part of it is a file", place)
             self._make(place)
         return place
 
@@ -145,12 +145,12 @@ class SqliteBackend(StorageBackend):
             if self._kind(place) is None:
                 raise self._error(PathNotFoundError, "no such file or directory", place)
             if place == "/":
-                raise self._error(InvalidPathError, "the root always exists and stays", place)
+                raise self._error(InvalidPathError, "the root cannot be deleted", place)
             if self._rows("SELECT path FROM nodes WHERE parent = ? LIMIT 1", place):
                 raise self._error(DirectoryNotEmptyError, "the directory is not empty", place)
             self._connection.execute("DELETE FROM nodes WHERE path = ?", (place,))
 
-    # What has a default, which in a transaction is one step
+    # Operations with a default, each made one transaction
 
     def delete_all(self, path: P) -> None:
         with self._transaction(self._place(path)):
@@ -171,9 +171,9 @@ class SqliteBackend(StorageBackend):
 
     @contextmanager
     def _transaction(self, path: str = "/") -> Iterator[None]:
-        """Make the block one step, which no other thread or process sees a part of."""
+        """Run the block as one transaction: other threads and processes see all or nothing."""
         with self._lock, self._errors(StorageWriteError, path):
-            if self._connection.in_transaction:  # the block is a part of a larger step
+            if self._connection.in_transaction:  # the block is part of a larger transaction
                 yield
                 return
             with self._connection:
@@ -189,7 +189,7 @@ class SqliteBackend(StorageBackend):
         return rows[0][0] if rows else None
 
     def _nearest(self, place: str) -> str:
-        """Return the place itself or the nearest above it that exists, as the root does."""
+        """Return the place, or its nearest parent that exists; the root always exists."""
         while self._kind(place) is None:
             place = _parent(place)
         return place
@@ -210,7 +210,7 @@ class SqliteBackend(StorageBackend):
             raise self._error(PathNotDirectoryError, "a part of the path is a file", place)
         if nearest != parent and not make:
             raise self._error(
-                PathNotFoundError, "the parent directory is missing; parents=True makes it", place
+                PathNotFoundError, "the parent directory is missing; parents=True creates it", place
             )
         self._make(parent)
 
@@ -227,10 +227,12 @@ class SqliteBackend(StorageBackend):
     def _encoded(self, value: Any, place: str) -> tuple[str, bytes]:
         if isinstance(value, bytes):
             return BYTES, value
-        # Not a subclass, such as a masked array, which would come back as something else.
+        # Not a subclass, such as a masked array: a load would return another type.
         if type(value) is not np.ndarray or value.dtype.hasobject:
             kind = f"a {type(value).__name__}"
-            raise self._error(UnsupportedFormatError, f"{kind} is neither bytes nor array", place)
+            raise self._error(
+                UnsupportedFormatError, f"{kind} is neither bytes nor an array", place
+            )
         file = io.BytesIO()
         np.lib.format.write_array(file, value, allow_pickle=False)
         return ARRAY, file.getvalue()
@@ -238,11 +240,15 @@ class SqliteBackend(StorageBackend):
     def _decoded(self, stored: bytes, place: str) -> Any:
         try:
             return np.lib.format.read_array(io.BytesIO(stored), allow_pickle=False)
-        except SystemError:  # CPython 3.11, when two threads parse at once (its issue 106905)
+        except (
+            SystemError
+        ):  # CPython 3.11, if two threads parse at the same time (its issue 106905)
             return self._decoded(stored, place)
         except Exception as error:
-            # NumPy raises errors of many types for damaged bytes.
-            raise self._error(CorruptDataError, f"no array: {error}", place) from error
+            # For damaged bytes, NumPy raises many types of errors.
+            raise self._error(
+                CorruptDataError, f"the value is not an array: {error}", place
+            ) from error
 
     # Errors: each names the path and the backend
 
@@ -251,7 +257,7 @@ class SqliteBackend(StorageBackend):
         try:
             yield
         except sqlite3.Error as error:
-            damaged = type(error) is sqlite3.DatabaseError  # subclasses mean something else
+            damaged = type(error) is sqlite3.DatabaseError  # subclasses have other causes
             kind = CorruptDataError if damaged else refused
             raise self._error(kind, f"SQLite: {error}", path) from error
 

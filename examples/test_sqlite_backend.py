@@ -1,4 +1,4 @@
-"""The SQLite backend keeps the contract: the conformance kit, and what is its own."""
+"""The SQLite backend keeps the contract: the conformance kit, and tests specific to SQLite."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,10 +28,11 @@ from polystore.testing import (
     VirtualPaths,
     Writable,
 )
+from polystore.testing.stateful import check_sequences
 
 
 class Plates(SqliteBackend):
-    """The backend of these tests; each has a database of its own."""
+    """The backend under test; each test has its own database."""
 
     _backend_type = "plates"
     database: ClassVar[str] = ":memory:"
@@ -38,7 +40,7 @@ class Plates(SqliteBackend):
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file in which the tests' backend keeps its rows."""
+    """Return the path of the database."""
     monkeypatch.setattr(Plates, "database", str(tmp_path / "plates.sqlite"))
     return tmp_path / "plates.sqlite"
 
@@ -53,7 +55,7 @@ class Kit(
     VirtualPaths,
     Concurrency,
 ):
-    """What the backend can do: everything but links, regions and telling what an array is."""
+    """The capabilities of the backend: all except links, regions and descriptions of arrays."""
 
 
 class TestSqlite(Kit, Damage, Traces):
@@ -68,15 +70,24 @@ class TestSqlite(Kit, Damage, Traces):
 
 
 class TestSqliteOfAStore(Kit):
-    """The same, in a host, as the registry of a cluster would run it."""
+    """The same in a host, as on a cluster."""
 
     @pytest.fixture
     def backend(self, database: Path, polystore_local: FileManager) -> Any:
         return polystore_local.registry["plates"]
 
 
+def test_every_sequence_of_operations_does_what_the_model_does() -> None:
+    @contextmanager
+    def opened() -> Iterator[tuple[Plates, str]]:
+        with Plates() as backend:
+            yield backend, ""
+
+    check_sequences(opened, links=False, regions=False, examples=20)
+
+
 class SqliteAccess(FileAccess):
-    """Raw access to the rows, with nothing but SQL."""
+    """Raw access to the rows with SQL only."""
 
     def run(self, statement: str, *values: object) -> list[Any]:
         connection = sqlite3.connect(self.top)
@@ -117,7 +128,7 @@ def test_tasks_on_a_cluster_share_one_database(database: Path, polystore_ray: Fi
     import ray
     import sqlite_backend
 
-    # What lies in a script's folder, no worker can import.
+    # Workers cannot import modules in the directory of a script.
     cloudpickle.register_pickle_by_value(sqlite_backend)
 
     class Wells(SqliteBackend):

@@ -9,7 +9,9 @@ from polystore.backend_registry import BackendRegistry, backend_class
 from polystore.base import DataSink, DataSource, ReadOnlyBackend, StorageBackend
 from polystore.exceptions import *  # noqa: F403 - the error tree is public as a whole
 from polystore.filemanager import FileManager
-from polystore.registration import BackendBase
+from polystore.hostable import Hostable
+from polystore.registration import BackendBase, BackendKey
+from polystore.stat import Stat
 
 if TYPE_CHECKING:
     from polystore.disk import DiskBackend
@@ -20,13 +22,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendBase",
+    "BackendKey",
     "BackendRegistry",
     "DataSink",
     "DataSource",
     "DiskBackend",
     "FileManager",
+    "Hostable",
     "MemoryBackend",
     "ReadOnlyBackend",
+    "Stat",
     "StorageBackend",
     "ZarrBackend",
 ]

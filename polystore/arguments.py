@@ -1,35 +1,50 @@
-"""Checks of arguments that several backends make, and the errors they raise."""
+"""Checks of arguments that several backends share, and the errors they raise."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from polystore.exceptions import BatchLengthError, PathExistsError, VFSTypeError
-from polystore.paths import P, as_text, check_distinct
+from polystore.exceptions import (
+    BatchLengthError,
+    PathExistsError,
+    PathNotDirectoryError,
+    VFSTypeError,
+)
+from polystore.paths import P, as_text, check_distinct, display
 
-__all__ = ["check_batch", "check_collection", "path_exists", "seconds", "whole_number"]
+__all__ = [
+    "check_apart",
+    "check_batch",
+    "check_collection",
+    "path_exists",
+    "seconds",
+    "whole_number",
+]
+
+Location = TypeVar("Location", bound=Hashable)
 
 _NO_BATCH = (str, bytes, bytearray, Mapping, set, frozenset)
 
 
 def check_collection(items: object, what: str, *, backend: str | None) -> None:
-    """Refuse what has no length or no order, or is one value and not many."""
+    """Refuse an argument that is a single value, or has no length or no order."""
     if not isinstance(items, Collection) or isinstance(items, _NO_BATCH):
         raise VFSTypeError(
-            f"the {what} of a batch are a list or another sequence, not a {type(items).__name__}",
+            f"the {what} of a batch must be a list or another sequence, not {type(items).__name__}",
             backend=backend,
         )
 
 
 def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | None) -> list[str]:
-    """Return the paths of a batch as text, refusing another number of values and repeats."""
+    """Return the paths of a batch as text; refuse repeated paths and numbers that differ."""
     check_collection(values, "values", backend=backend)
     check_collection(paths, "paths", backend=backend)
     if len(values) != len(paths):
         raise BatchLengthError(
-            f"a batch has one value for each path, not {len(values)} values for {len(paths)} paths",
+            f"a batch needs one value for each path; there are {len(values)} values for "
+            f"{len(paths)} paths",
             backend=backend,
         )
     texts = [as_text(path, backend=backend) for path in paths]
@@ -37,34 +52,67 @@ def check_batch(values: Sequence[Any], paths: Sequence[P], *, backend: str | Non
     return texts
 
 
+def check_apart(
+    locations: Sequence[Location],
+    parent: Callable[[Location], Location],
+    paths: Sequence[P],
+    *,
+    backend: str | None,
+) -> None:
+    """Refuse a batch in which two paths lead to one location, or one lies inside another.
+
+    Parameters
+    ----------
+    locations : sequence of hashable
+        The normal form of each path.
+    parent : callable
+        Returns the parent of a location; that of the root is the root.
+    paths : sequence of str or os.PathLike
+        The paths, as the error shows them.
+    backend : str or None
+        The backend, as the error shows it.
+    """
+    check_distinct(locations, paths, backend=backend)
+    taken = set(locations)
+    above = {parent(location) for location in taken}
+    while above:
+        for location in above & taken:
+            raise PathNotDirectoryError(
+                "another path of the batch lies inside this one",
+                path=display(paths[locations.index(location)]),
+                backend=backend,
+            )
+        above = {parent(location) for location in above} - above
+
+
 def path_exists(path: str, backend: str | None) -> PathExistsError:
-    """Return the error for a path that a save or a copy would have overwritten."""
+    """Return the error for a path that a save or a copy would overwrite."""
     return PathExistsError(
-        "the path exists already; overwrite=True lets a save replace a file",
+        "the path exists already; to replace a file, save it with overwrite=True",
         path=path,
         backend=backend,
     )
 
 
 def whole_number(value: Any, name: str, least: int, *, backend: str | None = None) -> int:
-    """Return an argument that is a number of things as an `int`, refusing all else."""
+    """Return an argument as an `int`; refuse anything but a whole number of at least `least`."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = -1
     if number < least:
         raise VFSTypeError(
-            f"{name} is a whole number of at least {least}, not {value!r}", backend=backend
+            f"{name} must be a whole number of at least {least}, not {value!r}", backend=backend
         )
     return number
 
 
 def seconds(value: Any, name: str) -> float:
-    """Return an argument that is a number of seconds as a `float`, refusing all else."""
+    """Return an argument as a `float`; refuse anything but a number of seconds."""
     try:
         number = -1.0 if isinstance(value, bool | str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = -1.0
-    if not number >= 0:  # NaN is not
-        raise VFSTypeError(f"{name} is a number of seconds of at least 0, not {value!r}")
+    if not number >= 0:  # also true of NaN
+        raise VFSTypeError(f"{name} must be a number of seconds of at least 0, not {value!r}")
     return number

@@ -1,63 +1,43 @@
-"""Loads and saves for asyncio: the same ones, in a thread, so that the event loop goes on."""
+"""Methods for asyncio: the synchronous ones, run in a thread while the event loop goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import update_wrapper
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["AsyncLoads", "AsyncSaves"]
+__all__ = ["in_a_thread"]
 
+A = ParamSpec("A")
 T = TypeVar("T")
 
 
-class _Loads(Protocol):
-    def load(self, *args: Any, **options: Any) -> Any: ...
-    def load_batch(self, *args: Any, **options: Any) -> list[Any]: ...
+def in_a_thread(method: Callable[A, T]) -> Callable[A, Coroutine[Any, Any, T]]:
+    """Return a coroutine method that runs the object's method of this name in a thread.
 
+    Examples
+    --------
+    >>> import asyncio
+    >>> from polystore import MemoryBackend
+    >>> memory = MemoryBackend()
+    >>> asyncio.run(memory.asave(1, "/a"))
+    >>> asyncio.run(memory.aload("/a"))
+    1
+    """
+    name = method.__name__
 
-class _Saves(Protocol):
-    def save(self, *args: Any, **options: Any) -> None: ...
-    def save_batch(self, *args: Any, **options: Any) -> None: ...
+    async def call(*args: A.args, **options: A.kwargs) -> T:
+        import asyncio  # a seventh of the time that importing polystore would take
 
+        self, *others = args
+        result: T = await asyncio.to_thread(getattr(self, name), *others, **options)
+        return result
 
-async def _in_a_thread(call: Callable[..., T], *args: Any, **options: Any) -> T:
-    import asyncio  # a seventh of the time that importing polystore would take
-
-    return await asyncio.to_thread(call, *args, **options)
-
-
-class AsyncLoads:
-    """What has ``load`` and ``load_batch``, for asyncio too."""
-
-    async def aload(self: _Loads, *args: Any, **options: Any) -> Any:
-        """Return what ``load`` returns, while the event loop goes on.
-
-        Examples
-        --------
-        >>> import asyncio
-        >>> from polystore import MemoryBackend
-        >>> memory = MemoryBackend()
-        >>> memory.save(1, "/a")
-        >>> asyncio.run(memory.aload("/a"))
-        1
-        """
-        return await _in_a_thread(self.load, *args, **options)
-
-    async def aload_batch(self: _Loads, *args: Any, **options: Any) -> list[Any]:
-        """Return what ``load_batch`` returns, while the event loop goes on."""
-        return await _in_a_thread(self.load_batch, *args, **options)
-
-
-class AsyncSaves:
-    """What has ``save`` and ``save_batch``, for asyncio too."""
-
-    async def asave(self: _Saves, *args: Any, **options: Any) -> None:
-        """Do what ``save`` does, while the event loop goes on.
-
-        If the task is cancelled meanwhile, the value may still be saved.
-        """
-        await _in_a_thread(self.save, *args, **options)
-
-    async def asave_batch(self: _Saves, *args: Any, **options: Any) -> None:
-        """Do what ``save_batch`` does, while the event loop goes on."""
-        await _in_a_thread(self.save_batch, *args, **options)
+    update_wrapper(call, method, assigned=("__module__",), updated=())
+    call.__name__ = f"a{name}"
+    call.__qualname__ = method.__qualname__.replace(name, call.__name__)
+    call.__doc__ = (
+        f"Run `{name}` in a thread, while the event loop goes on.\n\n"
+        f"If the task is cancelled, `{name}` still runs to its end."
+    )
+    return call

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
+from polystore.base import DataSource
 from polystore.exceptions import (
     BackendNotFoundError,
     StorageResolutionError,
@@ -165,7 +166,7 @@ def _failed(what: str, error: Exception, key: str) -> StorageResolutionError:
     )
 
 
-class BackendRegistry(Mapping[str, BackendBase]):
+class BackendRegistry(Mapping[str, DataSource]):
     """A mapping from a backend's key to its one instance in this process.
 
     Membership, length, iteration and `keys` make no instance. ``[]``, `get`, `items` and

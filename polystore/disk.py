@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import IO, Any
 
-from polystore.arguments import check_collection
 from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.filesystem.backend import LocalBackend
 from polystore.filesystem.dir_fd import Held, Place
@@ -17,7 +16,6 @@ from polystore.filesystem.locks import turn
 from polystore.filesystem.renames import ReplacedError
 from polystore.formats import Format, format_of
 from polystore.paths import P, as_text
-from polystore.progress import Progress, reporting
 from polystore.region import Region, as_index
 from polystore.writable import private
 
@@ -80,9 +78,7 @@ class DiskBackend(LocalBackend):
 
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
-            more: list[str] = []
-            with suppress(StorageError), self._existing_value(path) as held:  # its load says it
-                more = self._format(path, None, held).apart(held.path)
+            more = self.apart(path)
             if more:
                 raise self._error(
                     UnsupportedOperationError,
@@ -90,6 +86,12 @@ class DiskBackend(LocalBackend):
                     f"{', '.join(more)}. lossy=True leaves it behind",
                     path,
                 )
+
+    def apart(self, path: P) -> list[str]:
+        """Return the names of what a file holds beside what `load` returns."""
+        with suppress(StorageError), self._existing_value(path) as held:  # its load says it
+            return self._format(path, None, held).apart(held.path)
+        return []
 
     def load(
         self,
@@ -150,27 +152,13 @@ class DiskBackend(LocalBackend):
             value = self._format(path, suffix, held).load(held.path, index, **options)
         return private(value) if writable else value
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        """Return the values at `paths`, in their order; compressed files decode in parallel."""
-        check_collection(paths, "paths", backend=self._backend_type)
-        with ExitStack() as stack:
-            step = stack.enter_context(reporting(progress, len(paths), "loading"))
-            each: Callable[..., Any] = map
-            if len(paths) > 1 and any(_is_compressed(path) for path in paths):
-                threads = min(len(paths), os.cpu_count() or 1)
-                each = stack.enter_context(ThreadPoolExecutor(threads)).map
-            values: list[Any] = []
-            for value in each(partial(self.load, region=region, **options), paths):
-                values.append(value)
-                step()
-        return values
+    def _load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
+        load = partial(self.load, **options)
+        if len(paths) > 1 and any(_is_compressed(path) for path in paths):
+            with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as threads:
+                yield from threads.map(load, paths)  # compressed files decode in parallel
+        else:
+            yield from map(load, paths)
 
     def save(
         self,

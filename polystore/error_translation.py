@@ -1,9 +1,11 @@
-"""Errors as they leave: with path and backend, and those of the operating system as ours."""
+"""Complete errors before they leave: translate OSError; add path, backend and written paths."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -18,7 +20,7 @@ from polystore.exceptions import (
 )
 from polystore.paths import P, display
 
-__all__ = ["located", "missing_below_files", "nothing_there", "os_errors"]
+__all__ = ["located", "missing_below_files", "naming_written", "nothing_there", "os_errors"]
 
 _MEANING: dict[int, tuple[type[StorageError], str]] = {
     errno.ENOENT: (PathNotFoundError, "no such file or directory"),
@@ -50,6 +52,21 @@ class located:  # noqa: N801 - used as a function; a generator takes thrice the 
         if isinstance(error, StorageError):
             path = None if self._path is None else display(self._path)
             error.located(path=path, backend=self._backend)
+
+
+@contextmanager
+def naming_written(
+    written: list[str], number: int, done: str = "values were copied"
+) -> Iterator[None]:
+    """Add the paths that were written to an error; its own attribute ``written`` is kept."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StorageError):
+            error.written = tuple(dict.fromkeys((*written, *error.written)))
+            written = [*error.written]
+        error.add_note(f"{len(written)} of {number} {done}: {written}")
+        raise
 
 
 class os_errors:  # noqa: N801 - as `located`

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn
 
-from polystore.arguments import check_batch, check_collection
 from polystore.base import StorageBackend
 from polystore.error_translation import located
 from polystore.exceptions import UnsupportedOperationError
 from polystore.forks import held_over_forks
 from polystore.path_tree import PathTree
 from polystore.paths import P
-from polystore.progress import Progress, reporting
 from polystore.region import Region, put_region, take_region
 from polystore.serialization import Sealed, seal, shape_and_dtype
+from polystore.stat import Details, Stat
 from polystore.writable import private
 
 __all__ = ["MemoryBackend"]
@@ -32,23 +31,24 @@ class _Snapshot:
     shape: tuple[int, ...] | None
     dtype: str | None
 
-    def describe(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {
+    def describe(self) -> Details:
+        details: Details = {
             "size": self.sealed.nbytes,
             "modified": self.modified,
             "version": self.version,
         }
-        if self.shape is not None:
-            facts |= {"shape": self.shape, "dtype": self.dtype}
-        return facts
+        if self.shape is not None and self.dtype is not None:
+            details |= {"shape": self.shape, "dtype": self.dtype}
+        return details
 
 
 class MemoryBackend(StorageBackend):
     """Keep snapshots of any values that pickle, in one tree rooted at ``/``.
 
-    Loaded arrays are read-only views of the stored bytes, with no copy; every other value comes
-    out fresh, so that no two callers share a mutable object. Batches and moves of trees are
-    atomic. All methods may be called from several threads.
+    Loaded arrays are read-only views of the stored bytes, without a copy. Every other value is
+    new for each caller, so that no two callers share a mutable object. Batches and moves of trees
+    are atomic, and the values of a batch are loaded as they are at one moment. All methods may be
+    called from several threads.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class MemoryBackend(StorageBackend):
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportedOperationError(
-            "a MemoryBackend belongs to its process, and a copy would be another memory; use "
+            "a MemoryBackend belongs to its process; a copy would not share its values. Use "
             "polystore_ray.RayBackendRegistry to share values between processes",
             backend="memory",
         )
@@ -90,8 +90,8 @@ class MemoryBackend(StorageBackend):
         Returns
         -------
         object
-            An array, also one in dicts, lists and tuples, as a read-only view; anything else
-            fresh, so that it can be changed in place. With `writable`, arrays too.
+            An array, also one in dicts, lists and tuples, as a read-only view; with `writable`, as
+            a private copy. Any other value is new and can be changed in place.
 
         Raises
         ------
@@ -100,33 +100,27 @@ class MemoryBackend(StorageBackend):
         PathIsDirectoryError
             If it is a directory.
         UnsupportedOperationError
-            If a region is asked of a value that is no array.
+            If `region` is given and the value is not an array.
         """
         with self._lock:
             snapshot = self._tree.get(path)
+        return self._opened(snapshot, path, region, writable=writable)
+
+    def _load_all(
+        self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
+    ) -> Iterator[Any]:
+        with self._lock:  # so that all values are of one moment
+            snapshots = [self._tree.get(path) for path in paths]
+        return (
+            self._opened(snapshot, path, region, writable=writable)
+            for path, snapshot in zip(paths, snapshots, strict=True)
+        )
+
+    def _opened(
+        self, snapshot: _Snapshot, path: P, region: Region | None, *, writable: bool
+    ) -> Any:
         value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
         return private(value) if writable else value
-
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        writable: bool = False,
-        progress: Progress = None,
-    ) -> list[Any]:
-        """Return the values at `paths`, in their order, all of one moment."""
-        check_collection(paths, "paths", backend="memory")
-        with self._lock:
-            snapshots = [self._tree.get(path) for path in paths]
-        values: list[Any] = []
-        with reporting(progress, len(paths), "loading") as step:
-            for path, snapshot in zip(paths, snapshots, strict=True):
-                value = snapshot.sealed.open()
-                value = take_region(value, region, path=path, backend="memory")
-                values.append(private(value) if writable else value)
-                step()
-        return values
 
     def save(
         self,
@@ -145,16 +139,16 @@ class MemoryBackend(StorageBackend):
         data : object
             Any value that pickles.
         path : str or os.PathLike
-            Where.
+            The path of the new value.
         overwrite : bool, default False
             Whether an existing file may be replaced.
         parents : bool, default False
-            Whether to make missing directories.
+            Whether to create missing directories.
         if_version : int, optional
-            Replace the value only if this is still its version, which `stat` tells.
+            Replace the value only if this is still its version, as `stat` returned it.
         region : int, slice, ... or tuple of them, optional
-            Write into this part of the array that is stored, instead of replacing it. Readers
-            that have the array keep what they loaded.
+            Write into this part of the stored array, instead of replacing the array. Readers keep
+            the array that they have loaded.
 
         Raises
         ------
@@ -183,28 +177,23 @@ class MemoryBackend(StorageBackend):
         with self._lock:
             self._tree.put([(path, snapshot)], **options)
 
-    def save_batch(
+    def _save_all(
         self,
         values: Sequence[Any],
         paths: Sequence[P],
+        step: Callable[..., None],
         *,
         overwrite: bool = False,
         parents: bool = False,
-        progress: Progress = None,
     ) -> None:
-        """Store `values` at `paths`, all at once or not at all."""
-        check_batch(values, paths, backend="memory")
         with self._lock:
             self._tree.check_put(paths, overwrite=overwrite, parents=parents)
-        snapshots: list[_Snapshot] = []
-        with reporting(progress, len(paths), "saving") as step:
-            for value, path in zip(values, paths, strict=True):
-                snapshots.append(self._snapshot(value, path))
-                step()
+        items: list[tuple[P, _Snapshot]] = []
+        for value, path in zip(values, paths, strict=True):
+            items.append((path, self._snapshot(value, path)))
+            step()
         with self._lock:
-            self._tree.put(
-                list(zip(paths, snapshots, strict=True)), overwrite=overwrite, parents=parents
-            )
+            self._tree.put(items, overwrite=overwrite, parents=parents)
 
     def _snapshot(self, value: Any, path: P) -> _Snapshot:
         shape, dtype = shape_and_dtype(value)
@@ -236,7 +225,7 @@ class MemoryBackend(StorageBackend):
         with self._lock:
             return self._tree.is_symlink(path)
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         with self._lock:
             return self._tree.stat(path)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from polystore.arguments import check_apart
 from polystore.error_translation import located
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -34,6 +35,7 @@ from polystore.paths import (
     normalize,
     split,
 )
+from polystore.stat import Details, Stat
 
 __all__ = ["Entry", "PathTree", "Place", "replaced"]
 
@@ -47,7 +49,7 @@ class Entry(Protocol):
     def version(self) -> int:
         """Return a number that no later value of the path has."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Details:
         """Return ``size``, ``modified``, ``version`` and, for arrays, ``shape`` and ``dtype``."""
 
 
@@ -189,19 +191,23 @@ class PathTree(Generic[E]):
                     found.append(f"{prefix}/{name}")
         return sorted(found, key=file_order)
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         """Describe `path`; see `DataSource.stat`."""
-        facts: dict[str, Any] = {"type": "missing", "path": normalize(path, backend=self._backend)}
-        target = self._target(path)
+        node = self._target(path)
+        stat: Stat = {
+            "type": "directory" if isinstance(node, _Directory) else "file",
+            "path": normalize(path, backend=self._backend),
+            "exists": node is not None,
+        }
         if self.is_symlink(path):
-            facts["type"] = "symlink"
-            facts["target"] = self._find(path, follow=False).node.target
-        elif target is not None:
-            facts["type"] = "directory" if isinstance(target, _Directory) else "file"
-        facts["exists"] = target is not None
-        if target is not None and not isinstance(target, _Directory):
-            facts.update(target.describe())
-        return facts
+            stat["type"] = "symlink"
+            stat["target"] = self._find(path, follow=False).node.target
+        elif node is None:
+            stat["type"] = "missing"
+        if node is not None and not isinstance(node, _Directory):
+            details: Details = node.describe()
+            stat = {**stat, **details}
+        return stat
 
     # Changing
 
@@ -244,7 +250,11 @@ class PathTree(Generic[E]):
                 )
             places.append(place)
         if len(places) > 1:
-            self._check_apart(paths, places)
+            names = [place.names for place in places]
+            if any(place.missing for place in places):
+                check_apart(names, lambda place: place[:-1], paths, backend=self._backend)
+            else:  # no path can lie inside another: their parents are directories
+                check_distinct(names, paths, backend=self._backend)
         return places
 
     def put(
@@ -514,20 +524,6 @@ class PathTree(Generic[E]):
             raise self._error(
                 PathExistsError, "the path exists already; overwrite=True replaces it", path
             )
-
-    def _check_apart(self, paths: Sequence[P], places: list[Place]) -> None:
-        """Refuse a batch in which a path occurs twice or lies in another one."""
-        check_distinct([place.names for place in places], paths, backend=self._backend)
-        taken = {place.names for place in places}
-        # Only a directory that is still to be made can clash with a path of the batch.
-        for names, made in {(p.names[:-1], len(p.missing)) for p in places if p.missing}:
-            for depth in range(len(names) - made + 1, len(names) + 1):
-                if names[:depth] in taken:
-                    raise self._error(
-                        PathNotDirectoryError,
-                        "another path of the batch lies in this one",
-                        join(names[:depth]),
-                    )
 
     def _transfer(self, source: P, destination: P) -> tuple[Place, Place]:
         origin, place = self._present(source), self._free_place(destination)

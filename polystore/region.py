@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
+from math import prod
 from types import EllipsisType
 from typing import Any, SupportsIndex
 
@@ -18,9 +20,11 @@ from polystore.fitting import fitted
 from polystore.paths import P
 
 __all__ = [
+    "CHUNK_BYTES",
     "Region",
     "as_index",
     "check_region",
+    "chunk_shape",
     "fitting_region",
     "forward",
     "put_region",
@@ -28,6 +32,18 @@ __all__ = [
 ]
 
 Region = SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType, ...]
+
+CHUNK_BYTES = 2**20
+"""The size of a chunk that nobody chose, about."""
+
+
+def chunk_shape(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits."""
+    chunks = [max(1, side) for side in shape]
+    while prod(chunks) * itemsize > CHUNK_BYTES and max(chunks) > 1:
+        longest = chunks.index(max(chunks))
+        chunks[longest] = -(-chunks[longest] // 2)
+    return tuple(chunks)
 
 
 def as_index(region: Region) -> tuple[int | slice | EllipsisType, ...]:

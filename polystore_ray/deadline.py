@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 __all__ = ["Deadline"]
 
 _PAUSE = 0.1  # seconds
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 
 class Deadline:
@@ -30,15 +34,51 @@ class Deadline:
         """Seconds that are left, at least 0."""
         return max(0.0, self._at - time.monotonic())
 
+    def retry(
+        self,
+        attempt: Callable[[], T],
+        on: type[E] | tuple[type[E], ...],
+        prepare: Callable[[E], Exception | None] | None = None,
+        *,
+        pause: float = _PAUSE,
+        longest: float = 0.0,
+    ) -> T:
+        """Return the result of an attempt, which is repeated while it fails and there is time.
+
+        Parameters
+        ----------
+        attempt : callable
+            What to do.
+        on : exception class or tuple of them
+            The errors after which another attempt may succeed.
+        prepare : callable, optional
+            Called with such an error before the next attempt. It raises if none can succeed, and
+            may return the error to raise at the deadline, by default that of the last attempt.
+        pause, longest : float
+            Seconds before the second attempt; they are doubled for each further one up to
+            `longest`.
+        """
+        while True:
+            try:
+                return attempt()
+            except on as error:
+                late = (prepare(error) if prepare else None) or error
+                if late is not error and late.__cause__ is None:
+                    late.__cause__ = error
+                self.pause_or_raise(late, pause)
+            pause = max(pause, min(2 * pause, longest))
+
     def pause_or_raise(self, error: Exception, pause: float = _PAUSE) -> None:
-        """Wait a moment before the next attempt; raise the error of the last one if it is late."""
+        """Wait before the next attempt; raise the error of the last one if there is no time."""
         if self.left <= pause:
             raise error
         time.sleep(pause)
 
-    def pause(self) -> None:
-        """Wait a moment, not beyond the deadline."""
-        time.sleep(min(_PAUSE, self.left))
+    def poll(self, look: Callable[[], T], is_final: Callable[[T], object]) -> T:
+        """Return what `look` returns, once that is final or there is no time to look again."""
+        while not is_final(found := look()) and self.left:
+            time.sleep(min(_PAUSE, self.left))
+        return found
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("the clocks of two processes differ: send the seconds that are left")

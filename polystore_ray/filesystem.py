@@ -16,17 +16,9 @@ from polystore.exceptions import (
 )
 from polystore.paths import split
 from polystore_ray.client.hosted import HostedBackend
-from polystore_ray.interop.file_codec import NO_FILE, as_file, file_size
+from polystore_ray.interop.file_facts import described, directory_facts, size_of
 from polystore_ray.interop.literal_paths import LiteralPaths
-from polystore_ray.interop.plain_memory import PlainMemory
-from polystore_ray.interop.stored_files import (
-    append,
-    content,
-    is_raw,
-    make_directory,
-    read,
-    replace,
-)
+from polystore_ray.interop.stored_files import append, content, make_directory, read, replace
 from polystore_ray.interop.writing import CompressedFile, TextFile, WritableFile, save_flushed
 from polystore_ray.registry import RayBackendRegistry
 
@@ -63,7 +55,7 @@ class PolystoreFileSystem(LiteralPaths):
     otherwise: readers see views of shared memory. Files of the backend ``disk`` are their bytes.
 
     Opening a value runs what its author chose, as loading it does; questions (``info``, ``du``) run
-    nothing, and give the stored size where only that would tell the size of the file.
+    nothing, and return the stored size if only opening the value would tell the size of the file.
 
     A path that exists is taken as it is, also if it looks like a pattern. ``..`` is refused.
 
@@ -72,13 +64,13 @@ class PolystoreFileSystem(LiteralPaths):
     store : str, default "default"
         The name of the store, as of `RayBackendRegistry`.
     lifetime : {"job", "detached"}, default "job"
-        As of `RayBackendRegistry`.
+        Same as for `RayBackendRegistry`.
     local : bool, optional
-        As of `RayBackendRegistry`.
+        Same as for `RayBackendRegistry`.
     address : str, optional
         The cluster to connect to, if this process is not connected to one; as of `ray.init`.
     **options
-        As of fsspec's ``AbstractFileSystem``.
+        Same as for fsspec's ``AbstractFileSystem``.
 
     Raises
     ------
@@ -150,56 +142,28 @@ class PolystoreFileSystem(LiteralPaths):
     def info(self, path: Any, **options: Any) -> dict[str, Any]:
         name = self._strip_protocol(path)
         if not name:
-            return _directory(name)
+            return directory_facts(name)
         backend, place = self._at(path)
-        facts = self._described(backend, place, name)
+        facts = described(backend, place, name)
         if facts is None:
             raise PathNotFoundError("no such file or directory", path=name)
         if facts["type"] == "file" and facts["size"] is None:
-            facts["size"] = self._size(backend, place)
+            facts["size"] = size_of(self._registry, backend, place)
         return facts
-
-    def _size(self, backend: Any, place: str) -> int | None:
-        """Return the size of the file as which a value appears, running nothing to learn it."""
-        plain = backend
-        if not isinstance(backend, HostedBackend):
-            plain = PlainMemory.of(self._registry)
-        try:
-            return len(as_file(plain.load(place), place))
-        except NO_FILE:
-            size: int | None = backend.stat(place).get("size")
-            return size
-
-    def _described(self, backend: Any, place: str, name: str) -> dict[str, Any] | None:
-        """Return what fsspec is told of a path, its size only where that costs little."""
-        facts = backend.stat(place)
-        if not facts["exists"]:
-            return None
-        kind = facts["type"]
-        if kind == "symlink":  # fsspec follows links
-            kind = "directory" if backend.is_dir(place) else "file"
-        told = _directory(name)
-        if kind == "file":
-            told["type"] = kind
-            told["size"] = facts["size"] if is_raw(backend) else file_size(facts, place)
-        for fact in ("modified", "version", "shape", "dtype"):
-            if fact in facts:
-                told[fact] = facts[fact]
-        return told
 
     def ls(self, path: Any, detail: bool = True, **options: Any) -> list[Any]:
         """List a directory, or a file; the size of what has to be encoded for it is None."""
         name = self._strip_protocol(path)
         if not name:
             keys = sorted(self._registry)
-            return [_directory(key) for key in keys] if detail else keys
+            return [directory_facts(key) for key in keys] if detail else keys
         backend, place = self._at(path)
         if not backend.is_dir(place):
             return [self.info(path)] if detail else [self.info(path)["name"]]
         names = [f"{name}/{child}" for child in backend.list_dir(place)]
         if not detail:
             return names
-        found = (self._described(backend, self._at(child)[1], child) for child in names)
+        found = (described(backend, self._at(child)[1], child) for child in names)
         return [facts for facts in found if facts is not None]
 
     # Unlike fsspec's own, these three raise when the store cannot be reached.
@@ -248,6 +212,8 @@ class PolystoreFileSystem(LiteralPaths):
         cache_options: Any = None,
         **options: Any,
     ) -> Any:
+        if "+" in mode:  # "rb+" is "r+b"
+            mode = f"{mode.replace('+', '').replace('b', '')}+b"
         if mode not in _MODES:
             raise ValueError(f"a file is opened with one of {', '.join(_MODES)}, not {mode!r}")
         backend, place = self._at(path)
@@ -301,7 +267,7 @@ class PolystoreFileSystem(LiteralPaths):
         if truncate:
             self.pipe_file(path, b"")
         elif not self.exists(path):
-            with suppress(PathExistsError):  # somebody else made it
+            with suppress(PathExistsError):  # another process made it
                 self.pipe_file(path, b"", mode="create")
 
     def _key_of(self, path: Any) -> str:
@@ -351,9 +317,11 @@ class PolystoreFileSystem(LiteralPaths):
     def _empty(self, backend: Any, path: str) -> None:
         """Delete all that a backend holds, the root itself stays."""
         if isinstance(backend, HostedBackend) and not backend.has_root():
-            raise InvalidPathError("this would delete all that the machine holds", path=path)
+            raise InvalidPathError(
+                "this would delete all files of the machine; use a backend with a root", path=path
+            )
         for name in backend.list_dir("/"):
-            with suppress(PathNotFoundError):  # somebody else deleted it
+            with suppress(PathNotFoundError):  # another process deleted it
                 backend.delete_all(f"/{name}")
 
     def cp_file(self, path1: Any, path2: Any, **options: Any) -> None:
@@ -396,10 +364,6 @@ class _Reading(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self._content[start:end])
-
-
-def _directory(name: str) -> dict[str, Any]:
-    return {"name": name, "size": 0, "type": "directory"}
 
 
 def _made_again(

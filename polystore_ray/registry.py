@@ -1,4 +1,4 @@
-"""The registry of a store: from a backend's key to the proxy that reaches it."""
+"""The registry of a store: a mapping from a backend's key to the proxy of that backend."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.status import StoreStatus
-from polystore_ray.transport.base import Transport
 from polystore_ray.transport.in_process import LocalTransport
 from polystore_ray.wire.classes import class_from_bytes, class_to_bytes, is_newer
 
@@ -38,26 +37,24 @@ logger = logging.getLogger(__name__)
 _STORE_NAME = re.compile(r"[\w.-]+")
 _LOCAL_VARIABLE = "POLYSTORE_RAY_LOCAL"
 
-_local_stores: dict[tuple[str, str], tuple[Home, LocalTransport]] = {}
-
 
 class RayBackendRegistry(Mapping[str, StorageBackend]):
     """A mapping from a backend's key to that backend, shared by every process of a Ray cluster.
 
-    It behaves as `polystore.BackendRegistry` does, and a key may name a node: ``["disk"]`` is the
-    disk of the caller's node, ``["disk@node-2"]`` that of another (see `on`). Making one starts
-    nothing; the first use of a backend starts what it needs: Ray, where this process is not
-    connected yet, the store's controller, and a host for the backend on its node.
+    It behaves like `polystore.BackendRegistry`, and a key may name a node: ``["disk"]`` is the disk
+    of the caller's node, ``["disk@node-2"]`` that of another (see `on`). Creating a registry starts
+    nothing; the first use of a backend starts what it needs: Ray, unless this process is connected,
+    the store's controller, and a host for the backend on its node.
 
     A registry travels to tasks and actors as an argument or in a closure, and a
     ``RayBackendRegistry()`` that a task makes for itself is the same store. Classes of custom
     backends travel with it, also those defined in ``__main__``.
 
-    A registry that is pickled remembers its cluster, job and store. In any process that can reach
-    the cluster (a spawned child, a worker of a ``DataLoader`` or of Dask, a task of another job) it
-    is that same store; the process connects to that cluster and starts none. Where the store cannot
-    be reached, or has ended, every operation raises `StoreUnavailableError`. A
-    ``RayBackendRegistry()`` that such a process makes for itself is a store of its own job.
+    A pickled registry remembers its cluster, job and store. In any process that can reach the
+    cluster (a spawned child, a worker of a ``DataLoader`` or of Dask, a task of another job) it is
+    the same store; the process connects to that cluster and starts none. If the store cannot be
+    reached, or has ended, every operation raises `StoreUnavailableError`. A new
+    ``RayBackendRegistry()`` in such a process is a store of its own job.
 
     Parameters
     ----------
@@ -67,44 +64,43 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         A store of a job is seen by no other job and ends with its own. A detached store is shared
         by all jobs that ask for its name, and ends with `shutdown`.
     local : bool, optional
-        Whether to use a store in this process, with no Ray: for tests. By default, as the
-        environment variable ``POLYSTORE_RAY_LOCAL`` says.
+        Whether to use a store in this process without Ray, for tests. By default, the environment
+        variable ``POLYSTORE_RAY_LOCAL`` decides.
     timeout : float, default 60.0
-        Seconds that one call may wait for the cluster, all its waits together; and the first use,
-        in each process, for the store to start.
+        Seconds that one call may wait for the cluster, all its waits together. The first use in a
+        process may wait as long for the store to start.
     max_bytes : int, optional
-        What all values in the memory may take together. A save beyond it is refused.
+        The limit for all values in the memory together. A save beyond it is refused.
     pin_budget : float, optional
         The part of a node's object store whose values are held in place, half of it by default.
-        The oldest beyond it become ordinary objects of Ray, which spills them when it needs room;
-        at 80 %, saves wait until that has been done.
-
+        The oldest values beyond it become ordinary objects of Ray, which spills them when it needs
+        room; at 80 %, saves wait for that.
     replicas : int, default 1
         On how many nodes each value of the memory is held before its save returns. From 2 on, the
         loss of any one process or node loses and undoes nothing that was acknowledged.
     too_few_nodes : {"error", "warn"}, default "error"
-        What happens to a save when there are fewer nodes.
+        Whether a save fails, or warns, if the cluster has fewer nodes.
     backends : mapping, optional
-        For some keys, what the constructor of the backend gets in every host, such as
-        ``{"disk": {"root": "/data"}}``; under a key ``"disk@node-2"``, what it gets on nodes of
-        that name beside it. Options that the constructor does not take are refused.
+        Options for the constructors of backends in every host, such as
+        ``{"disk": {"root": "/data"}}``; the key ``"disk@node-2"`` adds options for nodes of that
+        name. Options that a constructor does not take are refused.
     host_calls : int, default 256
-        How many calls one host may have at a time; a further one raises `HostBusyError`, and a
-        batch waits.
+        How many calls one host takes at a time; a further one raises `HostBusyError`, and a batch
+        waits.
     read_cache : int, optional
-        Bytes of loaded files that each host keeps for others to load, an eighth of its node's
-        object store by default; 0 for none. A file that was changed is read again.
+        Bytes of loaded files that each host keeps, an eighth of its node's object store by
+        default; 0 for none. A changed file is read again.
 
-    From ``max_bytes`` on these are a store's own: whoever uses it first decides, others leave them
-    out or give the same.
+    The options from ``max_bytes`` on belong to the store. Its first user sets them; later users
+    omit them or repeat the same values.
 
     Raises
     ------
     BackendNotFoundError
         By ``[]``, if no backend has the key.
     StoreUnavailableError
-        By every operation, if the cluster or the store's controller does not answer; or if the
-        registry has travelled, and its store is not there any more.
+        By every operation, if the cluster or the store's controller does not answer, or if the
+        store of a pickled registry has ended.
     VFSTypeError
         If an option has the wrong type or is out of range.
 
@@ -134,22 +130,18 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
-                "the name of a store is made of letters, digits, '_', '.' and '-'", path=str(store)
+                "the name of a store may contain letters, digits, '_', '.' and '-' only",
+                path=str(store),
             )
         if lifetime not in ("job", "detached"):
-            raise VFSTypeError(f"lifetime is 'job' or 'detached', not {lifetime!r}")
+            raise VFSTypeError(f"lifetime must be 'job' or 'detached', not {lifetime!r}")
         self._store = store
         self._lifetime = lifetime
         self._timeout = check_timeout(timeout)
         self._home = made_here()
+        made_with = options_of_backends(backends)
         self._options = StoreOptions(
-            max_bytes,
-            pin_budget,
-            replicas,
-            too_few_nodes,
-            options_of_backends(backends),
-            host_calls,
-            read_cache,
+            max_bytes, pin_budget, replicas, too_few_nodes, made_with, host_calls, read_cache
         )
         self._local = _local_by_default() if local is None else local
         self._shipped: dict[str, bytes] = {}
@@ -160,7 +152,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         return f"{type(self).__name__}({self._store!r}, lifetime={self._lifetime!r}{mode})"
 
     def __eq__(self, other: object) -> bool:
-        # Of one store, and not, as mappings are, of equal backends: they would all be made.
+        # Not by comparing backends, as mappings do: that would create them all.
         return (
             isinstance(other, RayBackendRegistry)
             and self._named == other._named
@@ -180,8 +172,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         if name == "memory":
             if node is not None:
                 raise UnsupportedOperationError(
-                    "the memory is one for all nodes, and is named without a node; its method "
-                    "`locations` tells where the bytes of its values are",
+                    "the memory is the same on all nodes; use the key 'memory' without a node; its "
+                    "method `locations` returns where the bytes of its values are",
                     backend=whole,
                 )
             return self._proxies.get(name) or self._proxies.setdefault(
@@ -209,7 +201,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         Raises
         ------
         NodeNotFoundError
-            By every operation of a backend, if the name fits no node, or several.
+            By every operation of a backend, if the name fits no node or several nodes.
 
         Examples
         --------
@@ -267,9 +259,9 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         return status
 
     def drain(self, node: str, timeout: float = 60.0) -> int:
-        """Have a node's values held by others too, before it goes.
+        """Copy a node's values to other nodes, before it leaves.
 
-        Nodes that Ray announces as leaving are drained without being asked.
+        Nodes that Ray announces as leaving are drained automatically.
 
         Parameters
         ----------
@@ -281,21 +273,20 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         Returns
         -------
         int
-            How many objects are held by that node alone still: 0 if it may go.
+            How many objects only that node still holds: 0 if it may leave.
 
         Raises
         ------
         StoreUnavailableError
             If the node is not in the cluster.
         """
-        remaining: int = self._connect().drain(node, seconds(timeout, "timeout"))
-        return remaining
+        return int(self._connect().drain(node, seconds(timeout, "timeout")))
 
     def shutdown(self) -> None:
         """End the store, in every process, with everything its memory holds.
 
-        Files and zarr arrays stay. The next use starts an empty store. A store that has not been
-        started, or has ended, is left as it is.
+        Files and zarr arrays stay. The next use starts an empty store. It does nothing if the store
+        has not been started, or has ended.
         """
         try:
             transport = self._connect(create=False)
@@ -303,7 +294,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             if not error.has_ended:
                 raise
             transport = None
-        self._home = self._home._replace(birth="")
+        self._home = self._home._replace(store_id="")
         if transport is not None:
             self._disconnect(transport)
             transport.shutdown()
@@ -321,30 +312,26 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         return class_from_bytes(shipped) if shipped and is_newer(shipped, cls) else cls
 
     def _of_the_store(self) -> dict[str, bytes]:
-        """Return the custom classes that other processes use in the store, if it has started."""
+        """Return the custom classes of other processes in the store, if it has started."""
         transport = self._connect(create=False)
         return {} if transport is None else transport.shipped_classes()
 
     def _connect(self, *, create: bool = True) -> Any:
         if self._local:
             self._home.require_here()
-            transport = _local_store(self._store, self._lifetime, self._options)
+            transport = LocalTransport.of(self._store, self._lifetime, self._options)
             return transport.by(Deadline(self._timeout))
-        # The cluster's part of the package loads Ray, which takes a second.
+        # Imported late: it loads Ray, which takes a second.
         from polystore_ray.transport.connect import connect
 
+        home, options = self._home, self._options
         return connect(
-            self._store,
-            self._lifetime,
-            self._timeout,
-            self._options,
-            home=self._home,
-            create=create,
+            self._store, self._lifetime, self._timeout, options, home=home, create=create
         )
 
     def _disconnect(self, transport: Any) -> None:
         if self._local:
-            _local_stores.pop((self._store, self._lifetime), None)
+            LocalTransport.forget(self._store, self._lifetime)
             return
         from polystore_ray.transport.connect import disconnect
 
@@ -381,16 +368,6 @@ def _local_by_default() -> bool:
     return os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")
 
 
-def _local_store(store: str, lifetime: str, options: StoreOptions) -> Transport:
-    key = store, lifetime
-    if key not in _local_stores:  # of two threads that make one, the first wins
-        _local_stores.setdefault(key, (made_here(), LocalTransport(store, options)))
-    home, transport = _local_stores[key]
-    home.require_here()  # a forked process has a copy, in which nobody else would see anything
-    options.check_against(transport.options, store)
-    return transport
-
-
 def _custom_classes() -> dict[str, bytes]:
     """Return the classes of this process's custom backends that can travel."""
     shipped = {}
@@ -414,7 +391,7 @@ def _rebuilt(
     home: Home,
     shipped: dict[str, bytes],
 ) -> RayBackendRegistry:
-    # Nothing is refused here: an error would be lost where a pool unpickles, and the pool hang.
+    # Nothing is refused here: a pool would lose the error and hang.
     registry = RayBackendRegistry(store, lifetime=lifetime, local=local, timeout=timeout)
     registry._options = options  # noqa: SLF001 - the other half of __reduce__
     registry._shipped = shipped  # noqa: SLF001 - as above

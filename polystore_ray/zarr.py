@@ -231,8 +231,9 @@ class ClusterStore(Store):
         return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
 
     def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
+        memory = self._plain
         try:
-            values = self._plain.load_existing(paths)
+            values = memory.load_existing(paths)
         except UnsupportedOperationError as error:
             raise _not_bytes(str(error), error.path) from error
         return [

@@ -1,12 +1,12 @@
-"""From a backend's key to the backend, with nothing but errors of polystore let out."""
+"""Find the backend of a key, and let only the errors of polystore out of its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-from polystore.base import accepts
+from polystore.base import DataSource, StorageBackend
+from polystore.capabilities import MakesParents
 from polystore.exceptions import (
     BackendNotFoundError,
     StorageError,
@@ -14,73 +14,73 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.paths import P, display
-from polystore.registration import backend_key
+from polystore.registration import BackendKey, backend_key
 
-__all__ = ["Routing", "offered", "parents_option"]
+__all__ = ["Registry", "parents_option", "reading", "writing"]
+
+Registry = Mapping[str, DataSource]
+"""From key to backend."""
 
 
-class Routing:
-    """What has a registry, and calls the backends in it.
+@contextmanager
+def reading(registry: Registry, key: BackendKey, path: P | None = None) -> Iterator[DataSource]:
+    """Yield the backend of `key`; let only a `StorageError` out of the block.
 
-    Parameters
-    ----------
-    registry : Mapping
-        From key to backend.
+    Raises
+    ------
+    BackendNotFoundError
+        If the registry has no such backend.
+    StorageResolutionError
+        If the block raises any other exception, which is its cause.
     """
-
-    def __init__(self, registry: Mapping[str, Any]) -> None:
-        self.registry = registry
-
-    @contextmanager
-    def _backend(self, key: object, path: P | None = None) -> Iterator[Any]:
-        """Give the backend of `key`, and let nothing but a `StorageError` out."""
-        try:
-            yield self._resolve(key)
-        except (StorageError, MemoryError):
-            raise
-        except Exception as error:
-            raise StorageResolutionError(
-                f"the backend raised {type(error).__name__}: {error}",
-                path=None if path is None else display(path),
-                backend=backend_key(key),
-            ) from error
-
-    def _resolve(self, key: object) -> Any:
-        name = backend_key(key)
-        try:
-            return self.registry[name]
-        except BackendNotFoundError:
-            raise
-        except KeyError:
-            # A plain dict compares its keys to the letter; the contract does not.
-            for known in self.registry:
-                if backend_key(known) == name:
-                    return self.registry[known]
-            raise BackendNotFoundError(
-                f"no backend is called {name!r}; the known ones are "
-                f"{', '.join(map(str, self.registry))}"
-            ) from None
+    try:
+        yield _resolve(registry, key)
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:
+        raise StorageResolutionError(
+            f"the backend raised {type(error).__name__}: {error}",
+            path=None if path is None else display(path),
+            backend=backend_key(key),
+        ) from error
 
 
-def offered(target: Any, operation: str, key: object, path: P | None = None) -> Callable[..., Any]:
-    """Return a method of a backend, which one that can only be read has not.
+@contextmanager
+def writing(
+    registry: Registry, key: BackendKey, operation: str, path: P | None = None
+) -> Iterator[StorageBackend]:
+    """Yield the backend of `key` as `reading` does, if it can be written.
 
     Raises
     ------
     UnsupportedOperationError
-        If it has not.
+        If the backend can only be read.
     """
-    method: Callable[..., Any] | None = getattr(target, operation, None)
-    if method is None:
-        raise UnsupportedOperationError(
-            f"{type(target).__name__} can only be read: it has no {operation}",
-            path=None if path is None else display(path),
-            backend=backend_key(key),
-        )
-    return method
+    with reading(registry, key, path) as backend:
+        if not isinstance(backend, StorageBackend):
+            raise UnsupportedOperationError(
+                f"{type(backend).__name__} can only be read; it does not support {operation}",
+                path=None if path is None else display(path),
+                backend=backend_key(key),
+            )
+        yield backend
 
 
-def parents_option(backend: Any, parents: bool) -> dict[str, bool]:
-    """Return the option `parents` for backends whose ``save`` knows it."""
-    cls: Any = type(backend)
-    return {"parents": parents} if accepts(cls, "save", "parents") else {}
+def _resolve(registry: Registry, key: BackendKey) -> DataSource:
+    name = backend_key(key)
+    try:
+        return registry[name]
+    except BackendNotFoundError:
+        raise
+    except KeyError:
+        for known in registry:  # a plain dict, which distinguishes upper and lower case
+            if backend_key(known) == name:
+                return registry[known]
+        raise BackendNotFoundError(
+            f"no backend is called {name!r}; the known ones are {', '.join(map(str, registry))}"
+        ) from None
+
+
+def parents_option(backend: StorageBackend, *, parents: bool) -> dict[str, bool]:
+    """Return the option `parents` for a backend whose ``save`` takes it."""
+    return {"parents": parents} if isinstance(backend, MakesParents) else {}

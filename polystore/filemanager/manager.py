@@ -1,18 +1,35 @@
-"""The file manager: one call for each operation, routed to the backend it names."""
+"""The file manager: one method for each operation, on the backend that the call names."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from polystore.async_methods import AsyncLoads, AsyncSaves
-from polystore.base import accepts
-from polystore.filemanager.copying import Moves, listed_order, rebasing
-from polystore.filemanager.dispatch import offered, parents_option
+from polystore.arguments import check_collection
+from polystore.async_methods import in_a_thread
+from polystore.base import DataSource
+from polystore.capabilities import Capability, Deletable, ReportsLoading, ReportsSaving
+from polystore.exceptions import UnsupportedOperationError
+from polystore.filemanager.copying import (
+    as_pairs,
+    check_free,
+    copy_across,
+    is_other,
+    listed_order,
+    make_parent,
+    rebasing,
+    transfer_within,
+    walked,
+)
+from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
 from polystore.paths import P, as_text, natural_key
 from polystore.progress import Progress, reporting
+from polystore.registration import BackendKey, backend_key
+from polystore.stat import Stat
+from polystore.transfer.proxies import class_of
+from polystore.transfer.stacking import stack
 from polystore.writable import private
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
@@ -20,24 +37,29 @@ __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
 IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 
 
-class FileManager(Moves, AsyncLoads, AsyncSaves):
-    """Route each operation to the backend it names.
+class FileManager:
+    """Send each operation to the backend that the call names.
 
-    There is no default backend and no fallback to another one. Beside the routing there is
-    convenience only: saves make missing parents, and lists come in natural order (``img2``
-    before ``img10``). A backend's own errors pass through untouched; any other exception, as
-    a custom backend may raise, arrives as a `StorageResolutionError` with its cause.
+    There is no default backend and no fallback to another one. The file manager adds convenience
+    only: saves create missing parents, and lists come in natural order (``img2`` before
+    ``img10``). The errors of polystore pass through unchanged; any other exception, as a custom
+    backend may raise, arrives as a `StorageResolutionError` with its cause.
+
+    In every method, `path` is a `str` or `os.PathLike`, and `backend` is the key of a backend: a
+    `str` in any case, or an enum member whose value is one.
 
     Parameters
     ----------
     registry : Mapping
         From key to backend: a `BackendRegistry`, a ``polystore_ray.RayBackendRegistry``, or a
-        plain `dict`. A file manager pickles wherever its registry does.
+        plain `dict`. A file manager pickles if its registry does.
 
     Raises
     ------
     BackendNotFoundError
         By every operation, if the registry has no such backend.
+    UnsupportedOperationError
+        By every operation that the backend does not support.
 
     Examples
     --------
@@ -51,25 +73,26 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
     ['/plate1/A01.npy']
     """
 
+    def __init__(self, registry: Registry) -> None:
+        self.registry: Mapping[str, Any] = registry
+
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
 
     # Reading
 
-    def load(self, path: P, backend: object, *, writable: bool = False, **options: Any) -> Any:
+    def load(self, path: P, backend: BackendKey, *, writable: bool = False, **options: Any) -> Any:
         """Return the value at `path`.
 
         Parameters
         ----------
-        path : str or os.PathLike
-            A file.
-        backend : str or enum.Enum
-            The backend's key.
+        path, backend
+            A file, and its backend.
         writable : bool, default False
-            Whether to return a private copy of an array that is a read-only view, so that it can
+            Whether to return private copies of arrays that are read-only views, so that they can
             be changed in place.
         **options
-            For the backend's ``load``, such as ``region=``.
+            Passed to the backend's ``load``, such as ``region=``.
 
         Raises
         ------
@@ -78,14 +101,14 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
         PathTypeError
             If it is a directory.
         """
-        with self._backend(backend, path) as target:
+        with reading(self.registry, backend, path) as target:
             value = target.load(path, **options)
         return private(value) if writable else value
 
     def load_batch(
         self,
         paths: Sequence[P],
-        backend: object,
+        backend: BackendKey,
         *,
         writable: bool = False,
         progress: Progress = None,
@@ -95,57 +118,56 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
 
         Parameters
         ----------
-        paths : sequence of str or os.PathLike
-            Files.
-        backend : str or enum.Enum
-            The backend's key.
+        paths, backend
+            Files, and their backend.
         writable : bool, default False
-            Whether to return private copies, as for `load`.
+            As for `load`.
         progress : callable or bool, optional
-            Called with the numbers of values that are done and of all; `True` shows a bar.
+            Called with the number of values loaded so far and the number of all; `True` shows a
+            bar.
         **options
-            For the backend's ``load_batch``, such as ``region=``.
+            Passed to the backend's ``load_batch``, such as ``region=``.
         """
-        with self._backend(backend) as target:
-            with _progress(target, "load_batch", progress, paths) as told:
-                values: list[Any] = target.load_batch(paths, **told, **options)
+        check_collection(paths, "paths", backend=backend_key(backend))
+        with reading(self.registry, backend) as target:
+            with _progress(target, ReportsLoading, progress, paths) as reported:
+                values: list[Any] = target.load_batch(paths, **reported, **options)
             return [private(value) for value in values] if writable else values
 
-    def exists(self, path: P, backend: object) -> bool:
-        """Tell whether `path` leads to anything; a dangling link does not."""
-        with self._backend(backend, path) as target:
+    def exists(self, path: P, backend: BackendKey) -> bool:
+        """Return whether `path` leads to anything; a dangling link does not."""
+        with reading(self.registry, backend, path) as target:
             return bool(target.exists(path))
 
-    def is_file(self, path: P, backend: object) -> bool:
-        """Tell whether `path` leads, also through links, to a value."""
-        with self._backend(backend, path) as target:
+    def is_file(self, path: P, backend: BackendKey) -> bool:
+        """Return whether `path` leads, also through links, to a value."""
+        with reading(self.registry, backend, path) as target:
             return bool(target.is_file(path))
 
-    def is_dir(self, path: P, backend: object) -> bool:
-        """Tell whether `path` leads, also through links, to a directory."""
-        with self._backend(backend, path) as target:
+    def is_dir(self, path: P, backend: BackendKey) -> bool:
+        """Return whether `path` leads, also through links, to a directory."""
+        with reading(self.registry, backend, path) as target:
             return bool(target.is_dir(path))
 
-    def is_symlink(self, path: P, backend: object) -> bool:
-        """Tell whether `path` itself is a link."""
-        with self._backend(backend, path) as target:
+    def is_symlink(self, path: P, backend: BackendKey) -> bool:
+        """Return whether `path` itself is a link."""
+        with reading(self.registry, backend, path) as target:
             return bool(target.is_symlink(path))
 
-    def stat(self, path: P, backend: object) -> dict[str, Any]:
-        """Describe `path`, also where nothing is: see `DataSource.stat` for the fields."""
-        with self._backend(backend, path) as target:
-            facts: dict[str, Any] = target.stat(path)
-            return facts
+    def stat(self, path: P, backend: BackendKey) -> Stat:
+        """Describe `path`, also a missing one; see `Stat` for the keys."""
+        with reading(self.registry, backend, path) as target:
+            return target.stat(path)
 
-    def list_dir(self, path: P, backend: object) -> list[str]:
+    def list_dir(self, path: P, backend: BackendKey) -> list[str]:
         """Return the names in a directory, in natural order."""
-        with self._backend(backend, path) as target:
+        with reading(self.registry, backend, path) as target:
             return sorted(target.list_dir(path), key=natural_key)
 
     def list_files(
         self,
         path: P,
-        backend: object,
+        backend: BackendKey,
         pattern: str | None = None,
         extensions: Iterable[str] | None = None,
         recursive: bool = False,
@@ -154,52 +176,39 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            A directory.
-        backend : str or enum.Enum
-            The backend's key.
+        path, backend
+            A directory, and its backend.
         pattern : str, optional
             A glob on the base name; case matters.
         extensions : iterable of str, optional
-            Endings with their dot, such as ``{".tif", ".png"}``; case does not matter.
+            Suffixes with their dot, such as ``{".tif", ".png"}``; case does not matter.
         recursive : bool, default False
-            Whether to descend into directories; links to directories are not descended.
+            Whether to descend into directories; links to directories are never descended.
         """
-        with self._backend(backend, path) as target:
-            # Only what is asked for, since a custom backend need not know every option.
-            wanted = {"pattern": pattern, "extensions": extensions, "recursive": recursive}
-            options = {name: option for name, option in wanted.items() if _is_asked(option)}
+        wanted = {"pattern": pattern, "extensions": extensions, "recursive": recursive}
+        # Without the defaults, since a custom backend need not take every option.
+        options: Any = {name: value for name, value in wanted.items() if value not in (None, False)}
+        with reading(self.registry, backend, path) as target:
             return sorted(target.list_files(path, **options), key=listed_order)
 
     def list_image_files(
         self,
         path: P,
-        backend: object,
+        backend: BackendKey,
         pattern: str | None = None,
         extensions: Iterable[str] = IMAGE_EXTENSIONS,
         recursive: bool = False,
     ) -> list[str]:
-        """Return the paths of the images in a directory, as `list_files` returns them.
+        """Return the paths of the images in a directory, as `list_files` does.
 
-        Parameters
-        ----------
-        path : str or os.PathLike
-            A directory.
-        backend : str or enum.Enum
-            The backend's key.
-        pattern : str, optional
-            A glob on the base name; case matters.
-        extensions : iterable of str, optional
-            What an image's name ends with; by default the suffixes of the formats that hold one.
-        recursive : bool, default False
-            Whether to descend into directories.
+        By default, `extensions` are the suffixes of the formats that hold one image.
         """
         return self.list_files(path, backend, pattern, extensions, recursive)
 
-    def find_file_recursive(self, path: P, filename: str, backend: object) -> str | None:
-        """Return the path of the file of this name at or below a directory, or None.
+    def find_file_recursive(self, path: P, filename: str, backend: BackendKey) -> str | None:
+        """Return the path of the file with this name at or below a directory, or None.
 
-        Of several, the shallowest is returned, and of these the first in natural order.
+        Of several, return the shallowest, and of these the first in natural order.
 
         Examples
         --------
@@ -213,197 +222,162 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
         return found[0] if found else None
 
     def collect_dirs_and_files(
-        self, path: P, backend: object, recursive: bool = True
+        self, path: P, backend: BackendKey, recursive: bool = True
     ) -> tuple[list[str], list[str]]:
-        """Return the directories and the files at and below a directory, each once.
+        """Return the directories and the files at and below a directory.
 
-        Parameters
-        ----------
-        path : str or os.PathLike
-            A directory; it comes first of the directories.
-        backend : str or enum.Enum
-            The backend's key.
-        recursive : bool, default True
-            Whether to descend into directories. Links to directories are listed with the
-            directories, and not descended.
-
-        Returns
-        -------
-        directories, files : list of str
-            Shallow first, in natural order.
+        Each is listed once, shallow first, in natural order; the directory itself comes first.
+        Links to directories are listed as directories, and never descended.
         """
-        directories, files, _ = self._walked(path, backend, recursive)
+        directories, files, _ = walked(self.registry, path, backend, recursive)
         return directories, files
 
     # Writing
 
     def save(
-        self, data: Any, path: P, backend: object, *, parents: bool = True, **options: Any
+        self, data: Any, path: P, backend: BackendKey, *, parents: bool = True, **options: Any
     ) -> None:
-        """Store `data` at `path`, whole or not at all, making missing parents.
+        """Store `data` at `path`, whole or not at all, and create missing parents.
 
         Parameters
         ----------
         data : object
-            What to store.
-        path : str or os.PathLike
-            Where.
-        backend : str or enum.Enum
-            The backend's key.
+            The value to store.
+        path, backend
+            The path of the value, and its backend.
         parents : bool, default True
-            Whether to make missing directories; not given to a backend without directories.
+            Whether to create missing directories; not passed to a backend whose ``save`` does not
+            take it.
         **options
-            For the backend's ``save``, such as ``overwrite=True``.
+            Passed to the backend's ``save``, such as ``overwrite=True``.
 
         Raises
         ------
         PathExistsError
-            If the path exists and ``overwrite=True`` was not given.
+            If the path exists, without ``overwrite=True``.
         """
-        with self._backend(backend, path) as target:
-            offered(target, "save", backend, path)(
-                data, path, **parents_option(target, parents), **options
-            )
+        with writing(self.registry, backend, "save", path) as target:
+            target.save(data, path, **parents_option(target, parents=parents), **options)
 
     def save_batch(
         self,
         values: Sequence[Any],
         paths: Sequence[P],
-        backend: object,
+        backend: BackendKey,
         *,
         parents: bool = True,
         progress: Progress = None,
         **options: Any,
     ) -> None:
-        """Store `values` at `paths`, making missing parents.
+        """Store `values` at `paths`, and create missing parents.
 
-        What can be checked is checked before anything is written. Memory backends publish
-        the batch all at once; on others a failure midway names what was written.
+        Everything that can be checked is checked before anything is written. Memory backends
+        publish the batch all at once. On other backends, an error names the paths that were
+        written.
 
         Parameters
         ----------
-        values : sequence of object
-            What to store.
-        paths : sequence of str or os.PathLike
-            Where, one for each value.
-        backend : str or enum.Enum
-            The backend's key.
+        values, paths, backend
+            The values, the path of each, and their backend.
         parents : bool, default True
-            Whether to make missing directories; not given to a backend without directories.
+            As for `save`.
         progress : callable or bool, optional
-            Called with the numbers of values that are done and of all; `True` shows a bar.
+            Called with the number of values saved so far and the number of all; `True` shows a
+            bar.
         **options
-            For the backend's ``save_batch``, such as ``overwrite=True``.
+            Passed to the backend's ``save_batch``, such as ``overwrite=True``.
 
         Raises
         ------
         BatchLengthError
-            If there are not as many values as paths.
+            If the numbers of values and paths differ.
         PathExistsError
-            If a path occurs twice, or exists and ``overwrite=True`` was not given.
+            If a path occurs twice, or exists without ``overwrite=True``.
         """
-        with self._backend(backend) as target:
-            save_batch = offered(target, "save_batch", backend)
-            options |= parents_option(target, parents)
-            with _progress(target, "save_batch", progress, paths) as told:
-                save_batch(values, paths, **told, **options)
+        for items, what in ((values, "values"), (paths, "paths")):
+            check_collection(items, what, backend=backend_key(backend))
+        with writing(self.registry, backend, "save_batch") as target:
+            options |= parents_option(target, parents=parents)
+            with _progress(target, ReportsSaving, progress, paths) as reported:
+                target.save_batch(values, paths, **reported, **options)
 
     def append(
-        self, values: Any, path: P, backend: object, *, axis: int = 0, **options: Any
+        self, values: Any, path: P, backend: BackendKey, *, axis: int = 0, **options: Any
     ) -> int:
-        """Put values at the end of a stored array's axis; return where along it they begin.
+        """Append values to a stored array along an axis; return the index of the first.
 
-        Of several that append at once, each gets a place of its own; a reader sees all of the
-        values or none.
+        Concurrent appends get separate places. A reader sees all of the values or none.
 
         Parameters
         ----------
         values : array_like
-            Of the array's shape, but for the axis.
-        path : str or os.PathLike
-            An array.
-        backend : str or enum.Enum
-            The backend's key.
+            Of the array's shape, except along `axis`.
+        path, backend
+            An array, and its backend.
         axis : int, default 0
-            The axis that grows.
+            The axis along which the array grows.
         **options
-            For the backend's ``append``.
-
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend's arrays do not grow, as those of zarr do.
+            Passed to the backend's ``append``.
         """
-        with self._backend(backend, path) as target:
-            append = offered(target, "append", backend, path)
-            return int(append(values, path, axis=axis, **options))
+        with writing(self.registry, backend, "append", path) as target:
+            return int(target.append(values, path, axis=axis, **options))
 
-    def resize(self, path: P, shape: Sequence[int], backend: object, **options: Any) -> None:
-        """Give a stored array another shape: cut it off, or fill it up with its fill value.
+    def resize(self, path: P, shape: Sequence[int], backend: BackendKey, **options: Any) -> None:
+        """Change the shape of a stored array: cut it off, or extend it with its fill value."""
+        with writing(self.registry, backend, "resize", path) as target:
+            target.resize(path, shape, **options)
 
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend's arrays keep their shape, as all but those of zarr do.
-        """
-        with self._backend(backend, path) as target:
-            offered(target, "resize", backend, path)(path, shape, **options)
+    def ensure_directory(self, path: P, backend: BackendKey) -> str:
+        """Create a directory and its missing ancestors; return its path."""
+        with writing(self.registry, backend, "ensure_directory", path) as target:
+            return str(target.ensure_directory(path))
 
-    def ensure_directory(self, path: P, backend: object) -> str:
-        """Make a directory and its ancestors where they are missing; return its path."""
-        with self._backend(backend, path) as target:
-            return str(offered(target, "ensure_directory", backend, path)(path))
-
-    def delete(self, path: P, backend: object) -> None:
+    def delete(self, path: P, backend: BackendKey) -> None:
         """Delete a file, a link or an empty directory."""
-        with self._backend(backend, path) as target:
-            offered(target, "delete", backend, path)(path)
+        with writing(self.registry, backend, "delete", path) as target:
+            target.delete(path)
 
-    def delete_all(self, path: P, backend: object) -> None:
+    def delete_all(self, path: P, backend: BackendKey) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
-        with self._backend(backend, path) as target:
-            offered(target, "delete_all", backend, path)(path)
+        with writing(self.registry, backend, "delete_all", path) as target:
+            target.delete_all(path)
 
     def create_symlink(
-        self, source: P, link: P, backend: object, *, overwrite: bool = False
+        self, source: P, link: P, backend: BackendKey, *, overwrite: bool = False
     ) -> None:
-        """Make `link` a link to `source`, which has to exist; only a link is overwritten."""
-        with self._backend(backend, link) as target:
-            offered(target, "create_symlink", backend, link)(source, link, overwrite=overwrite)
+        """Make `link` a link to `source`, which must exist; only a link is overwritten."""
+        with writing(self.registry, backend, "create_symlink", link) as target:
+            target.create_symlink(source, link, overwrite=overwrite)
 
     def mirror_directory_with_symlinks(
         self,
         source: P,
         target: P,
-        backend: object,
+        backend: BackendKey,
         recursive: bool = True,
         *,
         overwrite: bool = False,
     ) -> int:
-        """Make `target` a copy of the directories of `source`, with a link for each file.
+        """Create the directories of `source` in `target`, with a link to each file.
 
         Parameters
         ----------
-        source : str or os.PathLike
-            A directory.
-        target : str or os.PathLike
-            The directory to fill, made where it is missing.
-        backend : str or enum.Enum
-            The backend's key.
+        source, target, backend
+            A directory, the directory to fill, which is created if missing, and their backend.
         recursive : bool, default True
-            Whether to descend into directories. A link to a directory is mirrored as a link.
+            Whether to descend into directories. A link to a directory becomes a link.
         overwrite : bool, default False
-            Whether links that are there already are replaced. A file never is.
+            Whether existing links are replaced. A file never is.
 
         Returns
         -------
         int
-            How many links were made.
+            The number of links.
 
         Raises
         ------
         PathExistsError
-            If something is where a link has to go.
+            If the path of a new link exists.
         """
         directories, files = self.collect_dirs_and_files(source, backend, recursive)
         rebased = rebasing(directories[0], as_text(target))
@@ -417,22 +391,159 @@ class FileManager(Moves, AsyncLoads, AsyncSaves):
             self.create_symlink(path, rebased(path), backend, overwrite=overwrite)
         return len(linked) + len(files)
 
+    # From one path to another
+
+    def copy(
+        self,
+        source: P | Sequence[P],
+        destination: P | Sequence[P],
+        backend: BackendKey,
+        *,
+        to_backend: BackendKey | None = None,
+        progress: Progress = None,
+        lossy: bool = False,
+    ) -> None:
+        """Copy a file, a tree, a link, or a list of files; create parents; never overwrite.
+
+        Parameters
+        ----------
+        source, destination : str or os.PathLike, or a list of these
+            The existing path and the new path, or a list of each. A list from one backend into
+            another may hold files and links to files only.
+        backend, to_backend : str or enum.Enum
+            The backend of the source, and that of the destination if it is another one. Between
+            backends, files of one format are copied as they are, and other values are loaded and
+            saved, a part of them at a time. A link to a file arrives as a file, since its target
+            has no meaning there. In a store of polystore_ray, values go from host to host and not
+            through the caller. An error names the paths that were written.
+        progress : callable or bool, optional
+            Called with the number of values copied so far and the number of all; `True` shows a
+            bar. Within one backend it counts the given paths.
+        lossy : bool, default False
+            Whether the copy may lose what the other backend cannot keep beside the values, such
+            as the scale and the metadata of a TIFF file, or the attributes of zarr.
+
+        Raises
+        ------
+        PathNotFoundError
+            If the source is missing.
+        PathExistsError
+            If the destination exists.
+        BatchLengthError
+            If the numbers of sources and destinations differ.
+        UnsupportedOperationError
+            Before anything is written, if a link to a directory or a dangling link would go into
+            another backend, or if a file would lose metadata and `lossy` is not given.
+        """
+        if to_backend is not None and is_other(to_backend, backend):
+            paths = source, destination, backend, to_backend
+            copy_across(self.registry, *paths, progress, lossy=lossy)
+        else:
+            pairs = as_pairs(source, destination, backend)
+            transfer_within(self.registry, "copy", pairs, backend, progress)
+
+    def move(
+        self,
+        source: P | Sequence[P],
+        destination: P | Sequence[P],
+        backend: BackendKey,
+        *,
+        to_backend: BackendKey | None = None,
+        progress: Progress = None,
+        lossy: bool = False,
+    ) -> None:
+        """Move as `copy` copies; between backends, delete the sources once all are copied."""
+        pairs = as_pairs(source, destination, backend)
+        if to_backend is None or not is_other(to_backend, backend):
+            transfer_within(self.registry, "move", pairs, backend, progress)
+            return
+        with writing(
+            self.registry, backend, "delete_all", pairs[0][0] if pairs else None
+        ) as origin:
+            if not issubclass(class_of(origin), Deletable):
+                raise UnsupportedOperationError(
+                    f"{class_of(origin).__name__} does not support delete, which a move needs",
+                    path=pairs[0][0] if pairs else None,
+                    backend=backend_key(backend),
+                )
+        paths = source, destination, backend, to_backend
+        copy_across(self.registry, *paths, progress, lossy=lossy)
+        for path, _ in pairs:
+            self.delete_all(path, backend)
+
+    def stack(
+        self,
+        paths: Sequence[P],
+        path: P,
+        backend: BackendKey,
+        *,
+        to_backend: BackendKey | None = None,
+        progress: Progress = None,
+        **options: Any,
+    ) -> None:
+        """Stack arrays along a new first axis into one array, and create its parent.
+
+        The new array exists only once it is complete. Only some rows are in memory at a time.
+        From the memory of polystore_ray into zarr, tasks write the rows on the nodes that hold
+        them.
+
+        Parameters
+        ----------
+        paths, backend
+            Arrays of one shape and dtype, and their backend.
+        path, to_backend
+            The path of the new array, and its backend if it is another one; that must be able to
+            resize arrays. On a cluster, `path` must mean the same on every node.
+        progress : callable or bool, optional
+            Called with the number of arrays stacked so far and the number of all; `True` shows a
+            bar.
+        **options
+            Passed to the ``save`` of the new array, such as ``chunks=`` and ``shards=``. By
+            default a chunk has about 1 MiB: several rows, one, or a part of one.
+
+        Raises
+        ------
+        PathExistsError
+            If the path of the new array exists.
+        UnsupportedFormatError
+            If the values are not arrays of one shape and dtype.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from polystore import FileManager, MemoryBackend, ZarrBackend
+        >>> fm = FileManager({"memory": MemoryBackend(), "zarr": ZarrBackend(tempfile.mkdtemp())})
+        >>> fm.save_batch([np.zeros((2, 2)), np.ones((2, 2))], ["/a", "/b"], backend="memory")
+        >>> fm.stack(["/a", "/b"], "/plate/all", backend="memory", to_backend="zarr")
+        >>> fm.load("/plate/all", backend="zarr", region=1)
+        array([[1., 1.],
+               [1., 1.]])
+        """
+        key = backend if to_backend is None else to_backend
+        check_collection(paths, "paths", backend=backend_key(backend))
+        with (
+            writing(self.registry, key, "save", path) as target,
+            reading(self.registry, backend) as source,
+        ):
+            check_free(target, path, key)
+            make_parent(target, path)
+            stack(source, target, paths, path, progress, **options)
+
+    aload, aload_batch = in_a_thread(load), in_a_thread(load_batch)
+    asave, asave_batch = in_a_thread(save), in_a_thread(save_batch)
+
 
 @contextmanager
 def _progress(
-    backend: Any, method: str, progress: Progress, paths: Sequence[P]
-) -> Iterator[dict[str, Progress]]:
-    """Give the option `progress`, or report the end of a call to a backend that has none."""
-    cls: Any = type(backend)
+    backend: DataSource, reports: type[Capability], progress: Progress, paths: Sequence[P]
+) -> Iterator[dict[str, Any]]:
+    """Yield the option `progress`; for a backend without it, report the end of its call."""
     if not progress:
         yield {}
-    elif accepts(cls, method, "progress"):
+    elif isinstance(backend, reports):
         yield {"progress": progress}
     else:
-        with reporting(progress, len(paths), method) as step:
+        with reporting(progress, len(paths), "batch") as step:
             yield {}
             step(len(paths))
-
-
-def _is_asked(option: object) -> bool:
-    return option is not None and option is not False

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from polystore.arguments import path_exists
+from polystore.arguments import check_apart, path_exists
 from polystore.base import StorageBackend
 from polystore.error_translation import missing_below_files
 from polystore.exceptions import (
@@ -37,7 +37,7 @@ from polystore.filesystem.temporaries import (
     temporary_name,
 )
 from polystore.filesystem.tree_operations import copy_tree, delete_tree, sync_tree
-from polystore.paths import P, as_text, check_distinct, display
+from polystore.paths import P, as_text, display
 
 __all__ = ["LocalBackend"]
 
@@ -103,16 +103,7 @@ class LocalBackend(LocalSource, StorageBackend):
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         super()._check_batch(paths, **options)
         places = self._places.identities(paths)
-        check_distinct(places, paths, backend=self._backend_type)
-        parents, taken = {os.path.dirname(place) for place in places}, set(places)
-        while parents:
-            for parent in parents & taken:
-                raise self._error(
-                    PathNotDirectoryError,
-                    "another path of the batch lies in this one",
-                    paths[places.index(parent)],
-                )
-            parents = {os.path.dirname(parent) for parent in parents if len(parent) > 1}
+        check_apart(places, os.path.dirname, paths, backend=self._backend_type)
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any

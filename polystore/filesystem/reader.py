@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from polystore.base import DataSource
 from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
@@ -26,6 +26,7 @@ from polystore.filesystem.path_resolver import Places, RootedPlaces, SystemPlace
 from polystore.filesystem.temporaries import is_temporary
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.registration import BackendBase
+from polystore.stat import Stat
 
 __all__ = ["LocalSource"]
 
@@ -164,11 +165,12 @@ class LocalSource(BackendBase, DataSource):
         except FileNotFoundError:
             return False
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         missing = {"type": "missing", "path": self._text(path), "exists": False}
         target = self._target(path)
         link = {} if target is None else {"type": "symlink", "target": target}
-        return missing | self._asked(path, partial(self._facts, path), {}) | link
+        found = self._asked(path, partial(self._facts, path), {})
+        return cast("Stat", missing | found | link)
 
     def _facts(self, path: P, held: Held) -> dict[str, Any]:
         """Return what `stat` says of what exists."""

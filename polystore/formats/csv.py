@@ -1,7 +1,7 @@
-"""CSV that comes back as it was saved: lists of dicts or of lists, numbers as numbers.
+"""CSV that a load returns as it was saved: lists of dicts or of lists, numbers as numbers.
 
-The text is plain CSV (RFC 4180, UTF-8). What its readers ignore carries the rest: a first row whose
-every field is quoted is a header, and a quoted field is text whatever it looks like.
+The text is plain CSV (RFC 4180, UTF-8). Quotes, which other readers ignore, carry the types: a
+first row with all fields quoted is a header, and a quoted field is always text.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 
 __all__ = ["dumps", "loads"]
 
-# Possessive, since the way back from an unclosed quote takes memory for each character.
+# Possessive: backtracking from an unclosed quote would use memory for each character.
 _FIELD = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\r\n|\n|\r|\Z)')
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*+)")
-# As programs write floats: "1.50", "1e-05", "1E+05". What people write may be a code: "007", "1e3".
+# Floats as programs write them: "1.50", "1e-05", "1E+05". Others may be codes: "007", "1e3".
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-][0-9]{2,3})?")
-_MOST_DIGITS = 4300  # of an integer, as Python converts no longer one
-_SPECIAL = ',"\r\n\ufeff'  # at the beginning of a file the last would be read as a mark
+_MOST_DIGITS = 4300  # Python refuses to convert longer integers
+_SPECIAL = ',"\r\n\ufeff'  # at the start of a file, the last is a byte order mark
 _WORDS = {
     "": None,
     # As pandas, R and spreadsheets write them
@@ -43,18 +43,20 @@ def dumps(table: Any) -> str:
     Parameters
     ----------
     table : list of dict or list of list
-        The dicts all have the same keys. Cells are text, integers, floats, booleans and None.
+        The dicts must have the same keys. Cells are text, integers, floats, booleans and None.
 
     Raises
     ------
     UnsupportedFormatError
-        If it is another value, or would not come back as it is.
+        If the value is not such a table, or a load would return another value.
     """
     rows: list[Any] = list(table) if isinstance(table, list | tuple) else [None]
     if rows and all(isinstance(row, dict) for row in rows):
         names = list(rows[0])
         if any(list(row) != names for row in rows) or not names:
-            raise UnsupportedFormatError("the dicts of a CSV all have the same keys, in one order")
+            raise UnsupportedFormatError(
+                "all dicts of a CSV must have the same keys, in the same order"
+            )
         header = [",".join(_quoted(_text(name)) for name in names)]
         return "".join(f"{line}\r\n" for line in (*header, *_lines(row.values() for row in rows)))
     if not all(isinstance(row, list | tuple) and row for row in rows):
@@ -62,26 +64,26 @@ def dumps(table: Any) -> str:
     lines = list(_lines(rows))
     if lines and _parsed(lines[0])[0]:
         raise UnsupportedFormatError(
-            "every cell of the first row has to be quoted, so it would come back as a header; "
+            "all cells of the first row need quotes, so a load would take it for a header; "
             "save a list of dicts"
         )
     return "".join(f"{line}\r\n" for line in lines)
 
 
 def loads(text: str) -> list[dict[str, Any]] | list[list[Any]]:
-    """Return the table in a CSV: dicts where it has a header whose fields are quoted.
+    """Return the table in a CSV: a list of dicts if it has a header with quoted fields.
 
     Raises
     ------
     CorruptDataError
-        If a quote is not closed, or rows of a table with a header differ in length.
+        If a quote is not closed, or a row has another length than the header.
     """
     quoted, rows = _parsed(text)
     if not quoted:
         return rows
     names = _distinct(rows.pop(0))
     table: list[Any] = rows
-    for number, row in enumerate(rows):  # in place, so that no row is there twice
+    for number, row in enumerate(rows):  # in place, so that no row is in memory twice
         if len(row) != len(names):
             raise CorruptDataError(
                 f"row {number + 2} has {len(row)} cells under {len(names)} names"
@@ -91,7 +93,7 @@ def loads(text: str) -> list[dict[str, Any]] | list[list[Any]]:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Return names of which each is another: a second "a" is "a.1", as for pandas and R."""
+    """Return unique names: a second "a" becomes "a.1", as in pandas and R."""
     taken, repeated = set(names), {name: count(1) for name in names}
     found: list[str] = []
     seen: set[str] = set()
@@ -111,7 +113,9 @@ def _lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, np.generic) and value.dtype.kind not in "mM":  # whose item is an integer
+    if (
+        isinstance(value, np.generic) and value.dtype.kind not in "mM"
+    ):  # whose item() may be an integer
         value = value.item()
     if value is None:
         return ""
@@ -119,7 +123,7 @@ def _cell(value: Any) -> str:
         return repr(value)
     for number in (int, float):
         if isinstance(value, number):
-            return number.__repr__(value)  # a member of an enum would show its name
+            return number.__repr__(value)  # not repr(), which shows the name of an enum member
     text = _text(value)
     plain = not any(c in text for c in _SPECIAL) and _value(False, text) == text
     return text if plain else _quoted(text)
@@ -128,7 +132,7 @@ def _cell(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise UnsupportedFormatError(
-            f"the cells of a CSV are text and numbers, not a {type(value).__name__}; save its str()"
+            f"cells of a CSV are text or numbers, not a {type(value).__name__}; save str(value)"
         )
     return value
 
@@ -138,7 +142,7 @@ def _quoted(text: str) -> str:
 
 
 def _value(quoted: bool, cell: str) -> Any:
-    """Return a cell as it was: a quoted one is text, another may be a number or a word."""
+    """Return the value of a cell: quoted text, or a number or word without quotes."""
     if quoted:
         return cell
     if cell in _WORDS:
@@ -157,7 +161,7 @@ def _parsed(text: str) -> tuple[bool, list[list[Any]]]:
     while at < len(text) or row:
         match = _FIELD.match(text, at)
         if match is None:
-            raise CorruptDataError(f"row {len(rows) + 1} has a quote that is out of place")
+            raise CorruptDataError(f"row {len(rows) + 1} has a misplaced quote")
         quoted, plain, end = match.groups()
         if quoted is None:
             header = header and bool(rows)
@@ -166,6 +170,6 @@ def _parsed(text: str) -> tuple[bool, list[list[Any]]]:
             row.append(quoted.replace('""', '"'))
         at = match.end()
         if end != ",":
-            rows.append(row.copy())  # which takes no more memory than it needs
+            rows.append(row.copy())  # a copy has no spare capacity
             row.clear()
     return header and bool(rows), rows

@@ -1,4 +1,4 @@
-"""The description of one kind of file, and the errors for damaged files and unfit values."""
+"""The class `Format`: how one kind of file is read and written, and its errors."""
 
 from __future__ import annotations
 
@@ -28,31 +28,33 @@ class Format:
     Parameters
     ----------
     name : str
-        What messages call it.
+        The name in messages.
     suffixes : tuple of str
-        With their dot, in lower case, such as ``(".tif", ".ome.tif")``.
+        The suffixes with their dot, in lower case, such as ``(".tif", ".ome.tif")``.
     write : callable
-        ``write(file, value)``: write the whole of a file that is open for bytes.
+        ``write(file, value)``: write a whole file, which is open for bytes and may be write-only.
+        It raises for a value that `read` could not return unchanged.
     read : callable
-        ``read(path)``: return the value in a file.
+        ``read(path)``: return the value in a file. It never runs code from the file.
     read_region : callable, optional
         ``read_region(path, index)``: return the part of an array that a tuple of integers,
-        slices and ``...`` selects, without reading the rest where that can be.
+        slices and ``...`` selects, without reading the rest. By default, the whole array is read.
     describe : callable, optional
         ``describe(path)``: return ``{"shape": ..., "dtype": ...}`` from the header alone.
     compressed : bool, default False
-        Whether decoding is work worth a thread of its own, when a batch is loaded.
+        Whether decoding is slow enough that a batch should be loaded in several threads.
     corrupt : type, default CorruptDataError
         The error for a damaged file.
     unwritable : type, default UnsupportedFormatError
-        The error for a value the format cannot hold.
+        The error for a value that the format cannot hold.
     options : frozenset of str, optional
-        Names of keyword arguments that `read` and `read_region` take, and so ``load``.
+        Names of keyword arguments of `read` and `read_region`, which ``load`` passes on.
     rewrite : callable, optional
-        ``rewrite(path, file, index, data)``: write to `file` what the file at `path` holds, with
-        the part that `index` selects replaced. Without it, the array is loaded and saved.
+        ``rewrite(path, file, index, data)``: write the content of the file at `path` to `file`,
+        with the part that `index` selects replaced. By default, the array is loaded and saved.
     kept_apart : callable, optional
-        ``kept_apart(path)``: name what a file holds that `read` does not return, such as a scale.
+        ``kept_apart(path)``: return the names of content that `read` does not return, such as a
+        scale.
     """
 
     name: str
@@ -74,12 +76,12 @@ class Format:
         Raises
         ------
         UnsupportedOperationError, VFSTypeError
-            If a part is asked of no array, or one that the array does not have, or the format
-            has no such option.
+            If the value is not an array, the index does not fit it, or the format has no such
+            option.
         CorruptDataError
-            Or the format's own error for a damaged file, with its cause.
+            If the file is damaged; or the format's own error for this.
         MemoryError
-            If a large file needs more memory than there is. A small file that does is damaged.
+            If a large file needs more memory than is free. A small file that does is damaged.
         """
         for option in sorted(options.keys() - self.options):
             known = f"it has {', '.join(sorted(self.options))}" if self.options else "it has none"
@@ -92,13 +94,13 @@ class Format:
             return self.read_region(path, index, **options)
 
     def header(self, path: str) -> dict[str, Any]:
-        """Return what `describe` tells, nothing for a format without; errors as of `load`."""
+        """Return the result of `describe`; {} for a format without it. Errors as for `load`."""
         with self.decoding(path):
             return {} if self.describe is None else self.describe(path)
 
     @contextmanager
     def decoding(self, path: str | None = None) -> Iterator[None]:
-        """Raise the format's `corrupt` error for what says that a file is damaged."""
+        """Translate errors that mean a damaged file to the format's `corrupt` error."""
         try:
             yield
         except StorageError:
@@ -107,7 +109,7 @@ class Format:
             if isinstance(error, MemoryError):
                 damaged = path is not None and os.stat(path).st_size < ANY_FILE
             else:
-                # The system's own errors have a number; a seek to where a damaged file says too.
+                # An error of the system has a number; EINVAL comes from a seek to a damaged offset.
                 damaged = not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
             if not damaged:
                 raise
@@ -116,12 +118,12 @@ class Format:
             ) from error
 
     def save_region(self, path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) -> None:
-        """Write what a file holds to another, with a part of the array replaced.
+        """Write the content of a file to another file, with a part of the array replaced.
 
         Raises
         ------
         StorageError
-            As of `load`, of `put_region` and of `save`; also if something would be lost.
+            As for `load`, `put_region` and `save`; also if other content would be lost.
         """
         if self.rewrite is None:
             array = self.load(path)
@@ -132,14 +134,14 @@ class Format:
             self.rewrite(path, file, index, data)
 
     def apart(self, path: str) -> list[str]:
-        """Return the names of what a file holds beside the value that `load` returns."""
+        """Return the names of a file's content that `load` does not return."""
         if self.kept_apart is None:
             return []
         with self.decoding(path):
             return self.kept_apart(path)
 
     def save(self, file: IO[bytes], value: Any) -> None:
-        """Write a value, or raise the format's `unwritable` error with its cause."""
+        """Write a value; translate errors to the format's `unwritable` error."""
         try:
             self.write(file, value)
         except (StorageError, OSError, MemoryError):

@@ -1,4 +1,4 @@
-"""PNG and JPEG images through Pillow (the extra ``images``)."""
+"""PNG and JPEG images with Pillow (the extra ``images``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from polystore.region import put_region
 
 __all__ = ["JPEG", "PNG"]
 
-# What PNG holds exactly: the dtypes and numbers of channels of Pillow's modes.
+# Pillow's modes for the dtypes and numbers of channels that PNG can hold.
 _MODES = {
     ("uint8", None): "L",
     ("uint8", 2): "LA",
@@ -34,23 +34,23 @@ _MODES = {
     ("bool", None): "1",
 }
 
-# Kinds of colour of PNG that Pillow reads with 8 bits alone, and their channels.
+# PNG colour types that Pillow reads with 8 bits only, and their numbers of channels.
 _DEEP = {2: 3, 4: 2, 6: 4}
-_CONVERTED = ("P", "PA", "CMYK", "YCbCr")  # to colours, as other readers of images do
+_CONVERTED = ("P", "PA", "CMYK", "YCbCr")  # converted to colours, as by other image readers
 
 
 def _write_png(file: IO[bytes], value: Any) -> None:
     image = as_image(value)
-    image = image.astype(image.dtype.newbyteorder("="), copy=False)  # PNG has an order of its own
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)  # PNG has a fixed byte order
     channels = image.shape[2] if image.ndim == 3 else None
     if image.dtype == np.uint16 and image.ndim == 3 and channels in (2, 3, 4):
-        file.write(imagecodecs.png_encode(image))  # Pillow has no 16 bits of colour
+        file.write(imagecodecs.png_encode(image))  # Pillow has no 16-bit colour
         return
     mode = _MODES.get((str(image.dtype), channels))
     if mode is None or image.ndim not in (2, 3):
         raise ImageSaveError(
-            f"PNG holds uint8 and uint16 images (gray, gray and alpha, RGB, RGBA), and bool gray "
-            f"ones, not {image.dtype} of shape {image.shape}; .tif holds any numbers"
+            f"PNG holds uint8 and uint16 images (gray, gray and alpha, RGB, RGBA) and bool gray "
+            f"images, not {image.dtype} of shape {image.shape}; use .tif for other numbers"
         )
     _pillow_image(image, mode).save(file, "PNG")
 
@@ -72,15 +72,15 @@ def _pillow_image(image: np.ndarray[Any, Any], mode: str) -> Image.Image:
 
 
 def _rewrite_png(path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) -> None:
-    """Write a PNG again with a part of its pixels replaced, if there is nothing but pixels."""
+    """Rewrite a PNG with a part of its pixels replaced, if it contains only pixels."""
     with _png(path) as (image, _):
         more = [name for name in map(str, image.info) if name != "interlace"]
         more += ["its palette"] * (image.mode in _CONVERTED)
     more = [*_png_apart(path), *more]
     if more:
         raise ImageSaveError(
-            f"a save into a region would lose what else the file has: {', '.join(more)}. Load it "
-            f"and save the array in another file"
+            f"a save into a region would lose other content of the file: {', '.join(more)}. Load "
+            f"the array and save it in another file"
         )
     pixels = _read_png(path)
     put_region(pixels, index, data)
@@ -89,8 +89,8 @@ def _rewrite_png(path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) 
 
 def _rewrite_jpeg(*_arguments: object) -> None:
     raise ImageSaveError(
-        "JPEG is lossy: a save into a region would change the pixels around it. Load it and save "
-        "the array in a file of another format"
+        "JPEG is lossy: a save into a region would change other pixels. Load the array and save "
+        "it in another format"
     )
 
 
@@ -103,13 +103,13 @@ def _read_png(path: str, *, series: int | None = None, max_decoded: int | None =
                 f"series={frames - 1}"
             )
         if series is not None and not 0 <= series < frames:
-            raise VFSTypeError(f"series={series!r} does not exist: the file holds {frames}")
+            raise VFSTypeError(f"series={series!r} does not exist; the file holds {frames} images")
         _check_size(image, deep, max_decoded)
         if not deep:
             image.seek(series or 0)
             return _pixels(image)
         if frames > 1:
-            raise ImageLoadError("frames with 16 bits a colour cannot be decoded")
+            raise ImageLoadError("frames with 16-bit colours cannot be decoded")
         out = np.empty((image.height, image.width, deep), np.uint16)
         return imagecodecs.png_decode(Path(path).read_bytes(), out=out)
 
@@ -143,7 +143,7 @@ def _png_apart(path: str) -> list[str]:
 
 @contextmanager
 def _png(path: str) -> Iterator[tuple[PngImageFile, int]]:
-    """Open a PNG; give the number of its channels too if they have the 16 bits Pillow cuts off."""
+    """Yield an open PNG, and its number of channels if they have 16 bits, else 0."""
     with Path(path).open("rb") as file:
         header = file.read(26)
         file.seek(0)
@@ -162,14 +162,19 @@ def _check_size(image: ImageFile, deep: int, most: int | None) -> None:
         stored = os.fstat(image.fp.fileno()).st_size if image.fp else 0
         check_claim(claimed, stored, 32 * DEFLATE)  # one bit may become RGBA
     elif claimed > most:
-        raise ImageLoadError(f"{claimed} bytes of pixels are more than max_decoded={most}")
+        raise ImageLoadError(
+            f"the image has {claimed} bytes of pixels, more than max_decoded={most}"
+        )
 
 
 def _pixels(image: ImageFile) -> np.ndarray[Any, Any]:
     if image.mode in _CONVERTED:
         return np.array(image.convert(_colours(image)))
+    pixels: np.ndarray[Any, Any] = np.array(image)
+    if pixels.dtype == bool:  # of bytes of 255 by Pillow, where others have 1
+        return pixels.view(np.uint8).astype(bool)
     # Pillow widens 16-bit gray to 32 bits in some versions.
-    return np.array(image).astype(_shape_and_dtype(image)[1], copy=False)
+    return pixels.astype(_shape_and_dtype(image)[1], copy=False)
 
 
 def _shape_and_dtype(image: ImageFile, deep: int = 0) -> tuple[tuple[int, ...], np.dtype[Any]]:

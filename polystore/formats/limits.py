@@ -1,4 +1,4 @@
-"""Limits: how much memory a compressed file may ask for."""
+"""Limits of the memory that a compressed file may use."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from polystore.exceptions import CorruptDataError
 __all__ = ["ANY_FILE", "DEFLATE", "MOST_DECODED", "check_claim"]
 
 DEFLATE = 1100.0
-"""More than Deflate can compress: 1032 times, and some for what lies around it."""
+"""The most that Deflate can compress, 1032 times, with a margin for headers."""
 ANY_FILE = 2**24
-"""Bytes of memory that any file may ask for, however small it is."""
+"""Bytes of memory that every file may use, however small it is."""
 MOST_DECODED = 2**32
-"""Bytes that a small compressed file may decode to; a larger image has a file to match."""
+"""The most bytes that a small compressed file may decode to."""
 
 
 def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
-    """Refuse compressed data that claims to hold far more than it could.
+    """Refuse compressed data that declares a larger size than it can hold.
 
     Parameters
     ----------
     claimed, stored : int
-        Bytes, decoded and as they are.
+        The declared decoded size and the stored size, in bytes.
     most : float, optional
-        How many times its size the compression can hold at most. Beyond `MOST_DECODED` bytes,
-        100 times is believed of any.
+        The largest factor of the compression. Beyond `MOST_DECODED` bytes, the factor is at most
+        100.
 
     Raises
     ------
     CorruptDataError
-        Before any memory is taken.
+        If the declared size is too large; no memory was allocated.
     """
     believed = max(ANY_FILE, most * stored)
     if claimed > min(believed, max(MOST_DECODED, 100 * stored)):
         raise CorruptDataError(
-            f"{stored} bytes claim to hold {claimed}: damage, or a decompression bomb"
+            f"{stored} bytes declare {claimed} decoded bytes: damage, or a decompression bomb"
         )

@@ -1,4 +1,4 @@
-"""NumPy's arrays: ``.npy`` files, whole and in part, and the encoding of one array in a file."""
+"""NumPy arrays: ``.npy`` files, read as a whole or in part, and the encoding of one array."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["MAGIC", "NPY", "npy_array", "npy_size", "read_array", "write_array"]
 
 MAGIC = b"\x93NUMPY"
 _SMALL = 2**16  # bytes
-_MOST_OF_A_HEADER = 2**20  # bytes; a table of ten thousand columns has half of it
+_MOST_OF_A_HEADER = 2**20  # bytes; a table of ten thousand columns needs half of it
 _ATTEMPTS = 10
 _PYTHON_2_LONG = re.compile(r"(?<=[0-9])L(?=[,)])")
 
@@ -35,12 +35,12 @@ _PYTHON_2_LONG = re.compile(r"(?<=[0-9])L(?=[,)])")
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
     if not isinstance(value, np.ndarray | np.generic):
         raise UnsupportedFormatError(
-            f"only arrays can be written, not a {type(value).__name__}; np.asarray makes one"
+            f"only arrays can be written, not a {type(value).__name__}; convert it with np.asarray"
         )
     array = np.asanyarray(value)
     if array.dtype.hasobject:
         raise UnsupportedFormatError(
-            "an array of Python objects would have to be pickled, and files hold no pickles"
+            "an array of Python objects would need pickle, which files never contain"
         )
     refuse_mask(array)
     return np.asarray(array)
@@ -55,13 +55,13 @@ def write_array(file: IO[bytes], value: Any) -> None:
     Raises
     ------
     UnsupportedFormatError
-        If the value is not an array, or would not come back as it is.
+        If the value is not an array, or a load would return another value.
     """
     array = _as_array(value)
     order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     header = _header(array.shape, array.dtype, order == "F")
     if array.nbytes <= _SMALL:
-        # One write, which is half of what a small file costs.
+        # One write call: a second one would double the time for a small file.
         file.write(header + array.tobytes(order))
         return
     file.write(header)
@@ -79,14 +79,14 @@ def write_array(file: IO[bytes], value: Any) -> None:
         file.write(part.tobytes("C"))
 
 
-@lru_cache(maxsize=64)  # the arrays of a batch mostly share theirs
+@lru_cache(maxsize=64)  # most arrays of a batch have the same header
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> bytes:
-    """Return what precedes the bytes of an array, in the oldest version that can hold it."""
+    """Return the header of an array, in the oldest version of the format that can hold it."""
     described = npy.dtype_to_descr(npy.drop_metadata(dtype))
     if npy.descr_to_dtype(described) != dtype:
         raise UnsupportedFormatError(
-            f"the dtype {dtype} would come back as {npy.descr_to_dtype(described)}; save the array "
-            f"as another dtype, with astype, or its bits, with view"
+            f"the dtype {dtype} would be loaded as {npy.descr_to_dtype(described)}; save the array "
+            f"as another dtype with astype, or its bits with view"
         )
     facts = {"descr": described, "fortran_order": fortran, "shape": shape}
     file = io.BytesIO()
@@ -98,8 +98,8 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> byte
         npy.write_array_header_2_0(file, facts)
     if file.tell() > _MOST_OF_A_HEADER:
         raise UnsupportedFormatError(
-            f"the names and dtypes of {len(dtype.names or ())} fields take {file.tell()} bytes, "
-            f"and a header of {_MOST_OF_A_HEADER} is read; save the fields apart"
+            f"the header for {len(dtype.names or ())} fields has {file.tell()} bytes; the limit is "
+            f"{_MOST_OF_A_HEADER}; save the fields as separate arrays"
         )
     return file.getvalue()
 
@@ -112,12 +112,12 @@ def _header_3_0(facts: dict[str, Any]) -> bytes:
 
 
 def npy_size(shape: tuple[int, ...], dtype: str) -> int | None:
-    """Return the size of an ``.npy`` file of such an array, None where these do not tell."""
+    """Return the size of an ``.npy`` file with such an array; None if it cannot be known."""
     try:
         like = np.dtype(dtype)
         sizes = {len(_header(shape, like, fortran)) for fortran in (False, True)}
     except (TypeError, ValueError):
-        return None  # of a structured dtype, the name is none
+        return None  # the name of a structured dtype is not a dtype
     return sizes.pop() + math.prod(shape) * like.itemsize if len(sizes) == 1 else None
 
 
@@ -135,7 +135,7 @@ class _Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def over(self, data: Any, start: int = 0) -> np.ndarray[Any, Any]:
-        """Return the array that lies in some memory."""
+        """Return the array whose values are in `data`."""
         order: Any = "F" if self.fortran else "C"
         return np.ndarray(self.shape, self.dtype, data, start, order=order)
 
@@ -146,7 +146,7 @@ def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
     Raises
     ------
     CorruptDataError
-        If the file holds another thing, or less than its header says.
+        If the file contains no array, or less than its header declares.
     """
     header = _read_header(file, size)
     data = np.empty(header.nbytes, np.uint8)
@@ -160,7 +160,7 @@ def npy_array(data: bytes) -> Any:
     Raises
     ------
     CorruptDataError
-        If there is none in them, or one of pickled objects.
+        If the bytes contain no array, or one of pickled objects.
     """
     with NPY.decoding():
         file = io.BytesIO(data)
@@ -194,13 +194,13 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def _read_header(file: IO[bytes], size: int) -> _Header:
-    """Read a header, and refuse one that claims more than there is before memory is taken."""
+    """Read a header; refuse declared sizes beyond the file before memory is allocated."""
     version = npy.read_magic(file)
     wide = 2 if version == (1, 0) else 4
     length = int.from_bytes(file.read(wide), "little")
     if length > min(size, _MOST_OF_A_HEADER):
         raise CorruptDataError(
-            f"the header claims {length} bytes, and one of {_MOST_OF_A_HEADER} is read at most"
+            f"the header declares {length} bytes; the limit is {_MOST_OF_A_HEADER}"
         )
     text = file.read(length)
     if len(text) < length:
@@ -210,14 +210,14 @@ def _read_header(file: IO[bytes], size: int) -> _Header:
     there = size - len(MAGIC) - 2 - wide - length
     if header.nbytes > there or min(header.shape, default=0) < 0:
         raise CorruptDataError(
-            f"the header claims {header.nbytes} bytes of data, and {there} are there"
+            f"the header declares {header.nbytes} bytes of data; the file has {there}"
         )
     return header
 
 
-@lru_cache(maxsize=256)  # the files of a folder mostly share theirs
+@lru_cache(maxsize=256)  # most files of a folder have the same header
 def _parsed_header(version: tuple[int, int], header: bytes) -> _Header:
-    """Parse a header, which is a Python literal. NumPy's own reader takes no long ones."""
+    """Parse a header, which is a Python literal. NumPy's own reader refuses long headers."""
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise CorruptDataError(f"NumPy has no format {version[0]}.{version[1]}")
     text = header.decode("utf-8" if version == (3, 0) else "latin-1").strip()
@@ -225,25 +225,25 @@ def _parsed_header(version: tuple[int, int], header: bytes) -> _Header:
         facts = _literal(text)
     except SyntaxError:
         facts = _literal(_PYTHON_2_LONG.sub("", text))
-    except (MemoryError, RecursionError) as error:  # the parser's stack, which such nesting fills
+    except (MemoryError, RecursionError) as error:  # the nesting exceeds the parser's stack
         raise CorruptDataError(f"the header is nested too deeply: {text[:40]!r} ...") from error
     if not isinstance(facts, dict) or facts.keys() != {"descr", "fortran_order", "shape"}:
-        raise CorruptDataError(f"the header describes no array: {text[:80]!r}")
+        raise CorruptDataError(f"the header does not describe an array: {text[:80]!r}")
     shape, fortran = facts["shape"], facts["fortran_order"]
     if not isinstance(fortran, bool) or not isinstance(shape, tuple):
-        raise CorruptDataError(f"the header has no shape and order: {text[:80]!r}")
+        raise CorruptDataError(f"the header has no valid shape and order: {text[:80]!r}")
     if not all(type(side) is int for side in shape):
-        raise CorruptDataError(f"the shape is {str(shape)[:80]}")
+        raise CorruptDataError(f"the shape is invalid: {str(shape)[:80]}")
     dtype = npy.descr_to_dtype(facts["descr"])
     if dtype.hasobject:
         raise CorruptDataError("the file holds pickled objects, which are never loaded")
     if not dtype.itemsize and math.prod(shape) > ANY_FILE:
-        raise CorruptDataError(f"the header claims {math.prod(shape)} values without bytes")
+        raise CorruptDataError(f"the header declares {math.prod(shape)} values of size 0")
     return _Header(shape, fortran, dtype)
 
 
 def _literal(text: str) -> Any:
-    """Parse, and again where CPython 3.11 took two threads that do for one (its issue 106905)."""
+    """Parse; retry if CPython 3.11 confuses two parsing threads (its issue 106905)."""
     for _ in range(_ATTEMPTS):
         with suppress(SystemError):
             return ast.literal_eval(text)

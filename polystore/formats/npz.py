@@ -1,4 +1,4 @@
-"""NumPy's archives: ``.npz`` files, as a dict from names to arrays."""
+"""NumPy archives: ``.npz`` files, as a dict from names to arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polystore.formats.npy import MAGIC, read_array, write_array
 __all__ = ["NPZ"]
 
 _SUFFIX = ".npy"
-# What NumPy writes. The others' decoders take memory for whatever the data claims.
+# The methods that NumPy writes. Decoders of others allocate whatever size the data declares.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -22,7 +22,7 @@ def _write(file: IO[bytes], value: Any) -> None:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise UnsupportedFormatError("an .npz file holds a dict from names to arrays")
     if any("\0" in name for name in value):
-        raise UnsupportedFormatError("a name in an .npz file would be cut at its NUL")
+        raise UnsupportedFormatError("a name in an .npz file cannot contain a NUL character")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in value.items():
             with archive.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as member:
@@ -30,7 +30,7 @@ def _write(file: IO[bytes], value: Any) -> None:
 
 
 def _read(path: str) -> dict[str, Any]:
-    # Not np.load: it would try to unpickle what is no archive, and believe any header.
+    # Not np.load: it would unpickle a file that is not an archive, and trust any header.
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         members = [member for member in archive.infolist() if _may_be_array(member)]
         claimed = sum(member.file_size for member in members)
@@ -43,15 +43,15 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _may_be_array(member: zipfile.ZipInfo) -> bool:
-    """Return whether a member may be an array: folders and compressed files of others are not."""
+    """Return whether a member may be an array: not a directory, nor compressed in another way."""
     if member.is_dir():
         return False
     if member.compress_type in _METHODS:
         return True
     if _must_be_array(member):
         raise UnsupportedFormatError(
-            f"the member {member.filename!r} is compressed with method {member.compress_type}, and "
-            f"an .npz file is with deflate or not at all; np.savez_compressed writes such a file"
+            f"the member {member.filename!r} is compressed with method {member.compress_type}; "
+            f"only deflate and no compression are supported; np.savez_compressed writes deflate"
         )
     return False
 
@@ -72,7 +72,7 @@ def _is_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     with archive.open(member) as file:
         array = read_array(file, member.file_size)
-        if file.read(1):  # its checksum is compared when the end is reached
+        if file.read(1):  # zipfile compares the checksum at the end
             raise CorruptDataError(f"the member {member.filename!r} is longer than its array")
         return array
 

@@ -1,6 +1,6 @@
-"""Reads of a part of an array in a file, without mapping the file.
+"""Read a part of an array in a file, without mapping the file.
 
-A mapped file that another process cuts off kills the process that reads it; a read returns less.
+If another process truncates a mapped file, the reading process is killed; a read returns less.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from polystore.region import forward
 
 __all__ = ["read_into", "read_part"]
 
-_PIECE = 2**20  # bytes of one read into memory that is not the result's
-_NEAR = 2**13  # bytes between two values, of which reading what lies between costs nothing
+_PIECE = 2**20  # bytes per read into a temporary buffer
+_NEAR = 2**13  # bytes; reading a gap of up to this size costs less than a seek
 
 
 def read_into(file: IO[bytes], target: memoryview) -> None:
-    """Fill memory from where a file stands, or raise `CorruptDataError` if the file ends before."""
+    """Fill memory from the position of a file; raise `CorruptDataError` if the file ends before."""
     done = 0
     while done < len(target):
         got = file.readinto(target[done : done + 16 * _PIECE])  # type: ignore[attr-defined]
@@ -34,16 +34,16 @@ def read_into(file: IO[bytes], target: memoryview) -> None:
 def read_part(
     file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool, index: Any
 ) -> Any:
-    """Return a copy of the part of an array whose values begin where the file stands.
+    """Return a copy of a part of an array whose values begin at the position of the file.
 
     Parameters
     ----------
     file : file object
         Open for bytes.
     shape, dtype, fortran
-        Those of the array, and whether its first axis is the fastest.
+        Shape and dtype of the array, and whether its first axis varies fastest.
     index : tuple of int, slice and ...
-        What `polystore.region.check_region` accepts, and selects at least one value.
+        An index that `polystore.region.check_region` accepts and that selects at least one value.
     """
     ahead, turn = forward(shape, index)
     taken = [
@@ -68,7 +68,7 @@ def read_part(
 def _read_block(
     file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], taken: list[range]
 ) -> np.ndarray[Any, Any]:
-    """Return the values that ranges of the axes select, of an array whose last axis is fastest."""
+    """Return the values that ranges of the axes select, from an array in C order."""
     sides = tuple(map(len, taken))
     data = np.empty(math.prod(sides) * dtype.itemsize, np.uint8)
     block: np.ndarray[Any, Any] = np.ndarray(sides, dtype, data)
@@ -103,8 +103,8 @@ def _span(taken: list[range], strides: list[int], dtype: np.dtype[Any]) -> int:
 def _pieces(
     taken: list[range], strides: list[int], dtype: np.dtype[Any]
 ) -> Iterator[tuple[slice, ...]]:
-    """Yield indices of parts that are each read at once: small ones, with little between values."""
-    whole = len(taken)  # the axes from here on are read at once
+    """Yield indices of parts to read at once: small parts, with small gaps between values."""
+    whole = len(taken)  # axes from this one on are read at once
     while whole:
         span = _span(taken[whole - 1 :], strides[whole - 1 :], dtype)
         needed = math.prod(map(len, taken[whole - 1 :])) * dtype.itemsize
@@ -122,7 +122,7 @@ def _pieces(
 
 
 def _runs(taken: range, stride: int, used: int, last: bool) -> list[slice]:
-    """Return the values of an axis in runs: of several where little lies between them."""
+    """Return the values of an axis in runs of several values, if the gaps are small."""
     step = taken.step * stride
     length = max(1, _PIECE // step) if last and step - used <= _NEAR else 1
     return [slice(at, at + length) for at in range(0, len(taken), length)]

@@ -1,4 +1,4 @@
-"""What all image formats ask of the arrays that they store."""
+"""The check of arrays that all image formats share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ __all__ = ["as_image"]
 
 
 def as_image(value: Any) -> np.ndarray[Any, Any]:
-    """Return an array with pixels.
+    """Return an array that can be stored as an image.
 
     Raises
     ------
     ImageSaveError
-        If there are none, or the format would drop their mask.
+        If the value is not an array, has no pixels, or has a mask.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise ImageSaveError(
-            "a masked array would lose its mask; save array.filled(...), or .data and .mask apart"
+            "a masked array would lose its mask; save array.filled(value), or array.data and "
+            "array.mask as two files"
         )
     if not isinstance(value, np.ndarray):
-        raise ImageSaveError(f"an image is an array with pixels, not a {type(value).__name__}")
+        raise ImageSaveError(f"an image must be an array, not a {type(value).__name__}")
     if value.size == 0 or value.ndim == 0:
         raise ImageSaveError(f"an array of shape {value.shape} has no pixels")
     return value

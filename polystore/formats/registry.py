@@ -1,4 +1,4 @@
-"""The formats that are known, by the suffixes of their files."""
+"""The known formats, by the suffixes of their files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ENTRY_POINT_GROUP = "polystore.formats"
 
 
 def format_of(path: str) -> Format:
-    """Return the format of a path: that of its longest known suffix, without regard to case.
+    """Return the format of a path: that of its longest known suffix; case does not matter.
 
     Raises
     ------
     UnsupportedFormatError
-        If no format has the suffix.
+        If no format has a suffix of the path.
     MissingDependencyError
         If the format needs a package that is not installed.
     """
@@ -35,25 +35,25 @@ def format_of(path: str) -> Format:
         if ending in known:
             return known[ending]()
     raise UnsupportedFormatError(
-        f"the suffix of a file names its format; the known ones are {', '.join(known_suffixes())}"
+        f"no format has the suffix of this file; the known ones are {', '.join(known_suffixes())}"
     )
 
 
 def known_suffixes() -> list[str]:
-    """Return every suffix that has a format, also where its package is not installed."""
+    """Return all known suffixes, including those whose package is not installed."""
     return sorted(_formats())
 
 
 @cache
 def _formats() -> dict[str, Callable[[], Format]]:
-    """Return what gives the format of each suffix; a third party's are names of entry points."""
+    """Return a function for each suffix that returns its format; entry points add suffixes."""
     points = entry_points(group=ENTRY_POINT_GROUP)
     plugins = {point.name.lower(): partial(_imported, point, "all") for point in points}
     return {**plugins, **_BUILT_IN}
 
 
 def _late(place: str, extra: str) -> Callable[[], Format]:
-    """Return what imports a format whose package is optional."""
+    """Return a function that imports a format with an optional package."""
     return partial(_imported, EntryPoint("", place, ENTRY_POINT_GROUP), extra)
 
 
@@ -67,7 +67,7 @@ def _imported(point: EntryPoint, extra: str) -> Format:
             f"the import of {point.value} failed with {type(error).__name__}: {error}"
         ) from error
     if not isinstance(found, Format):
-        raise UnsupportedFormatError(f"{point.value} is no polystore.formats.Format")
+        raise UnsupportedFormatError(f"{point.value} is not a polystore.formats.Format")
     return found
 
 

@@ -1,6 +1,6 @@
-"""Tensors: ``.pt`` files through torch (the extra ``torch``), weights only.
+"""Tensors: ``.pt`` files with torch (the extra ``torch``), weights only.
 
-Tensors are loaded to the CPU, whatever device they were on, so that a file loads on every node.
+Tensors of every device are loaded to the CPU, so that a file can be loaded on every node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["TORCH"]
 
 
 class _Written:
-    """A file for torch, which reports a failed write as an error without the system's number."""
+    """A file for torch that keeps the OSError of a failed write, which torch hides."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -58,12 +58,12 @@ def _write(file: IO[bytes], value: Any) -> None:
         raise
     file.seek(0)
     try:
-        torch.load(file, weights_only=True, map_location="meta")  # all but the numbers
+        torch.load(file, weights_only=True, map_location="meta")  # everything except the values
     except pickle.UnpicklingError as error:
         raise UnsupportedFormatError(
-            f"a {type(value).__name__} with more than tensors and plain values in it would never "
-            f"be loaded, as files are read weights_only; save module.state_dict(), and "
-            f"torch.from_numpy(array) of arrays"
+            f"a {type(value).__name__} with more than tensors and plain values cannot be loaded "
+            f"with weights_only; save module.state_dict(), and torch.from_numpy(array) for an "
+            f"array"
         ) from error
     file.seek(0, os.SEEK_END)
 

@@ -11,7 +11,8 @@ of what it can do, in any order, and give it as the fixture ``backend``::
 A promise that takes two capabilities is tested where a class claims both. What a backend is known
 to do otherwise is declared, with the reason, in ``deviations``; nothing else is tolerated.
 
-This package needs pytest.
+This package needs pytest. `polystore.testing.stateful`, which needs hypothesis too, is not
+imported with it.
 """
 
 from polystore.testing.batches import AtomicBatches, Batches

@@ -1,5 +1,6 @@
-"""Move values between two backends within one process: copies in batches, and stacks of arrays.
+"""Transfer values between two backends: copies of many values, and stacks of arrays.
 
-The package imports only ``exceptions`` and ``progress``. The contract in ``base`` builds its
-default ``copy_to`` and ``stack`` on it, and the cluster memory does the same.
+``copying`` and ``stacking`` load and save within this process, unless a backend sends its values
+itself; ``proxies`` says how such a backend is recognized. The package imports the contract, never
+a backend. The file manager and the hosts of polystore_ray import it.
 """

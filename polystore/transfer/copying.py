@@ -1,87 +1,214 @@
-"""Values on their way from one backend into another, in the process that calls.
-
-Backends that live elsewhere let this run where the bytes are.
-"""
+"""Copy values from one backend into another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, ClassVar
 
-import numpy as np
-
-from polystore.exceptions import StorageError, UnsupportedFormatError
+from polystore.base import DataSource, StorageBackend
+from polystore.capabilities import Capability
+from polystore.error_translation import naming_written
+from polystore.paths import P
 from polystore.progress import Progress, reporting
-from polystore.transfer.stacking import Rows
+from polystore.transfer.proxies import Pairs, Sender, class_of
 
-__all__ = ["RAW", "Pairs", "copy_values", "naming_written", "save_rows"]
-
-Pairs = Sequence[tuple[str, str]]
-"""Paths of values, and those that their copies get in the other backend."""
+__all__ = [
+    "RAW",
+    "ChecksLosses",
+    "KeepsFiles",
+    "KeepsGroups",
+    "LoadsEach",
+    "check_losses",
+    "copy_directories",
+    "copy_values",
+    "load_and_save",
+    "save_in_parts",
+    "values_of",
+]
 
 RAW = ".bin"
 """The suffix whose format is the bytes of a file."""
 
-_HELD = 32 * 2**20  # bytes of values that are held at a time, about
-_MOST = 256  # values, of which most have no size that is known beforehand
+_HELD_BYTES = 32 * 2**20  # of values that are in memory at a time, about
+_HELD_VALUES = 256  # most values have no size that is known before they are loaded
 
 SaveBatch = Callable[..., None]
 
 
+class KeepsFiles(Capability, methods=("file_format",)):
+    """A backend that keeps values in a format, whose bytes ``suffix=".bin"`` loads and saves."""
+
+    @classmethod
+    def file_format(cls, path: str, /) -> str | None:
+        """Return the name of the format of a value; None for a value without one."""
+
+
+class KeepsGroups(Capability, methods=("directory_format",)):
+    """A backend whose directories have metadata, which ``suffix=".bin"`` loads and saves."""
+
+    directory_format: ClassVar[str]
+    """The name of the format of the metadata."""
+
+
+class ChecksLosses(Capability, methods=("check_convertible",)):
+    """A backend whose files can hold more than `load` returns, such as metadata."""
+
+    def check_convertible(self, paths: Sequence[P], /) -> None:
+        """Raise `UnsupportedOperationError` if other backends could not keep all of a file."""
+
+
+class LoadsEach(Capability, methods=("load_each",)):
+    """A backend that yields many values in turn, faster than by one `load` after another."""
+
+    def load_each(self, paths: Sequence[P], /) -> Iterator[Any]:
+        """Yield the values at `paths`, in their order."""
+        yield from ()
+
+
+def values_of(source: DataSource, paths: Sequence[str]) -> Iterator[Any]:
+    """Yield the values at `paths`; no more of them are in memory than the caller holds."""
+    return source.load_each(paths) if isinstance(source, LoadsEach) else map(source.load, paths)
+
+
 def copy_values(
-    values: Iterable[Any],
+    source: DataSource,
+    target: StorageBackend,
     pairs: Pairs,
-    save_batch: SaveBatch,
     progress: Progress = None,
     **options: Any,
 ) -> None:
-    """Save values as they come, some at a time, so that no more of them are in memory.
+    """Copy values into another backend; only part of them are in memory at a time.
+
+    Between two backends that keep a value in a file of one format, the bytes of the file are
+    copied.
 
     Parameters
     ----------
-    values : iterable of object
-        The values of the first paths of the pairs.
+    source, target : DataSource, StorageBackend
+        The two backends.
     pairs : sequence of (str, str)
-        The paths; no value is loaded twice.
-    save_batch : callable
-        That of the other backend.
+        The paths of the values, and those of their copies.
     progress : callable or bool, optional
-        Called with the numbers of values that are copied and of all; `True` shows a bar.
+        Called with the number of values copied so far and the number of all; `True` shows a bar.
     **options
-        For `save_batch`.
+        Passed to the ``save_batch`` of `target`.
 
     Raises
     ------
     Exception
-        What either backend raises. It names what was written.
+        The error of either backend; it names the paths that were written.
     """
+    if isinstance(source, Sender):
+        source.send(target, pairs, progress, **options)
+    else:
+        load_and_save(source, target, pairs, progress, **options)
+
+
+def load_and_save(
+    source: DataSource,
+    target: StorageBackend,
+    pairs: Pairs,
+    progress: Progress = None,
+    **options: Any,
+) -> None:
+    """Copy values as `copy_values` does, through this process."""
+    as_bytes, converted = _split_by_format(source, target, pairs)
+    done: list[str] = []
+    with (
+        naming_written(done, len(pairs)) if as_bytes and converted else nullcontext(),
+        reporting(progress, len(pairs), "copying") as step,
+    ):
+        files = (source.load(path, suffix=RAW) for path, _ in as_bytes)
+        save_in_parts(files, as_bytes, target.save_batch, step, suffix=RAW, **options)
+        done += [path for _, path in as_bytes]
+        values = values_of(source, [path for path, _ in converted])
+        save_in_parts(values, converted, target.save_batch, step, **options)
+
+
+def copy_directories(source: DataSource, target: StorageBackend, pairs: Pairs) -> None:
+    """Create directories in another backend; each pair comes after those of its ancestors.
+
+    Between two backends whose directories have metadata of one format, the metadata is copied.
+    """
+    kinds = [class_of(backend) for backend in (source, target)]
+    formats = {kind.directory_format for kind in kinds if issubclass(kind, KeepsGroups)}
+    if len(formats) == 1 and all(issubclass(kind, KeepsGroups) for kind in kinds):
+        for path, new in pairs:
+            target.save(source.load(path, suffix=RAW), new)
+        return
+    above = {new.rpartition("/")[0] for _, new in pairs}
+    for _, new in pairs:
+        if new not in above:  # those above are created with it
+            target.ensure_directory(new)
+
+
+def check_losses(source: DataSource, target: StorageBackend, pairs: Pairs) -> None:
+    """Raise if a copy would lose what files hold beside the values that `load` returns.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        With the names of what would be lost.
+    """
+    if issubclass(class_of(source), ChecksLosses):
+        origin: Any = source
+        converted = _split_by_format(source, target, pairs)[1]
+        origin.check_convertible([path for path, _ in converted])
+
+
+def _split_by_format(
+    source: DataSource, target: StorageBackend, pairs: Pairs
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the pairs that are files of one format in both backends, and the other pairs."""
+    split: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    for pair in pairs:
+        kind = _format(class_of(source), pair[0])
+        split[kind is None or kind != _format(class_of(target), pair[1])].append(pair)
+    return split
+
+
+def _format(cls: type[Any], path: str) -> str | None:
+    return cls.file_format(path) if issubclass(cls, KeepsFiles) else None
+
+
+def save_in_parts(
+    values: Iterable[Any],
+    pairs: Pairs,
+    save_batch: SaveBatch,
+    step: Callable[[int], None],
+    **options: Any,
+) -> None:
+    """Save values in batches, each as soon as enough of them are loaded.
+
+    Parameters
+    ----------
+    values : iterable of object
+        The values at the first paths of the pairs.
+    pairs : sequence of (str, str)
+        The paths; no value is loaded twice.
+    save_batch : callable
+        That of the other backend.
+    step : callable
+        Called with the number of values in each batch that is saved.
+    **options
+        Passed to `save_batch`.
+
+    Raises
+    ------
+    Exception
+        The error of either backend; it names the paths that were written.
+    """
+    if not pairs:
+        return
     targets = [target for _, target in pairs]
     written: list[str] = []
-    with (
-        naming_written(written, len(targets)),
-        reporting(progress, len(targets), "copying") as step,
-    ):
+    with naming_written(written, len(targets)):
         for part in _parts(values):
-            places = targets[len(written) : len(written) + len(part)]
-            save_batch(part, places, **options)
-            written += places
-            step(len(places))
-
-
-@contextmanager
-def naming_written(
-    written: list[str], number: int, done: str = "values were copied"
-) -> Iterator[None]:
-    """Let an error name the paths that were written, those in its own ``written`` among them."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, StorageError):
-            error.written = tuple(dict.fromkeys((*written, *error.written)))
-            written = [*error.written]
-        error.add_note(f"{len(written)} of {number} {done}: {written}")
-        raise
+            paths = targets[len(written) : len(written) + len(part)]
+            save_batch(part, paths, **options)
+            written += paths
+            step(len(paths))
 
 
 def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
@@ -90,31 +217,8 @@ def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
     for value in values:
         part.append(value)
         held += len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
-        if held >= _HELD or len(part) >= _MOST:
+        if held >= _HELD_BYTES or len(part) >= _HELD_VALUES:
             yield part
             part, held = [], 0
     if part:
         yield part
-
-
-def save_rows(values: Iterable[Any], rows: Rows, save: Callable[..., None]) -> None:
-    """Save arrays as rows of a stored one, all in one region.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        If one of them is not like the first.
-    """
-    shape, dtype = rows.like
-    data = np.empty((len(rows.paths), *shape), dtype)
-    for number, (value, path) in enumerate(zip(values, rows.paths, strict=True)):
-        found = (value.shape, str(value.dtype)) if isinstance(value, np.ndarray) else None
-        if found != rows.like:
-            what = f"of shape {found[0]} and dtype {found[1]}" if found else type(value).__name__
-            raise UnsupportedFormatError(
-                f"arrays of one shape and dtype can be stacked, here {shape} and {dtype}, and "
-                f"this one is {what}",
-                path=path,
-            )
-        data[number] = value
-    save(data, rows.place, region=slice(rows.start, rows.start + len(data)))

@@ -1,7 +1,7 @@
 """The zarr backend: arrays as zarr arrays, in directories and in object stores.
 
-``array`` works on one array wherever it is stored, ``local`` on hierarchies in directories, and
-``object_store`` on those behind URLs; ``backend`` chooses between the last two.
+``array`` works on one array in any store, ``local`` on hierarchies in directories, and
+``object_store`` on hierarchies at URLs. ``backend`` chooses between the last two.
 """
 
 from polystore.zarr.backend import ZarrBackend

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from polystore.arguments import check_batch, check_collection
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     MissingDependencyError,
@@ -18,9 +17,10 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.paths import P, as_text
-from polystore.progress import Progress
 from polystore.region import Region
+from polystore.stat import Stat
 from polystore.transfer.copying import RAW
+from polystore.traversal import walk_tree
 from polystore.writable import private
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.reading import Mode
@@ -252,7 +252,7 @@ class ZarrBackend(StorageBackend):
 
     def content_identity(self, path: P) -> Hashable | None:
         tree, text = self._tree(path)
-        return tree.content_identity(text)
+        return tree.content_identity(text) if isinstance(tree, LocalZarr) else None
 
     @classmethod
     def file_format(cls, path: str) -> str | None:
@@ -263,8 +263,14 @@ class ZarrBackend(StorageBackend):
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
             tree, text = self._tree(path)
-            if isinstance(tree, LocalZarr):
-                tree.check_convertible([text])
+            more = tree.apart(text)
+            if more:
+                raise UnsupportedOperationError(
+                    f"the other backend would not keep what is there beside the values: "
+                    f"{', '.join(more)}. lossy=True leaves it behind",
+                    path=str(path),
+                    backend=self._backend_type,
+                )
 
     def load(
         self,
@@ -311,24 +317,14 @@ class ZarrBackend(StorageBackend):
         value = tree.load(text, region=region, suffix=suffix, **options)
         return private(value) if writable else value
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        writable: bool = False,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        """Return the values at `paths`, in their order; from a store several at a time."""
-        check_collection(paths, "paths", backend="zarr")
+    def _load_all(
+        self, paths: Sequence[P], *, writable: bool = False, **options: Any
+    ) -> Iterable[Any]:
         trees = [self._tree(path) for path in paths]
         if len({id(tree) for tree, _ in trees}) != 1:
-            options |= {"region": region, "writable": writable}
-            return super().load_batch(paths, progress=progress, **options)
-        texts = [text for _, text in trees]
-        values = trees[0][0].load_batch(texts, region=region, progress=progress, **options)
-        return private(values) if writable else values
+            return super()._load_all(paths, writable=writable, **options)
+        values = trees[0][0].load_batch([text for _, text in trees], **options)
+        return map(private, values) if writable else values
 
     def exists(self, path: P) -> bool:
         tree, text = self._tree(path)
@@ -346,7 +342,7 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         return tree.is_symlink(text)
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         tree, text = self._tree(path)
         return tree.stat(text)
 
@@ -368,7 +364,8 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         if isinstance(tree, LocalZarr):
             return tree.walk(text, recursive)
-        return self._walk_beside_files(path, recursive)
+        files = tree.list_files(text, recursive=recursive)  # in fewer requests than one for each
+        return walk_tree(tree, text, recursive, set(files))
 
     # Writing
 
@@ -581,21 +578,19 @@ class ZarrBackend(StorageBackend):
         tree, text = self._tree(path)
         tree.resize(text, shape, durable=durable)
 
-    def save_batch(
+    def _save_all(
         self,
         values: Sequence[Any],
         paths: Sequence[P],
-        /,
+        step: Callable[..., None],
         *args: Any,
-        progress: Progress = None,
         **options: Any,
     ) -> None:
-        """Store `values` at `paths`, as `StorageBackend.save_batch`; in stores several at once."""
         if all(isinstance(self._tree(path)[0], LocalZarr) for path in paths):
-            super().save_batch(values, paths, *args, progress=progress, **options)
+            super()._save_all(values, paths, step, *args, **options)
             return
-        self._check_batch(check_batch(values, paths, backend=self._backend_type), **options)
-        save_together(partial(self.save, **options), values, paths, progress)
+        self._check_batch([as_text(path) for path in paths], **options)
+        save_together(partial(self.save, **options), values, paths, step)
 
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         batches: dict[int, tuple[LocalZarr | RemoteZarr, list[str]]] = {}

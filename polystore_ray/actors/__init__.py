@@ -1,6 +1,9 @@
-"""Where controller, volume and host, which are plain classes, become Ray actors."""
+"""Ray actors for the controller, the volume and the host, which are plain classes.
 
-from polystore_ray.actors.base import StoreOf
+The package imports ``controller``, ``replication`` and ``hosting``. Only ``transport`` imports it.
+"""
+
+from polystore_ray.actors.base import StoreOf, reach_controller
 from polystore_ray.actors.controller import controller_of
 
-__all__ = ["StoreOf", "controller_of"]
+__all__ = ["StoreOf", "controller_of", "reach_controller"]

@@ -1,4 +1,4 @@
-"""What the actors of a store share: which store it is, and staying with its controller."""
+"""What the actors of a store share: the store's identity, and how they follow its controllers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import exceptions as ray_exceptions
 
 from polystore_ray.config.store import StoreOptions
+from polystore_ray.deadline import Deadline
+from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.rayapi.errors import DIED, translated
 from polystore_ray.rayapi.placement import MEMORY
 from polystore_ray.replication.epochs import has_ended
@@ -21,10 +23,12 @@ __all__ = [
     "LOOKED_AFTER_EVERY",
     "FindController",
     "Hosting",
+    "Reached",
     "StoreOf",
     "as_actor",
     "in_background",
     "put",
+    "reach_controller",
 ]
 
 logger = logging.getLogger(__name__)
@@ -44,9 +48,57 @@ class StoreOf:
         self.job = job
         self.options = options
 
+    @property
+    def name(self) -> str:
+        """The store's name."""
+        return self.namespace.split("/")[1]
+
+    def __str__(self) -> str:
+        """Return the store's name and lifetime, for errors."""
+        return f"{self.name!r} (lifetime={'detached' if self.job is None else 'job'!r})"
+
 
 FindController = Callable[..., Any]
 """`controller_of`, which a host cannot import, as the controller makes the hosts."""
+
+
+class Reached(NamedTuple):
+    """A controller that answers, and what it says of its store."""
+
+    controller: Any
+    options: StoreOptions
+    store_id: str
+    """What tells the store from others of its name."""
+
+
+def reach_controller(
+    store: StoreOf, find: FindController, deadline: Deadline, *, start: bool
+) -> Reached | None:
+    """Return the controller of a store once it answers, also where another one has just died.
+
+    Without `start`, which starts a new store where there is none, None is returned there. Raise
+    StoreUnavailableError if no controller answers by the deadline.
+    """
+
+    def attempt() -> Reached | None:
+        if not start and has_ended(store.namespace):
+            return None
+        controller = find(store, start=start)
+        return Reached(controller, *ray.get(controller.about.remote(), timeout=deadline.left))
+
+    def prepare(error: Exception) -> Exception:
+        ours = StoreUnavailableError(
+            f"the controller of the store {store} did not start within {deadline.timeout:g} s "
+            f"({type(error).__name__}: {str(error).strip()})",
+            backend=MEMORY,
+        )
+        # One that died while it was asked may still have its name; another takes its place.
+        is_dying = isinstance(error, (ValueError, *DIED))
+        if start and (not is_dying or getattr(error, "actor_init_failed", False)):
+            raise ours from error
+        return ours
+
+    return deadline.retry(attempt, (ray_exceptions.RayError, ValueError), prepare)
 
 
 class Hosting:
@@ -72,32 +124,19 @@ class Hosting:
             except ray_exceptions.ActorUnavailableError:
                 time.sleep(LOOKED_AFTER_EVERY)
             except DIED:
-                successor = self._next_controller()
-                if successor is None:
+                # If it fails, it is tried again: what is held here may be all that is left.
+                found = reach_controller(
+                    self._store, self._find_controller, Deadline(ANSWER_WITHIN), start=False
+                )
+                if found is None:
                     logger.info("the store has ended; this host ends")
                     self._end()
                     ray.kill(self._self)
                     return
-                self._controller = successor
+                self._controller = found.controller
 
     def _end(self) -> None:
         """Do what is due before the end."""
-
-    def _next_controller(self) -> Any:
-        """Return the controller that comes after one that died, None if the store has ended.
-
-        However long that takes: what is held here may be all that is left.
-        """
-        while True:
-            try:
-                if has_ended(self._store.namespace):
-                    return None
-                successor = self._find_controller(self._store, start=False)
-                ray.get(successor.about.remote(), timeout=ANSWER_WITHIN)
-            except (ValueError, ray_exceptions.RayError):
-                time.sleep(0.1)  # the dead one still has the name
-            else:
-                return successor
 
 
 def put(envelope: Any) -> Any:

@@ -64,14 +64,14 @@ class _Controller:
         if not start and has_ended(store.namespace):
             ray.actor.exit_actor()
         self._self = ray.get_runtime_context().current_actor
-        self._hosts = HostTable(self._make, self._joined, self._lost, self._number)
+        self._hosts = HostTable(self._make, self._find, self._joined, self._lost, self._number)
         self._succession = Succession(store.namespace, store.options)
-        peers = RayPeers(store.namespace, self._hosts)
-        self._leadership = Leadership(self._succession, peers, self._release)
+        self._peers = RayPeers(store.namespace, self._hosts)
+        self._leadership = Leadership(self._succession, self._peers, self._release)
         self._store = StoreOf(store.namespace, store.job, self._succession.options)
         self._controller = self._leadership.controller
-        self._ended = threading.Event()
-        for work in (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster):
+        works = (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster)
+        for work in (*works, self._leadership.keep_follower):
             in_background(work)
 
     def call(self, request: bytes) -> bytes | Found:
@@ -127,7 +127,7 @@ class _Controller:
     @ray.method(concurrency_group="hosts")
     def drain(self, node: str) -> int:
         """Have others hold what a node holds; return how many objects it holds alone still."""
-        if node not in self._controller.drained:
+        if node not in self._controller.state.drained:
             self._controller.note("drain", node)
         self._tell_of_nodes()
         return self._controller.held_alone_by(node)
@@ -139,8 +139,8 @@ class _Controller:
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
-        """Wait for the end of the store; the caller also learns of a violent one."""
-        self._ended.wait()
+        """Wait for ever: whoever calls learns of this actor's death."""
+        threading.Event().wait()
 
     def shutdown(self) -> None:
         """End every host, then this actor."""
@@ -167,12 +167,12 @@ class _Controller:
             time.sleep(LOOKED_AFTER_EVERY)
 
     def _tell_of_nodes(self) -> None:
-        leaving = self._controller.drained | draining_nodes()
+        leaving = self._controller.state.drained | draining_nodes()
         self._hosts.leaving = leaving
         self._controller.nodes_changed({node["NodeID"] for node in nodes()}, leaving)
 
     def _lead(self) -> None:
-        self._leadership.keep_follower()
+        self._leadership.ship()
         logger.warning("another controller has taken over; this one ends")
         ray.kill(self._self)
 
@@ -204,6 +204,9 @@ class _Controller:
         return HostActor.options(**options).remote(
             self._self, self._store, controller_of, key, shipped
         )
+
+    def _find(self, key: str, node: str) -> Any:
+        return self._peers.find(key, node, self._succession.epoch)
 
     def _number(self, key: str, cls: Shipped) -> int:
         if not cls.fingerprint:

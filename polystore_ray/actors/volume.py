@@ -26,9 +26,8 @@ from polystore_ray.hosting.volume import BUDGET, MemoryVolume
 from polystore_ray.rayapi.calls import answer_of, wait_for
 from polystore_ray.rayapi.placement import MEMORY, object_store_bytes
 from polystore_ray.replication.follower import Follower
-from polystore_ray.replication.leadership import Joined
 from polystore_ray.wire.envelope import keep_closed
-from polystore_ray.wire.messages import Pin, Request, StaleVolumeError
+from polystore_ray.wire.messages import Joined, Pin, Request, StaleVolumeError
 
 __all__ = ["VolumeActor"]
 
@@ -117,10 +116,10 @@ class _Volume(Hosting):
     @ray.method(concurrency_group="follow")
     def join(self, epoch: int, controller: Any) -> Joined:
         """Turn to a new controller, and tell it what is here."""
-        number = self._follower.promise(epoch)
+        self._follower.promise(epoch)
         self._controller = controller
         self._volume.doubt()
-        return Joined(self._incarnation, number, self._volume.holdings())
+        return Joined(self._incarnation, self._volume.holdings())
 
     @ray.method(concurrency_group="follow")
     def take(self, epoch: int, first: bool, part: bytes) -> None:

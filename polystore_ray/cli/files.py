@@ -54,7 +54,7 @@ def _listed(fm: FileManager, place: Place) -> Iterator[Facts]:
 
 
 def _facts(fm: FileManager, place: Place) -> Facts:
-    facts: Facts = fm.stat(place.path, place.backend)
+    facts: Facts = {**fm.stat(place.path, place.backend)}
     if facts["type"] == "missing":
         raise PathNotFoundError("no such file or directory", path=place.path, backend=place.backend)
     return facts

@@ -1,5 +1,5 @@
-"""What runs in the process of a user: the cluster memory and the hosted backends as backends.
+"""The backends of a store, as a user's process sees them: the cluster memory and hosted backends.
 
-``memory`` and ``hosted`` keep the contract of ``polystore``; the rest of the package serves them.
-It talks to the cluster through ``transport`` alone and never imports Ray.
+``memory`` and ``hosted`` implement the contract of ``polystore``; the other modules serve them. The
+package reaches the cluster only through ``transport``, and never imports Ray.
 """

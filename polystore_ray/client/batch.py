@@ -7,19 +7,31 @@ value is an object of its own.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from polystore.arguments import whole_number
 from polystore.error_translation import located
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, array_size, is_raw, seal, shape_and_dtype
+from polystore_ray.transport.base import Transport
 from polystore_ray.wire.envelope import SMALL, array_message, open_message, sealed_message
-from polystore_ray.wire.messages import NOTHING, WHOLE, Facts, Found, Items, Pin, Stored
+from polystore_ray.wire.messages import (
+    NOTHING,
+    WHOLE,
+    Facts,
+    Found,
+    InlineFullError,
+    Items,
+    Pin,
+    Stored,
+)
 from polystore_ray.wire.pack import Member, Pack
 
-__all__ = ["Sealing", "array_bytes", "opened"]
+__all__ = ["Sealing", "array_bytes", "opened", "publish"]
 
 _PACK = 16 * 2**20  # bytes in a pack, about
 
@@ -28,12 +40,12 @@ Known = dict[tuple[np.dtype[Any], tuple[int, ...]], Facts]
 
 
 class Sealing:
-    """The values of a batch, sealed: nothing of them has moved yet.
+    """The sealed values of a batch, before any of their bytes move.
 
     Parameters
     ----------
     values, paths : sequence
-        What is to be stored, and where.
+        The values, and where they are to be stored.
     step : callable, optional
         Called after each value.
     bundled : int, default 0
@@ -42,7 +54,7 @@ class Sealing:
     Raises
     ------
     VFSTypeError
-        If one does not pickle, or contains an object of Ray.
+        If a value does not pickle, or contains an object of Ray.
     """
 
     def __init__(
@@ -87,9 +99,9 @@ class Sealing:
         return bool(self._large or self._middle) or self._small_bytes > SMALL
 
     def put(self, put: Put, items: Items, *, inline: bool = True) -> tuple[list[Pin], Items]:
-        """Put what needs objects; return their pins, and the items with what is stored.
+        """Put the values that need objects; return their pins, and the items with what is stored.
 
-        Without `inline`, small values are packed however few they are.
+        Without `inline`, small values are packed however few there are.
         """
         stored: list[Stored] = [b""] * len(self.facts)
         pins: list[Pin] = []
@@ -109,6 +121,24 @@ class Sealing:
         return pins, items._replace(stored=stored)
 
 
+def publish(transport: Transport, sealing: Sealing, items: Items, replicas: int | None) -> None:
+    """Put sealed values where they belong, and make them visible all at once or not at all."""
+    wanted = transport.options.replicas or 1
+    if replicas is not None:
+        wanted = whole_number(replicas, "replicas", 1, backend="memory")
+    items = items._replace(facts=sealing.facts, replicas=wanted)
+    with transport.measured("memory", "save"):
+        if transport.options.max_bytes is not None and sealing.has_objects:
+            transport.ask("check", items, path=items.paths[0])
+        # A value that travels inside the call is held as often as the tree is.
+        inline = wanted <= (transport.options.replicas or 1)
+        try:
+            transport.publish(*sealing.put(transport.put, items, inline=inline))
+        except InlineFullError:
+            transport.publish(*sealing.put(transport.put, items, inline=False))
+    transport.moved("memory", "save", sum(size for size, _, _ in sealing.facts))
+
+
 def _parts(members: Iterable[tuple[int, Member]]) -> list[list[tuple[int, Member]]]:
     """Return values in parts of about `_PACK` bytes, for one object each."""
     parts: list[list[tuple[int, Member]]] = []
@@ -123,9 +153,9 @@ def _parts(members: Iterable[tuple[int, Member]]) -> list[list[tuple[int, Member
 
 
 def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
-    """Return the facts of an array whose bytes are all there is to it, else None.
+    """Return the facts of an array that is its bytes, else None.
 
-    Those of like arrays are one object, which travels once.
+    Similar arrays share their facts, which travel once.
     """
     key = array.dtype, array.shape
     facts = known.get(key)
@@ -135,25 +165,31 @@ def _facts(array: np.ndarray[Any, Any], known: Known) -> Facts | None:
 
 
 def array_bytes(values: Iterable[Any]) -> int:
-    """Return the bytes of those values that are arrays."""
+    """Return the size in bytes of the arrays among values."""
     return sum(map(array_size, values))
 
 
 def opened(
-    found: Found, paths: Sequence[str], objects: Sequence[Any], again: Callable[[Pin], Any]
+    found: Found,
+    paths: Sequence[str],
+    objects: Sequence[Any],
+    again: Callable[[Pin], Any],
+    loads: Callable[..., Any] = pickle.loads,
 ) -> list[Any]:
-    """Return the values that were found, no two of which share a mutable object.
+    """Return the values that were found; no two of them share a mutable object.
 
     Parameters
     ----------
     found : Found
         What is stored.
     paths : sequence of str
-        Where, for errors to say so.
+        Where they are stored, for errors.
     objects : sequence of object
-        What its pins lead to: values, and packs of values.
+        What its pins lead to: values and packs.
     again : callable
         Get the value of a pin once more.
+    loads : callable, default `pickle.loads`
+        Opens the pickles of small values.
     """
     values: list[Any] = [None] * len(found.stored)
     taken: set[int] = set()
@@ -163,7 +199,7 @@ def opened(
             continue
         if isinstance(stored, bytes):
             with located(paths[i], "memory"):
-                values[i] = open_message(stored)
+                values[i] = open_message(stored, loads)
             continue
         which, number = stored
         if number == WHOLE:
@@ -176,11 +212,11 @@ def opened(
             numbers.append(number)
     for which, (places, numbers) in in_packs.items():
         try:
-            members = objects[which].values(numbers)
+            members = objects[which].values(numbers, loads)
         except StorageError:  # of one of them: say which
             for i, number in zip(places, numbers, strict=True):
                 with located(paths[i], "memory"):
-                    objects[which].values([number])
+                    objects[which].values([number], loads)
             raise
         for i, value in zip(places, members, strict=True):
             values[i] = value

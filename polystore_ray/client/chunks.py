@@ -1,4 +1,4 @@
-"""Long work that a host does in parts: some at a time, each part taking about a moment."""
+"""Long work that a host does in parts: several at a time, each about a second long."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def hand_over(
     things: Sequence[T],
     done: Callable[[Sequence[T]], object],
 ) -> None:
-    """Call with parts of many things, in several threads, until all have been handed over.
+    """Call a function with parts of a long sequence, in several threads.
 
-    A part grows as long as calls are short, so that many small things cost few calls, and shrinks
-    when they are long, so that none comes near a deadline. After an error nothing new is begun.
+    Parts grow while calls are short, so that many small things cost few calls, and shrink when
+    calls are long, so that none comes near a deadline. After an error no new part is begun.
 
     Parameters
     ----------
     call : callable
-        Does the work of a part.
+        Called with each part.
     things : sequence
-        All there is to do.
+        The sequence.
     done : callable
-        Told each part that is done, one at a time.
+        Called with each part that is done, one at a time.
 
     Raises
     ------
     Exception
-        The first that `call` raised, once no call is under way any more.
+        The first that `call` raised, once no call runs any more.
     """
     parts = _Parts(things)
     telling = threading.Lock()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from polystore.arguments import check_collection
-from polystore.base import DataSource, StorageBackend, accepts
+from polystore.base import DataSource, StorageBackend
+from polystore.capabilities import MakesParents
+from polystore.error_translation import naming_written
 from polystore.exceptions import VFSTypeError
-from polystore.paths import P
+from polystore.hostable import hostable
+from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
-from polystore.transfer.copying import Pairs, naming_written
-from polystore.transfer.stacking import Rows
+from polystore.stat import Stat
+from polystore.transfer.copying import load_and_save
+from polystore.transfer.proxies import Pairs, Rows
+from polystore.transfer.stacking import save_rows
 from polystore.writable import private
 from polystore_ray.client.batch import array_bytes
 from polystore_ray.client.chunks import hand_over
-from polystore_ray.client.locality import Nearby
+from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.transport.base import Transport
 
 __all__ = ["HostedBackend"]
@@ -57,7 +61,7 @@ class HostedBackend(StorageBackend):
         connect: Callable[[], Transport],
         node: str | None = None,
     ) -> None:
-        self._key = key
+        self._key = self._backend_type = key  # type: ignore[misc] # the class registers none
         self.hosted_class = cls
         self._connect = connect
         self._node = node
@@ -78,52 +82,40 @@ class HostedBackend(StorageBackend):
         value = self._call("load", path, **options)
         return private(value) if writable else value
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        writable: bool = False,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        check_collection(paths, "paths", backend=self._key)
-        values: list[Any] = []
-        with reporting(progress, len(paths), "loading") as step:
-            texts = self._all_portable(paths)
-            while True:
-                # The host returns a piece of limited size, so that it never holds all of them.
-                asked = texts[len(values) : len(values) + _ASKED_AT_ONCE]
-                piece = self._run("load_batch", asked, **options)
-                values += private(piece) if writable else piece
-                step(len(piece))
-                if len(values) >= len(texts) or not piece:
-                    return values
+    def _load_all(
+        self, paths: Sequence[P], *, writable: bool = False, **options: Any
+    ) -> Iterator[Any]:
+        texts = self._all_portable(paths)
+        first = 0
+        while first < len(texts):
+            # The host returns a piece of limited size, so that it never holds all values.
+            piece = self._run("load_batch", texts[first : first + _ASKED_AT_ONCE], **options)
+            yield from private(piece) if writable else piece
+            first += len(piece)
+            if not piece:
+                return
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
         self._run("save", data, self.portable(path), **self._parents(parents), **options)
 
-    def save_batch(
+    def _save_all(
         self,
         values: Sequence[Any],
         paths: Sequence[P],
+        step: Callable[..., None],
         *,
         parents: bool = False,
-        progress: Progress = None,
         **options: Any,
     ) -> None:
-        with reporting(progress, len(paths), "saving") as step:
-            texts = self._all_portable(paths)
-            self._run("save_batch", list(values), texts, **self._parents(parents), **options)
-            step(len(texts))
+        texts = self._all_portable(paths)
+        self._run("save_batch", list(values), texts, **self._parents(parents), **options)
+        step(len(texts))
 
     def append(self, values: Any, path: P, *, axis: int = 0, **options: Any) -> int:
         return int(self._run("append", values, self.portable(path), axis=axis, **options))
 
     def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
         self._call("resize", path, tuple(shape), **options)
-
-    def check_resizable(self, path: P) -> None:
-        self._call("check_resizable", path)
 
     def exists(self, path: P) -> bool:
         return bool(self._call("exists", path))
@@ -137,9 +129,9 @@ class HostedBackend(StorageBackend):
     def is_symlink(self, path: P) -> bool:
         return bool(self._call("is_symlink", path))
 
-    def stat(self, path: P) -> dict[str, Any]:
-        facts: dict[str, Any] = self._call("stat", path)
-        return facts | {"path": self._as_given(path, facts["path"])}
+    def stat(self, path: P) -> Stat:
+        stat: Stat = self._call("stat", path)
+        return {**stat, "path": self._as_given(path, stat["path"])}
 
     def list_dir(self, path: P) -> list[str]:
         names: list[str] = self._call("list_dir", path)
@@ -180,36 +172,22 @@ class HostedBackend(StorageBackend):
         given = [[self._as_given(path, p) for p in found] for found in (directories, files, others)]
         return given[0], given[1], given[2]
 
-    def copy_to(
-        self,
-        other: StorageBackend,
-        pairs: Pairs,
-        /,
-        *,
-        progress: Progress = None,
-        **options: Any,
+    def send(
+        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
-        if not isinstance(other, HostedBackend | Nearby):
-            super().copy_to(other, pairs, progress=progress, **options)
+        if not isinstance(target, HostedBackend | ClusterMemoryBackend):
+            load_and_save(self, target, pairs, progress, **options)
             return
         sources = self._all_portable([source for source, _ in pairs])
-        targets = [target for _, target in pairs]
-        if isinstance(other, HostedBackend):
-            other, targets = other.placed(targets)
-        self._hand_over("copy_to", other, sources, targets, progress, options)
+        targets = [path for _, path in pairs]
+        if isinstance(target, HostedBackend):
+            target, targets = target.placed(targets)
+        self._hand_over("copy_to", target, sources, targets, progress, options)
 
-    def copy_from(
-        self,
-        source: DataSource,
-        pairs: Pairs,
-        /,
-        *,
-        progress: Progress = None,
-        **options: Any,
+    def receive(
+        self, source: DataSource, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
-        if not isinstance(source, Nearby):
-            super().copy_from(source, pairs, progress=progress, **options)
-            return
+        """Let the host load values of the cluster memory, and save them."""
         targets = self._all_portable([target for _, target in pairs])
         options |= self._parents(options.pop("parents", False))
         sources = [origin for origin, _ in pairs]
@@ -218,17 +196,14 @@ class HostedBackend(StorageBackend):
     def check_convertible(self, paths: Sequence[P], /) -> None:
         self._run("check_convertible", self._all_portable(paths))
 
-    def kept_by(self) -> type[DataSource]:
-        cls: Any = self.hosted_class
-        found: type[DataSource] = cls
-        return found
-
-    def save_rows_to(self, other: StorageBackend, rows: Rows, /) -> None:
-        if not isinstance(other, HostedBackend):
-            super().save_rows_to(other, rows)
-            return
-        sources = tuple(self._all_portable(rows.paths))
-        self._run("save_rows_to", other.placed()[0], replace(rows, paths=sources))
+    def send_rows(self, target: StorageBackend, parts: Sequence[Rows]) -> Iterator[Rows]:
+        for rows in parts:
+            if isinstance(target, HostedBackend):
+                here = replace(rows, paths=tuple(self._all_portable(rows.paths)))
+                self._run("save_rows_to", target.placed()[0], here)
+            else:
+                save_rows(self, target, rows)
+            yield rows
 
     def _hand_over(
         self,
@@ -279,10 +254,11 @@ class HostedBackend(StorageBackend):
 
     def _all_portable(self, paths: Sequence[P]) -> list[str]:
         options = self._connect().options_of(self._key, self._node)
-        return [self.hosted_class.portable_path(path, **options) for path in paths]
+        portable_path = hostable(self.hosted_class).portable_path
+        return [portable_path(as_text(path, backend=self._key), **options) for path in paths]
 
     def has_root(self) -> bool:
-        """Tell whether the backend is kept to a directory of its own."""
+        """Return whether the backend is kept to a directory of its own."""
         return self._connect().options_of(self._key, self._node).get("root") is not None
 
     def _as_given(self, path: P, result: str) -> str:
@@ -293,4 +269,4 @@ class HostedBackend(StorageBackend):
         return result
 
     def _parents(self, parents: bool) -> dict[str, bool]:
-        return {"parents": parents} if accepts(self.hosted_class, "save", "parents") else {}
+        return {"parents": parents} if issubclass(self.hosted_class, MakesParents) else {}

@@ -1,196 +1,201 @@
-"""Work where the bytes of the cluster memory are: references, tasks, and copies on disk."""
+"""Methods of the cluster memory that work where its bytes are: references, tasks and copies."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P, as_text
 from polystore.registration import backend_key
 from polystore.serialization import seal
+from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import look_up, texts_of
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import WHOLE, Found, Stored
 
-__all__ = ["Nearby"]
+__all__ = ["locations", "map_values", "persist", "ref", "refs", "save_ref", "why"]
 
 
-class Nearby:
-    """What the cluster memory offers beyond a backend's contract."""
+class Memory(Protocol):
+    """The cluster memory, as these functions use it, which are methods of it."""
 
     _connect: Callable[[], Transport]
 
-    @abstractmethod
-    def load(self, path: P) -> Any:
-        """Return a value."""
+    def load(self, path: P) -> Any: ...
 
-    @abstractmethod
-    def save(self, data: Any, path: P, *, overwrite: bool = False, parents: bool = False) -> None:
-        """Store a value."""
+    def save(
+        self, data: Any, path: P, *, overwrite: bool = False, parents: bool = False
+    ) -> None: ...
 
-    @abstractmethod
-    def _backend(self, key: str) -> Any:
-        """Return another backend of the store."""
+    def _backend(self, key: str) -> Any: ...
 
-    def ref(self, path: P) -> Any:
-        """Return an object reference to the value at `path`; see `refs`."""
-        return self.refs([path])[0]
 
-    def refs(self, paths: Sequence[P]) -> list[Any]:
-        """Return object references to values, for `ray.get`, task arguments and ``ray.data``.
+def ref(self: Memory, path: P) -> Any:
+    """Return an object reference to the value at `path`; see `refs`."""
+    return refs(self, [path])[0]
 
-        They stay valid while the store holds the values or somebody holds the references,
-        whatever becomes of the processes that saved them. Nothing is transferred; a value whose
-        saver owns it still is copied once within its node. For a small value an object is made.
 
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        UnsupportedOperationError
-            In local mode, which has no references.
-        """
-        transport = self._connect()
-        texts = texts_of(paths)
-        return look_up(transport, texts, lambda found: _references(transport, found, texts))
+def refs(self: Memory, paths: Sequence[P]) -> list[Any]:
+    """Return object references to values, for `ray.get`, task arguments and ``ray.data``.
 
-    def save_ref(
-        self, reference: Any, path: P, *, overwrite: bool = False, parents: bool = False
-    ) -> None:
-        """Store the value of an object reference, as a task returned it.
+    They stay valid while the store holds the values or any process holds the references, also
+    after the processes that saved the values have ended. Nothing is transferred; a value that is
+    still owned by the process that saved it is copied once within its node. A small value is put
+    into a new object.
 
-        Its bytes do not pass through the caller: they are copied once, in the object store of the
-        node that has them. Waits for the task that makes the value.
+    Raises
+    ------
+    PathNotFoundError
+        If nothing is there.
+    UnsupportedOperationError
+        In local mode, which has no references.
+    """
+    transport = self._connect()
+    texts = texts_of(paths)
+    return look_up(transport, texts, lambda found: _references(transport, found, texts))
 
-        Parameters
-        ----------
-        reference : ray.ObjectRef
-            The value. One that contains references itself is refused.
-        path, overwrite, parents
-            As for `save`.
 
-        Raises
-        ------
-        CallTimeoutError
-            If the value is not there by the store's deadline.
-        StorageError
-            As `save`.
-        UnsupportedOperationError
-            In local mode, which has no references.
-        """
-        text = as_text(path, backend="memory")
+def save_ref(
+    self: Memory, reference: Any, path: P, *, overwrite: bool = False, parents: bool = False
+) -> None:
+    """Store the value of an object reference, as a task returned it.
 
-        def save(value: Any) -> None:
-            self.save(value, text, overwrite=overwrite, parents=parents)
+    Its bytes do not pass through the caller: they are copied once, in the object store of the
+    node that has them. Waits for the task that makes the value.
 
-        self._connect().save_ref(reference, save, text)
+    Parameters
+    ----------
+    reference : ray.ObjectRef
+        The value. One that contains references itself is refused.
+    path, overwrite, parents
+        As for `save`.
 
-    def locations(self, paths: Sequence[P]) -> list[tuple[str, ...]]:
-        """Return, for each path, the ids of the nodes that hold its bytes.
+    Raises
+    ------
+    CallTimeoutError
+        If the value is not there by the store's deadline.
+    StorageError
+        As `save`.
+    UnsupportedOperationError
+        In local mode, which has no references.
+    """
+    text = as_text(path, backend="memory")
 
-        A small value that travels inside calls is held by none. Copies that Ray made for readers
-        on other nodes are not counted, since it drops them when it needs the room.
-        """
-        texts = texts_of(paths)
-        found: Found = self._connect().ask("read", texts, path=texts[0] if texts else None)
-        return [
-            found.pins[stored[0]].nodes if isinstance(stored, tuple) else ()
-            for stored in found.stored
-        ]
+    def save(value: Any) -> None:
+        self.save(value, text, overwrite=overwrite, parents=parents)
 
-    def map(self, function: Callable[[Any], Any], paths: Sequence[P], **options: Any) -> list[Any]:
-        """Return ``function(value)`` for the values at `paths`, in tasks where the bytes are.
+    self._connect().save_ref(reference, save, text)
 
-        As many tasks run at a time as keep the cluster busy. A node that is gone, or has not what
-        a task needs, is no hindrance: Ray then chooses another.
 
-        Parameters
-        ----------
-        function : callable
-            Called with the value of one path, in a Ray task; in local mode, here.
-        paths : sequence of str or os.PathLike
-            Files.
-        **options
-            For the tasks, as of `ray.remote`, such as ``num_cpus=2``.
+def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
+    """Return, for each path, the ids of the nodes that hold its bytes.
 
-        Raises
-        ------
-        Exception
-            What the function raises.
+    No node holds a small value, which travels inside calls. Copies that Ray made for readers on
+    other nodes are not counted, since Ray drops them when it needs the room.
+    """
+    texts = texts_of(paths)
+    found: Found = self._connect().ask("read", texts, path=texts[0] if texts else None)
+    return [
+        found.pins[stored[0]].nodes if isinstance(stored, tuple) else () for stored in found.stored
+    ]
 
-        Examples
-        --------
-        >>> from polystore_ray import RayBackendRegistry
-        >>> memory = RayBackendRegistry("mapped", local=True)["memory"]
-        >>> memory.save_batch([[1, 2], [3]], ["/a", "/b"])
-        >>> memory.map(sum, ["/a", "/b"])
-        [3, 3]
-        """
-        if not callable(function):
-            raise VFSTypeError(f"map calls a function, not a {type(function).__name__}")
-        texts = texts_of(paths)
 
-        def apply(path: str) -> Any:
-            return function(self.load(path))
+def map_values(
+    self: Memory, function: Callable[[Any], Any], paths: Sequence[P], **options: Any
+) -> list[Any]:
+    """Return ``function(value)`` for the values at `paths`, in tasks where the bytes are.
 
-        tasks = zip(self.locations(texts), texts, strict=True)
-        run = self._connect().run
-        return list(run(((nodes, apply, (text,)) for nodes, text in tasks), options))
+    As many tasks run at a time as keep the cluster busy. If a node is gone, or lacks what a task
+    needs, Ray chooses another.
 
-    def persist(self, path: P, backend: object, destination: P, **options: Any) -> None:
-        """Save a value in another backend too, from the node where its bytes are.
+    Parameters
+    ----------
+    function : callable
+        Called with the value of one path, in a Ray task; in local mode, here.
+    paths : sequence of str or os.PathLike
+        Files.
+    **options
+        For the tasks, same as for `ray.remote`, such as ``num_cpus=2``.
 
-        The copy is remembered as the value's fallback: if the memory loses the value, the next
-        load takes it from there, and it is in the memory again.
+    Raises
+    ------
+    Exception
+        What the function raises.
 
-        Parameters
-        ----------
-        path : str or os.PathLike
-            A file of the memory.
-        backend : str or enum.Enum
-            The other backend's key, such as ``"zarr"``.
-        destination : str or os.PathLike
-            Where in that backend; it has to mean the same on every node.
-        **options
-            For the other backend's ``save``, such as ``overwrite=True``.
+    Examples
+    --------
+    >>> from polystore_ray import RayBackendRegistry
+    >>> memory = RayBackendRegistry("mapped", local=True)["memory"]
+    >>> memory.save_batch([[1, 2], [3]], ["/a", "/b"])
+    >>> memory.map(sum, ["/a", "/b"])
+    [3, 3]
+    """
+    if not callable(function):
+        raise VFSTypeError(f"map calls a function, not a {type(function).__name__}")
+    texts = texts_of(paths)
 
-        Raises
-        ------
-        StorageError
-            As `load`, and as the other backend's ``save``.
-        """
-        text, key = as_text(path, backend="memory"), backend_key(backend)
-        target = self._backend(key).portable(destination)
+    def apply(path: str) -> Any:
+        return function(self.load(path))
 
-        def copy() -> None:
-            version = self._connect().ask("stat", text, path=text)["version"]
-            self._backend(key).save(self.load(text), target, **options)
-            self._connect().change("set_fallback", text, version, (key, target), path=text)
+    tasks = zip(locations(self, texts), texts, strict=True)
+    run = self._connect().run
+    return list(run(((nodes, apply, (text,)) for nodes, text in tasks), options))
 
-        [nodes] = self.locations([text])
-        list(self._connect().run([(nodes, copy, ())], {"num_cpus": 0}))
 
-    def why(self, path: P) -> dict[str, Any]:
-        """Describe where a value is, or how it was lost, and where else it may be.
+def persist(self: Memory, path: P, backend: object, destination: P, **options: Any) -> None:
+    """Save a value in another backend too, from the node where its bytes are.
 
-        Returns
-        -------
-        dict
-            What `stat` tells, and ``fallback`` (a backend and a path, or None), ``nodes`` (the ids
-            of those that hold the value), ``wanted`` (how many should) and ``lost`` (what is known
-            of a loss, or "").
+    The copy is remembered as the value's fallback: if the memory loses the value, the next load
+    restores it from there.
 
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        """
-        text = as_text(path, backend="memory")
-        facts: dict[str, Any] = self._connect().ask("why", text, path=text)
-        return facts
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A file of the memory.
+    backend : str or enum.Enum
+        The other backend's key, such as ``"zarr"``.
+    destination : str or os.PathLike
+        Where in that backend; the path must mean the same on every node.
+    **options
+        For the other backend's ``save``, such as ``overwrite=True``.
+
+    Raises
+    ------
+    StorageError
+        As `load`, and as the other backend's ``save``.
+    """
+    text, key = as_text(path, backend="memory"), backend_key(backend)
+    target = portable(self._backend(key), destination)
+
+    def copy() -> None:
+        version = self._connect().ask("stat", text, path=text)["version"]
+        self._backend(key).save(self.load(text), target, **options)
+        self._connect().change("set_fallback", text, version, (key, target), path=text)
+
+    [nodes] = locations(self, [text])
+    list(self._connect().run([(nodes, copy, ())], {"num_cpus": 0}))
+
+
+def why(self: Memory, path: P) -> dict[str, Any]:
+    """Describe where a value is, how it was lost, and where else it may be.
+
+    Returns
+    -------
+    dict
+        What `stat` tells, and ``fallback`` (a backend and a path, or None), ``nodes`` (the ids
+        of those that hold the value), ``wanted`` (how many should) and ``lost`` (how the value was
+        lost, or "").
+
+    Raises
+    ------
+    PathNotFoundError
+        If nothing is there.
+    """
+    text = as_text(path, backend="memory")
+    facts: dict[str, Any] = self._connect().ask("why", text, path=text)
+    return facts
 
 
 def _references(transport: Transport, found: Found, paths: list[str]) -> list[Any]:

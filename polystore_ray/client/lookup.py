@@ -1,4 +1,4 @@
-"""Looking values up: again, while the objects that hold them change their places."""
+"""Look values up, again while the objects that hold them move."""
 
 from __future__ import annotations
 
@@ -41,18 +41,16 @@ def look_up(
     Raises
     ------
     PathNotFoundError, PathIsDirectoryError
-        As of a load.
+        Same as for a load.
     DataLostError
-        If an object is gone for good, or is not to be had by the deadline.
+        If an object is lost for good, or cannot be read by the deadline.
     """
     path = paths[0] if paths else None
-    while True:
-        found: Found = transport.ask("read", paths, transport.node, existing, path=path)
-        try:
-            return use(found)
-        except NotPinnedError as error:
-            lost = DataLostError(
-                f"the saved bytes are not to be had: {error}", path=path, backend="memory"
-            )
-            lost.__cause__ = error
-            transport.deadline.pause_or_raise(lost)
+
+    def attempt() -> T:
+        return use(transport.ask("read", paths, transport.node, existing, path=path))
+
+    def lost(error: NotPinnedError) -> DataLostError:
+        return DataLostError(f"no node has the saved bytes: {error}", path=path, backend="memory")
+
+    return transport.deadline.retry(attempt, NotPinnedError, lost)

@@ -1,4 +1,4 @@
-"""Options: of a store, of the backends that it hosts, and the names of its nodes.
+"""Options of a store and of the backends that it hosts, and the names of nodes.
 
-They are plain data that is checked where it is given. The package imports errors alone.
+They are plain data, which is checked where the user gives it. The package imports only ``errors``.
 """

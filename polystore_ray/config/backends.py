@@ -1,4 +1,4 @@
-"""The options of backends: what their constructors get in every host of a store."""
+"""The options of backends: the arguments of their constructors in every host of a store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import cloudpickle
 
 from polystore.backend_registry import backend_class
 from polystore.exceptions import VFSTypeError
+from polystore.hostable import hostable
 from polystore.registration import backend_key
 from polystore_ray.config.nodes import Node
 
@@ -26,9 +27,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """Keyword arguments of a constructor, closed until they arrive where the backend is made.
+    """Keyword arguments of a constructor, pickled until they arrive where the backend is made.
 
-    The controller, which they pass through, has no business with users' objects.
+    The controller, which they pass through, never opens users' objects.
     """
 
     pickled: Mapping[str, bytes] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class BackendOptions:
             except Exception as error:
                 # Pickling runs foreign code, which may raise anything.
                 raise VFSTypeError(
-                    f"the option {name!r} cannot travel to the hosts, since it does not pickle: "
+                    f"the option {name!r} cannot be sent to the hosts, since it does not pickle: "
                     f"{error}",
                     backend=key,
                 ) from error
@@ -60,7 +61,7 @@ class BackendOptions:
         return {name: pickle.loads(value) for name, value in self.pickled.items()}
 
     def differ_from(self, others: BackendOptions) -> list[str]:
-        """Return the names of those that others have not, or have otherwise."""
+        """Return the names of the options that are missing or different in `others`."""
         names = sorted({*self.pickled, *others.pickled})
         return [
             name for name in names if not _same(self.pickled.get(name), others.pickled.get(name))
@@ -95,28 +96,28 @@ def options_of_backends(
     if given is None:
         return None
     if not isinstance(given, Mapping):
-        raise VFSTypeError(f"backends is a mapping from keys to options, not {given!r}")
+        raise VFSTypeError(f"backends must be a mapping from keys to options, not {given!r}")
     options = {backend_key(key): _named(key, found) for key, found in given.items()}
     closed: dict[str, BackendOptions] = {}
     for key, found in options.items():
         name, node = split_key(key)
         if name == "memory":
             raise VFSTypeError(
-                "the memory of a store has no options of a backend; they are the registry's own, "
-                "such as max_bytes",
+                "the memory takes no options here; use those of RayBackendRegistry, such as "
+                "max_bytes",
                 backend=key,
             )
         cls = backend_class(name)
         shared = options.get(name, {}) if node is not None else {}
         check_arguments(cls, key, shared | found)
-        closed[key] = BackendOptions.of(key, cls.portable_options(**found))
+        closed[key] = BackendOptions.of(key, hostable(cls).portable_options(**found))
     return closed
 
 
 def _named(key: object, options: object) -> dict[str, Any]:
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise VFSTypeError(
-            f"the options of a backend are a mapping from names to values, not {options!r}",
+            f"the options of a backend must be a mapping from names to values, not {options!r}",
             backend=str(key),
         )
     return dict(options)
@@ -128,7 +129,7 @@ def check_arguments(cls: Any, key: str, options: Mapping[str, Any]) -> None:
     Raises
     ------
     VFSTypeError
-        Saying which one is unknown or missing, and what there is.
+        It names the option that is unknown or missing, and the known ones.
     """
     signature = inspect.signature(cls)
     try:
@@ -144,7 +145,7 @@ def check_arguments(cls: Any, key: str, options: Mapping[str, Any]) -> None:
 def options_on(
     backends: Mapping[str, BackendOptions] | None, key: str, node: Node
 ) -> BackendOptions:
-    """Return the options of a backend on a node: what is given for all, then for that node."""
+    """Return the options of a backend on a node: those for all nodes, then those for this one."""
     found: dict[str, bytes] = {}
     for given, options in sorted((backends or {}).items(), key=lambda item: "@" in item[0]):
         name, wanted = split_key(given)

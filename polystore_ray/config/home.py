@@ -1,4 +1,4 @@
-"""The home of a registry: where its store is, wherever the registry is taken."""
+"""The home of a registry: where its store is, whichever process has the registry."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if hasattr(os, "register_at_fork"):
 
 
 class Home(NamedTuple):
-    """Which process made a registry and, once it has travelled, which store it means.
+    """Which process made a registry and, once it was pickled, which store it means.
 
     Attributes
     ----------
     process : str
-        What tells the process that made the registry from all others.
+        A text that identifies the process that made the registry.
     address : str
-        Where the cluster is reached; empty while the registry has not left its process.
+        The address of the cluster; empty until the registry is pickled.
     cluster : str
-        What tells the cluster from others that may get the same address.
+        A text that tells the cluster from others at the same address.
     job : str
         The id of the job whose store it is, if it is a job's.
-    birth : str
-        What tells the store from others of its name; empty if nobody had used it yet.
+    store_id : str
+        What tells the store from others of its name; empty if it has not been used yet.
     """
 
     process: str
     address: str = ""
     cluster: str = ""
     job: str = ""
-    birth: str = ""
+    store_id: str = ""
 
     @property
     def is_here(self) -> bool:

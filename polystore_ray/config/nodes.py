@@ -11,12 +11,12 @@ from polystore_ray.errors import NodeNotFoundError
 __all__ = ["Node", "node_called"]
 
 _SHORTEST_PREFIX = 8  # digits of an id
-_OWN = "ray.io/"  # labels of Ray's own, which an error need not repeat
+_OWN = "ray.io/"  # prefix of Ray's own labels, which errors omit
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a node can be called.
+    """The names of a node.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Node:
     labels : mapping
         Its labels.
     resources : mapping
-        What it offers to tasks and actors in all.
+        Its resources for tasks and actors.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Node:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def is_called(self, name: str) -> bool:
-        """Tell whether a name fits this node; case does not matter."""
+        """Return whether a name fits this node; case does not matter."""
         wanted = name.lower()
         label, is_label, value = wanted.partition("=")
         if is_label:
@@ -50,7 +50,7 @@ class Node:
         )
 
     def lacks(self, needs: Mapping[str, Any]) -> str:
-        """Return what an actor with these options needs and this node has not, or ""."""
+        """Return what an actor with these options needs and this node lacks, or ""."""
         amounts = {"CPU": needs.get("num_cpus"), "GPU": needs.get("num_gpus")}
         amounts |= needs.get("resources", {})
         lacking = [
@@ -71,7 +71,7 @@ class Node:
 
 
 def _selects(wanted: str, has: str | None) -> bool:
-    """Tell whether a label fits, as Ray writes it: ``a``, ``in(a, b)``, and ``!`` before both."""
+    """Return whether a label fits Ray's selector: ``a``, ``in(a, b)``, or ``!`` before either."""
     text = wanted.removeprefix("!")
     inside = text[3:-1] if text.startswith("in(") and text.endswith(")") else text
     fits = has is not None and has in [value.strip() for value in inside.split(",")]
@@ -84,7 +84,7 @@ def node_called(name: str, nodes: Iterable[Node]) -> Node:
     Raises
     ------
     NodeNotFoundError
-        If it fits none, or several; it lists the nodes.
+        If it fits no node or several nodes; the error lists them.
     """
     known = list(nodes)
     found = [node for node in known if node.is_called(name)]
@@ -92,13 +92,13 @@ def node_called(name: str, nodes: Iterable[Node]) -> Node:
         return found[0]
     if found:
         raise NodeNotFoundError(
-            f"{name!r} fits several nodes, and one was to be named, by its id or 8 digits of it: "
-            f"{_listed(found)}"
+            f"{name!r} fits several nodes; use a node id or at least {_SHORTEST_PREFIX} digits of "
+            f"it: {_listed(found)}"
         )
     raise NodeNotFoundError(
-        f"no node of the cluster is called {name!r}; a node is named by its id or at least "
-        f"{_SHORTEST_PREFIX} digits of it, its host name, its address, or a label key=value, and "
-        f"these are there: {_listed(known)}"
+        f"no node of the cluster has the name {name!r}; use a node id or at least "
+        f"{_SHORTEST_PREFIX} digits of it, a host name, an address, or a label key=value of: "
+        f"{_listed(known)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The options of a store, given once, by whoever uses it first."""
+"""The options of a store, which its first user sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["StoreOptions", "check_timeout"]
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """What may be asked of a store when it is made; None leaves it to the store.
+    """The options of a store when it is made; None means the default, or that of the store.
 
     Attributes
     ----------
@@ -52,12 +52,14 @@ class StoreOptions:
         if self.pin_budget is not None and not (
             _is_real(self.pin_budget) and 0 < self.pin_budget <= 1
         ):
-            raise VFSTypeError(f"pin_budget is above 0 and at most 1, not {self.pin_budget!r}")
+            raise VFSTypeError(f"pin_budget must be above 0 and at most 1, not {self.pin_budget!r}")
         _check_whole("replicas", self.replicas, 1, "nodes above 0")
         _check_whole("host_calls", self.host_calls, 1, "calls above 0")
         _check_whole("read_cache", self.read_cache, 0, "bytes")
         if self.too_few_nodes not in (None, "error", "warn"):
-            raise VFSTypeError(f"too_few_nodes is 'error' or 'warn', not {self.too_few_nodes!r}")
+            raise VFSTypeError(
+                f"too_few_nodes must be 'error' or 'warn', not {self.too_few_nodes!r}"
+            )
 
     def check_against(self, made_with: StoreOptions, store: str) -> None:
         """Raise if a store was made with other options than these.
@@ -102,7 +104,7 @@ def check_timeout(timeout: Any) -> float:
         If it is anything else.
     """
     if not (_is_real(timeout) and 0 < timeout < math.inf):
-        raise VFSTypeError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        raise VFSTypeError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     return float(timeout)
 
 
@@ -110,7 +112,7 @@ def _check_whole(name: str, value: Any, least: int, meaning: str) -> None:
     if value is None:
         return
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise VFSTypeError(f"{name} is a whole number of {meaning}, not {value!r}")
+        raise VFSTypeError(f"{name} must be a whole number of {meaning}, not {value!r}")
 
 
 def _is_real(value: Any) -> bool:

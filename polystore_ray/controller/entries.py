@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from polystore.stat import Details
 from polystore_ray.wire.messages import Facts, Pin
 
 __all__ = ["Entry", "Held"]
 
 
 class Held:
-    """An object that entries refer to: the copies of it, by node, and who can be asked for it.
+    """An object that entries refer to, with its copies by node.
 
     A copy is None while its volume pins it, and the reference once its volume owns it.
     """
@@ -37,7 +38,7 @@ class Held:
         return Pin(self.id, nodes, self.ref if ref is None else ref, self.nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        # References are not for others to keep: volumes tell them, who own or pin the objects.
+        # References are not replicated: the volumes that hold the objects report them.
         state = {name: getattr(self, name) for name in self.__slots__}
         return state | {"ref": None, "copies": dict.fromkeys(self.copies)}
 
@@ -72,12 +73,12 @@ class Entry:
     def version(self) -> int:
         return self.moment[0]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Details:
         size, shape, dtype = self.facts
         version, modified = self.moment
-        facts: dict[str, Any] = {"size": size, "modified": modified, "version": version}
-        if shape is not None:
-            facts |= {"shape": shape, "dtype": dtype}
+        details: Details = {"size": size, "modified": modified, "version": version}
+        if shape is not None and dtype is not None:
+            details |= {"shape": shape, "dtype": dtype}
         if isinstance(self.held, Held):
-            facts["replicas"] = len(self.held.copies)
-        return facts
+            details["replicas"] = len(self.held.copies)
+        return details

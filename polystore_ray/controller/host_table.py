@@ -13,9 +13,10 @@ import ray
 from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
+from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.rayapi.calls import wait_for
-from polystore_ray.rayapi.errors import is_known_dead
+from polystore_ray.rayapi.errors import is_known_dead, translated
 from polystore_ray.rayapi.placement import MEMORY, is_alive, nodes
 from polystore_ray.rayapi.private import actor_id
 from polystore_ray.wire.classes import Shipped, opened
@@ -39,6 +40,9 @@ class HostTable:
     make : callable
         Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
         a backend that is not ``memory``; with ``another=True``, one that follows another.
+    find : callable
+        Return the actor of a backend on a node, ``find(key, node)``, which another controller
+        started without the knowledge of this one; None if it has ended.
     joined : callable
         Told the node and the id of each new volume, before anybody can use it.
     lost : callable
@@ -50,21 +54,22 @@ class HostTable:
     def __init__(
         self,
         make: Callable[..., Any],
+        find: Callable[[str, str], Any],
         joined: Callable[[str, str], None],
         lost: Callable[[str], None],
         number: Callable[[str, Shipped], int],
     ) -> None:
-        self._make, self._joined, self._lost, self._number = make, joined, lost, number
-        self._lock = threading.RLock()  # held through no remote wait
+        self._make, self._find, self._number = make, find, number
+        self._joined, self._lost = joined, lost
+        self._lock = threading.RLock()  # held through no wait for Ray
         self._learning = threading.Lock()
-        self._changing: dict[tuple[str, str], threading.Lock] = {}
+        self._making: dict[tuple[str, str], threading.Lock] = {}
         self._hosts: dict[tuple[str, str], Any] = {}
         self._watches: dict[Any, tuple[str, str, Any]] = {}
         self._classes: dict[str, bytes] = {}
         self._numbers: dict[str, int] = {}  # of these versions
+        self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class, where known
         self.deaths = 0
-        self._made_of: dict[tuple[str, str], str] = {}  # the fingerprint of the class
-        self._unknown: list[tuple[str, str, Any]] = []  # hosts that another controller made
         self.leaving: set[str] = set()  # nodes that get nothing any more
         self._has_ended = False
 
@@ -86,44 +91,38 @@ class HostTable:
         StoreUnavailableError
             If the node is gone.
         """
-        if key != MEMORY:
-            return self._of_class(key, node, shipped)
         host: Any = self._hosts.get((key, node))
-        if host is None:
-            self._check_alive(key, node)
+        if host is not None and key == MEMORY:
+            return host
+        with self._lock:
+            one_at_a_time = self._making.setdefault((key, node), threading.Lock())
+        with one_at_a_time:
+            if key != MEMORY:
+                return self._of_class(key, node, shipped)
             with self._lock:
                 host = self._hosts.get((key, node))
-                if host is None:
-                    host = self._made(key, node, shipped)
-                    self._joined(node, actor_id(host))
-        return host
+            return self._made(key, node, shipped) if host is None else host
 
     def _of_class(self, key: str, node: str, shipped: bytes) -> Any:
         """Return a host of the latest version of a backend's class."""
         self._learn()
         with self._lock:
-            one_at_a_time = self._changing.setdefault((key, node), threading.Lock())
-        with one_at_a_time:
-            with self._lock:
-                latest = self._latest(key, shipped)
-                former: Any = self._hosts.get((key, node))
-                if former is not None:
-                    if (key, node) in {one[:2] for one in self._unknown}:
-                        raise StoreUnavailableError(
-                            f"the host on node {node} does not say of which class it is",
-                            backend=key,
-                        )
-                    if self._made_of.get((key, node)) == latest.fingerprint:
-                        return former
-                    logger.info("the class of %s has changed; its host on node %s ends", key, node)
-                    self._forget(key, node)
+            latest = self._latest(key, shipped)
+            former: Any = self._hosts.get((key, node))
             if former is not None:
-                _end([former])
-            self._check_alive(key, node)
-            with self._lock:
-                made = self._made(key, node, self._classes[key], another=former is not None)
-                self._made_of[key, node] = latest.fingerprint
-            return made
+                made_of = self._made_of.get((key, node))
+                if made_of == latest.fingerprint:
+                    return former
+                if made_of is None:
+                    raise StoreUnavailableError(
+                        f"the host on node {node} does not say of which class it is", backend=key
+                    )
+                logger.info("the class of %s has changed; its host on node %s ends", key, node)
+                self._forget(key, node)
+        if former is not None:
+            _end([former])
+        made = self._made(key, node, self._classes[key], another=former is not None)
+        return made if (key, node) in self._made_of else self._of_class(key, node, shipped)
 
     def _latest(self, key: str, shipped: bytes) -> Shipped:
         """Return the latest version of a class that is known, of which this is one."""
@@ -132,47 +131,66 @@ class HostTable:
             self._classes[key], self._numbers[key] = shipped, number
         return opened(self._classes[key])
 
-    def _check_alive(self, key: str, node: str) -> None:
-        if not self._has_ended and not is_alive(node):
-            raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
-
-    def _made(self, key: str, node: str, shipped: bytes, **options: bool) -> Any:
-        if self._has_ended:
-            raise StoreUnavailableError("the store was shut down", backend=key)
-        host = self._hosts[key, node] = self._make(key, node, shipped, **options)
-        self._watches[host.watch.remote()] = (key, node, host)
+    def _made(self, key: str, node: str, shipped: bytes, *, another: bool = False) -> Any:
+        """Start a host, or take over the one that another controller started."""
+        deadline = Deadline(_ENDS_WITHIN)
+        host = None
+        while host is None:
+            self._check_not_ended(key)
+            if not is_alive(node):
+                raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
+            try:
+                host = self._make(key, node, shipped, another=another)
+                if key != MEMORY:
+                    self._made_of[key, node] = opened(shipped).fingerprint
+            except ray_exceptions.ActorAlreadyExistsError as error:
+                host = self._find(key, node)
+                if host is None:
+                    deadline.pause_or_raise(translated(error, backend=key))
+        if key == MEMORY:
+            self._joined(node, actor_id(host))
+        self.add({(key, node): host})
+        self._check_not_ended(key)
         return host
 
+    def _check_not_ended(self, key: str) -> None:
+        if self._has_ended:
+            raise StoreUnavailableError("the store was shut down", backend=key)
+
     def _learn(self) -> None:
-        """Ask hosts that another controller made what they are made of."""
+        """Ask hosts that another controller made of which class they are."""
         with self._learning:
-            with self._lock:
-                unknown, self._unknown = self._unknown, []
-            asked = [host.shipped.remote() for _, _, host in unknown]
+            hosts = self.everywhere()
+            asked = {
+                where: host.shipped.remote()
+                for where, host in hosts.items()
+                if where[0] != MEMORY and where not in self._made_of
+            }
             if asked:
-                ray.wait(asked, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
-            for (key, node, host), answer in zip(unknown, asked, strict=True):
+                answers = list(asked.values())
+                ray.wait(answers, num_returns=len(asked), timeout=_ENDS_WITHIN, fetch_local=False)
+            for (key, node), answer in asked.items():
                 try:
                     shipped = wait_for(answer, backend=key, timeout=_COMES_WITHIN)
                 except StorageError as error:
-                    if not is_known_dead(error):
-                        with self._lock:
-                            self._unknown.append((key, node, host))
+                    if is_known_dead(error):
+                        self._lose(key, node, hosts[key, node], error)
                     continue
                 with self._lock:
                     self._latest(key, shipped)
-                    self._made_of[key, node] = opened(shipped).fingerprint
+                    if self._is_current(key, node, hosts[key, node]):
+                        self._made_of[key, node] = opened(shipped).fingerprint
 
-    def rejoin(self, hosts: dict[tuple[str, str], Any]) -> None:
-        """Take over hosts that another controller made."""
+    def add(self, hosts: dict[tuple[str, str], Any]) -> None:
+        """Add hosts, new ones or those of another controller; kill them if the store has ended."""
         with self._lock:
-            for (key, node), host in hosts.items():
-                if (key, node) in self._hosts:
-                    continue
-                self._hosts[key, node] = host
-                self._watches[host.watch.remote()] = (key, node, host)
-                if key != MEMORY:
-                    self._unknown.append((key, node, host))
+            if not self._has_ended:
+                for (key, node), host in hosts.items():
+                    self._hosts[key, node] = host
+                    self._watches[host.watch.remote()] = (key, node, host)
+                return
+        for host in hosts.values():
+            ray.kill(host)  # it would outlive the store
 
     def classes(self) -> dict[str, bytes]:
         """Return the classes of the hosted backends, by key."""
@@ -217,16 +235,20 @@ class HostTable:
                     self._watches[host.watch.remote()] = (key, node, host)
             time.sleep(_WATCHED_EVERY)
         except ray_exceptions.RayError as error:
-            with self._lock:
-                if self._is_current(key, node, host):
-                    logger.warning("the host %s on node %s was lost (%s)", key, node, error)
-                    self._forget(key, node)
+            self._lose(key, node, host, error)
+
+    def _lose(self, key: str, node: str, host: Any, error: Exception) -> None:
+        with self._lock:
+            if self._is_current(key, node, host):
+                logger.warning("the host %s on node %s was lost (%s)", key, node, error)
+                self._forget(key, node)
 
     def _is_current(self, key: str, node: str, host: Any) -> bool:
         return self._hosts.get((key, node)) is host
 
     def _forget(self, key: str, node: str) -> None:
         del self._hosts[key, node]
+        self._made_of.pop((key, node), None)
         if key == MEMORY:
             self._lost(node)
         self.deaths += 1

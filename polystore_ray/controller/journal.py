@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from itertools import islice
 
 from polystore.exceptions import StorageError
 from polystore_ray.errors import HostLostError, StoreUnavailableError
@@ -39,16 +40,31 @@ Record = bytes
 """A change as the follower applies it, pickled."""
 
 
-class Following(Protocol):
+class Following(ABC):
     """A follower, as the journal calls it. Errors are those of remote calls."""
 
-    node: str
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.number = 0  # of the changes that it has
+        self.waiting: deque[Record] = deque()  # those that come next
 
+    def has(self, number: int) -> None:
+        """Note how many changes it has now; those that waited leave `waiting`."""
+        for _ in range(number - self.number):
+            self.waiting.popleft()
+        self.number = number
+
+    @abstractmethod
     def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
-        """Take over a whole state, in which this many changes are, and be the one to succeed."""
+        """Take over a whole state, in which this many changes are."""
 
+    @abstractmethod
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         """Apply changes, of which the first has this number; those it has already are left out."""
+
+    @abstractmethod
+    def designate(self) -> None:
+        """Let the next controller take over from this follower; after an error it may, or not."""
 
 
 class Journal:
@@ -67,31 +83,33 @@ class Journal:
     def __init__(self, epoch: int, number: int = 0, *, synchronous: bool = False) -> None:
         self.epoch = epoch
         self.last = number
-        self._synchronous = synchronous
+        self.is_synchronous = synchronous
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._enough = threading.Condition(lock)  # of records for a message
         self._wanted = 1  # records that are enough
         self._together = 1  # records in the last message
-        self._waiting: deque[Record] = deque()  # those after `_shipped`
+        self._shipping = threading.Lock()  # held while a message to the follower is under way
+        self.follower: Following | None = None
+        self.next: Following | None = None  # replaces `follower` once it has everything
         self._shipped = number
-        self._follower: Following | None = None
         self._needed = False
         self._was_followed = False
         self._heard = 0.0
-        self._fenced = False
+        self.is_fenced = False  # whether another controller has taken over
         self._later: deque[tuple[int, Callable[[], None]]] = deque()
 
     def add(self, record: Record) -> None:
         """Add a change; the controller calls it under its lock, in order."""
         with self._changed:
             self.last += 1
-            if self._needed:
-                self._waiting.append(record)
-                if len(self._waiting) >= self._wanted:
-                    self._enough.notify()
-            else:
+            if not self._needed:
                 self._shipped = self.last
+            for follower in (self.follower, self.next):
+                if follower is not None:
+                    follower.waiting.append(record)
+            if self._are_waiting(self._wanted):
+                self._enough.notify()
 
     def after(self, action: Callable[[], None]) -> None:
         """Do something once the follower has all changes so far, at once where there is none."""
@@ -112,31 +130,24 @@ class Journal:
     def wait(self, number: int, timeout: float, *, copied: bool = False) -> None:
         """Return when an answer may be given that depends on so many changes.
 
-        Parameters
-        ----------
-        number : int
-            How many.
-        timeout : float
-            Seconds to wait at most.
-        copied : bool, default False
-            Whether the follower must have them, also in a store that does not promise it.
+        With `copied`, the follower must have them, also in a store that does not promise it.
 
         Raises
         ------
         StoreUnavailableError
-            If the follower does not answer in time.
+            If the follower does not answer within `timeout` seconds.
         StaleEpochError
             If another controller has taken over, which is to be asked.
         """
 
         def may_answer() -> bool:
-            if self._fenced:
+            if self.is_fenced:
                 raise StaleEpochError("another controller has taken over")
             if not self._needed:
                 return True
             if time.monotonic() - self._heard > LEASE:
                 return False
-            may_be_late = self._was_followed and not (copied or self._synchronous)
+            may_be_late = self._was_followed and not (copied or self.is_synchronous)
             return may_be_late or self._shipped >= number
 
         with self._changed:
@@ -147,39 +158,12 @@ class Journal:
                     backend="memory",
                 )
 
-    def wait_until_followed(self, timeout: float) -> None:
-        """Return when the follower, where one is needed, has all changes so far; as `wait`."""
-        self.wait(self.last, timeout, copied=True)
-
     # The follower
 
-    @property
-    def is_fenced(self) -> bool:
-        """Whether another controller has taken over."""
-        return self._fenced
-
-    @property
-    def follower(self) -> Following | None:
-        """The present one."""
-        return self._follower
-
-    @property
-    def is_synchronous(self) -> bool:
-        """Whether every answer waits for the follower."""
-        return self._synchronous
-
-    def need_follower(self, heard: float) -> None:
-        """Answer nothing from now on that a follower should have and has not.
-
-        Parameters
-        ----------
-        heard : float
-            When the leader began to ask whether it still is one, by the monotonic clock.
-        """
+    def need_follower(self) -> None:
+        """Answer nothing from now on that a follower should have and has not."""
         with self._changed:
-            if not self._needed:
-                self._needed = True
-                self._heard = heard
+            self._needed = True
 
     def heard(self, sent: float) -> None:
         """Learn that at this moment, by the monotonic clock, no other controller had begun."""
@@ -190,54 +174,78 @@ class Journal:
     def lose(self, node: str) -> None:
         """Learn that whoever followed on a node has died."""
         with self._changed:
-            if self._follower is not None and self._follower.node == node:
-                self._follower = None
+            if self.follower is not None and self.follower.node == node:
+                self.follower = None
+                self._changed.notify_all()
 
-    def follow(self, follower: Following, number: int, state: Iterable[bytes]) -> None:
-        """Have a follower take over a state and, from then on, every change.
+    def wait_until_lost(self, timeout: float) -> None:
+        """Return when there is no follower any more, or some seconds later."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.follower is None or self.is_fenced, timeout)
 
-        Raises
-        ------
-        StorageError
-            If it cannot be reached; then there is none.
-        StaleEpochError
-            If another controller has taken over.
+    def follow(self, new: Following, parts: Callable[[], tuple[int, Iterable[bytes]]]) -> None:
+        """Install a follower, which gets every later change too.
+
+        The present follower, if there is one, continues until the new one has everything. `parts`
+        returns how many changes there are, and the state in which they are.
         """
         with self._changed:
-            self._follower = None
+            new.number, new.waiting = self.last, deque()
+            self.next = new
         try:
-            follower.install(self.epoch, number, state)
+            number, state = parts()
+            new.install(self.epoch, number, state)
+            with self._changed:
+                new.has(number)
+            while len(new.waiting) > _AT_ONCE:
+                self._send(new)
+            with self._shipping:  # nothing more goes to the present one
+                self._send(new)
+                while new.number < self._shipped:
+                    self._send(new)
+                self._hand_over_to(new)
         except StaleEpochError:
             self.fence()
             raise
-        with self._changed:
-            for _ in range(number - self._shipped):
-                self._waiting.popleft()
-            self._shipped = number
-            self._follower = follower
-            self._was_followed = True
-            self._changed.notify_all()
+        finally:
+            self.next = None
         self._do_what_waited()
+
+    def _hand_over_to(self, new: Following) -> None:
+        with self._changed:
+            self.follower = None  # after an error it is unknown which of them is designated
+        sent = time.monotonic()
+        new.designate()
+        with self._changed:
+            self.follower, self.next = new, None
+            self._shipped = new.number
+            self._was_followed = True
+            self._enough.notify()
+            self.heard(sent)
 
     def fence(self) -> None:
         """Answer nothing any more, since another controller has taken over."""
         with self._changed:
-            self._fenced = True
+            self.is_fenced = True
             self._changed.notify_all()
 
     def _gather(self) -> None:
         """Wait for a change, then for others: one message for many costs their makers less."""
         with self._changed:
             self._wait_for(1, _BEAT)
-            if self._synchronous and self._waiting:
+            if self.is_synchronous and self._are_waiting(1):
                 # Whoever had an answer to the last message may be about to make another change.
                 self._wait_for(self._together, _WAITED_FOR_OTHERS)
-        if not self._synchronous:
+        if not self.is_synchronous:
             time.sleep(_GATHERED_FOR)
 
     def _wait_for(self, wanted: int, seconds: float) -> None:
         self._wanted = wanted
-        self._enough.wait_for(lambda: len(self._waiting) >= wanted and self._follower, seconds)
+        self._enough.wait_for(lambda: self._are_waiting(wanted), seconds)
+
+    def _are_waiting(self, wanted: int) -> bool:
+        """Return whether so many changes wait for the follower."""
+        return self.follower is not None and len(self.follower.waiting) >= wanted
 
     def ship(self) -> None:
         """Send what there is to send, or a sign of life, and wait for the answer.
@@ -250,19 +258,18 @@ class Journal:
             If it misses changes; then there is none either.
         """
         self._gather()
-        with self._changed:
-            follower = self._follower
-            first = self._shipped + 1
-            records = [self._waiting[i] for i in range(min(len(self._waiting), _AT_ONCE))]
-            self._together = len(records)
-        if follower is None:
-            return
+        with self._shipping:
+            follower = self.follower
+            if follower is not None:
+                self._ship_to(follower)
+        self._do_what_waited()
+
+    def _ship_to(self, follower: Following) -> None:
         sent = time.monotonic()
         try:
-            follower.append(self.epoch, first, records)
+            self._together = self._send(follower)
         except StaleEpochError:
             self.fence()
-            return
         except (HostLostError, OutOfStepError):
             self.lose(follower.node)
             raise
@@ -272,12 +279,17 @@ class Journal:
                 self.lose(follower.node)
                 raise HostLostError(f"node {follower.node} does not follow any more") from error
             time.sleep(_TRIED_AGAIN_AFTER)
-            return
+        else:
+            with self._changed:
+                if self.follower is follower:
+                    self._shipped = follower.number
+                    self.heard(sent)
+
+    def _send(self, follower: Following) -> int:
+        """Send a follower the changes that come next; return how many these were."""
         with self._changed:
-            if self._follower is follower:
-                for _ in records:
-                    self._waiting.popleft()
-                self._shipped += len(records)
-                self._heard = sent
-                self._changed.notify_all()
-        self._do_what_waited()
+            records = list(islice(follower.waiting, _AT_ONCE))
+        follower.append(self.epoch, follower.number + 1, records)
+        with self._changed:
+            follower.has(follower.number + len(records))
+        return len(records)

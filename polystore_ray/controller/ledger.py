@@ -1,8 +1,8 @@
-"""The controller's ledger: what the entries of the tree refer to, how much it is, and its upkeep.
+"""The controller's ledger: the sizes and objects of all entries, and the repairs that are due.
 
-Small values lie in the controller itself, *inline*, as many as it may hold; beyond that the oldest
-are packed into objects. Every other value is, or is part of, an object that volumes hold, on as
-many nodes as it has replicas.
+Small values are kept in the controller itself, *inline*, up to a limit; beyond it the oldest are
+packed into objects. Every other value is, or is part of, an object that volumes hold, on as many
+nodes as it has replicas.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ INLINE_MOST = 256 * 2**20
 """Bytes of inline values beyond which the oldest are packed; at twice as many, saves do."""
 
 _PACK = 8 * 2**20  # bytes in a pack that is made of inline values
-_ENTRY_COST = 200  # bytes that an inline value costs beside its own, so that tiny ones count too
-_AT_ONCE = 64 * 2**20  # bytes that are replicated in one repair, so that reads go on meanwhile
+_ENTRY_COST = 200  # bytes that an inline value costs in addition to its own
+_AT_ONCE = 64 * 2**20  # bytes that one repair replicates, so that reads go on
 _MOST_AT_ONCE = 1000  # objects in one repair
 
 
@@ -35,7 +35,7 @@ class PackInline(NamedTuple):
 
 
 class Adopt(NamedTuple):
-    """Have an object put again without the values of its pack that nobody needs."""
+    """Have an object put again without the values of its pack that are dropped."""
 
     pin: Pin
     dropped: list[int]
@@ -100,7 +100,7 @@ class Ledger:
         if wanted and self.nbytes + wanted - freed > self.max_bytes:
             raise StorageFullError(
                 f"the store holds {self.nbytes} of at most {self.max_bytes} bytes, and "
-                f"{wanted} more do not fit; delete values, or make the store with a larger "
+                f"{wanted} more do not fit; delete values, or use a store with a larger "
                 f"max_bytes",
                 backend="memory",
             )
@@ -138,7 +138,7 @@ class Ledger:
             self.files += 1
 
     def dropped(self, entries: Iterable[Entry]) -> list[Held]:
-        """Count entries to which one path less leads; return the objects that nobody needs now."""
+        """Count entries to which one path less leads; return the objects that none needs."""
         free: list[Held] = []
         for entry in entries:
             self.files -= 1
@@ -156,7 +156,7 @@ class Ledger:
         return free
 
     def _without(self, held: Held, number: int) -> bool:
-        """Count a value of an object as gone; tell whether it was the last one."""
+        """Count a value of an object as gone; return whether it was the last one."""
         held.live -= 1
         if not held.live:
             self.held.pop(held.id, None)
@@ -222,7 +222,7 @@ class Ledger:
                 self._count_copies(held, node)
 
     def pinned(self, node: str, ids: Iterable[str]) -> list[str]:
-        """Count objects as pinned on one more node; return those that nobody needs any more."""
+        """Count objects as pinned on one more node; return those that no entry needs."""
         unknown: list[str] = []
         for id_ in ids:
             held = self.held.get(id_)
@@ -306,7 +306,7 @@ class Ledger:
         return sum(1 for held in self.held.values() if held.copies.keys() == {node})
 
     def due(self) -> bool:
-        """Tell whether there may be a repair."""
+        """Return whether there may be a repair."""
         return (
             bool(self._gone or self._half_empty)
             or self._inline_cost() > self._inline_most
@@ -316,7 +316,7 @@ class Ledger:
     def next_repair(self, failed: int = 0) -> Repair | None:
         """Return what should be done next, as long as there is anything.
 
-        After so many that `failed` one after another, it is one of another kind, if there is one.
+        After `failed` repairs that failed in a row, return one of another kind, if there is one.
         """
         due = self._repairs()
         if not failed:
@@ -340,7 +340,7 @@ class Ledger:
             yield Adopt(held.pin(), list(held.dropped))
 
     def _gone_with_one_node(self) -> Replicate:
-        """Return some of the objects whose last copy was on one node, so many as go at once."""
+        """Return the repair of objects whose last copy was on one node, as many as it copies."""
         node = next(iter(self._gone.values()))
         pins = _first((self.held[id_] for id_, where in self._gone.items() if where == node))
         for pin in pins:
@@ -348,7 +348,7 @@ class Ledger:
         return Replicate(pins, node)
 
     def _pins_to_copy(self) -> list[Pin]:
-        """Return some of the objects that could have one copy more, so many as go at once."""
+        """Return objects that could have one copy more, as many as one repair copies."""
         free = self._nodes - self._leaving
         return _first(held for held in self._too_few.values() if free - held.copies.keys())
 
@@ -367,7 +367,7 @@ class Ledger:
 
 
 def _first(objects: Iterable[Held]) -> list[Pin]:
-    """Return the pins of the first objects, so many as are copied in one repair."""
+    """Return the pins of the first objects, as many as one repair copies."""
     pins: list[Pin] = []
     size = 0
     for held in objects:

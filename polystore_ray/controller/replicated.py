@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from polystore.exceptions import (
@@ -51,7 +52,9 @@ class ReplicatedState:
         self.volumes: dict[str, str] = {}  # the incarnation of each volume, by node
         self.version = 0  # of the value that was published last
         self.answers = Answers()
-        self.withdrawn: dict[str, float] = {}  # objects that nobody may publish, and since when
+        self.withdrawn: dict[
+            str, float
+        ] = {}  # objects that cannot be published any more, since when
         self.class_versions = ClassVersions()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
@@ -113,13 +116,13 @@ class ReplicatedState:
         return None
 
     def kept(self, path: str) -> Kept:
-        """Return what stays of a value when another one takes its place."""
+        """Return the settings of a value that stay when another value replaces it."""
         entry = self.tree.get(path)
         replicas = entry.held.wanted if isinstance(entry.held, Held) else None
         return Kept(entry.version, replicas, entry.fallback)
 
     def why(self, path: str) -> dict[str, Any]:
-        """Return what is known of where a value is, or how it was lost."""
+        """Return where a value is, or how it was lost."""
         entry = self.tree.get(path)
         facts = self.tree.stat(path) | {"fallback": entry.fallback}
         if isinstance(entry.held, Held):
@@ -130,10 +133,6 @@ class ReplicatedState:
     def check(self, items: Items) -> None:
         """Raise what a publication would raise, before the bytes of its values move."""
         self.ledger.admit(items.facts, replaced(self._locations_for(items)), inline=False)
-
-    def status(self) -> dict[str, Any]:
-        """Return what the store holds."""
-        return self.ledger.status()
 
     # Changes of the tree
 
@@ -238,9 +237,6 @@ class ReplicatedState:
         self.volumes.pop(node, None)
         self.ledger.volume_lost(node)
 
-    def adopted(self, pin: Pin) -> None:
-        self.ledger.adopted(pin)
-
     def packed(
         self, pin: Pin, serials: list[int], replicas: int, volumes: Iterable[tuple[str, str]]
     ) -> None:
@@ -251,7 +247,7 @@ class ReplicatedState:
             self._release([held])
 
     def pinned(self, node: str, incarnation: str, ids: list[str]) -> None:
-        """Count objects as held on one more node; those that nobody needs are released."""
+        """Count objects as held on one more node; release those that no entry needs."""
         self._check_current(node, incarnation)
         unknown = self.ledger.pinned(node, ids)
         if unknown:
@@ -273,15 +269,8 @@ class ReplicatedState:
         self.released.append((node, needless))
         return needless
 
-    def lost(self, ids: list[str], reason: str) -> None:
-        self.ledger.lost(ids, reason)
-
     def drain(self, node: str) -> None:
         self.drained.add(node)
-
-    def class_arrived(self, key: str, origin: str, sequence: int, fingerprint: str) -> int:
-        """Return the number of a version of a hosted backend's class; see `ClassVersions`."""
-        return self.class_versions.number(key, origin, sequence, fingerprint)
 
     def _current_nodes(self, volumes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         """Return the nodes of volumes, given with their incarnations, if none has been given up."""
@@ -309,11 +298,16 @@ Operation = Callable[..., Any]
 """What carries out a request: it is called with the state, then with the request's arguments."""
 
 
-def _of_tree(method: Operation) -> Operation:
+def _of(part: str, method: Operation) -> Operation:
+    """Return the operation that is a method of a part of the state."""
+
     def operation(state: ReplicatedState, *arguments: Any) -> Any:
-        return method(state.tree, *arguments)
+        return method(vars(state)[part], *arguments)
 
     return operation
+
+
+_of_tree, _of_ledger = partial(_of, "tree"), partial(_of, "ledger")
 
 
 QUERIES: Mapping[str, Operation] = {
@@ -327,14 +321,14 @@ QUERIES: Mapping[str, Operation] = {
     "list_files": _of_tree(PathTree.list_files),
     "read": ReplicatedState.read,
     "stat": _of_tree(PathTree.stat),
-    "status": ReplicatedState.status,
+    "status": _of_ledger(Ledger.status),
     "why": ReplicatedState.why,
 }
 """The requests that read: they leave the state as it is, and are answered as often as asked."""
 
 CHANGES: Mapping[str, Operation] = {
-    "adopted": ReplicatedState.adopted,
-    "class_arrived": ReplicatedState.class_arrived,
+    "adopted": _of_ledger(Ledger.adopted),
+    "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
     "create_symlink": _of_tree(PathTree.create_symlink),
@@ -343,7 +337,7 @@ CHANGES: Mapping[str, Operation] = {
     "delete_keys": ReplicatedState.delete_keys,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
-    "lost": ReplicatedState.lost,
+    "lost": _of_ledger(Ledger.lost),
     "move": _of_tree(PathTree.move),
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,

@@ -10,13 +10,12 @@ from __future__ import annotations
 import gc
 import io
 import os
-import pickle
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from polystore_ray.wire.decoding import decode_state, encode
+from polystore_ray.wire.decoding import decode_state, encode_state
 
 __all__ = ["parts_of", "state_of"]
 
@@ -31,7 +30,9 @@ def parts_of(state: Any, entries: int) -> Iterator[bytes]:
     parts may be taken later.
     """
     if entries < _LARGE:
-        return _cut(encode(state))
+        whole = io.BytesIO()
+        encode_state(state, whole)
+        return _cut(whole.getvalue())
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python warns of a fork beside threads; the child uses nothing that they may hold.
@@ -55,7 +56,7 @@ def _write_and_exit(state: Any, writing: int) -> None:
         os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
         gc.disable()
         with open(writing, "wb", buffering=_PART) as file:
-            pickle.Pickler(file, protocol=5).dump(state)
+            encode_state(state, file)
         os._exit(0)
     finally:
         os._exit(1)

@@ -14,7 +14,7 @@ from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.ledger import Adopt, Ledger, Repair
 from polystore_ray.controller.replicated import CHANGES, QUERIES, ReplicatedState
 from polystore_ray.wire.decoding import encode
-from polystore_ray.wire.messages import Pin, Request
+from polystore_ray.wire.messages import Joined, Request
 from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
@@ -71,7 +71,7 @@ class StoreController:
             with self._lock:
                 answer = self._answer(request)
                 seen = self._journal.last
-            # Nobody may act on what could still be lost.
+            # No client may act on a change that could still be lost.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
         finally:
             self._calls -= 1
@@ -99,22 +99,18 @@ class StoreController:
 
     def _change(self, request: Request) -> Any:
         now = time.time()
-        answer = self.apply(request, now)
+        answer = self.state.apply(request, now)
         self._journal.add(encode((request, now)))
         for node, ids in self.state.released:
-            # Whoever takes over without this change still needs them.
+            # A successor without this change still needs them.
             self._journal.after(partial(self._release, node, ids))
         if self.state.ledger.due():
             self._changed.notify_all()
         return answer
 
-    def apply(self, request: Request, now: float) -> Any:
-        """Make a change as a follower does; see `ReplicatedState.apply`."""
-        return self.state.apply(request, now)
-
     def _status(self) -> dict[str, Any]:
         follower = self._journal.follower
-        status = self.state.status()
+        status = self.state.ledger.status()
         if self._journal.is_synchronous and self.state.ledger.has_one_node:
             status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
         return status | {
@@ -146,19 +142,11 @@ class StoreController:
         vars(made.state).update(snapshot.state_of(parts))
         return made
 
-    def recover(self, volumes: dict[str, str], holdings: dict[str, list[Pin]]) -> None:
-        """Take stock after another controller was lost: these volumes live, and hold these objects.
-
-        Parameters
-        ----------
-        volumes : dict of str to str
-            The incarnation of each volume, by node.
-        holdings : dict of str to list of Pin
-            What each says it holds, with the references that it has.
-        """
+    def recover(self, joined: dict[str, Joined]) -> None:
+        """Take stock after another controller was lost: these volumes live, by node."""
         with self._lock:
-            self.state.volumes = dict(volumes)
-            self.state.ledger.recover(holdings)
+            self.state.volumes = {node: volume.incarnation for node, volume in joined.items()}
+            self.state.ledger.recover({node: volume.holdings for node, volume in joined.items()})
             self._changed.notify_all()
 
     # Nodes and repairs
@@ -169,11 +157,6 @@ class StoreController:
             self.state.ledger.nodes_changed(nodes, leaving)
             if self.state.ledger.due():
                 self._changed.notify_all()
-
-    @property
-    def drained(self) -> set[str]:
-        """The nodes that are to be emptied."""
-        return set(self.state.drained)
 
     def held_alone_by(self, node: str) -> int:
         """Return how many objects only this node holds."""
@@ -190,7 +173,7 @@ class StoreController:
             self._changed.wait_for(self.state.ledger.due, timeout)
             repair = self.state.ledger.next_repair(failed)
         if isinstance(repair, Adopt):
-            self._journal.wait_until_followed(_FOLLOWED_WITHIN)
+            self._journal.wait(self._journal.last, _FOLLOWED_WITHIN, copied=True)
         return repair
 
 

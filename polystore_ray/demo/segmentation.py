@@ -31,14 +31,14 @@ class Survey:
     Attributes
     ----------
     channel : str
-        Which signal tells objects from background best.
+        The channel that separates objects from background best.
     threshold : float
-        The signal above (or below) which a pixel is of an object; Otsu's.
+        Otsu's threshold: a pixel belongs to an object if its signal is above (or below) it.
     bright : bool
-        Whether objects are above it.
+        Whether objects are above the threshold.
     background : ndarray or None
-        The slowly varying part of the signal at every `STRIDE`-th pixel, where subtracting it
-        helps.
+        The slowly varying part of the signal at every `STRIDE`-th pixel; None if subtracting it
+        does not help.
     """
 
     channel: str
@@ -50,12 +50,12 @@ class Survey:
 def survey(image: Image) -> Survey:
     """Choose channel, background and threshold by Otsu's separability, and the polarity.
 
-    Objects are on the side of the threshold that has less of the image's border.
+    Objects are on the side of the threshold with fewer pixels of the image's border.
 
     Notes
     -----
     N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. Syst. Man
-    Cybern. 9 (1979) 62-66: the separability is the between-class over the total variance.
+    Cybern. 9 (1979) 62-66: the separability is the between-class variance over the total one.
     """
     found = []
     for channel, signal in _channels(image).items():
@@ -74,16 +74,16 @@ def survey(image: Image) -> Survey:
 
 
 def segment(image: Image, tile: Tile, decided: Survey) -> npt.NDArray[np.int32]:
-    """Return the labels of one tile: connected pixels beyond the threshold, from 1.
+    """Return the labels of one tile: connected pixels beyond the threshold, numbered from 1.
 
     Parameters
     ----------
     image : ndarray
         The pixels of the tile, (rows, columns) or (rows, columns, channels).
     tile : Tile
-        Where it lies in its image.
+        The position of the tile in the image.
     decided : Survey
-        Of the whole image.
+        The survey of the whole image.
     """
     signal = gaussian(_channels(image)[decided.channel], SMOOTHING, mode="nearest")
     if decided.background is not None:

@@ -1,4 +1,5 @@
-"""What runs on each node, as plain classes: the volume that pins objects, and hosts of backends.
+"""The parts of a store on each node, as plain classes: the volume that pins objects, and hosts.
 
-It imports ``wire`` and ``config``; ``actors`` and the local transport wrap it.
+The package imports ``wire`` and ``config``. ``actors`` turns the classes into Ray actors;
+``transport`` uses them directly in local mode.
 """

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from polystore.backend_registry import BackendRegistry
-from polystore.base import DataSink, DataSource
+from polystore.base import DataSink, DataSource, StorageBackend
 from polystore.exceptions import StorageResolutionError, UnsupportedOperationError
+from polystore.hostable import hostable
 from polystore.serialization import seal
+from polystore.transfer.copying import ChecksLosses, load_and_save
+from polystore.transfer.stacking import save_rows
 from polystore_ray.config.backends import BackendOptions, check_arguments
 from polystore_ray.errors import HostBusyError
 from polystore_ray.hosting.path_locks import PathLocks, claims_of
 from polystore_ray.wire.classes import class_from_bytes
 from polystore_ray.wire.messages import HostEndedError
 
-__all__ = ["MOST_CALLS", "TRANSFERS", "BackendHost"]
+__all__ = ["MOST_CALLS", "READING", "TRANSFERS", "BackendHost"]
 
 # Threads that wait cost little: 40 KB each, measured.
 MOST_CALLS = 256
-TRANSFERS = frozenset({"copy_to", "copy_from", "save_rows_to"})
-"""Methods that call other hosts, which none of the others do."""
+TRANSFERS: Mapping[str, Callable[..., None]] = {
+    "copy_to": load_and_save,
+    "copy_from": lambda backend, source, pairs, **options: load_and_save(
+        source, backend, pairs, **options
+    ),
+    "save_rows_to": save_rows,
+}
+"""Work between a host's backend and another backend, which may call other hosts."""
 
 _PIECE = 64 * 2**20  # bytes
 _CALLS_END_WITHIN = 5.0  # seconds
 
-_METHODS = frozenset(
-    name
-    for contract in (DataSource, DataSink)
-    for name in vars(contract)
-    if not name.startswith("_")
-) | {"save_batch", "delete_all", "copy", "move", "copy_from"}
+READING = frozenset(
+    name for contract in (DataSource, ChecksLosses) for name in vars(contract) if name[0] != "_"
+)
+"""Methods that change nothing."""
+
+_METHODS = READING | {
+    name for contract in (DataSink, StorageBackend) for name in vars(contract) if name[0] != "_"
+}
 
 
 class BackendHost:
@@ -81,7 +93,7 @@ class BackendHost:
         StorageResolutionError
             If the block raises `SystemExit`.
         HostBusyError
-            If there are as many as there may be.
+            If the host is at its limit of calls.
         HostEndedError
             If the host has been closed.
         """
@@ -90,9 +102,9 @@ class BackendHost:
                 raise HostEndedError
             if self._calls >= self._most_calls:
                 raise HostBusyError(
-                    f"the host has {self._calls} calls, as many as it may: call again later, use "
-                    f"load_batch and save_batch, which wait by themselves, or make the store with "
-                    f"RayBackendRegistry(host_calls=...) above {self._most_calls}",
+                    f"the host is at its limit of {self._most_calls} calls; call again later, use "
+                    f"load_batch and save_batch, which wait, or make the store with a larger "
+                    f"RayBackendRegistry(host_calls=...)",
                     backend=self._key,
                 )
             self._calls += 1
@@ -116,8 +128,8 @@ class BackendHost:
     def call(self, method: str, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
         """Run one method of the contract, in a call that has been admitted.
 
-        Of ``load_batch`` it returns as many of the first values as fill a piece, at least one;
-        who asks, asks again for the others.
+        ``load_batch`` returns the first values, at least one and as many as fill a piece; the
+        caller asks again for the others.
 
         Raises
         ------
@@ -127,26 +139,29 @@ class BackendHost:
             Whatever the backend raises.
         """
         backend = self._backend()
-        if method not in _METHODS or not hasattr(backend, method):
+        run = partial(TRANSFERS[method], backend) if method in TRANSFERS else None
+        if run is None and method in _METHODS:
+            run = getattr(backend, method, None)
+        if run is None:
             raise UnsupportedOperationError(
                 f"{type(backend).__name__} has no operation {method!r} that a host runs",
                 backend=self._key,
             )
         if method == "load_batch":
             return _first_values(backend, *arguments, **options)
-        together = backend._saves_regions_together  # noqa: SLF001 - the contract's
+        together = hostable(backend.__class__)._saves_regions_together  # noqa: SLF001 - the contract's
         claims = claims_of(method, arguments, options, regions_together=together)
         with self._locks.claimed(claims):
-            return getattr(backend, method)(*arguments, **options)
+            return run(*arguments, **options)
 
     def content_identity(self, path: str) -> Hashable | None:
-        """Return what differs as soon as the value at a path does, None if nothing is known to."""
+        """Return a key that changes whenever the value at a path does, None if there is none."""
         backend = self._backend()
         for cls in type(backend).__mro__:
             if "content_identity" in vars(cls):
                 return backend.content_identity(path)  # type: ignore[no-any-return]
             if "load" in vars(cls):
-                break  # which may depend on more
+                break  # its result may depend on more
         return None
 
     def _backend(self) -> Any:

@@ -1,4 +1,4 @@
-"""Locks of paths: what is written by one call of a host is not written by another meanwhile."""
+"""Locks of paths: no two calls of a host write to the same path at the same time."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _REGION, _SOURCE = "region", "source"
 
 
 class Claim(NamedTuple):
-    """What a call does to a path.
+    """The path that a call locks.
 
     Attributes
     ----------
     path : str
         The path.
     tree : bool
-        Whether it concerns all that lies below too.
-    beside : str
-        What may be done at the same time: claims of one such word go beside each other, such as
-        the sources of two copies; "" goes beside nothing.
+        Whether all paths below it are locked too.
+    shared : str
+        Claims with the same word here do not exclude each other, such as the sources of two copies;
+        "" excludes every other claim.
     """
 
     path: str
     tree: bool = False
-    beside: str = ""
+    shared: str = ""
 
     def conflicts(self, other: Claim) -> bool:
-        """Tell whether two calls that claim these must not run at the same time."""
-        if self.beside and self.beside == other.beside:
+        """Return whether calls with these claims exclude each other."""
+        if self.shared and self.shared == other.shared:
             return False
         return (
             self.path == other.path
@@ -45,22 +45,22 @@ class Claim(NamedTuple):
 def claims_of(
     method: str, arguments: Sequence[Any], options: Mapping[str, Any], *, regions_together: bool
 ) -> list[Claim]:
-    """Return what a call of a method of the contract claims: nothing, if it only reads.
+    """Return the claims of a call of a method of the contract; a call that reads has none.
 
     Parameters
     ----------
     method, arguments, options
         The call.
     regions_together : bool
-        Whether the backend itself takes care of several regions that are written at once.
+        Whether the backend itself locks regions that are written at the same time.
     """
     match method:
         case "save":
             together = regions_together and options.get("region") is not None
-            return [Claim(arguments[1], beside=_REGION if together else "")]
+            return [Claim(arguments[1], shared=_REGION if together else "")]
         case "append" | "resize":
             path = arguments[1 if method == "append" else 0]
-            return [Claim(path, beside=_REGION if regions_together else "")]
+            return [Claim(path, shared=_REGION if regions_together else "")]
         case "save_batch":
             return [Claim(path) for path in arguments[1]]
         case "copy_from":
@@ -73,7 +73,7 @@ def claims_of(
             return [Claim(arguments[0], tree=True)]
         case "copy":
             source, destination = arguments
-            return [Claim(source, tree=True, beside=_SOURCE), Claim(destination, tree=True)]
+            return [Claim(source, tree=True, shared=_SOURCE), Claim(destination, tree=True)]
         case "move":
             return [Claim(path, tree=True) for path in arguments]
         case _:
@@ -81,7 +81,7 @@ def claims_of(
 
 
 class PathLocks:
-    """Let calls that claim the same paths run one after another, in the order in which they came.
+    """Let calls that claim the same paths run one after another, in the order of their arrival.
 
     All claims of a call are granted at once, so that no two calls wait for each other. Paths are
     compared as they are written: two links to one file are two paths.
@@ -89,11 +89,11 @@ class PathLocks:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._claimed: list[list[Claim]] = []  # granted or waiting, as they came
+        self._claimed: list[list[Claim]] = []  # granted or waiting, the oldest first
 
     @contextmanager
     def claimed(self, claims: Sequence[Claim]) -> Iterator[None]:
-        """Hold claims during a block, once those that came before and conflict are gone."""
+        """Hold claims during a block, after waiting for earlier claims that conflict."""
         if not claims:
             yield
             return

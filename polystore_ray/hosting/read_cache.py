@@ -1,4 +1,4 @@
-"""The read cache of a host: what is loaded again while its file is as it was comes from memory."""
+"""The read cache of a host: a value is loaded again from memory while its file is unchanged."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class _Kept(NamedTuple):
 
 
 class _ChangedError(Exception):
-    """Signal to those who wait for a load that the file was changed meanwhile."""
+    """Signal to waiting loads that the file was changed during the load."""
 
 
 class ReadCache:
-    """Keep loaded values, and let those who load one file at the same time load it once.
+    """Keep loaded values, and load a file once for all calls that ask at the same time.
 
-    A value is served as long as what identifies the content of its file is the same, so that one
-    who loads after a change never gets what was there before. Small values are not kept.
+    A value is served while the identity of its file is the same, so that a load after a change
+    never returns the former value. Small values are not kept.
 
     Parameters
     ----------
     put : callable
         Put an `Envelope` into the object store; return the reference.
     capacity : int
-        Bytes that are kept at most. What was not asked for longest goes first.
+        Bytes that are kept at most. The least recently used value is dropped first.
     """
 
     def __init__(self, put: Callable[[Envelope], Any], capacity: int) -> None:
@@ -63,7 +63,7 @@ class ReadCache:
         path : str
             Where the value is.
         identify : callable
-            Return what differs as soon as the content does; None if nothing is known to.
+            Return a key that changes whenever the content does; None if there is none.
         load : callable
             Return the value.
         """
@@ -82,7 +82,7 @@ class ReadCache:
         if loading is None:
             return self._load_for_all(path, identity, mine, identify, load)
         if loading.exception() is not None:
-            return self._missed(load)  # which says itself what is wrong
+            return self._missed(load)  # its own error says what is wrong
         with self._lock:
             self._hits += 1
         return loading.result()
@@ -136,7 +136,7 @@ class ReadCache:
                 self._bytes -= oldest.nbytes
 
     def status(self) -> dict[str, int]:
-        """Return how many values are kept, their bytes, and how often one was and was not there."""
+        """Return how many values are kept, their bytes, and the counts of hits and misses."""
         with self._lock:
             return {
                 "cached": len(self._kept),

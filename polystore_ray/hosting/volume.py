@@ -1,4 +1,4 @@
-"""The volume's book-keeping: one node's share of the cluster memory, pinned and adopted."""
+"""The volume: the objects of the cluster memory that one node holds, pinned or adopted."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class MemoryVolume:
         Raises
         ------
         StorageFullError
-            If so much is pinned that there is no room, and adoption does not catch up in time.
+            If pinned objects leave no room, and adoption does not free any in time.
         """
         new = [pin for pin in pins if pin.id not in self._adopted]
         with self._room(sum(pin.nbytes for pin in new), timeout):
@@ -133,7 +133,7 @@ class MemoryVolume:
             return self._ask(Request(operation, arguments, id_))
 
     def put(self, sealed: Sealed) -> Pin:
-        """Put a value for somebody who cannot put it here, and hold it."""
+        """Put a value for a client that cannot put it here, and hold it."""
         pin = Pin(new_operation_id(), (self._node,), self._put(Envelope(sealed)), sealed.nbytes)
         with self._lock:
             self._adopted[pin.id] = pin
@@ -145,7 +145,7 @@ class MemoryVolume:
         return self.put(seal(Pack.of(messages))), self._incarnation
 
     def release(self, ids: Iterable[str]) -> None:
-        """Let go of objects that no entry needs any more; readers that have them keep them."""
+        """Release objects that no entry needs any more; readers that have them keep them."""
         with self._lock:
             for id_ in ids:
                 self._unpin(id_)
@@ -154,7 +154,7 @@ class MemoryVolume:
                 self._unconfirmed.pop(id_, None)
 
     def adopt(self, pin: Pin, dropped: Sequence[int] = ()) -> Pin:
-        """Put an object again, because its owner is gone or some of it is needed no more.
+        """Put an object again, because its owner is gone or some of its values are dropped.
 
         Readers that ask at the same time get the same new object.
 
@@ -163,7 +163,7 @@ class MemoryVolume:
         pin : Pin
             The object.
         dropped : sequence of int, optional
-            The values of a pack that the new one is to be without.
+            The values of a pack to leave out.
 
         Returns
         -------
@@ -231,7 +231,7 @@ class MemoryVolume:
         ids : list of str
             What is pinned here now.
         lost : dict of str to str
-            Which of the others nobody can get through their references any more, and why. What is
+            Which of the others cannot be read through their references any more, and why. An object
             in neither was only late.
         """
         with self._lock:
@@ -298,8 +298,8 @@ class MemoryVolume:
             if not self._changed.wait_for(is_room, timeout):
                 raise StorageFullError(
                     f"{self._pinned_bytes} of the {self._capacity} bytes of the object store of "
-                    f"node {self._node} are pinned, and could not be made free within "
-                    f"{timeout:.3g} s; is the disk for spilled objects full?",
+                    f"node {self._node[:8]} are pinned and were not freed within {timeout:.3g} s; "
+                    f"check whether the disk for spilled objects is full",
                     backend="memory",
                 )
             self._reserved += nbytes
@@ -339,7 +339,7 @@ class MemoryVolume:
 def never_fits(nbytes: int, node: str, capacity: int) -> StorageFullError:
     """Return the error for values that are larger than the object store of a node."""
     return StorageFullError(
-        f"{nbytes} bytes can never fit into the object store of node {node}, which has {capacity}; "
-        f"save them in parts, or start Ray with a larger object_store_memory",
+        f"{nbytes} bytes can never fit into the object store of node {node[:8]}, of "
+        f"{capacity} bytes; save them in parts, or start Ray with a larger object_store_memory",
         backend="memory",
     )

@@ -1,4 +1,5 @@
-"""What fsspec, zarr, Ray Data and Dask share: files for values, globs, and batches of coroutines.
+"""Shared parts of the adapters for fsspec, zarr, Ray Data and Dask.
 
-It builds on the registry and on ``client``; the modules that users import build on it.
+These are files for values, glob patterns, and batches of concurrent requests. The package imports
+the registry and ``client``. The modules for other libraries, and ``cli``, import it.
 """

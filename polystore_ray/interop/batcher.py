@@ -74,7 +74,7 @@ class Gathering(Generic[T, R]):
         return taken
 
     async def carry_out(self, batch: Asked[T, R]) -> None:
-        """Give everybody of a batch a result or an error."""
+        """Give every caller of a batch its result or its error."""
         paths = list(batch)
         arguments = [argument for argument, _ in batch.values()]
         try:
@@ -125,7 +125,7 @@ class _Queue(Generic[T, R]):
 def _settle(futures: Sequence[asyncio.Future[R]], outcome: R | Exception) -> None:
     for future in futures:
         if future.done():
-            continue  # whoever asked was cancelled
+            continue  # the caller was cancelled
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
         else:

@@ -1,4 +1,4 @@
-"""Files: the bytes as which a value of a memory appears to what knows only files."""
+"""Files: the bytes of a value of the memory for programs that know only files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_FILE = (
     UnsupportedOperationError,
     VFSTypeError,
 )
-"""What says that a value has no form as a file, or none that can be had here."""
+"""The errors of a value that cannot be written as a file, or not in this process."""
 
 _NPY = ".npy"
 _BY_KIND = (
@@ -123,7 +123,7 @@ def _is_plain(dtype: object, ndim: int) -> bool:
 
 
 def _holds_bytes(path: str) -> bool:
-    """Tell whether a plain array of bytes is encoded at a path."""
+    """Return whether a plain array of bytes is encoded at a path."""
     name = path.rpartition("/")[2].lower()
     return _suffix_holds_bytes(name[name.index(".") :]) if "." in name else False
 

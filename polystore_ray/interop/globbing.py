@@ -1,4 +1,4 @@
-"""Patterns: the paths of the memory that a caller names, one by one or by a glob."""
+"""Patterns: the paths of the memory that a caller gives, one by one or by a glob."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def matching(memory: Any, paths: P | Iterable[P]) -> list[str]:
         Where.
     paths : str, os.PathLike or iterable of them
         Paths, in their order; or one whose last name is a glob such as ``/plate1/*.npy``, for
-        what it matches in natural order. A path that exists is no glob, whatever is in its name.
+        its matches in natural order. A path that exists is taken literally.
 
     Raises
     ------

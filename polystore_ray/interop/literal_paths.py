@@ -1,4 +1,4 @@
-"""Literal paths for fsspec: a path that exists is no pattern, whatever is in its name."""
+"""Literal paths for fsspec: a path that exists is not treated as a pattern."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LiteralPaths(AbstractFileSystem):  # type: ignore[misc]
         assume_literal: bool = False,
         **options: Any,
     ) -> list[str]:
-        """Return the paths that are meant: what exists is no pattern."""
+        """Return the paths that a call means; a path that exists is not a pattern."""
         paths = [path] if isinstance(path, str | os.PathLike) else list(path)
         literal = [each for each in paths if assume_literal or self._is_literal(each)]
         patterns = [each for each in paths if each not in literal]
@@ -60,7 +60,7 @@ class LiteralPaths(AbstractFileSystem):  # type: ignore[misc]
     def _pairs(
         self, fs: Any, source: str, target: str, is_inside: bool, **depth: Any
     ) -> tuple[list[str], list[str]]:
-        """Return the paths of `source`, which is no pattern, and those that their copies get."""
+        """Return the paths of `source`, taken literally, and the paths of their copies."""
         found = fs.expand_path([source], assume_literal=True, **depth)
         if not depth["recursive"] or depth["maxdepth"] is not None:
             found = [path for path in found if not fs.isdir(path)]
@@ -102,8 +102,8 @@ class LiteralPaths(AbstractFileSystem):  # type: ignore[misc]
         if refused:
             path, error = next(iter(refused.items()))
             raise UnsupportedFormatError(
-                f"{len(refused)} of the values have no form as a file, all others are copied; of "
-                f"the first, {path}: {error}",
+                f"{len(refused)} of the values cannot be written as files, all others are copied; "
+                f"the first is {path}: {error}",
             ) from error
 
     def get_file(

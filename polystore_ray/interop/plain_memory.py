@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from polystore.base import DataSource, StorageBackend
+from polystore.base import StorageBackend
 from polystore.error_translation import located
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore.progress import Progress
-from polystore.transfer.copying import Pairs
+from polystore.transfer.copying import load_and_save
+from polystore.transfer.proxies import Pairs
+from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import look_up
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.registry import RayBackendRegistry
 from polystore_ray.transport.base import Transport
-from polystore_ray.wire.envelope import Envelope, closed, open_message
-from polystore_ray.wire.messages import NOTHING, WHOLE, Found
+from polystore_ray.wire.envelope import Envelope, closed
+from polystore_ray.wire.messages import Found
 from polystore_ray.wire.plain_pickle import plain_loads
 
 __all__ = ["PlainMemory", "plain_loads"]
@@ -27,8 +30,8 @@ class PlainMemory(ClusterMemoryBackend):
     Raises
     ------
     UnsupportedOperationError
-        By every load of a value that is no plain data; also of every large value over a Ray
-        client connection (``ray://``), since there the proxy opens it.
+        By every load of a value that is not plain data; over a Ray client connection (``ray://``),
+        by every load of a large value, since there the proxy opens it.
     """
 
     @classmethod
@@ -42,62 +45,45 @@ class PlainMemory(ClusterMemoryBackend):
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             if found.pins and not transport.opens_here:
                 raise UnsupportedOperationError(
-                    "over ray:// the proxy opens values, whatever they are; connect from a node of "
-                    "the cluster",
+                    "over ray:// the proxy opens every value; connect from a node of the cluster",
                     path=paths[0],
                     backend="memory",
                 )
             with closed():
                 envelopes = transport.get(found.pins, paths[0] if paths else None)
-            values = _opened(found, paths, envelopes)
-            return values, found.versions
+            with _damage_reported():
+                objects = [
+                    _opened(envelope, _path_of(pin, found, paths))
+                    for pin, envelope in enumerate(envelopes)
+                ]
+                again = lambda pin: _opened(envelopes[found.pins.index(pin)], None)  # noqa: E731
+                return opened(found, paths, objects, again, plain_loads), found.versions
 
         return look_up(transport, paths, taken, existing=existing)
 
-    def copy_to(
-        self, other: StorageBackend, pairs: Pairs, /, *, progress: Progress = None, **options: Any
+    def send(
+        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
         # Here, where envelopes may stay closed; not in a host, whose other threads open them.
-        DataSource.copy_to(self, other, pairs, progress=progress, **options)
+        load_and_save(self, target, pairs, progress, **options)
 
 
-def _opened(found: Found, paths: list[str], envelopes: list[Envelope]) -> list[Any]:
-    values: list[Any] = [None] * len(paths)
-    in_packs: dict[int, list[int]] = {}
-    for i, stored in enumerate(found.stored):
-        if stored == NOTHING:
-            continue
-        with located(paths[i], "memory"):
-            if isinstance(stored, bytes):
-                values[i] = _plain(open_message, stored)
-            elif stored[1] == WHOLE:
-                values[i] = _plain(envelopes[stored[0]].sealed.open)
-            else:
-                in_packs.setdefault(stored[0], []).append(i)
-    for which, places in in_packs.items():
-        with located(paths[places[0]], "memory"):
-            pack = _plain(envelopes[which].sealed.open)
-        numbers = [int(found.stored[i][1]) for i in places]
-        try:
-            members = _plain(_members, pack, numbers)
-        except StorageError:  # of one of them: say which
-            for i, number in zip(places, numbers, strict=True):
-                with located(paths[i], "memory"):
-                    _plain(_members, pack, [number])
-            raise
-        for i, value in zip(places, members, strict=True):
-            values[i] = value
-    return values
+def _opened(envelope: Envelope, path: str | None) -> Any:
+    with located(path, "memory"):
+        return envelope.sealed.open(plain_loads)
 
 
-def _members(pack: Any, numbers: list[int], loads: Callable[..., Any]) -> Any:
-    return pack.values(numbers, loads)
+def _path_of(pin: int, found: Found, paths: list[str]) -> str | None:
+    """Return the first path whose value is in an object."""
+    values = zip(paths, found.stored, strict=True)
+    return next((path for path, stored in values if stored[:1] == (pin,)), None)
 
 
-def _plain(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call with the loads for plain data; what is no pack, and no pickle, is damaged."""
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Report what is not a pack, or not a pickle, as damaged."""
     try:
-        return call(*arguments, plain_loads)
+        yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, StorageError):
             raise

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import nullcontext
 from typing import Any
 
-from polystore.base import accepts
+from polystore.capabilities import Capability
 from polystore.exceptions import (
     PathExistsError,
     PathNotDirectoryError,
     PathNotFoundError,
     VersionConflictError,
 )
-from polystore_ray.client.hosted import HostedBackend
+from polystore.transfer.proxies import class_of
+from polystore_ray.client.turns import save_in_turn
+from polystore_ray.deadline import Deadline
 from polystore_ray.interop.file_codec import as_file, from_file
 
 __all__ = [
@@ -28,16 +28,24 @@ __all__ = [
 
 _RAW = ".bin"
 
-_locks = [threading.Lock() for _ in range(64)]
+_APPENDED_WITHIN = 60.0  # seconds, while other writers are in the way
 
 
 class BelowAFileError(PathNotDirectoryError, PathExistsError):
     """Signal that a part of a path is a file: fsspec's callers expect the one or the other."""
 
 
+class LoadsBytes(Capability, methods=("load",), keyword="suffix"):
+    """A backend that keeps files, whose bytes can be loaded and saved."""
+
+
+class KeepsVersions(Capability, methods=("save",), keyword="if_version"):
+    """A backend whose ``save`` can require that a value still has a version."""
+
+
 def is_raw(backend: Any) -> bool:
-    """Tell whether a backend keeps files, whose bytes can be had and written as they are."""
-    return accepts(_class_of(backend), "load", "suffix")
+    """Return whether a backend keeps files, whose bytes can be loaded and saved."""
+    return issubclass(class_of(backend), LoadsBytes)
 
 
 def content(backend: Any, place: str) -> memoryview:
@@ -75,28 +83,22 @@ def replace(
 def append(backend: Any, place: str, tail: bytes) -> None:
     """Put bytes at the end of what a file holds by now, or make it.
 
-    No append of another is lost where the backend keeps versions; elsewhere none of this process.
+    No other append is lost where the backend keeps versions; elsewhere none of this process.
     """
-    lock = nullcontext() if _keeps_versions(backend) else _locks[hash(place) % len(_locks)]
-    with lock:
-        while not _appended(backend, place, tail):
-            pass
 
+    def save() -> None:
+        before, version = read(backend, place)
+        if before is not None and not tail:
+            return
+        whole = tail if before is None else before + tail
+        try:
+            replace(backend, place, whole, overwrite=before is not None, if_version=version)
+        except (PathExistsError, PathNotFoundError) as error:
+            if backend.exists(place) is (before is not None):
+                raise
+            raise VersionConflictError("it was created or deleted at this moment") from error
 
-def _appended(backend: Any, place: str, tail: bytes) -> bool:
-    before, version = read(backend, place)
-    if before is not None and not tail:
-        return True
-    whole = tail if before is None else before + tail
-    try:
-        replace(backend, place, whole, overwrite=before is not None, if_version=version)
-    except VersionConflictError:
-        return False  # another append came first
-    except (PathExistsError, PathNotFoundError):
-        if backend.exists(place) is (before is not None):
-            raise
-        return False  # it was created or deleted at this moment
-    return True
+    save_in_turn(save, place, Deadline(_APPENDED_WITHIN))
 
 
 def make_directory(backend: Any, place: str) -> None:
@@ -110,8 +112,4 @@ def make_directory(backend: Any, place: str) -> None:
 
 
 def _keeps_versions(backend: Any) -> bool:
-    return accepts(_class_of(backend), "save", "if_version")
-
-
-def _class_of(backend: Any) -> Any:
-    return backend.hosted_class if isinstance(backend, HostedBackend) else type(backend)
+    return issubclass(class_of(backend), KeepsVersions)

@@ -1,4 +1,4 @@
-"""Files that are written in memory and saved whole, unless an error has cut them short."""
+"""Files that are written in memory and saved whole, unless an error interrupts the writing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ class WritableFile(io.BytesIO):
         self._appends = "a" in mode
         self._autocommit = autocommit
         self._process = os.getpid()
-        self._handled = _handled_error()  # what is handled already is no error of this file
+        self._handled = (
+            _handled_error()
+        )  # an error that is handled already does not concern this file
         self._cut_short_by: BaseException | None = None
         self._is_flushed = False
         if self._appends:
@@ -237,7 +239,7 @@ class TextFile(io.TextIOWrapper):
     """Text that is written into a `WritableFile`, or into one that compresses it."""
 
     def __del__(self) -> None:
-        # Without closing it: nobody has said that it is whole.
+        # Without closing it: it may not be complete.
         if not self.closed:
             self.flush()
 
@@ -253,7 +255,7 @@ def save_flushed(path: str) -> bool:
 
 def _handled_error() -> BaseException | None:
     error = sys.exc_info()[1]
-    # An iteration that has ended is no error.
+    # The end of an iteration is not an error.
     return None if isinstance(error, StopIteration | StopAsyncIteration) else error
 
 

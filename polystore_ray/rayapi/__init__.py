@@ -1,4 +1,4 @@
-"""Everything that is asked of Ray itself: calls with deadlines, errors, placement, private APIs.
+"""The layer around Ray's API: calls with deadlines, errors, placement, metrics, private parts.
 
-Private APIs of Ray are used in ``private`` alone, with the version they were read in.
+Only ``private`` uses private APIs of Ray; it names the version in which they were read.
 """

@@ -64,7 +64,7 @@ def require_answer(address: str, deadline: Deadline) -> None:
 
 
 def answers(address: str, deadline: Deadline) -> bool:
-    """Tell whether a cluster answers at an address by a deadline."""
+    """Return whether a cluster answers at an address by a deadline."""
     try:
         require_answer(address, deadline)
     except StoreUnavailableError:

@@ -10,6 +10,7 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore_ray.deadline import Deadline
+from polystore_ray.errors import HostLostError
 from polystore_ray.rayapi.errors import translated
 
 __all__ = ["Network", "answer_of", "wait_for"]
@@ -18,7 +19,7 @@ _PAUSE = 0.5  # seconds before a call is made again
 
 
 class Network:
-    """What every call passes on its way; the fault kit puts a worse one in its place."""
+    """The way of every call to an actor; the fault kit replaces it by an unreliable one."""
 
     def send(self, call: Callable[[], Any]) -> Any:
         """Make a call and return the reference to its answer."""
@@ -54,21 +55,25 @@ def answer_of(
 ) -> Any:
     """Return the result of a remote call by the deadline; errors are those of `wait_for`.
 
-    A call whose answer was lost on the way is made again where it is harmless to repeat it. `asked`
-    is the reference to the answer of a call that has been made once, if it has.
+    A `repeatable` call whose answer was lost is made again. `asked` is the reference to the answer
+    of a call that was made already.
     """
     deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
-    attempt = call if asked is None else lambda: asked
-    while True:
+
+    def attempt() -> Any:
+        nonlocal asked
+        made, asked = asked, None
         try:
-            return ray.get(network.send(attempt), timeout=deadline.left)
+            reference = network.send(call if made is None else lambda: made)
+            return ray.get(reference, timeout=deadline.left)
         except ray_exceptions.RayError as error:
             ours = translated(error, backend=backend, path=path, timeout=deadline.timeout)
             if isinstance(ours, StorageError):
                 ours.located(path=path, backend=backend)
-            is_a_task = isinstance(error, ray_exceptions.RayTaskError)
-            ours.__cause__ = None if is_a_task else error
-            if not repeatable or not isinstance(error, ray_exceptions.ActorUnavailableError):
-                raise ours  # noqa: B904 - its cause is set already
-            deadline.pause_or_raise(ours, _PAUSE)
-            attempt = call
+            raise ours from None if isinstance(error, ray_exceptions.RayTaskError) else error
+
+    def check_repeatable(error: HostLostError) -> None:
+        if not repeatable or not isinstance(error.__cause__, ray_exceptions.ActorUnavailableError):
+            raise error
+
+    return deadline.retry(attempt, HostLostError, check_repeatable, pause=_PAUSE)

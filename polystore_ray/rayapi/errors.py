@@ -1,4 +1,4 @@
-"""The boundary where Ray's errors become ours."""
+"""Translate errors of Ray to errors of polystore, in one place."""
 
 from __future__ import annotations
 
@@ -79,8 +79,7 @@ KNOWN: dict[type[BaseException], type[StorageError]] = {
 }
 
 _MEANING = {
-    CallTimeoutError: "no answer came by the deadline of {timeout:g} s; the call may have been "
-    "executed",
+    CallTimeoutError: "no answer arrived within {timeout:g} s; the call may have been executed",
     HostLostError: "the process that runs the backend died; the call may have been executed",
     DataLostError: "the saved bytes are lost",
     StorageFullError: "the node has no room for the value, neither in its object store nor on its "
@@ -91,7 +90,7 @@ _MEANING = {
 
 
 def is_known_dead(error: StorageError) -> bool:
-    """Tell whether Ray said that a process is dead, not only that it is out of reach."""
+    """Return whether Ray said that a process is dead, not only that it is out of reach."""
     cause = error.__cause__
     return isinstance(cause, DIED) and not isinstance(cause, ray_exceptions.ActorUnavailableError)
 
@@ -99,14 +98,14 @@ def is_known_dead(error: StorageError) -> bool:
 def of_user_code(error: Exception) -> Exception:
     """Return the error of a user's code as it may leave the process that ran it.
 
-    An error of Ray would be taken elsewhere for one of the call: that this process died, say.
+    Elsewhere, an error of Ray would mean that the call failed, for example that this process died.
     """
     while isinstance(error, ray_exceptions.RayTaskError):
         error = error.cause
     if not isinstance(error, ray_exceptions.RayError):
         return error
     made = StorageResolutionError(
-        f"the code that ran there used Ray, and that failed "
+        f"the backend or function used Ray, and Ray raised "
         f"({type(error).__name__}: {_first_line(error)})"
     )
     made.__cause__ = error

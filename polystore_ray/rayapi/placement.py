@@ -1,4 +1,4 @@
-"""Where actors live and what they are called: namespaces, names and nodes."""
+"""Where actors run and how they are named: namespaces, names and nodes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def nodes() -> list[dict[str, Any]]:
 
 
 def known_nodes() -> list[Node]:
-    """Return the nodes that are alive, by all that they can be called."""
+    """Return the nodes that are alive, with all their names."""
     return [
         Node(
             node["NodeID"],
@@ -71,7 +71,7 @@ def head_node() -> str | None:
 
 
 def is_alive(node: str) -> bool:
-    """Tell whether a node is in the cluster."""
+    """Return whether a node is in the cluster."""
     return any(known["NodeID"] == node for known in nodes())
 
 
@@ -89,7 +89,7 @@ def store_namespace(store: str, job: str | None) -> str:
 
 
 def host_name(key: str, node: str, another: str = "") -> str:
-    """Return the name of the actor that hosts a backend on a node, or of another one beside it."""
+    """Return the name of the actor that hosts a backend on a node, or of one that replaces it."""
     return f"{key}{_ANOTHER}{another}@{node}" if another else f"{key}@{node}"
 
 
@@ -99,15 +99,15 @@ def needs_of(key: str, node: str, needs: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     NodeNotFoundError
-        If the node has not what the backend needs, with those that have; Ray would let the actor
-        wait for ever.
+        If the node lacks what the backend needs: Ray would let the actor wait for ever. The error
+        lists the nodes that have it.
     """
     known = known_nodes()
     lacks = {this.id: this.lacks(needs) for this in known}
     if lacks.get(node):
         able = "; ".join(str(this) for this in known if not lacks[this.id])
         raise NodeNotFoundError(
-            f"the backend needs {lacks[node]}, which node {node} has not; a key such as "
+            f"the backend needs {lacks[node]}, which node {node} lacks; a key such as "
             f"{key}@NODE names one that has it: {able or 'there is none'}",
             backend=key,
         )

@@ -35,7 +35,7 @@ def actor_id(actor: Any) -> str:
 
 
 def job_is_dead(job: str) -> bool:
-    """Tell whether a job's driver is gone, also after a SIGKILL.
+    """Return whether a job's driver is gone, also after a SIGKILL.
 
     What Ray documents for it needs its dashboard.
     """
@@ -197,7 +197,7 @@ def cluster_address() -> str:
 
 
 def is_client() -> bool:
-    """Tell whether this process reaches its cluster through a proxy (``ray://``)."""
+    """Return whether this process reaches its cluster through a proxy (``ray://``)."""
     return bool(ray_client.ray.is_connected())
 
 

@@ -1,4 +1,4 @@
-"""How a store outlives its controller: epochs, the follower, and the take-over.
+"""How a store outlives its controller: epochs, the follower, and the takeover.
 
-It builds on ``controller``; only the actors use it.
+The package builds on ``controller``. ``actors`` uses it; ``cli`` asks it whether a store has ended.
 """

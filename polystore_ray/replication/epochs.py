@@ -1,21 +1,17 @@
 """Succession: what the cluster remembers of a store, so that one controller can follow another.
 
-Ray's control store keeps an *origin* for each store, and a key for each *epoch*. A controller
-begins an epoch by creating its key, which only one can; the value is the node of the follower that
-this controller has designated, or nothing. Two rules make it safe, whoever stalls and for how long:
-
-* A new controller begins its epoch first, then reads which follower is designated.
-* A controller that designates a follower writes that first, then looks whether a later epoch has
-  begun, and acknowledges nothing on the follower's account if so.
-
-Either the new controller reads the designation, or the old one learns that it is over.
+Ray's control store keeps an *origin* for each store, and a log of numbered entries. An entry is
+created once and never changed, so that only one controller can add the next. A controller begins
+its *epoch*, which is one more than that of the last entry, by adding an entry, and adds another for
+the node of every follower that it designates. If it meets an entry of another controller, it is
+over. So nobody designates a follower once the next controller has begun, whoever stalls for how
+long.
 """
 
 from __future__ import annotations
 
 import pickle
 import secrets
-from typing import NamedTuple
 
 from ray import exceptions as ray_exceptions
 
@@ -33,13 +29,6 @@ def has_ended(namespace: str) -> bool:
     return recall(_origin_key(namespace)) is None
 
 
-class _Origin(NamedTuple):
-    """What stays the same from a store's first controller to its last."""
-
-    store_id: str
-    options: StoreOptions
-
-
 class Succession:
     """One controller's place among those of its store.
 
@@ -53,31 +42,40 @@ class Succession:
 
     def __init__(self, namespace: str, options: StoreOptions) -> None:
         self._namespace = namespace
-        new = pickle.dumps(_Origin(secrets.token_hex(8), options), protocol=5)
-        if not remember(_origin_key(namespace), new, overwrite=False):
-            new = recall(_origin_key(namespace)) or new
-        self.store_id, self.options = pickle.loads(new)
-        self._epochs = f"{namespace}/{self.store_id}/"
-        self.epoch = 1 + max(self._begun(), default=0)
-        while not remember(self._key(self.epoch), b"", overwrite=False):
-            self.epoch += 1
+        origin = pickle.dumps((secrets.token_hex(8), options), protocol=5)
+        if not remember(_origin_key(namespace), origin, overwrite=False):
+            origin = recall(_origin_key(namespace)) or origin
+        # What stays the same from a store's first controller to its last.
+        self.store_id, self.options = pickle.loads(origin)
+        self._log = f"{namespace}/{self.store_id}/"
+        self._last = max(self._numbers(), default=0)  # of the entries that are known
+        while True:
+            self.epoch = 1 + self._entry(self._last)[0]
+            if self._add(""):
+                break
+            self._last += 1
+        self._begun = self._last + 1
 
-    def _begun(self) -> list[int]:
-        return [int(key.removeprefix(self._epochs)) for key in remembered(self._epochs)]
+    def _numbers(self) -> list[int]:
+        return [int(key.removeprefix(self._log)) for key in remembered(self._log)]
 
-    def _key(self, epoch: int) -> str:
-        return f"{self._epochs}{epoch}"
+    def _entry(self, number: int) -> tuple[int, str]:
+        """Return the epoch and the node of an entry; of none, 0 and nothing."""
+        epoch, _, node = (recall(f"{self._log}{number}") or b"0").decode().partition(" ")
+        return int(epoch), node
+
+    def _add(self, node: str) -> bool:
+        """Add the next entry, if there is none yet."""
+        entry = f"{self.epoch} {node}".encode()
+        return remember(f"{self._log}{self._last + 1}", entry, overwrite=False)
 
     def designated(self) -> str | None:
         """Return the node of the follower that has all that was acknowledged before this epoch.
 
         None if nothing has been acknowledged.
         """
-        for epoch in range(self.epoch - 1, 0, -1):
-            node = recall(self._key(epoch))
-            if node:
-                return node.decode()
-        return None
+        entries = map(self._entry, range(self._begun - 1, 0, -1))
+        return next((node for _, node in entries if node), None)
 
     def designate(self, node: str) -> None:
         """Have the next controller take the tree from this node, and from no other.
@@ -85,13 +83,13 @@ class Succession:
         Raises
         ------
         StaleEpochError
-            If it may have taken over already.
+            If the next one has begun; then nothing is designated.
         StorageError
-            If the cluster does not answer.
+            If the cluster does not answer; then this node may be designated, or not.
         """
         try:
-            remember(self._key(self.epoch), node.encode())
-            self.check()
+            while not self._add(node):
+                self.check()
         except ray_exceptions.RayError as error:
             raise translated(error, backend=MEMORY) from error
 
@@ -103,14 +101,17 @@ class Succession:
         StaleEpochError
             If so.
         """
-        if recall(self._key(self.epoch + 1)) is not None:
+        number = self._last + 1
+        while (epoch := self._entry(number)[0]) == self.epoch:
+            self._last, number = number, number + 1
+        if epoch:
             raise StaleEpochError(f"epoch {self.epoch} of {self._namespace} is over")
 
     def end(self) -> None:
         """Let nobody take over any more."""
         forget(_origin_key(self._namespace))
-        for epoch in self._begun():
-            forget(self._key(epoch))
+        for number in self._numbers():
+            forget(f"{self._log}{number}")
 
 
 def _origin_key(namespace: str) -> str:

@@ -22,13 +22,8 @@ class Follower:
         self._number = 0
         self._parts: list[bytes] = []  # of a state that is on its way
 
-    def promise(self, epoch: int) -> int:
+    def promise(self, epoch: int) -> None:
         """Refuse whoever has a lower epoch from now on.
-
-        Returns
-        -------
-        int
-            How many changes this follower has, -1 if it has no state.
 
         Raises
         ------
@@ -37,7 +32,6 @@ class Follower:
         """
         with self._lock:
             self._check(epoch)
-            return -1 if self._controller is None else self._number
 
     def take(self, epoch: int, first: bool, part: bytes) -> None:
         """Keep a part of a state for `install`; `first` begins anew.
@@ -82,11 +76,19 @@ class Follower:
                 raise OutOfStepError(f"after {self._number} comes no {first}")
             for record in records[self._number + 1 - first :]:
                 request, now = decode(record)
-                self._controller.apply(request, now)
+                self._controller.state.apply(request, now)
                 self._number += 1
 
     def state(self, epoch: int) -> tuple[int, list[bytes]]:
-        """Return how many changes there are, and the parts of the state in which they are."""
+        """Return how many changes there are, and the parts of the state in which they are.
+
+        Whoever has a lower epoch is refused from now on.
+
+        Raises
+        ------
+        OutOfStepError
+            If there is no state.
+        """
         with self._lock:
             self._check(epoch)
             if self._controller is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,18 +11,19 @@ import ray
 
 from polystore_ray.controller.host_table import HostTable
 from polystore_ray.controller.journal import LEASE, Record
+from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.rayapi.calls import answer_of, wait_for
 from polystore_ray.rayapi.errors import is_known_dead
-from polystore_ray.rayapi.placement import MEMORY, named_hosts, nodes
-from polystore_ray.replication.leadership import Joined
+from polystore_ray.rayapi.placement import MEMORY, host_name, named_hosts, nodes
+from polystore_ray.wire.messages import Joined, OutOfStepError
 
 __all__ = ["RayPeers"]
 
 _JOIN_WITHIN = 30.0  # seconds for volumes that are not known to be dead
 _TAKE_WITHIN = 30.0  # seconds for a part of a state
+_STATE_WITHIN = 300.0  # seconds for a whole state
 _BYTES_PER_SECOND = 2e6  # of a state that is installed, at the least
-_LOOKED_EVERY = 0.2  # seconds
 
 
 class RayPeers:
@@ -39,90 +40,98 @@ class RayPeers:
     def __init__(self, namespace: str, hosts: HostTable) -> None:
         self._namespace = namespace
         self._hosts = hosts
-        self._node = ray.get_runtime_context().get_node_id()
-        self._taken = 0  # bytes of the state that is on its way
+        context = ray.get_runtime_context()
+        self._this, self._node = context.current_actor, context.get_node_id()
+
+    def state(self, node: str, epoch: int) -> tuple[int, list[bytes]] | None:
+        volume = self._named(MEMORY, node)
+        if volume is None:
+            return None
+        call = partial(volume.state.remote, epoch)
+        found: tuple[int, list[bytes]] | None = None
+        with suppress(OutOfStepError):  # a later volume of this node, which has no copy
+            found = _unless_dead(node, call, Deadline(_STATE_WITHIN))
+        return found
 
     def join(self, epoch: int) -> dict[str, Joined]:
-        known = named_hosts(self._namespace)
-        this = ray.get_runtime_context().current_actor
-        deadline = time.monotonic() + _JOIN_WITHIN
+        hosts = named_hosts(self._namespace)
         calls = {
-            node: partial(host.join.remote, epoch, this)
-            for (key, node), host in known.items()
+            node: partial(host.join.remote, epoch, self._this)
+            for (key, node), host in hosts.items()
             if key == MEMORY
         }
+        deadline = Deadline(_JOIN_WITHIN)
         asked = {node: call() for node, call in calls.items()}  # all at once
         joined: dict[str, Joined] = {}
         for node, call in calls.items():
-            try:
-                joined[node] = answer_of(
-                    call,
-                    backend=MEMORY,
-                    timeout=max(0.0, deadline - time.monotonic()),
-                    repeatable=True,
-                    asked=asked[node],
-                )
-            except (HostLostError, CallTimeoutError) as error:
-                if is_known_dead(error):
-                    continue
-                raise StoreUnavailableError(
-                    f"the memory host of node {node} may have the newest copy of the tree, and "
-                    f"does not answer",
-                    backend=MEMORY,
-                ) from error
-        lives = {where: h for where, h in known.items() if where[0] != MEMORY or where[1] in joined}
-        self._hosts.rejoin(lives)
+            answer = _unless_dead(node, call, deadline, asked[node])
+            if answer is None:
+                del hosts[MEMORY, node]
+            else:
+                joined[node] = answer
+        self._hosts.add(hosts)
         return joined
 
-    def state(self, node: str, epoch: int) -> tuple[int, list[bytes]]:
-        host = self._hosts.found(MEMORY, node)
-        found: tuple[int, list[bytes]] = wait_for(
-            host.state.remote(epoch), backend=MEMORY, timeout=10 * _TAKE_WITHIN
-        )
-        return found
+    def find(self, key: str, node: str, epoch: int) -> Any:
+        """Return a host that another controller started after `join`; None if it has ended."""
+        host = self._named(key, node)
+        if host is not None and key == MEMORY:
+            join = partial(host.join.remote, epoch, self._this)
+            if _unless_dead(node, join, Deadline(_JOIN_WITHIN)) is None:
+                return None
+        return host
 
-    def candidates(self) -> list[str]:
+    def _named(self, key: str, node: str) -> Any:
+        with suppress(ValueError):
+            return ray.get_actor(host_name(key, node), self._namespace)
+        return None
+
+    def candidates(self, present: str | None) -> list[str]:
+        poor = {self._node, *self._hosts.leaving}
+        if present is not None and present not in poor:
+            return []
+
         def drawbacks(node: str) -> tuple[bool, bool, bool, str]:
             leaves, has_none = node in self._hosts.leaving, self._hosts.found(MEMORY, node) is None
             return node == self._node, leaves, has_none, node
 
-        return sorted((node["NodeID"] for node in nodes()), key=drawbacks)
+        able = [node["NodeID"] for node in nodes()]
+        return sorted((n for n in able if present is None or n not in poor), key=drawbacks)
 
-    def could_follow_better(self, node: str) -> list[str]:
-        poor = {self._node, *self._hosts.leaving}
-        return [other for other in self.candidates() if other not in poor] if node in poor else []
-
-    def take(self, node: str, epoch: int, first: bool, part: bytes) -> None:
+    def install(self, node: str, epoch: int, number: int, state: Iterable[bytes]) -> None:
         volume = self._hosts.host(MEMORY, node, b"")
-        wait_for(volume.take.remote(epoch, first, part), backend=MEMORY, timeout=_TAKE_WITHIN)
-        self._taken = len(part) + (0 if first else self._taken)
-
-    def install(
-        self, node: str, epoch: int, number: int, parts: int, meanwhile: Callable[[], None]
-    ) -> None:
-        volume = self._hosts.host(MEMORY, node, b"")
+        parts = size = 0
+        for part in state:
+            taken = volume.take.remote(epoch, parts == 0, part)
+            wait_for(taken, backend=MEMORY, timeout=_TAKE_WITHIN)
+            parts, size = parts + 1, size + len(part)
         installed = volume.install.remote(epoch, number, parts)
-        deadline = time.monotonic() + _TAKE_WITHIN + self._taken / _BYTES_PER_SECOND
-        while not ray.wait([installed], timeout=_LOOKED_EVERY)[0] and time.monotonic() < deadline:
-            meanwhile()
-        wait_for(installed, backend=MEMORY, timeout=0.0)
+        wait_for(installed, backend=MEMORY, timeout=_TAKE_WITHIN + size / _BYTES_PER_SECOND)
 
     def append(self, node: str, epoch: int, first: int, records: list[Record]) -> None:
-        volume = self._volume(node)
-        answer_of(
-            lambda: volume.append.remote(epoch, first, records),
-            backend=MEMORY,
-            timeout=LEASE,
-            repeatable=False,
-        )
-
-    def _volume(self, node: str) -> Any:
         volume = self._hosts.found(MEMORY, node)
         if volume is None:
             raise HostLostError(f"the memory host of node {node} has died", backend=MEMORY)
-        return volume
+        appended = partial(volume.append.remote, epoch, first, records)
+        answer_of(appended, backend=MEMORY, timeout=LEASE, repeatable=False)
 
     def forget(self, epoch: int, *, but: str) -> None:
         for (key, node), host in self._hosts.everywhere().items():
             if key == MEMORY and node != but:
                 host.forget.remote(epoch)
+
+
+def _unless_dead(
+    node: str, call: Callable[[], Any], deadline: Deadline, asked: Any = None
+) -> Any | None:
+    """Return the answer of a volume; None if it has died."""
+    try:
+        return answer_of(call, backend=MEMORY, timeout=deadline, repeatable=True, asked=asked)
+    except (HostLostError, CallTimeoutError) as error:
+        if is_known_dead(error):
+            return None
+        raise StoreUnavailableError(
+            f"the memory host of node {node} may have the newest copy of the tree, and does not "
+            f"answer",
+            backend=MEMORY,
+        ) from error

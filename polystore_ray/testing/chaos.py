@@ -312,6 +312,7 @@ class Chaos:
             Client,
             max_concurrency=2,
             name=f"client{self._made}",
+            namespace="chaos-clients",
             lifetime="detached",
         ).remote(
             self.registry,

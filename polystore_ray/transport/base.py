@@ -1,11 +1,11 @@
-"""The seam between what clients see and where a store lives: a cluster, or this process."""
+"""The interface of a transport: how clients reach a store, on a cluster or in this process."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, TypeVar
 
 from polystore.serialization import Sealed
@@ -15,26 +15,15 @@ from polystore_ray.errors import HostBusyError
 from polystore_ray.status import StoreStatus
 from polystore_ray.wire.messages import Items, Pin
 
-__all__ = ["BATCHES", "Task", "Transport", "when_free"]
+__all__ = ["Task", "Transport"]
 
 Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
 """A function, its arguments, and the nodes that hold their bytes."""
 
-BATCHES = frozenset({"load_batch", "save_batch"})
+_BATCHES = frozenset({"load_batch", "save_batch"})
 _LONGEST_PAUSE = 0.5  # seconds
 
 T = TypeVar("T")
-
-
-def when_free(call: Callable[[], T], deadline: Deadline) -> T:
-    """Return the result of a call, which is made again while its host is busy."""
-    pause = 0.01
-    while True:
-        try:
-            return call()
-        except HostBusyError as error:
-            deadline.pause_or_raise(error, pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class Transport(ABC):
@@ -45,9 +34,9 @@ class Transport(ABC):
     options : StoreOptions
         What the store was made with.
     deadline : Deadline
-        When the call that uses this transport has to be answered.
+        When the call that uses this transport must be answered.
     opens_here : bool
-        Whether values are opened in this process, not by a proxy on the way to it.
+        Whether values are opened in this process, not by a proxy.
     """
 
     opens_here = True
@@ -57,21 +46,27 @@ class Transport(ABC):
         self.deadline = Deadline(0)
 
     def by(self, deadline: Deadline) -> Self:
-        """Return this transport for one call, which has to be answered by a deadline.
+        """Return this transport for one call, which must be answered by a deadline.
 
-        They share all else, such as the handles and what is known of the nodes.
+        Both share everything else, such as the handles.
         """
         view = copy.copy(self)
         view.deadline = deadline
         return view
 
-    @abstractmethod
-    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
-        """Count an operation in the metrics, where there are any."""
+    def _when_free(self, method: str, call: Callable[[], T]) -> T:
+        """Return the result of a call to a host; one of a batch is repeated while it is busy."""
+        if method not in _BATCHES:
+            return call()
+        return self.deadline.retry(call, HostBusyError, pause=0.01, longest=_LONGEST_PAUSE)
 
-    @abstractmethod
-    def moved(self, backend: str, operation: str, nbytes: int) -> None:
+    def measured(self, _backend: str, _operation: str) -> AbstractContextManager[None]:
+        """Count an operation in the metrics, where there are any."""
+        return nullcontext()
+
+    def moved(self, _backend: str, _operation: str, _nbytes: int) -> None:
         """Count the bytes of values in the metrics, where there are any."""
+        return
 
     @abstractmethod
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
@@ -97,7 +92,7 @@ class Transport(ABC):
         Raises
         ------
         InlineFullError
-            If there are no pins, and the values have to be put too.
+            If there are no pins, and the values must be put too.
         """
 
     @abstractmethod
@@ -107,12 +102,12 @@ class Transport(ABC):
         Raises
         ------
         NotPinnedError
-            If an object is not where it was believed to be, so that it is to be looked up again.
+            If an object is not where it was expected, so that it must be looked up again.
         """
 
     @abstractmethod
     def owned(self, pin: Pin) -> Pin:
-        """Return a pin whose reference stays valid whatever becomes of the value's saver.
+        """Return a pin whose reference stays valid after the saver of the value has ended.
 
         Raises
         ------
@@ -130,7 +125,7 @@ class Transport(ABC):
 
     @abstractmethod
     def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
-        """Run functions in tasks near their data, some at a time; give results in order."""
+        """Run functions in tasks near their data, some at a time; yield results in order."""
 
     @abstractmethod
     def call_host(
@@ -148,18 +143,18 @@ class Transport(ABC):
         Raises
         ------
         NodeNotFoundError
-            If the name fits no node, or several.
+            If the name fits no node or several nodes.
         HostBusyError
-            If the host has as many calls as it may; a batch waits for its turn first.
+            If the host is at its limit of calls; a batch waits first.
         """
 
     @abstractmethod
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
-        """Return what the backend `key` is made with on a node; errors as of `call_host`."""
+        """Return what the backend `key` is made with on a node; errors as for `call_host`."""
 
-    @abstractmethod
     def shipped_classes(self) -> dict[str, bytes]:
         """Return the classes of custom backends that the store has hosts of."""
+        return {}
 
     @abstractmethod
     def status(self) -> StoreStatus:
@@ -167,7 +162,7 @@ class Transport(ABC):
 
     @abstractmethod
     def drain(self, node: str, timeout: float) -> int:
-        """Have others hold what a node holds; return how much it still holds alone."""
+        """Copy what a node holds to others; return how many objects it still holds alone."""
 
     @abstractmethod
     def shutdown(self) -> None:

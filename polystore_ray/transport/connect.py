@@ -1,4 +1,4 @@
-"""Connections: how a process comes to the controller of a store, and what it must not keep."""
+"""Connections: how a process reaches the controller of a store, and when it must find another."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import logging
 import os
 import threading
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore_ray.actors import StoreOf, controller_of
+from polystore_ray.actors import StoreOf, controller_of, reach_controller
 from polystore_ray.config.home import Home
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.rayapi.addresses import answers, require_answer
-from polystore_ray.rayapi.errors import DIED
 from polystore_ray.rayapi.placement import MEMORY, store_namespace, this_process
 from polystore_ray.rayapi.private import (
     cluster_address,
@@ -26,7 +25,6 @@ from polystore_ray.rayapi.private import (
     job_is_dead,
     recorded_address,
 )
-from polystore_ray.replication.epochs import has_ended
 from polystore_ray.transport.on_ray import RayTransport
 from polystore_ray.wire.sessions import LONGEST_WAIT
 
@@ -49,7 +47,7 @@ def connect(
     home: Home,
     create: bool = True,
 ) -> RayTransport | None:
-    """Return this process's connection to a store, for one call; start what is not there yet.
+    """Return this process's connection to a store, for one call; start what does not run yet.
 
     Parameters
     ----------
@@ -60,9 +58,9 @@ def connect(
     timeout : float
         Seconds within which the call has to be answered.
     options : StoreOptions
-        What the store is made with, or has to have been made with.
+        The options of a new store, which an existing store must have too.
     home : Home
-        Where the store is: a registry that has travelled finds its own there, or nothing.
+        Where the store is. A registry that was pickled finds its own store there, or none.
     create : bool, default True
         Whether to start Ray and the store. Without it None is returned where either is missing.
 
@@ -70,7 +68,7 @@ def connect(
     ------
     StoreUnavailableError
         If Ray cannot be reached, the controller does not start by the deadline, or the store of a
-        registry that has travelled is not there any more.
+        registry that was pickled has ended.
     StorageResolutionError
         If the store exists with other options.
     """
@@ -88,8 +86,8 @@ def connect(
         if found is None:
             return None
         connection = _connections.setdefault(key, found)
-    if home.birth and connection.birth != home.birth:
-        raise _gone(store)
+    if home.store_id and connection.store_id != home.store_id:
+        raise _gone(connection.store)
     options.check_against(connection.options, store)
     return connection.by(Deadline(timeout))  # what was started had a deadline of its own
 
@@ -107,7 +105,7 @@ def home_of(store: str, lifetime: str, home: Home, *, job: str = "") -> Home:
     Parameters
     ----------
     store, lifetime
-        As of `connect`.
+        Same as for `connect`.
     home : Home
         The registry's home in this process.
     job : str, optional
@@ -117,8 +115,8 @@ def home_of(store: str, lifetime: str, home: Home, *, job: str = "") -> Home:
         return home
     connection = _connections.get(_key(store, lifetime, home._replace(job=job)))
     job = job or this_process()[1]
-    birth = "" if connection is None else connection.birth
-    return Home(home.process, cluster_address(), cluster_id(), job, birth)
+    store_id = "" if connection is None else connection.store_id
+    return Home(home.process, cluster_address(), cluster_id(), job, store_id)
 
 
 def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
@@ -127,9 +125,9 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
     Parameters
     ----------
     address : str, optional
-        As of `ray.init`.
+        Same as for `ray.init`.
     timeout : float, default 60.0
-        Seconds within which a cluster that is there has to answer.
+        Seconds within which an existing cluster has to answer.
 
     Raises
     ------
@@ -138,7 +136,9 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
     """
     deadline = Deadline(timeout)
     if not _starting.acquire(timeout=timeout):
-        raise StoreUnavailableError(f"another thread has not connected to Ray in {timeout:g} s")
+        raise StoreUnavailableError(
+            f"another thread did not connect to Ray within {timeout:g} s; call ray.init() first"
+        )
     try:
         if ray.is_initialized():
             return
@@ -166,28 +166,20 @@ def _check_process(store: str, home: Home) -> None:
     if _forked:
         raise StoreUnavailableError(
             "this process was forked from one that used Ray, whose connections do not survive a "
-            "fork; start it with 'spawn' or 'forkserver' and hand it the registry, which leads to "
-            "the same store there, or use a Ray task"
+            "fork; start it with 'spawn' or 'forkserver' and pass it the registry, which leads to "
+            "the same store, or use a Ray task"
         )
     if not home.address and not home.is_here:
         raise StoreUnavailableError(
-            f"this registry of the store {store!r} was handed to another process before it knew "
-            f"its cluster, and would be another store here; call ray.init(), or use the registry "
-            f"once, before it is handed on"
+            f"this registry of the store {store!r} was sent to this process before it knew its "
+            f"cluster, and would lead to another store here; call ray.init(), or use the registry "
+            f"once, before you send it"
         )
 
 
 def _key(store: str, lifetime: str, home: Home) -> Key:
     node, own = this_process()
     return store, lifetime, node, own, home.job or own
-
-
-class _Found(NamedTuple):
-    """A controller that answers, the options of its store, and its birth."""
-
-    controller: Any
-    options: StoreOptions
-    birth: str
 
 
 def _made(
@@ -205,67 +197,41 @@ def _made(
         if cluster_id() != home.cluster:
             raise StoreUnavailableError(
                 f"the store {store!r} is on the Ray cluster at {home.address}, and this process is "
-                f"connected to another cluster, at {cluster_address()}"
+                f"connected to another cluster, at {cluster_address()}; call ray.shutdown() and "
+                f"then ray.init({home.address!r})"
             )
         if job not in (None, own) and not is_client() and job_is_dead(job):
             raise StoreUnavailableError(
                 f"the store {store!r} has ended with its job {job}; a store with "
                 f"lifetime='detached' outlives the job that makes it"
             )
-    found = _controller(store, job, options, deadline, create=create and not home.birth)
+    of = StoreOf(store_namespace(store, job), job, options)
+    found = reach_controller(of, controller_of, deadline, start=create and not home.store_id)
     if found is None:
-        if home.birth:
-            raise _gone(store)
+        if home.store_id:
+            raise _gone(of)
         return None
-    again = partial(_next_controller, store, job, found)
-    return RayTransport(store, node, found.controller, found.options, again, found.birth)
+    this = StoreOf(of.namespace, job, found.options)
+    return RayTransport(this, node, found, partial(_next_controller, this, found.store_id))
 
 
-def _controller(
-    store: str, job: str | None, options: StoreOptions, deadline: Deadline, *, create: bool
-) -> _Found | None:
-    """Return a store's controller; without `create`, None if there is no store."""
-    namespace = store_namespace(store, job)
-    while create or not has_ended(namespace):
-        try:
-            controller = controller_of(StoreOf(namespace, job, options), start=create)
-            return _Found(controller, *ray.get(controller.about.remote(), timeout=deadline.left))
-        except ray_exceptions.RayError as error:
-            ours = StoreUnavailableError(
-                f"the controller of the store {store!r} did not start within "
-                f"{deadline.timeout:g} s ({type(error).__name__}: {str(error).strip()})"
-            )
-            ours.__cause__ = error
-            if not _may_come_back(error):
-                raise ours  # noqa: B904 - its cause is set already
-            deadline.pause_or_raise(ours)
-    return None
-
-
-def _may_come_back(error: ray_exceptions.RayError) -> bool:
-    """Tell whether it died while it was asked, so that another takes its place."""
-    if isinstance(error, ray_exceptions.RayActorError):
-        return not error.actor_init_failed
-    return isinstance(error, DIED)
-
-
-def _next_controller(store: str, job: str | None, before: _Found, deadline: Deadline) -> Any:
+def _next_controller(store: StoreOf, store_id: str, deadline: Deadline) -> Any:
     """Return the controller that comes after one that died.
 
     Raises
     ------
     StoreUnavailableError
-        If the store has ended.
+        If the store has ended, or no controller answers.
     """
-    found = _controller(store, job, before.options, deadline, create=False)
-    if found is None or found.birth != before.birth:
+    found = reach_controller(store, controller_of, deadline, start=False)
+    if found is None or found.store_id != store_id:
         raise _gone(store)
     return found.controller
 
 
-def _gone(store: str) -> StoreUnavailableError:
+def _gone(store: StoreOf) -> StoreUnavailableError:
     error = StoreUnavailableError(
-        f"the store {store!r} was shut down; shutdown() here lets this process use a new one",
+        f"the store {store} was shut down; shutdown() here lets this process use a new one",
         backend=MEMORY,
     )
     error.has_ended = True

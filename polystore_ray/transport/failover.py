@@ -1,4 +1,4 @@
-"""Handles: the actors of one store as one process reaches them, and what to do when one is lost."""
+"""The actors of one store as one process calls them, and those that come after lost ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from polystore.backend_registry import backend_class
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.rayapi.calls import answer_of
-from polystore_ray.rayapi.errors import DIED
 from polystore_ray.rayapi.placement import MEMORY
 from polystore_ray.rayapi.private import actor_id
 from polystore_ray.wire.classes import CarriedError, class_to_bytes
@@ -41,54 +40,42 @@ class Handles:
         self._next_controller = next_controller
         self._hosts: dict[tuple[str, str], tuple[Any, bytes]] = {}
 
-    # The controller
-
     def of_store(
         self, call: Callable[[Any], Any], deadline: Deadline, *, path: str | None = None
     ) -> Any:
         """Return the controller's answer, or that of the next one if it dies.
 
-        All that is asked of a controller may be asked again: changes have ids.
+        Every request to a controller may be repeated: changes have ids.
         """
-        while True:
-            controller = self.controller
-            try:
-                return answer_of(
-                    partial(call, controller),
-                    backend=MEMORY,
-                    timeout=deadline,
-                    path=path,
-                    repeatable=True,
-                )
-            except StaleEpochError:
-                # It is about to end, and has its name for a moment still.
-                deadline.pause_or_raise(_superseded(path))
-                self._turn_from_controller(controller, deadline, path)
-            except HostLostError as error:
-                if error.actor and error.actor != actor_id(controller):
-                    raise  # what was lost is something that the controller was to wait for
-                self._turn_from_controller(controller, deadline, path)
-                if not error.actor and actor_id(self.controller) == actor_id(controller):
-                    raise  # it lives
+        controller = self.controller
 
-    def _turn_from_controller(self, controller: Any, deadline: Deadline, path: str | None) -> None:
-        """Turn to the controller that comes after one that died.
+        def attempt() -> Any:
+            return answer_of(
+                partial(call, controller),
+                backend=MEMORY,
+                timeout=deadline,
+                path=path,
+                repeatable=True,
+            )
 
-        Raises
-        ------
-        StoreUnavailableError
-            If the store has ended, or no other one takes over by the deadline.
-        """
-        while self.controller is controller:
-            try:
+        def turn(error: Exception) -> Exception | None:
+            nonlocal controller
+            former = actor_id(controller)
+            lost = error.actor if isinstance(error, HostLostError) else former
+            if lost and lost != former:
+                raise error  # something else was lost, for which it waited
+            if self.controller is controller:
                 self.controller = self._next_controller(deadline)
-            except StoreUnavailableError as error:
-                error.located(path=path, backend=MEMORY)
-                if not isinstance(error.__cause__, DIED):
-                    raise
-                deadline.pause_or_raise(error)  # the dead one may have the name still
+            controller = self.controller
+            if not lost and actor_id(controller) == former:
+                raise error  # it lives
+            return _superseded(path) if isinstance(error, StaleEpochError) else None
 
-    # Hosts
+        try:
+            return deadline.retry(attempt, (HostLostError, StaleEpochError), turn)
+        except StoreUnavailableError as error:
+            error.located(path=path, backend=MEMORY)
+            raise
 
     def host(self, key: str, node: str, deadline: Deadline) -> Any:
         """Return the host of a backend on a node, of the class as it is in this process now."""
@@ -114,8 +101,9 @@ class Handles:
         repeatable: bool = False,
     ) -> Any:
         """Return a host's answer; after one that was lost, another is there for the next call."""
-        while True:
-            host = self.host(key, node, deadline)
+        host = self.host(key, node, deadline)
+
+        def attempt() -> Any:
             try:
                 return answer_of(
                     partial(call, host),
@@ -126,30 +114,40 @@ class Handles:
                 )
             except CarriedError as error:
                 raise error.open() from None
-            except HostEndedError:
-                lost = HostLostError("its hosts end", path=path, backend=key)
-            except HostLostError as error:
-                lost = error
-                if not repeatable:
-                    with suppress(CallTimeoutError):
-                        self._turn_from_host(key, node, host, deadline)
-                    raise
-            deadline.pause_or_raise(lost, 0)
-            self._turn_from_host(key, node, host, deadline)
 
-    def _turn_from_host(self, key: str, node: str, host: Any, deadline: Deadline) -> None:
-        """Wait for the host that comes after one that was lost, until the controller knows."""
-        noticed = Deadline(min(_NOTICED_WITHIN, deadline.left))
-        while True:
+        def turn(error: Exception) -> Exception | None:
+            nonlocal host
+            if isinstance(error, HostLostError) and not repeatable:
+                with suppress(CallTimeoutError):
+                    self._host_after(key, node, host, deadline)
+                raise error
+            host = self._host_after(key, node, host, deadline)
+            return None if isinstance(error, HostLostError) else _ending(key, path)
+
+        return deadline.retry(attempt, (HostLostError, HostEndedError), turn, pause=0)
+
+    def _host_after(self, key: str, node: str, former: Any, deadline: Deadline) -> Any:
+        """Return the host that comes after one that was lost, once the controller knows."""
+
+        def look() -> Any:
             self.forget_host(key, node)
-            if actor_id(self.host(key, node, deadline)) != actor_id(host) or not noticed.left:
-                return
-            noticed.pause()
+            return self.host(key, node, deadline)
+
+        noticed = Deadline(min(_NOTICED_WITHIN, deadline.left))
+        return noticed.poll(look, lambda host: actor_id(host) != actor_id(former))
 
 
 def _superseded(path: str | None) -> StoreUnavailableError:
     return StoreUnavailableError(
-        "another controller has taken over, and cannot be reached; the change may have been made",
+        "another controller took over and cannot be reached; the change may have been made",
         path=path,
         backend=MEMORY,
+    )
+
+
+def _ending(key: str, path: str | None) -> HostLostError:
+    return HostLostError(
+        "the host of the backend ends, and no other took its place in time; call again",
+        path=path,
+        backend=key,
     )

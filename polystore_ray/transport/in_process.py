@@ -1,4 +1,4 @@
-"""Local mode: a store in this process that behaves as one on a cluster, without Ray."""
+"""Local mode: a store in this process that behaves like one on a cluster, without Ray."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polystore.backend_registry import backend_class
 from polystore.exceptions import UnsupportedOperationError
 from polystore.serialization import Sealed
 from polystore_ray.config.backends import options_on
+from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.nodes import Node, node_called
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.controller.ledger import Ledger
@@ -22,7 +22,7 @@ from polystore_ray.controller.state import StoreController
 from polystore_ray.hosting.backend_host import MOST_CALLS, BackendHost
 from polystore_ray.hosting.volume import MemoryVolume
 from polystore_ray.status import NodeStatus, StoreStatus
-from polystore_ray.transport.base import BATCHES, Task, Transport, when_free
+from polystore_ray.transport.base import Task, Transport
 from polystore_ray.wire.classes import class_to_bytes
 from polystore_ray.wire.envelope import (
     Envelope,
@@ -38,6 +38,7 @@ from polystore_ray.wire.sessions import Session
 __all__ = ["LocalTransport"]
 
 _NODE = "local"
+_stores: dict[tuple[str, str], tuple[Home, LocalTransport]] = {}
 
 
 class LocalTransport(Transport):
@@ -69,11 +70,21 @@ class LocalTransport(Transport):
         )
         self.change("volume_joined", _NODE, _NODE)
 
-    def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
-        return nullcontext()
+    @classmethod
+    def of(cls, store: str, lifetime: str, options: StoreOptions) -> LocalTransport:
+        """Return this process's local store of a name; raise if it has other options."""
+        key = store, lifetime
+        if key not in _stores:  # of two threads that make one, the first wins
+            _stores.setdefault(key, (made_here(), cls(store, options)))
+        home, transport = _stores[key]
+        home.require_here()  # a forked process has a copy, whose changes nobody else would see
+        options.check_against(transport.options, store)
+        return transport
 
-    def moved(self, backend: str, operation: str, nbytes: int) -> None:
-        return None
+    @staticmethod
+    def forget(store: str, lifetime: str) -> None:
+        """Have the next use start an empty store."""
+        _stores.pop((store, lifetime), None)
 
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         return self._controller.handle(Request(operation, arguments))
@@ -154,7 +165,7 @@ class LocalTransport(Transport):
             with host.admitted():
                 return _arrived(as_message(host.call(method, *_arrived(message))))
 
-        return when_free(call, self.deadline) if method in BATCHES else call()
+        return self._when_free(method, call)
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         self._check_name(node)
@@ -163,9 +174,6 @@ class LocalTransport(Transport):
     def _check_name(self, node: str | None) -> None:
         if node is not None:
             node_called(node, [self._this])
-
-    def shipped_classes(self) -> dict[str, bytes]:
-        return {}
 
     def status(self) -> StoreStatus:
         start = time.monotonic()

@@ -1,4 +1,5 @@
-"""What travels between processes: requests, values, classes, and how they are decoded safely.
+"""Data that travels between processes: requests, values and classes, and their safe decoding.
 
-It imports nothing that runs, neither Ray nor a controller; every layer above may import it.
+The package imports only ``errors``; neither Ray nor a controller. Every package above may import
+it.
 """

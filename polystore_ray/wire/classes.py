@@ -1,4 +1,4 @@
-"""Shipping: how the class of a backend gets into processes that did not define it."""
+"""Shipping: how the class of a backend reaches processes that did not define it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import cloudpickle
 
 from polystore.exceptions import StorageResolutionError, portable
+from polystore.hostable import hostable
 from polystore.registration import register_backend
 from polystore_ray.wire.fingerprint import OURS, code_of, fingerprint_of
 from polystore_ray.wire.versions import ClassVersions
@@ -33,25 +34,25 @@ __all__ = [
 
 
 class Shipped(NamedTuple):
-    """A class on its way; it can be read without the code that it brings.
+    """A class as it travels; it can be read without running its code.
 
     Attributes
     ----------
     code : bytes
-        The class: by reference where that can be, else whole.
+        The class: by reference where possible, else whole.
     whole : bytes
-        The whole class, for processes that cannot import it; empty where `code` is that, and
-        where it cannot be had.
+        The whole class, for processes that cannot import it; empty if `code` is the same, or if
+        the class cannot travel whole.
     why_not : str
-        Why it cannot be had.
+        Why it cannot travel whole.
     fingerprint : str
-        What differs when the code does.
+        A text that differs if the code does.
     origin : str
         The process that defined it.
     sequence : int
         Its place among the versions that this process has sent.
     needs : dict
-        What its hosts need, as options of an actor.
+        The options of an actor that its hosts need.
     """
 
     code: bytes
@@ -77,10 +78,10 @@ _arrivals = ClassVersions()
 
 
 def class_to_bytes(cls: Any) -> bytes:
-    """Return a backend's class for another process, which `class_from_bytes` takes there.
+    """Return a backend's class for another process, where `class_from_bytes` reads it.
 
-    The same bytes as before, unless the code of the class has changed: it may be changed in place,
-    as IPython's ``%autoreload`` does.
+    The bytes are the same each time, unless the code of the class has changed: IPython's
+    ``%autoreload`` changes it in place.
     """
     known = _sent.get(cls)
     if known is not None and known.code is None:
@@ -111,7 +112,7 @@ def class_from_bytes(shipped: bytes) -> Any:
     Raises
     ------
     StorageResolutionError
-        If this process has not the code of the class, and it could not travel.
+        If this process lacks the code of the class, and the class could not travel whole.
     """
     cls = _class(opened(shipped))
     register_backend(cls)
@@ -135,7 +136,8 @@ def is_newer(shipped: bytes, cls: Any) -> bool:
 
 def _shipped(cls: Any) -> Shipped:
     package = cls.__module__.partition(".")[0]
-    code, needs = cloudpickle.dumps(cls), dict(cls._host_options)
+    code = cloudpickle.dumps(cls)
+    needs = dict(hostable(cls)._host_options)  # noqa: SLF001 - the contract's
     if package in OURS:
         return Shipped(code, b"", "", "", _origin, 0, needs)
     whole, why_not = b"", ""
@@ -150,7 +152,7 @@ def _shipped(cls: Any) -> Shipped:
 
 
 class CarriedError(Exception):
-    """Carry an error whose class came here whole: Ray would make another class of it."""
+    """Carry an error whose class arrived here whole: Ray would make another class of it."""
 
     def __init__(self, pickled: bytes, text: str) -> None:
         super().__init__(pickled, text)
@@ -164,7 +166,7 @@ class CarriedError(Exception):
 
 
 def carried(error: BaseException) -> BaseException:
-    """Return an error as it can be raised in a host, so that it arrives as itself."""
+    """Return an error in a form that arrives at the caller as itself."""
     cls = type(error)
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
@@ -188,7 +190,7 @@ os.register_at_fork(after_in_child=_renew)
 def _pickled_by_value(package: str) -> Iterator[None]:
     module = sys.modules.get(package)
     if module is None or package in cloudpickle.list_registry_pickle_by_value():
-        yield  # it has no module, or is so already
+        yield  # it has no module, or is pickled by value already
         return
     cloudpickle.register_pickle_by_value(module)
     try:
@@ -206,10 +208,10 @@ def _class(shipped: Shipped) -> Any:
             try:
                 return pickle.loads(shipped.whole)
             except (ImportError, AttributeError) as missing:
-                why_not = f"a part of it went by name, {missing}"
+                why_not = f"a part of it travels by name, {missing}"
         raise StorageResolutionError(
             f"the code of the backend is not in this process ({type(error).__name__}: {error}), "
-            f"and its class could not travel whole ({why_not or 'all of it went by name'}); "
+            f"and its class could not travel whole ({why_not or 'all of it travels by name'}); "
             f"install its package on every node, or name it in the runtime_env of the job that "
             f"makes the store"
         ) from error

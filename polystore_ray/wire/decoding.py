@@ -1,28 +1,29 @@
 """Messages between the processes of a store, as bytes: a closed set of classes, and no code.
 
-They are pickles, which are quick to write and to read. What reads them knows no names but those
-below, so that nothing that a caller put into a request, such as a number of a class of its own, is
-run where the request arrives.
+They are pickles, which are quick to write and to read. Their reader knows only the names below. So
+nothing that a caller put into a request, such as a number of its own class, runs where the request
+arrives.
 """
 
 from __future__ import annotations
 
 import builtins
+import copyreg
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore_ray import errors
 from polystore_ray.wire.messages import ChangeId, Found, Items, Kept, Pin, Request
 
-__all__ = ["decode", "decode_state", "encode"]
+__all__ = ["decode", "decode_state", "encode", "encode_state"]
 
 
 class _Maker:
-    """What makes one kind of message, and nothing else of which a pickle could make use."""
+    """A function that makes one kind of message, and has nothing else that a pickle could use."""
 
     __slots__ = ("_make",)
 
@@ -33,17 +34,17 @@ class _Maker:
         return self._make(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it has no state")
+        raise pickle.UnpicklingError("a message has no state")
 
 
 def _items(*columns: Any) -> Items:
-    """Return items whose facts are numbers and names, since everybody believes them later."""
+    """Return items whose facts are numbers and names, which later readers trust."""
     items = Items(*columns)
-    # Those of like values are one object, which came once.
+    # Similar values share their facts.
     for size, shape, dtype in {id(facts): facts for facts in items.facts}.values():
         plain = type(size) is int and size >= 0 and (dtype is None or type(dtype) is str)
         if not plain or not (shape is None or (type(shape) is tuple and _are_sizes(shape))):
-            raise ValueError("what is said of a value is no size, shape and dtype")
+            raise ValueError("the facts of a value are not a size, a shape and a dtype")
     return items
 
 
@@ -52,12 +53,8 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 
 _MESSAGES = {
-    ("polystore_ray.wire.messages", "ChangeId"): _Maker(ChangeId),
-    ("polystore_ray.wire.messages", "Found"): _Maker(Found),
-    ("polystore_ray.wire.messages", "Items"): _Maker(_items),
-    ("polystore_ray.wire.messages", "Kept"): _Maker(Kept),
-    ("polystore_ray.wire.messages", "Pin"): _Maker(Pin),
-    ("polystore_ray.wire.messages", "Request"): _Maker(Request),
+    (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
+    for cls in (ChangeId, Found, Items, Kept, Pin, Request)
 }
 
 _STATE = frozenset(
@@ -89,7 +86,7 @@ class _Messages(pickle.Unpickler):
         found = _MESSAGES.get((module, name))
         if found is None:
             raise UnsupportedOperationError(
-                f"a message of a store holds a {module}.{name}, which is no plain value",
+                f"a message of a store holds a {module}.{name}, which is not a plain value",
                 backend="memory",
             )
         return found
@@ -103,7 +100,7 @@ class _States(_Messages):
 
 
 class _Encoder(pickle.Pickler):
-    # A reference means nothing to a process that Ray did not hand it to: pins travel without it.
+    # A reference is valid only where Ray itself has passed it on.
     dispatch_table = {Pin: lambda pin: (Pin, (pin.id, pin.nodes, None, pin.nbytes))}  # noqa: RUF012
 
 
@@ -117,13 +114,23 @@ def encode(message: Any) -> bytes:
     return file.getvalue()
 
 
+class _StateWriter(pickle.Pickler):
+    # What other packages register for all classes of errors, as tblib does, no reader knows.
+    dispatch_table = {complex: copyreg.dispatch_table[complex]}  # noqa: RUF012 - of pickle
+
+
+def encode_state(state: Any, file: IO[bytes]) -> None:
+    """Write the state of a controller, or an error that is a part of it, into a binary file."""
+    _StateWriter(file, protocol=5).dump(state)
+
+
 def decode(data: bytes) -> Any:
     """Return the message of these bytes.
 
     Raises
     ------
     UnsupportedOperationError
-        If it holds anything but plain values and our tuples; nothing of it has been run.
+        If it holds anything except plain values and our tuples; none of it has been run.
     CorruptDataError
         If it is damaged.
     """
@@ -131,7 +138,7 @@ def decode(data: bytes) -> Any:
 
 
 def decode_state(file: Any) -> Any:
-    """Return the state of a controller, from a binary file; errors as of `decode`."""
+    """Return the state of a controller, from a binary file; errors as for `decode`."""
     return _read(_States, file)
 
 
@@ -140,5 +147,5 @@ def _read(reader: type[pickle.Unpickler], file: Any) -> Any:
         return reader(file).load()
     except StorageError:
         raise
-    except Exception as error:  # pickles can be damaged in as many ways as there are errors
+    except Exception as error:  # a damaged pickle may raise any error
         raise CorruptDataError(f"a message of a store is damaged ({error})") from error

@@ -1,7 +1,7 @@
 """The envelope in which a sealed value lies in Ray's object store, or travels in a call.
 
 It opens to the value in every process that gets it, so a reference to it is a reference to the
-value; in the process of a volume, which has no business with the value, it stays closed.
+value; in the process of a volume, which does not need the value, it stays closed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def keep_closed() -> None:
 def closed() -> Iterator[None]:
     """Let envelopes that this thread or task receives stay closed for a while.
 
-    Ray unpickles in the thread that waits for a value, and asks nobody how.
+    Ray unpickles in the thread that waits for a value.
     """
     token = _closed.set(True)
     try:
@@ -123,7 +123,7 @@ def open_message(message: Message, loads: Callable[..., Any] = pickle.loads) -> 
     Raises
     ------
     StorageError
-        As of `Sealed.open`.
+        Same as for `Sealed.open`.
     """
     if isinstance(message, tuple):
         return message[0]

@@ -15,7 +15,7 @@ __all__ = ["OURS", "code_of", "fingerprint_of"]
 OURS = frozenset({"polystore", "polystore_ray"})
 """Packages that are installed on every node."""
 
-# What Python keeps in a class beside what was written there.
+# What Python adds to the attributes of a class.
 _KEPT = frozenset(
     {
         "__abstractmethods__",

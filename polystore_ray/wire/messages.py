@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "NOTHING",
@@ -16,6 +16,7 @@ __all__ = [
     "HostEndedError",
     "InlineFullError",
     "Items",
+    "Joined",
     "Kept",
     "NotPinnedError",
     "OutOfStepError",
@@ -26,6 +27,8 @@ __all__ = [
     "Stored",
     "new_operation_id",
 ]
+
+T = TypeVar("T")
 
 Facts = tuple[int, tuple[int, ...] | None, str | None]
 """The size of a value in bytes and, of an array, its shape and the name of its dtype."""
@@ -42,6 +45,13 @@ NOTHING: Stored = (-1, WHOLE)
 """What is stored at a path without a file."""
 
 
+def _called(cls: type[T]) -> type[T]:
+    """Have a message pickled as a call of its class, as `polystore_ray.wire.decoding` reads it."""
+    cls.__reduce__ = lambda self: (cls, tuple(self))  # type: ignore[method-assign,arg-type]
+    return cls
+
+
+@_called
 class Pin(NamedTuple):
     """An object, and the nodes whose volumes hold its bytes.
 
@@ -53,10 +63,8 @@ class Pin(NamedTuple):
     ref: Any
     nbytes: int
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Pin, tuple(self)  # as `polystore_ray.wire.decoding` reads it
 
-
+@_called
 class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
 
@@ -69,23 +77,26 @@ class Items(NamedTuple):
     replicas: int = 1
     fallback: tuple[str, str] | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Items, tuple(self)
+
+class Joined(NamedTuple):
+    """What a volume says to a new controller: who it is, and what it holds, with its references."""
+
+    incarnation: str
+    holdings: list[Pin]
 
 
+@_called
 class Kept(NamedTuple):
-    """What stays of a value when another one takes its place."""
+    """The settings of a value that stay when another value replaces it."""
 
     version: int
-    """That of the value which is there now."""
+    """The version of the present value."""
     replicas: int | None
-    """On how many nodes it is to be held; None as the store was made."""
+    """On how many nodes it is to be held; None for the default of the store."""
     fallback: tuple[str, str] | None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, tuple(self)
 
-
+@_called
 class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins.
 
@@ -96,10 +107,8 @@ class Found(NamedTuple):
     stored: list[Stored]
     versions: list[int]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Found, tuple(self)
 
-
+@_called
 class ChangeId(NamedTuple):
     """One change of one client; see `polystore_ray.wire.sessions`."""
 
@@ -108,10 +117,8 @@ class ChangeId(NamedTuple):
     done: int
     """The client waits for no answer to a change with a lower number."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ChangeId, tuple(self)
 
-
+@_called
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
 
@@ -121,32 +128,29 @@ class Request(NamedTuple):
     within: float = 60.0
     """Seconds that the caller waits for the answer."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Request, tuple(self)
-
 
 class HostEndedError(Exception):
-    """Signal that a host ends in order, and that the call was not executed: ask for the next."""
+    """Signal that a host is ending and did not execute the call: ask for the next host."""
 
 
 class InlineFullError(Exception):
-    """Signal that the controller holds as many small values as it may: make objects of them."""
+    """Signal that the controller is at its limit of small values: make objects of them."""
 
 
 class StaleVolumeError(Exception):
-    """Signal that the controller has given a volume up for dead: what it pins counts no more."""
+    """Signal that the controller believes a volume is dead: its pins do not count any more."""
 
 
 class StaleEpochError(Exception):
-    """Signal that a controller has been followed by another one, and speaks for nobody."""
+    """Signal that another controller has taken over from this one."""
 
 
 class OutOfStepError(Exception):
-    """Signal that a follower does not have what comes before: it needs the whole state."""
+    """Signal that a follower lacks earlier changes: it needs the whole state."""
 
 
 class NotPinnedError(LookupError):
-    """Signal that a volume does not hold an object: ask the controller who does now."""
+    """Signal that a volume does not hold an object: ask the controller which one does now."""
 
 
 _prefix = ""

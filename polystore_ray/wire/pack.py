@@ -40,7 +40,7 @@ class Pack(Carrier):
     Parameters
     ----------
     kinds : list of tuple or None
-        The different dtypes, shapes and orders of arrays; None for messages.
+        The distinct dtypes, shapes and orders of arrays; None for messages.
     codes : array of uint32
         For each value the number of its kind.
     offsets : array of int64
@@ -152,7 +152,7 @@ class Pack(Carrier):
         return list(np.ndarray((count, *shape), dtype, self._data, start, strides))
 
     def without(self, numbers: Collection[int]) -> Pack:
-        """Return a copy in which these values take no room; the others keep their numbers."""
+        """Return a copy without these values; the others keep their numbers."""
         kept = self._codes != _DROPPED
         kept[list(numbers)] = False
         sizes = np.where(kept, np.diff(self._offsets), 0)
@@ -168,7 +168,7 @@ class Pack(Carrier):
 
 
 def _arrive(kinds: Any, codes: Any, offsets: Any, data: Any, own: Any) -> Pack:
-    """Return the pack of what a pickle holds, which may be anything."""
+    """Return the pack that a pickle describes, after checking it."""
     for array, dtype in ((codes, np.uint32), (offsets, np.int64), (data, np.uint8)):
         if type(array) is not np.ndarray or array.dtype != dtype or array.ndim != 1:
             raise CorruptDataError("the table of a pack is damaged")

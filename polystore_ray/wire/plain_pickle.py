@@ -1,9 +1,8 @@
 """Pickles read as plain data: nothing that they name is run, whatever is in them.
 
-Opening a pickle runs what its author chose. Here it is opened by an unpickler that knows few of the
-operations of pickles, and of names no more than those below, each of which makes one kind of value
-and believes nothing: numbers, dates, and arrays of NumPy. One that needs another is refused, and
-its name said.
+Opening a pickle runs what its author chose. Here an unpickler opens it that knows few operations of
+pickles, and only the names below. Each of these makes one kind of value and checks its arguments:
+numbers, dates, and arrays of NumPy. A pickle with another name is refused with that name.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def _bytes(data: bytes) -> np.bytes_:
 
 def _exactly(kind: type, value: Any) -> Any:
     if type(value) is not kind:
-        raise ValueError(f"a {type(value).__name__} stands where a {kind.__name__} should")
+        raise ValueError(f"expected a {kind.__name__}, not a {type(value).__name__}")
     return value
 
 
@@ -133,7 +132,7 @@ def plain_loads(data: Any, buffers: Any = None) -> Any:
         return _PlainUnpickler(io.BytesIO(data), buffers=buffers).load()
     except StorageError:
         raise
-    except Exception as error:  # pickles can be damaged in as many ways as there are errors
+    except Exception as error:  # a damaged pickle may raise any error
         raise CorruptDataError(
             f"the saved value cannot be opened ({type(error).__name__}: {error})"
         ) from error

@@ -18,7 +18,7 @@ from typing import Any
 
 from polystore.exceptions import StorageError
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.wire.decoding import decode_state, encode
+from polystore_ray.wire.decoding import decode_state, encode_state
 from polystore_ray.wire.messages import ChangeId, new_operation_id
 
 __all__ = ["EXPIRY", "LONGEST_WAIT", "Answers", "Refusal", "Session"]
@@ -63,7 +63,9 @@ class Refusal(bytes):
     def of(cls, error: StorageError) -> Refusal:
         """Return the refusal of an error."""
         error.__cause__ = error.__context__ = None
-        return cls(encode(error.with_traceback(None)))
+        file = io.BytesIO()
+        encode_state(error.with_traceback(None), file)
+        return cls(file.getvalue())
 
     def error(self) -> StorageError:
         """Return the error, a new one each time."""
@@ -80,12 +82,6 @@ class _Kept:
         self.done = 0
         self.answers: dict[int, Any] = {}
         self.used = 0.0
-
-    def __getstate__(self) -> tuple[int, dict[int, Any], float]:
-        return self.done, self.answers, self.used
-
-    def __setstate__(self, state: tuple[int, dict[int, Any], float]) -> None:
-        self.done, self.answers, self.used = state
 
 
 class Answers:

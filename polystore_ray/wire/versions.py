@@ -20,18 +20,9 @@ class ClassVersions:
         self._seen: dict[str, dict[str, tuple[int, int]]] = {}  # by key and origin: the last one
 
     def number(self, key: str, origin: str, sequence: int, fingerprint: str) -> int:
-        """Return the number of a version; a later version has a higher one.
+        """Return the number of a version, `sequence` among those of its origin.
 
-        Parameters
-        ----------
-        key : str
-            The backend's key.
-        origin : str
-            The process that defined the version.
-        sequence : int
-            Its place among the versions that this process defined.
-        fingerprint : str
-            That of its code: the code of the latest version has the number of that version.
+        A later version has a higher number; the code of the latest version has its number.
         """
         seen = self._seen.setdefault(key, {})
         last, number = seen.get(origin, (-1, 0))

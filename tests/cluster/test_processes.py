@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,10 @@ LARGE = 50_000
 
 
 @pytest.fixture
-def fm() -> FileManager:
-    return FileManager(RayBackendRegistry("processes"))
+def fm() -> Iterator[FileManager]:
+    registry = RayBackendRegistry("processes")
+    yield FileManager(registry)
+    registry.shutdown()
 
 
 def test_an_async_actor_loads_and_saves_while_its_loop_goes_on(fm: FileManager) -> None:
@@ -88,6 +92,34 @@ def test_two_hundred_tasks_that_start_a_store_start_one() -> None:
     named = ray.util.list_named_actors(all_namespaces=True)
     mine = [actor["name"].split("@")[0] for actor in named if "/crowd/" in actor["namespace"]]
     assert sorted(mine) == ["controller", "memory"]
+    registry.shutdown()
+
+
+@pytest.mark.parametrize("depth", [1, 200], ids=["inside the controller", "as objects"])
+def test_sixteen_processes_save_regions_of_one_array_and_all_of_them_land(depth: int) -> None:
+    """They all read the whole, change a part, and save it unless another has been ahead."""
+    writers, saves = 16, 50
+
+    @ray.remote(num_cpus=0)
+    class Writer:
+        def process(self) -> int:
+            return os.getpid()
+
+        def save(self, registry: RayBackendRegistry, writer: int) -> None:
+            for number in range(saves):
+                registry["memory"].save(writer + 1, "/a", region=(writer, number))
+
+    registry = RayBackendRegistry(f"regions-{depth}")
+    memory = registry["memory"]
+    memory.save(np.zeros((writers, saves, depth), np.uint8), "/a")
+    before = memory.stat("/a")
+    assert ("replicas" in before) == (depth > 1)  # only of an object
+    made = [Writer.remote() for _ in range(writers)]  # type: ignore[attr-defined]
+    assert len(set(ray.get([writer.process.remote() for writer in made]))) == writers
+    ray.get([writer.save.remote(registry, i) for i, writer in enumerate(made)], timeout=240)
+    expected = np.arange(1, writers + 1, dtype=np.uint8)[:, None, None]
+    assert np.array_equal(memory.load("/a"), np.broadcast_to(expected, (writers, saves, depth)))
+    assert memory.stat("/a")["version"] == before["version"] + writers * saves
     registry.shutdown()
 
 

@@ -22,8 +22,11 @@ from polystore_ray import (
     StoreUnavailableError,
     TooFewNodesError,
 )
+from polystore_ray.actors import StoreOf, controller_of
+from polystore_ray.actors.volume import VolumeActor
+from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
-from polystore_ray.rayapi.placement import store_namespace
+from polystore_ray.rayapi.placement import MEMORY, actor_options, host_name, store_namespace
 from polystore_ray.rayapi.private import actor_id
 from polystore_ray.testing.faults import Victims, worsen
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
@@ -159,6 +162,46 @@ def test_an_old_copy_of_the_tree_is_never_taken_for_the_present_one(nodes: Nodes
     registry.shutdown()
     assert not memory.exists("/a")
     registry.shutdown()
+
+
+def test_the_follower_moves_from_a_node_that_leaves_and_takes_everything_along(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    memory.save(0, "/0")
+    before = registry.status().follower or ""
+    registry.drain(before)
+    saved = 1
+
+    def has_moved() -> bool:
+        nonlocal saved
+        memory.save(saved, f"/{saved}")
+        saved += 1
+        return registry.status().follower not in (None, before, nodes.head)
+
+    assert eventually(has_moved)
+    os.kill(controller_pid(registry), signal.SIGKILL)
+    assert memory.load_batch([f"/{number}" for number in range(saved)]) == list(range(saved))
+
+
+def test_a_volume_that_a_controller_did_not_know_of_is_taken_over(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    """The former controller made it, after this one had asked which volumes there are."""
+    registry["memory"].save(np.full(MIB, 1), "/a")
+    late = nodes.add()
+    job = ray.get_runtime_context().get_job_id()
+    namespace = store_namespace(registry._store, job)
+    controller = registry._connect().handles.controller
+    options = actor_options(namespace, host_name(MEMORY, late), late)
+    store = StoreOf(namespace, job, StoreOptions(replicas=2))
+    made = VolumeActor.options(**options).remote(controller, store, controller_of)
+    kill(nodes.run(late, save, registry, "/b", 2))
+    assert actor_id(Victims(namespace).volume(late)) == actor_id(made)
+    assert first(registry, "/b") == (2, False)
+    assert late in registry["memory"].locations(["/b"])[0]
+    nodes.remove(late)
+    assert first(registry, "/b") == (2, False)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -39,7 +39,7 @@ def fm(
         return refused
 
     for cls in (HostedBackend, ClusterMemoryBackend):
-        for name in ("load", "load_batch", "load_each", "save", "save_batch"):
+        for name in ("load", "load_batch", "save", "save_batch"):
             monkeypatch.setattr(cls, name, refusing(getattr(cls, name)))
     registry = RayBackendRegistry(request.node.name[:60])
     yield FileManager(registry)

@@ -32,7 +32,6 @@ OPERATIONS: dict[str, Operation] = {
     "load": lambda backend, _: backend.load("d/a.npy"),
     "load of a region": lambda backend, _: backend.load("d/deep/a.npy", region=slice(9)),
     "load_batch": lambda backend, _: backend.load_batch(["d/a.npy", "d/deep/a.npy"]),
-    "load_each": lambda backend, _: list(backend.load_each(["d/a.npy"])),
     "save": lambda backend, n: backend.save(OURS, f"d/new{n}.npy"),
     "save over another": lambda backend, _: backend.save(OURS, "t/a.npy", overwrite=True),
     "save of what lasts": lambda backend, n: backend.save(OURS, f"t/{n}.npy", durable=True),
@@ -73,8 +72,7 @@ OF_NO_FILE = {
     "portable_options",
     "portable_path",
     "check_batch",
-    *("check_convertible", "converted", "file_format", "kept_by"),  # as `load` and `stat`
-    *("copy_to", "copy_from", "stack_to", "save_rows_to", "check_resizable", "portable"),
+    *("check_convertible", "file_format"),  # as `load` and `stat`
     "close",
 }
 

@@ -202,7 +202,7 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
 
 def test_a_png_that_claims_a_huge_image_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(2**31 - 1, 2**31 - 1, zlib.compress(b"\x00" * 9)))
-    with pytest.raises(CorruptDataError, match="claim"):
+    with pytest.raises(CorruptDataError, match="declare"):
         DiskBackend(tmp_path).load("a.png")
 
 
@@ -226,7 +226,7 @@ def test_an_npz_member_that_claims_more_than_it_has_is_refused(tmp_path: Path) -
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999,), }"
         archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
-    with pytest.raises(CorruptDataError, match="claims"):
+    with pytest.raises(CorruptDataError, match="declares"):
         DiskBackend(tmp_path).load("a.npz")
 
 
@@ -248,7 +248,7 @@ def test_a_tiff_that_claims_more_tiles_than_it_lists_is_refused(tmp_path: Path) 
         file.pages.first.tags["ImageWidth"].overwrite(2**22)
         file.pages.first.tags["ImageDescription"].overwrite("")
     for region in (None, (slice(0, 2),)):
-        with within(20), pytest.raises(ImageLoadError, match="tiles, and 16 are listed"):
+        with within(20), pytest.raises(ImageLoadError, match="tiles; 16 are listed"):
             DiskBackend(tmp_path).load("a.tif", region=region)
 
 
@@ -268,7 +268,7 @@ def test_a_tiff_whose_pages_go_round_is_refused(tmp_path: Path, pages: int, big:
         opened.seek(next_page)
         opened.write(back)
     for region in (None, (0,)):
-        with within(20), pytest.raises(ImageLoadError, match="pages do not end"):
+        with within(20), pytest.raises(ImageLoadError, match="list of pages has a loop"):
             DiskBackend().load(path, region=region)
     with within(20):
         assert "shape" not in DiskBackend().stat(path)
@@ -280,7 +280,7 @@ def test_a_zarr_array_that_claims_a_huge_shape_is_refused(tmp_path: Path) -> Non
     metadata = json.loads((tmp_path / "a/zarr.json").read_text())
     metadata["shape"] = [2**40, 64]
     (tmp_path / "a/zarr.json").write_text(json.dumps(metadata))
-    with pytest.raises(CorruptDataError, match="claim"):
+    with pytest.raises(CorruptDataError, match=r"claim|declare"):
         store.load("a")
     assert (store.load("a", region=(slice(0, 64),)) == SMOOTH).all()
 
@@ -310,5 +310,4 @@ def test_an_ome_tiff_that_names_other_files_reads_none_of_them(tmp_path: Path) -
     )
     image = np.full((4, 4), 7, np.uint8)
     tifffile.imwrite(tmp_path / "root/a.ome.tif", image, description=xml, metadata=None)
-    assert (tifffile.imread(tmp_path / "root/a.ome.tif") == 42).any()
     assert (DiskBackend(tmp_path / "root").load("a.ome.tif") == 7).all()

@@ -434,7 +434,7 @@ def test_a_long_fill_value_is_counted_for_every_element(tmp_path: Path, chunks: 
     put(tmp_path, {"zarr.json": new((20_000,), chunks, **text)})
     store = ZarrBackend(tmp_path)
     with within(20):
-        with pytest.raises(CorruptDataError, match="claim"):
+        with pytest.raises(CorruptDataError, match=r"claim|declare"):
             store.load("a")
         if chunks == (1,):
             assert store.load("a", region=slice(0, 2)).tolist() == ["x" * 2**20] * 2

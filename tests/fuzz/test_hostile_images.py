@@ -94,7 +94,7 @@ def test_a_tile_far_larger_than_its_image_is_refused(
     with tifffile.TiffFile(path, mode="r+") as file:
         for name in ("TileWidth", "TileLength"):
             file.pages.first.tags[name].overwrite(side)
-    check_refused(path, match="a strip or tile of")
+    check_refused(path, match=r"a strip or tile (of|declares)")
 
 
 def test_a_tile_that_holds_more_than_it_may_is_cut_off_there(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_tags_that_share_one_large_value_are_not_read_again_and_again(tmp_path: 
     at = 8 + size
     head = b"II*\0" + struct.pack("<I", at) + bytes(size)
     (tmp_path / "a.tif").write_bytes(head + struct.pack("<H", 4000) + entries + bytes(4))
-    check_refused(tmp_path / "a.tif", match="its tags claim")
+    check_refused(tmp_path / "a.tif", match="the tags declare")
 
 
 def test_a_claim_beyond_memory_is_damage(tmp_path: Path) -> None:

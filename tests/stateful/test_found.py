@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from test_model import BACKENDS, Machine
+from test_model import BACKENDS, LINKLESS
+
+from polystore.testing.stateful import Machine
 
 IN_PROCESS = [kind for kind in BACKENDS if "Ray" not in kind]
 
 
 @pytest.fixture(params=IN_PROCESS)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    machine = Machine(request.param, Counter())
+    machine = Machine(BACKENDS[request.param], links=request.param not in LINKLESS)
     yield machine
     machine.teardown()
 

@@ -148,8 +148,7 @@ class LinksInTwoSteps(MemoryBackend):
 
 
 class PublishesOneByOne(MemoryBackend):
-    def save_batch(self, values: Any, paths: Any, **options: Any) -> None:
-        StorageBackend.save_batch(self, values, paths, **options)
+    _save_all = StorageBackend._save_all
 
     def save(self, data: Any, path: Any, **options: Any) -> None:
         super().save(data, path, **options)

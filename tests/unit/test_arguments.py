@@ -115,5 +115,5 @@ def test_what_numpy_calls_a_number_and_a_class_calls_text_travels_as_plain(
     wanted = memory.list_files("/", Text("*"), {Text(".npy")}, recursive=np.True_)  # type: ignore[arg-type]
     assert wanted == ["/a.npy"]
     memory.create_symlink("/a.npy", "/l", overwrite=np.False_)  # type: ignore[arg-type]
-    memory.save_batch([1], ["/b"], overwrite=np.True_, bundled=np.int64(9))  # type: ignore[arg-type]
+    memory.save_batch([1], ["/b"], overwrite=np.True_, bundled=np.int64(9))
     assert len(seen) >= 5

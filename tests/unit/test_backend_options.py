@@ -148,7 +148,7 @@ def test_what_a_registry_of_a_node_is_in_a_mapping(store: str) -> None:
     assert object() not in on
     assert repr(on["disk"]) == "HostedBackend('disk@local')"
     for memory in (lambda: found["memory@local"], lambda: on["memory"]):
-        with pytest.raises(UnsupportedOperationError, match="one for all nodes"):
+        with pytest.raises(UnsupportedOperationError, match="the same on all nodes"):
             memory()
     with pytest.raises(BackendNotFoundError, match="nothing"):
         found["nothing@local"]

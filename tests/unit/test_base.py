@@ -16,6 +16,7 @@ from polystore import (
     PathExistsError,
     PathNotFoundError,
     ReadOnlyBackend,
+    Stat,
     StorageBackend,
     StorageError,
     UnsupportedOperationError,
@@ -23,6 +24,7 @@ from polystore import (
 )
 from polystore.base import accepts
 from polystore.path_tree import PathTree
+from polystore.stat import Details
 
 
 class Note:
@@ -33,7 +35,7 @@ class Note:
     def __init__(self, value: Any) -> None:
         self.value = value
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Details:
         return {}
 
 
@@ -87,7 +89,7 @@ class Trees(StorageBackend):
     def list_dir(self, path: Any, /) -> list[str]:
         return self.tree.list_dir(path)
 
-    def stat(self, path: Any, /) -> dict[str, Any]:
+    def stat(self, path: Any, /) -> Stat:
         return self.tree.stat(path)
 
     def delete(self, path: Any, /) -> None:

@@ -29,6 +29,7 @@ from polystore_ray.wire.messages import (
     Found,
     InlineFullError,
     Items,
+    Joined,
     Pin,
     Request,
     StaleVolumeError,
@@ -456,8 +457,8 @@ def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
     deleted = ChangeId("another session", 0, 0)
     three.change("delete", "/2", id_=deleted)
     other = successor_of(three)
-    holdings = {"b": [Pin("p", (), "of the saver", 1000)], NODE: [pin("pack", "owned")]}
-    other.recover({"b": "of b", NODE: VOLUME}, holdings)
+    pinned, owned = Pin("p", (), "of the saver", 1000), pin("pack", "owned")
+    other.recover({"b": Joined("of b", [pinned]), NODE: Joined(VOLUME, [owned])})
 
     def ask(operation: str, *arguments: object) -> Any:
         return other.handle(Request(operation, arguments))
@@ -523,7 +524,7 @@ _TOLD_BY_VOLUMES = {(Held, "ref"), (Held, "copies")}
 
 def test_what_nobody_holds_any_more_is_due_to_be_lost(three: Store) -> None:
     other = successor_of(three)
-    other.recover({"c": "of c"}, {"c": [pin("unknown", node="c")]})
+    other.recover({"c": Joined("of c", [pin("unknown", node="c")])})
     repair = other.next_repair(0)
     assert isinstance(repair, Replicate)
     assert repair.pins == [Pin("p", (), None, 1000)]
@@ -533,7 +534,7 @@ def test_what_is_about_to_be_published_is_kept_when_another_takes_over(store: St
     released: list[list[str]] = []
     _, state = store.controller.parts()
     other = StoreController.from_parts(state, lambda _node, ids: released.append(ids))
-    other.recover({NODE: VOLUME}, {NODE: [pin("p")]})
+    other.recover({NODE: Joined(VOLUME, [pin("p")])})
     assert released == []
 
 

@@ -69,7 +69,7 @@ def test_text_that_others_take_for_another_value_stays_text(tmp_path: Path, text
     ids=repr,
 )
 def test_a_cell_that_is_no_text_or_number_is_refused(tmp_path: Path, cell: Any) -> None:
-    with pytest.raises(UnsupportedFormatError, match=r"str\(\)"):
+    with pytest.raises(UnsupportedFormatError, match=r"str\(value\)"):
         DiskBackend(tmp_path).save([{"a": cell}], "a.csv")
 
 

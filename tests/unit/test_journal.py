@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from polystore_ray.controller import journal as journal_module
-from polystore_ray.controller.journal import Journal, Record
+from polystore_ray.controller.journal import Following, Journal, Record
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -37,14 +38,15 @@ def install(follower: Follower, epoch: int, number: int, state: Iterable[bytes])
     follower.install(epoch, number, len(parts))
 
 
-class Line:
+class Line(Following):
     """The line between a leader and its follower, which can be cut, or lose answers."""
 
     def __init__(self, follower: Follower) -> None:
-        self.node = "other"
+        super().__init__("other")
         self.follower = follower
         self.error: Exception | None = None
         self.loses_answers = False
+        self.is_designated = False
         self.sent = 0
 
     def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
@@ -53,6 +55,9 @@ class Line:
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         self.sent += len(records)
         self._pass(lambda: self.follower.append(epoch, first, records))
+
+    def designate(self) -> None:
+        self.is_designated = True
 
     def _pass(self, call: Callable[[], None]) -> None:
         if self.error is not None:
@@ -75,8 +80,9 @@ class Leader:
         self._ends = threading.Event()
 
     def start(self) -> None:
-        self.journal.need_follower(time.monotonic())
-        self.journal.follow(self.line, *self.controller.parts())
+        self.journal.heard(time.monotonic())
+        self.journal.need_follower()
+        self.journal.follow(self.line, self.controller.parts)
         threading.Thread(target=self._ship, daemon=True).start()
 
     def _release(self, _node: str, ids: list[str]) -> None:
@@ -190,12 +196,11 @@ def test_a_lost_answer_makes_no_change_twice(leader: Leader) -> None:
     assert leader.line.sent > 1
 
 
-class Sizes:
+class Sizes(Following):
     """A follower that notes how many changes are in each message."""
 
-    node = "other"
-
     def __init__(self) -> None:
+        super().__init__("other")
         self.sizes: list[int] = []
 
     def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
@@ -204,14 +209,19 @@ class Sizes:
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         self.sizes.append(len(records))
 
+    def designate(self) -> None:
+        """Be the next without more ado."""
+
 
 def test_changes_that_came_together_are_waited_for_the_next_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 0.5)
     follower, journal = Sizes(), Journal(1, synchronous=True)
-    journal.need_follower(time.monotonic())
-    journal.follow(follower, 0, [])
+    journal.heard(time.monotonic())
+    journal.need_follower()
+    journal.follow(follower, lambda: (0, []))
+    follower.sizes.clear()
     for _ in range(2):
         journal.add(b"")
     journal.ship()
@@ -243,7 +253,8 @@ def test_what_a_question_finds_missing_is_answered_when_that_is_safe_too(leader:
 
 def test_the_first_change_of_any_store_waits_for_a_follower() -> None:
     leader = Leader()
-    leader.journal.need_follower(time.monotonic())
+    leader.journal.heard(time.monotonic())
+    leader.journal.need_follower()
     saving = threading.Thread(target=leader.save, args=("/a",))
     saving.start()
     saving.join(0.2)
@@ -297,11 +308,120 @@ def test_a_lost_follower_is_replaced_by_one_that_takes_the_whole_state(leader: L
     assert saving.is_alive()
     leader.follower = Follower()
     leader.line = Line(leader.follower)
-    leader.journal.follow(leader.line, *leader.controller.parts())
+    leader.journal.follow(leader.line, leader.controller.parts)
     saving.join(2)
     assert not saving.is_alive()
     leader.save("/c")
     assert leader.followed() == ["a", "b", "c"]
+
+
+class SlowLine(Line):
+    """A line to a new follower, over which a state takes long."""
+
+    def __init__(self) -> None:
+        super().__init__(Follower())
+        self.is_there, self.go_on = threading.Event(), threading.Event()
+        self.found: list[Any] = []
+
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
+        super().install(epoch, number, state)
+        self.is_there.set()
+        assert self.go_on.wait(30)
+
+    def designate(self) -> None:
+        super().designate()
+        _, state = self.follower.state(1)
+        self.found = StoreController.from_parts(state).handle(Request("list_dir", ("/",)))
+
+
+@pytest.fixture(params=["replicas=1", "replicas=2"])
+def moving(request: pytest.FixtureRequest) -> Iterator[tuple[Leader, SlowLine, threading.Thread]]:
+    """Return a leader whose follower moves, the line to the next one, and who moves it."""
+    leader, new = Leader(synchronous=request.param == "replicas=2"), SlowLine()
+    leader.start()
+    leader.save("/before")
+    move = threading.Thread(target=_follow, args=(leader, new))
+    move.start()
+    assert new.is_there.wait(10)
+    yield leader, new, move
+    new.go_on.set()
+    move.join(10)
+    leader.end()
+
+
+def _follow(leader: Leader, new: Line) -> None:
+    with suppress(StoreUnavailableError):
+        leader.journal.follow(new, leader.controller.parts)
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_a_follower_that_moves_goes_on_until_the_next_one_has_everything(
+    moving: tuple[Leader, SlowLine, threading.Thread],
+) -> None:
+    leader, new, move = moving
+    for number in range(3):
+        leader.save(f"/{number}")
+    everything = ["0", "1", "2", "before"]
+    assert eventually(lambda: bool(leader.followed() == everything))
+    assert leader.journal.follower is leader.line
+    assert not new.is_designated
+    new.go_on.set()
+    move.join(10)
+    assert new.found == everything
+    assert leader.journal.follower is new
+    leader.line.error = HostLostError("nobody needs it any more")
+    leader.save("/after")
+    leader.follower = new.follower
+    assert eventually(lambda: bool(leader.followed() == [*everything[:3], "after", "before"]))
+
+
+def test_a_follower_stays_if_the_next_one_fails(
+    moving: tuple[Leader, SlowLine, threading.Thread],
+) -> None:
+    leader, new, move = moving
+    new.error = StoreUnavailableError("it has no room")
+    leader.save("/a")
+    new.go_on.set()
+    move.join(10)
+    leader.save("/b")
+    assert eventually(lambda: bool(leader.followed() == ["a", "b", "before"]))
+
+
+def test_a_former_follower_that_dies_is_not_needed_for_the_next_one(
+    moving: tuple[Leader, SlowLine, threading.Thread],
+) -> None:
+    leader, new, move = moving
+    leader.line.error = HostLostError("it died")
+    assert eventually(lambda: leader.journal.follower is None)
+    new.go_on.set()
+    move.join(10)
+    leader.save("/a")
+    leader.follower = new.follower
+    assert eventually(lambda: bool(leader.followed() == ["a", "before"]))
+
+
+def test_nobody_follows_after_a_designation_that_may_have_been_made(
+    moving: tuple[Leader, SlowLine, threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next controller may take over from either, so that neither makes an answer safe."""
+    leader, new, move = moving
+
+    def fail() -> None:
+        raise StoreUnavailableError("the cluster does not answer")
+
+    monkeypatch.setattr(new, "designate", fail)
+    new.go_on.set()
+    move.join(10)
+    assert leader.journal.follower is None
+    time.sleep(2 * journal_module.LEASE)
+    with pytest.raises(StoreUnavailableError, match="did not follow"):
+        leader.list()
 
 
 def test_a_follower_that_does_not_answer_for_long_is_given_up(
@@ -316,7 +436,7 @@ def test_a_follower_that_does_not_answer_for_long_is_given_up(
     time.sleep(1.0)
     assert leader.journal.follower is None
     another = Line(Follower())
-    leader.journal.follow(another, *leader.controller.parts())
+    leader.journal.follow(another, leader.controller.parts)
     leader.save("/b")
     assert leader.list() == ["a", "b"]
     assert another.sent == 1
@@ -334,10 +454,10 @@ def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> N
     assert leader.journal.follower is None
     time.sleep(journal_module.LEASE)
     for _ in range(2):
-        leader.journal.need_follower(time.monotonic())  # as often as one is looked for
+        leader.journal.need_follower()  # as often as it is used
         with pytest.raises(StoreUnavailableError, match="did not follow"):
             leader.list()
-    leader.journal.follow(leader.line, *leader.controller.parts())
+    leader.journal.follow(leader.line, leader.controller.parts)
     assert leader.list() == ["a"]
     leader.end()
 
@@ -345,14 +465,14 @@ def test_a_leader_that_finds_no_follower_answers_nothing(synchronous: bool) -> N
 def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
     leader.start()
     leader.save("/a")
-    assert leader.follower.promise(2) == 1
+    leader.follower.promise(2)
     with pytest.raises(StaleEpochError, match="taken over"):
         leader.save("/b")
     with pytest.raises(StaleEpochError, match="taken over"):
         leader.list()
     assert leader.journal.is_fenced
     with pytest.raises(StaleEpochError):
-        leader.journal.follow(leader.line, *leader.controller.parts())
+        leader.journal.follow(leader.line, leader.controller.parts)
     _, state = leader.follower.state(2)
     assert StoreController.from_parts(state).handle(Request("list_dir", ("/",))) == ["a"]
     for late in (leader.follower.promise, leader.follower.state, leader.follower.forget):
@@ -362,7 +482,7 @@ def test_a_leader_is_fenced_off_by_the_next(leader: Leader) -> None:
 
 def test_a_follower_says_when_something_is_missing() -> None:
     follower = Follower()
-    assert follower.promise(1) == -1
+    follower.promise(1)
     with pytest.raises(OutOfStepError):
         follower.append(1, 1, [])
     _, state = StoreController(lambda *_: None).parts()

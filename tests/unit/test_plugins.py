@@ -134,7 +134,11 @@ except StorageError as error:
     [
         ("a.gone", "MissingDependencyError", "shelf_plugin_that_is_gone"),
         ("a.broken", "UnsupportedFormatError", "RuntimeError: it broke"),
-        ("a.none", "UnsupportedFormatError", "shelf_plugin:Shelf is no polystore.formats.Format"),
+        (
+            "a.none",
+            "UnsupportedFormatError",
+            "shelf_plugin:Shelf is not a polystore.formats.Format",
+        ),
     ],
 )
 def test_a_format_of_an_entry_point_that_does_not_hold_says_why(

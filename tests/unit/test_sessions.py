@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import gc
 import weakref
 from typing import Any
@@ -72,6 +73,17 @@ def test_a_refusal_keeps_the_error_and_nothing_of_the_request() -> None:
     assert one is not another
     assert (one.version, one.fallback, one.path) == (3, ("disk", "/b"), "/a")
     assert one.__traceback__ is None
+
+
+def test_an_error_comes_back_whatever_others_register_for_its_class() -> None:
+    # As tblib does, which distributed and pytest-xdist bring.
+    copyreg.pickle(DataLostError, lambda error: (print, (error,)))  # type: ignore[arg-type, return-value]
+    try:
+        refusal = Refusal.of(DataLostError("gone", path="/a", backend="memory"))
+    finally:
+        del copyreg.dispatch_table[DataLostError]
+    assert isinstance(refusal.error(), DataLostError)
+    assert refusal.error().path == "/a"
 
 
 def test_refused_requests_are_not_kept() -> None:

@@ -92,6 +92,47 @@ def test_one_that_is_over_designates_nobody() -> None:
     assert next_one().designated() == "b"
 
 
+def test_a_designation_after_the_next_controller_has_begun_changes_nothing() -> None:
+    """What it names may be a follower that the next controller could not know of."""
+    first = next_one()
+    first.designate("a")
+    second = next_one()
+    with pytest.raises(StaleEpochError):
+        first.designate("late")
+    assert second.designated() == "a"
+    assert next_one().designated() == "a"
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_designation_whose_answer_was_lost_does_not_undo_the_next(
+    register: Register, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """It is carried out before its answer is lost, or after the next one."""
+    first = next_one()
+    late: list[Callable[[], object]] = []
+
+    def lose(key: str, value: bytes, *, overwrite: bool = True) -> bool:
+        late.append(lambda: register.remember(key, value, overwrite=overwrite))
+        raise ray_exceptions.RpcError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(succession, "remember", lose)
+        with pytest.raises(StoreUnavailableError):
+            first.designate("a")
+    [arrive] = late
+    if not is_late:
+        arrive()
+    first.designate("b")
+    first.designate("c")
+    if is_late:
+        arrive()
+    first.check()
+    second = next_one()
+    assert (second.epoch, second.designated()) == (2, "c")
+    with pytest.raises(StaleEpochError):
+        first.check()
+
+
 def test_the_end_leaves_nothing(register: Register) -> None:
     assert has_ended(NAME)
     first = next_one()
@@ -110,7 +151,7 @@ def test_nobody_counts_as_designated_while_the_cluster_does_not_answer(
 ) -> None:
     first = next_one()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ray_exceptions.RpcError("no answer")
 
     with monkeypatch.context() as patched:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from polystore.exceptions import (
     VersionConflictError,
 )
 from polystore.path_tree import PathTree
+from polystore.stat import Details
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Note:
     text: str
     version: int = 1
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Details:
         return {"size": len(self.text)}
 
 

@@ -12,11 +12,18 @@ import fsspec
 import numcodecs
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from zarr.codecs import GzipCodec, TransposeCodec
 from zarr.storage import LocalStore
 
-from polystore import FileManager, UnsupportedFormatError, ZarrBackend
+from polystore import (
+    FileManager,
+    MemoryBackend,
+    UnsupportedFormatError,
+    UnsupportedOperationError,
+    ZarrBackend,
+)
 from polystore.zarr.local.rooted_store import TreeStore
 
 pytestmark = [
@@ -190,3 +197,24 @@ def test_a_copy_is_of_one_array_if_another_replaces_it_meanwhile(
     backend.copy(source, f"memory://{tmp_path.name}/x")
     assert replaced
     assert backend.load(f"memory://{tmp_path.name}/x").tolist() == [2] * 400
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_another_backend_does_not_keep_is_refused(tmp_path: Path, zarr_format: int) -> None:
+    made(tmp_path / "s.zarr", zarr_format)
+    store = ZarrBackend(f"memory://{tmp_path.name}-apart")
+    ZarrBackend().copy(str(tmp_path / "s.zarr"), f"memory://{tmp_path.name}-apart/s.zarr")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 4), "u1"), description="scale: 2 um")
+    store.save((tmp_path / "a.tif").read_bytes(), "/a.tif", suffix=".bin")
+    memory = MemoryBackend()
+    fm = FileManager({"here": ZarrBackend(tmp_path), "store": store, "memory": memory})
+    for backend in ("here", "store"):
+        for path, what in {"/s.zarr/nan": "attributes", "/s.zarr": "attributes"}.items():
+            with pytest.raises(UnsupportedOperationError, match=rf"not keep.*{what}.*lossy=True"):
+                fm.copy(path, "/x", backend, to_backend="memory")
+        with pytest.raises(UnsupportedOperationError, match="ImageDescription"):
+            fm.copy("/a.tif", "/x", backend, to_backend="memory")
+        assert not memory.exists("/x")
+        fm.copy("/s.zarr/inner/x", "/y", backend, to_backend="memory")
+        fm.move("/y", f"/{backend}", "memory", to_backend="here")
+        assert fm.load(f"/{backend}", "here").tolist() == [7] * 4

@@ -1,5 +1,5 @@
-"""TIFF files: their tags are read and checked before any pixel is decoded.
+"""TIFF files: tags are read and checked before any pixel is decoded.
 
-``pages`` reads what a file says of itself, ``segments`` decodes strips and tiles, ``writing``
-encodes, and ``format`` joins them to one `Format`. Only the registry of formats imports it.
+``pages`` reads tags and metadata, ``segments`` decodes strips and tiles, ``writing`` encodes, and
+``format`` combines them to one `Format`. Only the registry of formats imports this package.
 """

@@ -1,4 +1,4 @@
-"""TIFF files through tifffile (the extra ``images``)."""
+"""TIFF files with tifffile (the extra ``images``)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _read_region(
     max_decoded: int | None = None,
 ) -> Any:
     if missing not in (None, "zeros"):
-        raise VFSTypeError(f"the only cure for missing planes is missing='zeros', not {missing!r}")
+        raise VFSTypeError(f"missing must be None or 'zeros', not {missing!r}")
     with open_tiff(path) as file:
         image = tiff_image(file, series)
         if missing != "zeros":

@@ -1,4 +1,4 @@
-"""Images in a TIFF file: which series of planes it holds, and whether its claims can be true."""
+"""Images in a TIFF file: the series of planes, and checks of the sizes that the file declares."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from polystore.exceptions import ImageLoadError, VFSTypeError
 
 __all__ = ["Plane", "TiffImage", "open_tiff", "tiff_image"]
 
-_MOST_PLANES = 2**20  # of planes that metadata may name beyond those in the file
-_MOST_SHARED = 64  # times the size of the file: what the values of all tags may take together
+_MOST_PLANES = 2**20  # planes that metadata may name in addition to those in the file
+_MOST_SHARED = 64  # times the size of the file: the limit for the values of all tags
 _VALUE_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # by the type of a tag
 _NAMED = 5  # missing planes that an error names
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where the strips or tiles of one plane lie; an empty one has the offset or the count 0."""
+    """The offsets of the strips or tiles of one plane; an empty one has offset or count 0."""
 
     offsets: Sequence[int]
     counts: Sequence[int]
@@ -76,14 +76,14 @@ class TiffImage:
         ]
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
         raise ImageLoadError(
-            f"of the {len(self.planes)} planes in its metadata, the file lacks {len(lost)}: "
-            f"{', '.join(names)}{more}. missing='zeros' loads zeros in their place"
+            f"the file lacks {len(lost)} of the {len(self.planes)} planes in its metadata: "
+            f"{', '.join(names)}{more}. missing='zeros' loads zeros instead"
         )
 
 
 @contextmanager
 def open_tiff(path: str) -> Iterator[tifffile.TiffFile]:
-    """Open a TIFF file whose tags, pages and metadata can be true.
+    """Open a TIFF file, after a check of the sizes in its tags, pages and metadata.
 
     Other files that it names are not opened: they could be anywhere.
 
@@ -92,7 +92,7 @@ def open_tiff(path: str) -> Iterator[tifffile.TiffFile]:
     ImageLoadError
         If it claims more than it can hold; before memory is taken.
     """
-    # tifffile would open by name what is there now, through links too.
+    # Given a name, tifffile would open it again and follow links.
     with Path(path).open("rb") as opened:
         _check_tags(opened.fileno())
         with tifffile.TiffFile(opened, _multifile=False, is_ndtiff=False) as file:
@@ -124,14 +124,14 @@ def tiff_image(file: tifffile.TiffFile, number: int | None) -> TiffImage:
     chosen = 0 if number is None else number
     if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen < len(found):
         raise VFSTypeError(
-            f"series={chosen!r} does not exist: the file holds {len(found)}, from series=0 on"
+            f"series={chosen!r} does not exist; the file holds {len(found)} images from series=0 on"
         )
     series = found[chosen]
     count, leading = _split(series)
     planes: list[Plane | None] = _planes(file, series, count)
     named = _named_planes(file, series) if len(found) == 1 else 0
     if named > count:
-        raise ImageLoadError(f"the metadata names {named} planes, and the file holds {count}")
+        raise ImageLoadError(f"the metadata names {named} planes; the file holds {count}")
     return TiffImage(series, planes, leading)
 
 
@@ -142,16 +142,16 @@ def _split(series: tifffile.TiffPageSeries) -> tuple[int, int]:
     for leading in range(len(shape) + 1):
         if [side for side in shape[leading:] if side != 1] == inner:
             return math.prod(shape[:leading]), leading
-    raise ImageLoadError(f"an image of shape {shape} cannot be made of planes of shape {plane}")
+    raise ImageLoadError(f"planes of shape {plane} cannot form an image of shape {shape}")
 
 
 def _planes(
     file: tifffile.TiffFile, series: tifffile.TiffPageSeries, count: int
 ) -> list[Plane | None]:
     if count > max(_MOST_PLANES, 4 * len(file.pages)):
-        raise ImageLoadError(f"the file claims {count} planes, and holds {len(file.pages)} pages")
+        raise ImageLoadError(f"the file declares {count} planes and holds {len(file.pages)} pages")
     first, keyframe = series.dataoffset, series.keyframe
-    if first is not None:  # one plane after the other, whatever pages there are
+    if first is not None:  # the planes are contiguous, whatever pages exist
         held = max(0, os.fstat(file.filehandle.fileno()).st_size - first) // max(1, keyframe.nbytes)
         return [
             Plane([first + number * keyframe.nbytes], [keyframe.nbytes]) if number < held else None
@@ -170,7 +170,7 @@ def _planes(
 
 
 def _named_planes(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int:
-    """Return how many planes metadata name which tifffile leaves aside where some are missing."""
+    """Return the number of planes in the metadata; tifffile drops it if some are missing."""
     if file.is_imagej and series.kind != "imagej":
         named: Any = (file.imagej_metadata or {}).get("images", 1)
         return named if isinstance(named, int) else 1
@@ -191,7 +191,7 @@ def _check_tags(descriptor: int) -> None:
     header = os.pread(descriptor, 16, 0)
     order = {b"II": "<", b"MM": ">"}.get(header[:2])
     if order is None or len(header) < 8:
-        return  # tifffile says what it is
+        return  # tifffile reports the error
     big = header[2:4] in (b"+\0", b"\0+")
     number, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
     head, after = struct.calcsize(number), struct.calcsize(offset)
@@ -200,7 +200,9 @@ def _check_tags(descriptor: int) -> None:
     taken = 0
     while at:
         if at in seen:
-            raise ImageLoadError(f"its pages do not end: page {len(seen)} leads back to byte {at}")
+            raise ImageLoadError(
+                f"the list of pages has a loop: page {len(seen)} leads back to byte {at}"
+            )
         seen.add(at)
         try:
             (tags,) = struct.unpack(order + number, os.pread(descriptor, head, at))
@@ -209,22 +211,22 @@ def _check_tags(descriptor: int) -> None:
             data = os.pread(descriptor, tags * entry + after, at + head)
             (at,) = struct.unpack_from(order + offset, data, tags * entry)
         except (struct.error, OSError, OverflowError):
-            return  # cut off, as tifffile sees too
+            return  # truncated; tifffile reports it
         for _, kind, count in struct.iter_unpack(
             order + ("HHQ8x" if big else "HHI4x"), data[: tags * entry]
         ):
             value = count * (_VALUE_SIZES[kind] if kind < len(_VALUE_SIZES) else 0)
-            taken += value if value <= size else 0  # tifffile leaves out what cannot be there
+            taken += value if value <= size else 0  # tifffile ignores values beyond the file
         if taken > _MOST_SHARED * size:
-            raise ImageLoadError(f"its tags claim {taken} bytes in a file of {size}")
+            raise ImageLoadError(f"the tags declare {taken} bytes in a file of {size} bytes")
 
 
 def _check_ome(xml: str, pages: int) -> None:
-    """Raise if OME metadata names more planes than can be: tifffile makes a list of them."""
+    """Raise if OME metadata names too many planes; tifffile would build a list of them."""
     try:
-        root = ET.fromstring(xml)  # noqa: S314 - expat bounds what entities expand to
+        root = ET.fromstring(xml)  # noqa: S314 - expat limits the expansion of entities
     except ET.ParseError:
-        return  # tifffile takes the file as one without
+        return  # tifffile ignores such metadata
     planes = 0
     for element in root.iter():
         name = element.tag.rpartition("}")[2]
@@ -236,7 +238,7 @@ def _check_ome(xml: str, pages: int) -> None:
                 for data in element
             )
         elif name.startswith("ModuloAlong"):
-            # tifffile makes an array of the labels
+            # tifffile builds an array of the labels
             with np.errstate(all="ignore"):
                 start, end, step = (float(element.get(key, 1)) for key in ("Start", "End", "Step"))
                 labels = abs((end - start) / step) if step else math.inf
@@ -248,5 +250,5 @@ def _check_ome(xml: str, pages: int) -> None:
 def _whole(element: ET.Element, name: str, default: int) -> int:
     text = element.get(name, "")
     if len(text) > 20:
-        raise ImageLoadError(f"the OME metadata claims {name} of {len(text)} digits")
+        raise ImageLoadError(f"the OME metadata has a {name} of {len(text)} digits")
     return int(text) if text.strip().lstrip("-").isdigit() else default

@@ -1,4 +1,4 @@
-"""Pixels of a TIFF file: the strips and tiles that a region touches, decoded within bounds."""
+"""Pixels of a TIFF file: decode the strips and tiles of a region within limits."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from polystore.region import check_region, forward
 
 __all__ = ["patched_rows", "read_pixels", "selected"]
 
-_PIECE = 2**22  # bytes of contiguous rows that are read at a time
-_BELIEVED = 2**29  # bytes that any file may decode to
+_PIECE = 2**22  # bytes of contiguous rows per read
+_BELIEVED = 2**29  # bytes that every file may decode to
 _BELIEVED_OF_SEGMENT = 2**26
 _THREADS = 8
 _JPEG = {6, 7, 33007, 34892}
+_OF_FLOATS = 3  # of predictors
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 _BY_TIFFFILE = {65000, 65001, 65002}  # electron events, decoded into arrays of a given shape
@@ -36,7 +37,7 @@ _BY_TIFFFILE = {65000, 65001, 65002}  # electron events, decoded into arrays of 
 
 @dataclass(frozen=True, slots=True)
 class _Segments:
-    """How the planes of an image are cut: five axes, as tifffile orders them.
+    """The strips or tiles of a plane, with five axes in the order of tifffile.
 
     These are separate samples, depth, length, width, and samples of a pixel. Contiguous pixels
     are cut into pieces of rows, whatever the strips are.
@@ -59,7 +60,9 @@ class _Segments:
         else:
             sides = (1, 1, keyframe.rowsperstrip, width, samples)
         if min(shape) < 1 or min(sides) < 1:
-            raise ImageLoadError(f"strips or tiles of shape {sides} cannot make a plane of {shape}")
+            raise ImageLoadError(
+                f"strips or tiles of shape {sides} cannot form a plane of shape {shape}"
+            )
         return cls(shape, sides, False)
 
     @property
@@ -67,7 +70,7 @@ class _Segments:
         return tuple(-(-whole // side) for whole, side in zip(self.shape, self.sides, strict=True))
 
     def touched(self, ranges: Sequence[range]) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Yield the segments that hold a part of ranges: their number, and it along each axis."""
+        """Yield the segments that overlap ranges: the number, and the position along each axis."""
         counts = self.counts
         along = [
             [k for k in range(taken[0] // side, taken[-1] // side + 1) if _part(taken, k, side)]
@@ -79,7 +82,7 @@ class _Segments:
     def parts(
         self, ranges: Sequence[range], places: tuple[int, ...]
     ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        """Return where a segment lies in what ranges select, and which values of it do.
+        """Return the place of a segment in the selected part, and its selected values.
 
         A segment has no axis of separate samples.
         """
@@ -92,7 +95,7 @@ class _Segments:
 
 
 def _part(taken: range, number: int, side: int) -> tuple[slice, slice] | None:
-    """Return where values of a segment go to along one axis, and where in it they are."""
+    """Return the target and the source of a segment's values along one axis."""
     start = number * side
     first = max(0, -((taken.start - start) // taken.step) if start > taken.start else 0)
     last = min(len(taken), -((taken.start - start - side) // taken.step))
@@ -106,7 +109,7 @@ def _part(taken: range, number: int, side: int) -> tuple[slice, slice] | None:
 def selected(
     image: TiffImage, index: tuple[Any, ...]
 ) -> tuple[list[range], tuple[int | slice | EllipsisType, ...]]:
-    """Return the ranges that hold a region, and what selects it in their array, as a view.
+    """Return ranges that contain a region, and the index of the region in their array.
 
     Raises
     ------
@@ -149,14 +152,16 @@ def read_pixels(
     dtype = keyframe.dtype
     if dtype is None:
         raise ImageLoadError(
-            f"{keyframe.bitspersample} bits of sample format {keyframe.sampleformat} are no "
-            f"numbers that NumPy knows"
+            f"NumPy has no numbers with {keyframe.bitspersample} bits of sample format "
+            f"{keyframe.sampleformat}"
         )
+    if keyframe.predictor == _OF_FLOATS and dtype.kind != "f":
+        raise ImageLoadError(f"the pixels are {dtype}, and predicted as only floats can be")
     shape = tuple(map(len, ranges))
     size = os.fstat(keyframe.parent.filehandle.fileno()).st_size
     _check_whole(math.prod(shape) * dtype.itemsize, size, most)
     fill = getattr(keyframe, "nodata", 0)
-    # Zeros take no memory until they are written to, as in an image whose tiles are not stored.
+    # np.zeros uses memory only where it is written, which matters for sparse images.
     out = np.full(shape, fill, dtype) if fill else np.zeros(shape, dtype)
     if not out.size:
         return out
@@ -176,7 +181,7 @@ def read_pixels(
 def patched_rows(
     image: TiffImage, ranges: Sequence[range], part: np.ndarray[Any, Any]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield where in the file which bytes go, to put a part into an image of contiguous planes."""
+    """Yield offsets and bytes that write a part into an image of contiguous planes."""
     decoder = _Decoder(image.keyframe, None)
     inner = _plane_ranges(image, ranges)
     sources = part.reshape(-1, *map(len, inner))
@@ -214,13 +219,13 @@ def _check_whole(claimed: int, stored: int, most: int | None) -> None:
     believed = min(DEFLATE * stored, max(MOST_DECODED, 100 * stored))
     if claimed > (max(_BELIEVED, believed) if most is None else most):
         raise ImageLoadError(
-            f"a file of {stored} bytes claims {claimed} bytes of pixels: damage, or a bomb for the "
-            f"decoder. If it is neither, load a region=, or all of it with max_decoded={claimed}"
+            f"a file of {stored} bytes declares {claimed} bytes of pixels: damage, or a "
+            f"decompression bomb. If it is neither, load a region=, or use max_decoded={claimed}"
         )
 
 
 class _Decoder:
-    """Decode strips and tiles of one image, none beyond what its plane can hold."""
+    """Decode strips and tiles of one image, each no larger than its plane."""
 
     def __init__(self, keyframe: Any, most: int | None) -> None:
         self._keyframe = keyframe
@@ -231,10 +236,12 @@ class _Decoder:
         whole = math.prod(self._segments.shape) * keyframe.dtype.itemsize
         if self._bytes > max(_BELIEVED_OF_SEGMENT, 4 * whole):
             raise ImageLoadError(
-                f"a strip or tile of {self._bytes} bytes is claimed in a plane of {whole}"
+                f"a strip or tile declares {self._bytes} bytes in a plane of {whole} bytes"
             )
         self._most = max(_BELIEVED_OF_SEGMENT, most or 0)
-        self._decode: Callable[..., Any] = keyframe.decode  # made here, since threads would race
+        self._decode: Callable[..., Any] = (
+            keyframe.decode
+        )  # created here, since threads would race for it
         self._codec = (
             tifffile.TIFF.DECOMPRESSORS[keyframe.compression]
             if keyframe.compression in tifffile.TIFF.IMAGE_COMPRESSIONS - _JPEG
@@ -245,12 +252,12 @@ class _Decoder:
     def jobs(
         self, plane: Plane, target: np.ndarray[Any, Any], ranges: Sequence[range]
     ) -> Iterator[Callable[[], None]]:
-        """Yield what writes each segment that ranges touch into the part they select."""
+        """Yield a function for each overlapping segment that decodes it into the part."""
         segments = self._segments
         wanted = math.prod(segments.counts)
         if not segments.is_contiguous and min(len(plane.offsets), len(plane.counts)) < wanted:
             raise ImageLoadError(
-                f"a plane has {wanted} strips or tiles, and {len(plane.offsets)} are listed"
+                f"a plane needs {wanted} strips or tiles; {len(plane.offsets)} are listed"
             )
         for number, places in segments.touched(ranges):
             to, of = segments.parts(ranges, places)
@@ -259,7 +266,7 @@ class _Decoder:
     def patched(
         self, plane: Plane, source: np.ndarray[Any, Any], ranges: Sequence[range]
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield where which bytes go, for `source` to take the place of what ranges select."""
+        """Yield offsets and bytes that replace the selected part by `source`."""
         for _, places in self._segments.touched(ranges):
             of, to = self._segments.parts(ranges, places)
             at, stored = self._rows(plane, places)
@@ -280,7 +287,7 @@ class _Decoder:
         elif plane.offsets[number] and plane.counts[number]:
             values = self._segment(plane, number)
         else:
-            return  # not stored, since there is nothing in it
+            return  # an empty segment is not stored
         to[...] = values[of]
 
     def _rows(self, plane: Plane, places: tuple[int, ...]) -> tuple[int, np.ndarray[Any, Any]]:
@@ -297,8 +304,8 @@ class _Decoder:
         ratio = 8 if keyframe.compression == 1 else DEFLATE  # 8: a bit becomes a byte
         if self._bytes > max(self._most, ratio * stored):
             raise ImageLoadError(
-                f"a strip or tile of {stored} bytes claims to hold {self._bytes}: damage, or a "
-                f"decompression bomb"
+                f"a strip or tile of {stored} bytes declares {self._bytes} decoded bytes: damage, "
+                f"or a decompression bomb"
             )
         data = self._read(plane.offsets[number], stored)
         if self._codec is not None:
@@ -311,7 +318,7 @@ class _Decoder:
         return values
 
     def _image(self, codec: Callable[..., Any], data: bytes, number: int) -> np.ndarray[Any, Any]:
-        """Decode an image that is a file of its own, if its size is that of the strip or tile.
+        """Decode a nested image file, if its size is that of the strip or tile.
 
         The codecs look at the size in the file before they decode it into an array.
         """
@@ -331,27 +338,29 @@ class _Decoder:
                 codec(data, out=flat)
                 return out
         raise ImageLoadError(
-            f"an image within the file is not of shape {tuple(sides)} and dtype {dtype}, as the "
-            f"strip or tile that it is in"
+            f"a nested image is not of shape {tuple(sides)} and dtype {dtype}, unlike its strip or "
+            f"tile"
         )
 
     def _read(self, at: int, count: int) -> bytes:
         held = os.fstat(self._descriptor).st_size
         if at + count > held:
             raise ImageLoadError(
-                f"pixels lie at bytes {at} to {at + count}, and the file has {held}"
+                f"pixels are at bytes {at} to {at + count}; the file has {held} bytes"
             )
         data = os.pread(self._descriptor, count, at)
         while len(data) < count:
             more = os.pread(self._descriptor, count - len(data), at + len(data))
             if not more:
-                raise ImageLoadError(f"the file was cut off at byte {at + len(data)} meanwhile")
+                raise ImageLoadError(
+                    f"the file was truncated at byte {at + len(data)} during the read"
+                )
             data += more
         return data
 
 
 def _check_jpeg2000(data: bytes, sides: Sequence[int]) -> None:
-    """Raise if a codestream is larger than the strip or tile that it is in."""
+    """Raise if a codestream is larger than its strip or tile."""
     at = data.find(_START_OF_CODESTREAM)
     while at >= 0:
         header = data[at + 8 : at + 42]
@@ -367,7 +376,7 @@ def _check_jpeg2000(data: bytes, sides: Sequence[int]) -> None:
 
 
 def _check_jpeg(data: bytes, sides: Sequence[int], header: bytes | None) -> None:
-    """Raise if a JPEG is larger than the strip or tile that it is in."""
+    """Raise if a JPEG is larger than its strip or tile."""
     at = 2
     while header is None and at + 9 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")

@@ -1,7 +1,8 @@
-"""Writing TIFF files: whole ones, and a part of the pixels of one that has more in it."""
+"""Write TIFF files: whole files, and a part of the pixels of an existing file."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +17,7 @@ from polystore.region import put_region
 
 __all__ = ["beside_pixels", "rewrite_tiff", "write_tiff"]
 
-# Tags of which an array, written again, has its own: sizes, types, and where the pixels are.
+# Tags that a rewritten array sets itself: sizes, types, and offsets of pixels.
 _OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 305}
 _OF_PIXELS |= {306, 317, 322, 323, 324, 325, 338, 339, 347, 530, 531, 532}
 _DESCRIPTION, _ORIENTATION = 270, 274
@@ -25,12 +26,15 @@ _PLAIN_COLOURS = {1, 2, 6}  # MinIsBlack, RGB, and YCbCr, which is decoded to RG
 
 
 def write_tiff(file: IO[bytes], value: Any) -> None:
-    """Write an array as a TIFF file: planes of its last two axes, or three in RGB."""
+    """Write an array as a TIFF file with planes of its last two axes, or three for RGB."""
     image = as_image(value)
-    if image.dtype.kind not in "biufc" or image.dtype.itemsize > 16:
-        raise ImageSaveError(f"TIFF holds numbers, not {image.dtype}")
+    if image.ndim < 2:
+        raise ImageSaveError(f"TIFF holds images of two axes or more, not the shape {image.shape}")
+    most = 16 if image.dtype.kind == "c" else 8
+    if image.dtype.kind not in "biufc" or image.dtype.itemsize > most:
+        raise ImageSaveError(f"TIFF holds numbers of up to {most} bytes, not {image.dtype}")
     if image.dtype.kind == "b":
-        raise ImageSaveError("TIFF would not bring booleans back; save image.astype('uint8')")
+        raise ImageSaveError("TIFF would not return booleans; save image.astype('uint8')")
     colour = image.ndim >= 3 and image.shape[-1] in (3, 4) and image.dtype.kind == "u"
     tifffile.imwrite(
         file,
@@ -41,12 +45,12 @@ def write_tiff(file: IO[bytes], value: Any) -> None:
 
 
 def rewrite_tiff(path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) -> None:
-    """Write a TIFF file again, with a part of its pixels replaced and everything else kept.
+    """Rewrite a TIFF file, with a part of its pixels replaced and everything else kept.
 
     Raises
     ------
     ImageSaveError
-        If the pixels are compressed, or lie apart in tiles, and there is more than pixels.
+        If the pixels are compressed or tiled, and the file contains more than pixels.
     """
     with open_tiff(path) as opened:
         if len(opened.series) > 1 or len(opened.series[0].levels) > 1:
@@ -73,13 +77,13 @@ def rewrite_tiff(path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) 
 
 def _refuse(file: tifffile.TiffFile) -> None:
     raise ImageSaveError(
-        f"a save into a region would lose what else the file has: "
-        f"{', '.join(beside_pixels(file))}. Load it and save the array in another file"
+        f"a save into a region would lose other content of the file: "
+        f"{', '.join(beside_pixels(file))}. Load the array and save it in another file"
     )
 
 
 def beside_pixels(file: tifffile.TiffFile) -> list[str]:
-    """Return what a file holds that an array of one image does not, in words."""
+    """Return the names of a file's content that an array of one image cannot hold."""
     found: list[str] = []
     if len(file.series) > 1:
         found.append(f"{len(file.series)} images (series)")
@@ -94,7 +98,7 @@ def beside_pixels(file: tifffile.TiffFile) -> list[str]:
     if page.photometric not in _PLAIN_COLOURS:
         found.append(f"colours as {getattr(page.photometric, 'name', page.photometric)}")
     elif page.photometric != 1 and page.planarconfig != 1:
-        found.append("colours in planes of their own")
+        found.append("colours in separate planes")
     tags: Any = page.tags
     found += [tag.name for tag in tags if _is_more_than_pixels(tag, file)]
     return list(dict.fromkeys(found))
@@ -106,7 +110,15 @@ def _is_more_than_pixels(tag: tifffile.TiffTag, file: tifffile.TiffFile) -> bool
     if tag.code == _ORIENTATION:
         return bool(tag.value != 1)
     if tag.code == _DESCRIPTION:
-        own = file.shaped_metadata if file.is_shaped else None
         is_named = file.is_ome or file.is_imagej
-        return not is_named and bool(tag.value) and not (own and set(own[0]) <= {"shape"})
+        return not is_named and bool(tag.value) and not _is_shape(tag.value)
     return tag.code not in _OF_PIXELS
+
+
+def _is_shape(description: object) -> bool:
+    """Return whether a description is the shape alone, as tifffile adds it to that of the user."""
+    try:
+        found = json.loads(str(description))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() <= {"shape"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +14,13 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, TransposeCodec
 
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
+from polystore.region import chunk_shape
 from polystore.zarr.array.reading import NESTED, Encoding
 
 __all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "create"]
 
 ZarrFormat = Literal[2, 3]
 
-_CHUNK = 2**20  # bytes, about
 _XARRAY_NAMES = "_ARRAY_DIMENSIONS"  # of the attribute by which xarray names the axes in format 2
 
 
@@ -322,19 +321,13 @@ def _put_names_into_attributes(chosen: dict[str, Any]) -> None:
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int, shards: Any = None) -> tuple[int, ...]:
-    """Return a chunk of about 1 MiB: the whole array, its longest sides halved until it fits.
-
-    The sides of a shard are divided by whole numbers, as zarr requires.
-    """
+    """Return a chunk of about 1 MiB, whose sides divide those of a shard, as zarr requires."""
     if isinstance(shards, Mapping):
         shards = shards["shape"]
-    chunks = [max(1, side) for side in shards or shape]
-    while math.prod(chunks) * itemsize > _CHUNK and max(chunks) > 1:
-        longest = chunks.index(max(chunks))
-        chunks[longest] = -(-chunks[longest] // 2)
-    if shards is not None:
-        chunks = [
-            next(side for side in range(wanted, 0, -1) if whole % side == 0)
-            for wanted, whole in zip(chunks, shards, strict=True)
-        ]
-    return tuple(chunks)
+    chunks = chunk_shape(shards or shape, itemsize)
+    if shards is None:
+        return chunks
+    return tuple(
+        next(side for side in range(wanted, 0, -1) if whole % side == 0)
+        for wanted, whole in zip(chunks, shards, strict=True)
+    )

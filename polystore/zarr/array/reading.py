@@ -40,6 +40,7 @@ __all__ = [
     "SLASHED",
     "Encoding",
     "Mode",
+    "apart",
     "as_numbers",
     "check_file",
     "described",
@@ -151,6 +152,16 @@ def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
         except FileNotFoundError as error:
             raise UnsupportedFormatError("the directory is not a zarr group") from error
         return GuardedGroup(group._async_group)  # noqa: SLF001 - the same group, of a subclass
+
+
+def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
+    """Return the names of what an array or a group has beside its values."""
+    names = getattr(node.metadata, "dimension_names", None) or ()
+    found = {
+        "attributes": dict(node.attrs),
+        "names of axes": [name for name in names if name is not None],
+    }
+    return [what for what, there in found.items() if there]
 
 
 def open_array(store: Store) -> zarr.Array[Any]:

@@ -1,4 +1,4 @@
 """Zarr hierarchies in directories of the local file system.
 
-It builds on ``filesystem`` and ``zarr.array``, and imports nothing of ``object_store``.
+The package builds on ``filesystem`` and ``zarr.array``, and imports nothing of ``object_store``.
 """

@@ -1,4 +1,4 @@
-"""Zarr hierarchies behind URLs: S3, memory:// and whatever else fsspec opens.
+"""Zarr hierarchies at URLs: S3, memory:// and every other store that fsspec opens.
 
-It builds on fsspec and ``zarr.array``, and imports nothing of ``local``.
+The package builds on fsspec and ``zarr.array``, and imports nothing of ``local``.
 """

@@ -1,14 +1,13 @@
-"""Batches of a store, whose answers take long: several values at a time."""
+"""Batches in an object store: several requests at a time, since each takes long."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
+from polystore.error_translation import naming_written
 from polystore.paths import P
-from polystore.progress import Progress, reporting
-from polystore.transfer.copying import naming_written
 
 __all__ = ["each", "load_together", "save_together"]
 
@@ -19,46 +18,40 @@ _AT_ONCE = 8  # threads that wait for the store
 
 
 def each(function: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
-    """Return what a function gives for each argument; the first error ends it."""
-    return load_together(function, arguments, None)
+    """Return the results of a function, in the order of its arguments."""
+    return list(load_together(function, arguments))
 
 
-def load_together(load: Callable[[A], T], paths: Sequence[A], progress: Progress) -> list[T]:
-    """Return the values at `paths`, in their order; the first error ends it."""
-    values: list[T] = []
+def load_together(load: Callable[[A], T], paths: Sequence[A]) -> Iterator[T]:
+    """Yield the values at `paths`, in their order; after an error no more loads are started."""
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        with reporting(progress, len(paths), "loading") as step:
-            for value in pool.map(load, paths):
-                values.append(value)
-                step()
+        yield from pool.map(load, paths)
     finally:
         pool.shutdown(cancel_futures=True)
-    return values
 
 
 def save_together(
     save: Callable[[T, P], None],
     values: Sequence[T],
     paths: Sequence[P],
-    progress: Progress,
+    step: Callable[[], None],
 ) -> None:
-    """Save `values` at `paths`; after an error no more are begun.
+    """Save `values` at `paths`; after an error no more saves are started.
 
-    The error carries the paths that were written in its notes and, where it is a `StorageError`,
-    in its attribute ``written``.
+    The error names the paths that were written: in its notes and, if it is a `StorageError`, in
+    its attribute ``written``.
     """
     pool = ThreadPoolExecutor(_AT_ONCE)
     saves = [pool.submit(save, value, path) for value, path in zip(values, paths, strict=True)]
     written: list[str] = []
     with naming_written(written, len(paths), "paths were written"):
         try:
-            with reporting(progress, len(paths), "saving") as step:
-                for done in as_completed(saves):
-                    done.result()
-                    step()
+            for done in as_completed(saves):
+                done.result()
+                step()
         finally:
-            pool.shutdown(cancel_futures=True)  # those that were begun end first
+            pool.shutdown(cancel_futures=True)  # the saves that were started end first
             written += [
                 str(path)
                 for path, done in zip(paths, saves, strict=True)

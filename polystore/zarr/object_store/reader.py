@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,10 @@ from polystore.exceptions import (
 )
 from polystore.formats import format_of
 from polystore.paths import NameFilter, P, as_text, file_order, join, split
-from polystore.progress import Progress
 from polystore.region import Region, as_index
 from polystore.registration import BackendBase
-from polystore.zarr.array.reading import Mode, open_array, open_node, read_array
+from polystore.stat import Details, Stat
+from polystore.zarr.array.reading import Mode, apart, open_array, open_node, read_array
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Node, Nodes, below
 from polystore.zarr.object_store.parallel import load_together
@@ -91,11 +91,11 @@ class RemoteReading(BackendBase, DataSource):
     def _at(self, key: str) -> Node:
         return self._objects.wait(self._nodes.at(key))
 
-    def stat(self, path: P) -> dict[str, Any]:
+    def stat(self, path: P) -> Stat:
         node = self._asked(path)
         with self._located(path):
             key = self._key(path)
-            facts: dict[str, Any] = {
+            facts: Stat = {
                 "type": "file" if node.kind == "array" else node.kind,
                 "path": self._text(key),
                 "exists": node.kind != "missing",
@@ -105,7 +105,7 @@ class RemoteReading(BackendBase, DataSource):
                 found = self._objects.wait(self._objects.find(key))
                 facts["size"] = found.size if found else 0
             elif node.kind == "array":
-                facts |= {"size": self._stored(key), **self._header(key, node)}
+                facts = {**facts, "size": self._stored(key), **self._header(key, node)}
             if node.metadata is not None:
                 place = below(key, node.metadata_name)
             elif node.kind != "file":
@@ -116,7 +116,7 @@ class RemoteReading(BackendBase, DataSource):
     def _stored(self, key: str) -> int:
         return sum(self._objects.wait(self._objects.below(key)).values())
 
-    def _header(self, key: str, node: Node) -> dict[str, Any]:
+    def _header(self, key: str, node: Node) -> Details:
         try:
             array = open_array(self._store(key, node))
         except CorruptDataError:
@@ -229,25 +229,34 @@ class RemoteReading(BackendBase, DataSource):
             return read_array(store, region, partial(self._stored, key))
         index = None if region is None else as_index(region)
         chosen = format_of(suffix or key)
+        with self._copied(key) as copy:
+            return chosen.load(copy, index, **options)
+
+    @contextmanager
+    def _copied(self, key: str) -> Iterator[str]:
+        """Give the path of a copy of a file, since the readers of formats want a local one."""
         data = self._objects.wait(self._objects.get(key))
         if data is None:
             raise PathNotFoundError("no such file or directory")
-        # The readers of formats want a file of the operating system.
         with tempfile.TemporaryDirectory(prefix="polystore-") as folder:
             copy = os.path.join(folder, "file")
             with open(copy, "xb") as file:
                 file.write(data)
-            return chosen.load(copy, index, **options)
+            yield copy
 
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        *,
-        region: Region | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        return load_together(partial(self.load, region=region, **options), paths, progress)
+    def apart(self, path: P) -> list[str]:
+        """Return the names of what a value or a group has beside what `load` returns."""
+        with suppress(StorageError):  # its load says it
+            return apart(self.open(path))
+        with suppress(StorageError), self._located(path):
+            key = self._key(path)
+            chosen = format_of(key)
+            with self._copied(key) as copy:
+                return chosen.apart(copy)
+        return []
+
+    def _load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
+        return load_together(partial(self.load, **options), paths)
 
     # Errors
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from zarr.abc.store import Store
 
+from polystore.arguments import check_apart
 from polystore.base import StorageBackend
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -24,7 +25,7 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.temporaries import is_temporary
 from polystore.formats import format_of
-from polystore.paths import NameFilter, P, check_distinct
+from polystore.paths import NameFilter, P
 from polystore.region import Region, put_region
 from polystore.zarr.array.creation import DEFAULTS, ArrayOptions, ZarrFormat, create
 from polystore.zarr.array.groups import (
@@ -197,17 +198,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         each(partial(self._check_save, **options), paths)
         keys = [self._key(path) for path in paths]
-        check_distinct(keys, paths, backend=self._backend_type)
-        taken = dict(zip(keys, paths, strict=True))
-        parents = {parent_of(key) for key in keys}
-        while parents:
-            for parent in parents & set(keys):
-                raise PathNotDirectoryError(
-                    "another path of the batch lies in this one",
-                    path=taken[parent],
-                    backend=self._backend_type,
-                )
-            parents = {parent_of(parent) for parent in parents if parent}
+        check_apart(keys, parent_of, paths, backend=self._backend_type)
 
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any

@@ -1,4 +1,4 @@
-"""What every backend is compared with: a file tree in one dict, written for nothing but clarity."""
+"""The model that backends are compared with: a file tree in one dict, written for clarity."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from polystore import (
+from polystore.exceptions import (
     DirectoryNotEmptyError,
     InvalidPathError,
     PathExistsError,
@@ -16,7 +16,10 @@ from polystore import (
     StorageResolutionError,
 )
 
+__all__ = ["Model", "Names"]
+
 Names = tuple[str, ...]
+"""The names that lead from the root to a place."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Model:
         return here
 
     def at(self, names: Names) -> File | Directory | Link | None:
-        """Return what a path leads to, None where it leads nowhere."""
+        """Return the node that a path leads to, or None."""
         try:
             return self.nodes.get(self.find(names))
         except (PathNotDirectoryError, StorageResolutionError):
@@ -76,7 +79,7 @@ class Model:
         return [n for n in self.below(names) if len(n) == len(names) + 1]
 
     def itself(self, names: Names) -> Names:
-        """Return the place of an existing path itself, a last link not followed."""
+        """Return the place of an existing path, a last link not followed."""
         try:
             place = self.find(names, follow=False)
         except PathNotDirectoryError:
@@ -86,7 +89,7 @@ class Model:
         return place
 
     def free(self, names: Names, *, over_link: bool = False) -> Names:
-        """Return the place where a path itself can be made."""
+        """Return the place where a path can be created."""
         place = self.find(names, follow=False)
         node = self.nodes.get(place)
         if node is not None and not (over_link and isinstance(node, Link)):
@@ -95,7 +98,7 @@ class Model:
             raise PathNotFoundError("")
         return place
 
-    # Asking
+    # Reading
 
     def exists(self, names: Names) -> bool:
         return self.at(names) is not None
@@ -121,7 +124,7 @@ class Model:
         return kind, self.exists(names)
 
     def present(self, names: Names) -> Names:
-        """Return the names of what is read, and has to be there."""
+        """Return the place of an existing path, all links followed."""
         try:
             place = self.find(names)
         except PathNotDirectoryError:
@@ -232,7 +235,7 @@ class Model:
         self.nodes[place] = Link(source)
 
     def passes(self, names: Names, place: Names) -> bool:
-        """Tell whether the way to an existing path goes through a place."""
+        """Return whether an existing path is resolved through a place."""
         here: Names = ()
         ahead = list(names)
         while ahead:

@@ -1,0 +1,61 @@
+"""A user's functions in Ray tasks, near the data that they work on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import ray
+from ray import exceptions as ray_exceptions
+
+from polystore_ray.rayapi.errors import of_user_code, translated
+from polystore_ray.rayapi.placement import MEMORY, near_node
+from polystore_ray.transport.base import Task
+
+__all__ = ["apply_to_reference", "run_tasks"]
+
+
+def apply_to_reference(function: Callable[[Any], Any], reference: Any) -> Any:
+    """Call a function in a task with the value of a reference; return the reference to the task.
+
+    Ray runs a task where most of the bytes of its arguments are.
+    """
+    return _Apply.options(num_cpus=0, max_retries=0).remote(function, reference)
+
+
+def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+    """Run functions near their data, as many at a time as keep the cluster busy.
+
+    Yield their results in order, however long they take.
+    """
+    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    started: deque[Any] = deque()
+    try:
+        for where, function, arguments in tasks:
+            placed = {"scheduling_strategy": near_node(where[0])} if where else {}
+            started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
+            if len(started) >= window:
+                yield _result(started.popleft())
+        while started:
+            yield _result(started.popleft())
+    finally:
+        for task in started:
+            ray.cancel(task)
+
+
+def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except ray_exceptions.RayError as error:
+        raise of_user_code(error) from error.__cause__
+
+
+_Apply: Any = ray.remote(_apply)
+
+
+def _result(task: Any) -> Any:
+    try:
+        return ray.get(task)
+    except ray_exceptions.RayError as error:
+        raise translated(error, backend=MEMORY) from error

@@ -1,0 +1,73 @@
+"""Attempts and looks that are repeated until a deadline."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from polystore_ray.deadline import Deadline
+
+
+class Failing:
+    """An attempt that fails some times."""
+
+    def __init__(self, times: int, error: Exception) -> None:
+        self.times, self.error = times, error
+        self.made: list[float] = []
+
+    def __call__(self) -> str:
+        self.made.append(time.monotonic())
+        if len(self.made) <= self.times:
+            raise self.error
+        return "done"
+
+
+def test_an_attempt_is_repeated_after_the_errors_that_pass_and_no_others() -> None:
+    busy = Failing(3, ConnectionError("busy"))
+    assert Deadline(10).retry(busy, ConnectionError, pause=0.01) == "done"
+    assert len(busy.made) == 4
+    wrong = Failing(1, ValueError("wrong"))
+    with pytest.raises(ValueError, match="wrong"):
+        Deadline(10).retry(wrong, ConnectionError)
+    assert len(wrong.made) == 1
+
+
+def test_the_last_error_or_the_prepared_one_is_raised_at_the_deadline() -> None:
+    error = ConnectionError("busy")
+    with pytest.raises(ConnectionError, match="busy") as raised:
+        Deadline(0.1).retry(Failing(10**9, error), ConnectionError, pause=0.03)
+    assert raised.value is error
+    late = TimeoutError("late")
+    with pytest.raises(TimeoutError, match="late") as prepared:
+        Deadline(0.1).retry(Failing(10**9, error), ConnectionError, lambda _: late, pause=0.03)
+    assert prepared.value.__cause__ is error
+
+
+def test_what_prepares_an_attempt_may_say_that_none_can_succeed() -> None:
+    def give_up(error: ConnectionError) -> None:
+        raise error
+
+    refused = Failing(10**9, ConnectionError("refused"))
+    with pytest.raises(ConnectionError):
+        Deadline(10).retry(refused, ConnectionError, give_up)
+    assert len(refused.made) == 1
+
+
+def test_pauses_grow_up_to_the_longest() -> None:
+    busy = Failing(4, ConnectionError("busy"))
+    Deadline(10).retry(busy, ConnectionError, pause=0.01, longest=0.04)
+    pauses = [after - before for before, after in zip(busy.made, busy.made[1:], strict=False)]
+    least = (0.01, 0.02, 0.04, 0.04)
+    assert all(pause >= at_least for pause, at_least in zip(pauses, least, strict=True))
+
+
+def test_a_look_is_taken_once_at_least_and_until_it_is_final() -> None:
+    looks: list[int] = []
+
+    def look() -> int:
+        looks.append(len(looks))
+        return len(looks)
+
+    assert Deadline(0).poll(look, lambda _: False) == 1
+    assert Deadline(10).poll(look, lambda found: found == 3) == 3
