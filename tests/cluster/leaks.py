@@ -58,8 +58,13 @@ class Resources:
 
 
 def _threads() -> Counter[str]:
-    alive = (thread for thread in threading.enumerate() if thread.is_alive())
-    return Counter(t.name for t in alive if not t.name.startswith(_SHARED_THREADS))
+    return Counter(
+        thread.name
+        for thread in threading.enumerate()
+        # A dummy stands for a thread that Ray's compiled code started.
+        if not isinstance(thread, threading._DummyThread)
+        and not thread.name.startswith(_SHARED_THREADS)
+    )
 
 
 def _files() -> Counter[str]:
