@@ -1,4 +1,4 @@
-"""The backends of this process: from a key to its class, and to its one instance."""
+"""The backends of this process: the class of a key, and its instance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from polystore.exceptions import (
     StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
-    missing_dependency,
 )
+from polystore.late_imports import imported
 from polystore.registration import _ABSTRACT, _REGISTRY, BUILTIN_BACKENDS, BackendBase, backend_key
 
 if TYPE_CHECKING:
@@ -46,19 +46,20 @@ def _plugins() -> dict[str, EntryPoint]:
 def backend_keys() -> list[str]:
     """Return every known key: memory, disk, zarr, then the others as they were defined.
 
-    Nothing is imported for it. Keys of installed plug-ins (entry points of the group
-    ``polystore.backends``) that no code has used yet come last.
+    Nothing is imported. The keys of installed plug-ins that were not used yet (entry points of the
+    group ``polystore.backends``) come last.
     """
     return list(dict.fromkeys((*BUILTIN_BACKENDS, *_REGISTRY, *_plugins())))
 
 
 def backend_class(key: object) -> type[BackendBase]:
-    """Return the class registered under `key`, importing it where that has to be done first.
+    """Return the class of `key`; import it on first use.
 
     Raises
     ------
     BackendNotFoundError
-        If no concrete class has this key; for an abstract one, what it lacks.
+        If no concrete class has this key. For an abstract class, the error names the missing
+        methods.
     MissingDependencyError
         If its module needs a package that is not installed.
     """
@@ -76,18 +77,24 @@ def backend_class(key: object) -> type[BackendBase]:
 
 
 def _imported(key: str, source: str, load: Callable[[], Any]) -> type[BackendBase]:
-    try:
-        cls = load()
-    except ImportError as error:
-        raise missing_dependency("the backend", error, "all", backend=key) from error
-    except Exception as error:
-        raise _failed(f"the import of {source}", error, key) from error
+    cls = _attempted(key, f"the import of {source}", load)
     if not (isinstance(cls, type) and issubclass(cls, BackendBase)) or cls._backend_type != key:
         raise BackendNotFoundError(
             f"the plug-in {source!r} is not a backend that declares _backend_type = {key!r}",
             backend=key,
         )
     return cls
+
+
+def _attempted(key: str, source: str, load: Callable[[], Any]) -> Any:
+    return imported(
+        load,
+        "the backend",
+        source=source,
+        extra="all",
+        error=StorageResolutionError,
+        backend=key,
+    )
 
 
 def _unknown(key: str) -> BackendNotFoundError:
@@ -103,7 +110,7 @@ def _unknown(key: str) -> BackendNotFoundError:
 
 
 class _Instances:
-    """Instances by key, each made once, on first use, whichever thread asks first."""
+    """Instances by key, each created once, on first use, by whichever thread asks first."""
 
     def __init__(self, options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._options = options or {}
@@ -113,7 +120,7 @@ class _Instances:
         _all.add(self)
 
     def renew_locks(self) -> None:
-        """Make the locks anew in a forked child, where nobody would free them."""
+        """Replace the locks in a forked child, where no thread would release them."""
         self._lock, self._locks = threading.Lock(), {}
 
     def get(self, key: str) -> BackendBase:
@@ -151,27 +158,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def _create(key: str, cls: type[BackendBase], options: Mapping[str, Any]) -> BackendBase:
-    try:
-        return cls(**options)
-    except ImportError as error:
-        raise missing_dependency("the backend", error, "all", backend=key) from error
-    except Exception as error:
-        arguments = ", ".join(f"{name}=..." for name in options)  # which may be secrets
-        raise _failed(f"{cls.__name__}({arguments})", error, key) from error
-
-
-def _failed(what: str, error: Exception, key: str) -> StorageResolutionError:
-    return StorageResolutionError(
-        f"{what} failed with {type(error).__name__}: {error}", backend=key
-    )
+    arguments = ", ".join(f"{name}=..." for name in options)  # the values may be secrets
+    created: BackendBase = _attempted(key, f"{cls.__name__}({arguments})", partial(cls, **options))
+    return created
 
 
 class BackendRegistry(Mapping[str, DataSource]):
     """A mapping from a backend's key to its one instance in this process.
 
-    Membership, length, iteration and `keys` make no instance. ``[]``, `get`, `items` and
-    `values` make those they return, once, also when several threads ask at the same time.
-    Keys compare without regard to case. Classes defined later appear by themselves.
+    Membership, length, iteration and `keys` create no instance. ``[]``, `get`, `items` and
+    `values` create each instance once, also when several threads ask at the same time. Keys
+    compare without regard to case. Classes defined later appear by themselves.
 
     Every ``BackendRegistry()`` of a process shares the same instances;
     `BackendRegistry.isolated` has its own.
@@ -183,8 +180,8 @@ class BackendRegistry(Mapping[str, DataSource]):
     MissingDependencyError
         By ``[]``, if the backend needs a package that is not installed.
     StorageResolutionError
-        By ``[]``, with its cause, if the backend's constructor fails. The next access tries
-        again; the key stays listed and other backends are not concerned.
+        By ``[]``, with its cause, if the backend's constructor fails. The key stays listed, the
+        next access tries again, and other backends are not affected.
 
     Examples
     --------
@@ -202,12 +199,12 @@ class BackendRegistry(Mapping[str, DataSource]):
 
     @classmethod
     def isolated(cls, options: Mapping[str, Mapping[str, Any]] | None = None) -> BackendRegistry:
-        """Return a registry whose instances are shared with no other.
+        """Return a registry with instances of its own.
 
         Parameters
         ----------
         options : mapping, optional
-            For some keys, what the constructor gets.
+            From key to the arguments of its constructor.
         """
         registry = cls()
         registry._instances = _Instances(options)
@@ -233,26 +230,26 @@ class BackendRegistry(Mapping[str, DataSource]):
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportedOperationError(
-            "a BackendRegistry belongs to its process: another one would see another memory; "
-            "use polystore_ray.RayBackendRegistry to share backends between processes, or make "
-            "a BackendRegistry() where it is needed"
+            "a BackendRegistry belongs to its process, and is not pickled. Use "
+            "polystore_ray.RayBackendRegistry to share backends between processes, or create a "
+            "BackendRegistry() in each process"
         )
 
     def close(self) -> None:
-        """Close every instance that was made and forget it; the next access makes a new one."""
+        """Close and forget every instance; the next access creates a new one."""
         self._instances.close()
 
 
 def get_backend_instance(key: object) -> Any:
-    """Return the instance of `key` that this process shares; as ``BackendRegistry()[key]``."""
+    """Return the shared instance of `key`: ``BackendRegistry()[key]``."""
     return BackendRegistry()[key]
 
 
 def create_storage_registry() -> BackendRegistry:
-    """Return the registry that this process shares; as ``BackendRegistry()``."""
+    """Return the shared registry of this process: ``BackendRegistry()``."""
     return BackendRegistry()
 
 
 def cleanup_all_backends() -> None:
-    """Close every backend that this process shares; the next access makes it anew."""
+    """Close every shared backend of this process; the next access creates it again."""
     BackendRegistry().close()

@@ -88,7 +88,7 @@ class DiskBackend(LocalBackend):
                 )
 
     def apart(self, path: P) -> list[str]:
-        """Return the names of what a file holds beside what `load` returns."""
+        """Return the names of what a file has in addition to what `load` returns."""
         with suppress(StorageError), self._existing_value(path) as held:  # its load says it
             return self._format(path, None, held).apart(held.path)
         return []

@@ -143,12 +143,12 @@ class PolystoreFileSystem(LiteralPaths):
         name = self._strip_protocol(path)
         if not name:
             return directory_facts(name)
-        backend, place = self._at(path)
-        facts = described(backend, place, name)
+        backend, location = self._at(path)
+        facts = described(backend, location, name)
         if facts is None:
             raise PathNotFoundError("no such file or directory", path=name)
         if facts["type"] == "file" and facts["size"] is None:
-            facts["size"] = size_of(self._registry, backend, place)
+            facts["size"] = size_of(self._registry, backend, location)
         return facts
 
     def ls(self, path: Any, detail: bool = True, **options: Any) -> list[Any]:
@@ -157,10 +157,10 @@ class PolystoreFileSystem(LiteralPaths):
         if not name:
             keys = sorted(self._registry)
             return [directory_facts(key) for key in keys] if detail else keys
-        backend, place = self._at(path)
-        if not backend.is_dir(place):
+        backend, location = self._at(path)
+        if not backend.is_dir(location):
             return [self.info(path)] if detail else [self.info(path)["name"]]
-        names = [f"{name}/{child}" for child in backend.list_dir(place)]
+        names = [f"{name}/{child}" for child in backend.list_dir(location)]
         if not detail:
             return names
         found = (described(backend, self._at(child)[1], child) for child in names)
@@ -171,20 +171,20 @@ class PolystoreFileSystem(LiteralPaths):
     def exists(self, path: Any, **options: Any) -> bool:
         if self._is_root(path):
             return True
-        backend, place = self._at(path)
-        return bool(backend.exists(place))
+        backend, location = self._at(path)
+        return bool(backend.exists(location))
 
     def isfile(self, path: Any) -> bool:
         if self._is_root(path):
             return False
-        backend, place = self._at(path)
-        return bool(backend.is_file(place))
+        backend, location = self._at(path)
+        return bool(backend.is_file(location))
 
     def isdir(self, path: Any) -> bool:
         if self._is_root(path):
             return True
-        backend, place = self._at(path)
-        return bool(backend.is_dir(place))
+        backend, location = self._at(path)
+        return bool(backend.is_dir(location))
 
     def modified(self, path: Any) -> datetime:
         return datetime.fromtimestamp(self.info(path)["modified"], UTC)
@@ -216,28 +216,28 @@ class PolystoreFileSystem(LiteralPaths):
             mode = f"{mode.replace('+', '').replace('b', '')}+b"
         if mode not in _MODES:
             raise ValueError(f"a file is opened with one of {', '.join(_MODES)}, not {mode!r}")
-        backend, place = self._at(path)
+        backend, location = self._at(path)
         if mode == "rb":
             try:
-                return _Reading(self, path, content(backend, place))
+                return _Reading(self, path, content(backend, location))
             except PathNotFoundError:
                 if not save_flushed(self._key_of(path)):
                     raise
-                return _Reading(self, path, content(backend, place))
-        if backend.is_dir(place):
+                return _Reading(self, path, content(backend, location))
+        if backend.is_dir(location):
             raise PathIsDirectoryError("the path is a directory", path=str(path))
-        if mode.startswith("x") and backend.exists(place):
+        if mode.startswith("x") and backend.exists(location):
             raise PathExistsError("the path exists already", path=str(path))
         before: bytes | None = None
-        save = partial(replace, backend, place, overwrite=mode.startswith("w"))
+        save = partial(replace, backend, location, overwrite=mode.startswith("w"))
         if mode.startswith("a"):
-            before, _ = read(backend, place)
-            save = partial(append, backend, place)
+            before, _ = read(backend, location)
+            save = partial(append, backend, location)
         elif mode.startswith("r"):
-            before, version = read(backend, place)
+            before, version = read(backend, location)
             if before is None:
                 raise PathNotFoundError("no such file", path=str(path))
-            save = partial(replace, backend, place, overwrite=True, if_version=version)
+            save = partial(replace, backend, location, overwrite=True, if_version=version)
         name = self._key_of(path)
         return WritableFile(name, mode, save, before or b"", autocommit=autocommit)
 
@@ -276,28 +276,28 @@ class PolystoreFileSystem(LiteralPaths):
     # The tree
 
     def mkdir(self, path: Any, create_parents: bool = True, **options: Any) -> None:
-        backend, place = self._at(path)
-        if backend.exists(place):
+        backend, location = self._at(path)
+        if backend.exists(location):
             raise PathExistsError("the path exists already", path=str(path))
-        if not create_parents and not backend.is_dir(place.rpartition("/")[0] or "/"):
+        if not create_parents and not backend.is_dir(location.rpartition("/")[0] or "/"):
             raise PathNotFoundError("the parent directory is missing", path=str(path))
-        make_directory(backend, place)
+        make_directory(backend, location)
 
     def makedirs(self, path: Any, exist_ok: bool = False) -> None:
-        backend, place = self._at(path)
-        if not exist_ok and backend.exists(place):
+        backend, location = self._at(path)
+        if not exist_ok and backend.exists(location):
             raise PathExistsError("the path exists already", path=str(path))
-        make_directory(backend, place)
+        make_directory(backend, location)
 
     def rmdir(self, path: Any) -> None:
-        backend, place = self._at(path)
-        if backend.is_file(place):
+        backend, location = self._at(path)
+        if backend.is_file(location):
             raise NotADirectoryError(str(path))
-        backend.delete(place)
+        backend.delete(location)
 
     def rm_file(self, path: Any) -> None:
-        backend, place = self._at(path)
-        backend.delete(place)
+        backend, location = self._at(path)
+        backend.delete(location)
 
     def _rm(self, path: Any) -> None:
         self.rm_file(path)
@@ -308,9 +308,9 @@ class PolystoreFileSystem(LiteralPaths):
             super().rm(path, recursive, maxdepth)
             return
         for found in self.expand_path(path):
-            backend, place = self._at(found)
-            if split(place):
-                backend.delete_all(place)
+            backend, location = self._at(found)
+            if split(location):
+                backend.delete_all(location)
             else:
                 self._empty(backend, found)
 
@@ -326,14 +326,14 @@ class PolystoreFileSystem(LiteralPaths):
 
     def cp_file(self, path1: Any, path2: Any, **options: Any) -> None:
         source, origin = self._at(path1)
-        target, place = self._at(path2)
+        target, location = self._at(path2)
         if source.is_dir(origin):
-            target.ensure_directory(place)
-        elif source is target and not target.exists(place):
-            target.ensure_directory(place.rpartition("/")[0] or "/")
-            target.copy(origin, place)
+            target.ensure_directory(location)
+        elif source is target and not target.exists(location):
+            target.ensure_directory(location.rpartition("/")[0] or "/")
+            target.copy(origin, location)
         else:
-            replace(target, place, bytes(content(source, origin)), overwrite=True)
+            replace(target, location, bytes(content(source, origin)), overwrite=True)
 
     def mv(
         self,
@@ -346,11 +346,11 @@ class PolystoreFileSystem(LiteralPaths):
         """Move as fsspec does; a file or a whole tree to a free path of its backend in one step."""
         if isinstance(path1, str) and isinstance(path2, str) and maxdepth is None:
             source, origin = self._at(path1)
-            target, place = self._at(path2)
+            target, location = self._at(path2)
             whole = source.is_file(origin) or (recursive and source.is_dir(origin))
-            if whole and source is target and not (path2.endswith("/") or target.exists(place)):
-                target.ensure_directory(place.rpartition("/")[0] or "/")
-                target.move(origin, place)
+            if whole and source is target and not (path2.endswith("/") or target.exists(location)):
+                target.ensure_directory(location.rpartition("/")[0] or "/")
+                target.move(origin, location)
                 return
         super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **options)
 

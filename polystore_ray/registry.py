@@ -289,7 +289,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         has not been started, or has ended.
         """
         try:
-            transport = self._connect(create=False)
+            # With no options: shutdown is the cure where they differ from those of the store.
+            transport = self._connect(create=False, options=StoreOptions())
         except StoreUnavailableError as error:
             if not error.has_ended:
                 raise
@@ -316,18 +317,15 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         transport = self._connect(create=False)
         return {} if transport is None else transport.shipped_classes()
 
-    def _connect(self, *, create: bool = True) -> Any:
+    def _connect(self, *, create: bool = True, options: StoreOptions | None = None) -> Any:
+        name, options = (self._store, self._lifetime), options or self._options
         if self._local:
             self._home.require_here()
-            transport = LocalTransport.of(self._store, self._lifetime, self._options)
-            return transport.by(Deadline(self._timeout))
+            return LocalTransport.of(*name, options).by(Deadline(self._timeout))
         # Imported late: it loads Ray, which takes a second.
         from polystore_ray.transport.connect import connect
 
-        home, options = self._home, self._options
-        return connect(
-            self._store, self._lifetime, self._timeout, options, home=home, create=create
-        )
+        return connect(*name, self._timeout, options, home=self._home, create=create)
 
     def _disconnect(self, transport: Any) -> None:
         if self._local:

@@ -40,12 +40,12 @@ class NodeStatus:
     node: str
     host: str
     backends: tuple[str, ...]
-    capacity: int | None
-    pinned: int
-    pinned_bytes: int
-    adopted: int
-    adopted_bytes: int
-    spilled_bytes: int | None
+    capacity: int | None = None
+    pinned: int = 0
+    pinned_bytes: int = 0
+    adopted: int = 0
+    adopted_bytes: int = 0
+    spilled_bytes: int | None = None
     hosted_calls: int = 0
     cached: int = 0
     cached_bytes: int = 0

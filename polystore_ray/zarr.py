@@ -37,8 +37,8 @@ from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterStore", "read"]
 
-_AT_ONCE = 32 * 2**20  # bytes of writes in one batch, two of which go on at a time
-_BUNDLED = 8 * 2**20  # bytes of a chunk that shares an object with others
+_BATCH_BYTES = 32 * 2**20  # of writes in one batch, two of which run at a time
+_SHARED_BYTES = 8 * 2**20  # the largest chunk that shares an object with others
 _NOTHING_THERE = (PathNotFoundError, PathTypeError)
 
 Bytes = npt.NDArray[np.uint8]
@@ -103,7 +103,7 @@ class ClusterStore(Store):
         self._prefix = self.path.rstrip("/")
         self._gets: Gathering[None, Bytes | None] = Gathering(self._load)
         self._deletes: Gathering[None, None] = Gathering(self._delete)
-        self._sets: Gathering[Bytes, None] = Gathering(self._save, _nbytes, _AT_ONCE)
+        self._sets: Gathering[Bytes, None] = Gathering(self._save, _nbytes, _BATCH_BYTES)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r}, {self._registry!r})"
@@ -246,7 +246,7 @@ class ClusterStore(Store):
 
     def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
         # Alone, a chunk is an object of its own.
-        bundled = _BUNDLED if len(paths) > 1 else 0
+        bundled = _SHARED_BYTES if len(paths) > 1 else 0
         self._memory.save_batch(values, paths, overwrite=True, parents=True, bundled=bundled)
         return [None] * len(paths)
 

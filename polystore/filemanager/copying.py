@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from polystore.arguments import check_batch, path_exists
+from polystore.arguments import check_batch, check_collection, path_exists
 from polystore.base import DataSource, StorageBackend
-from polystore.capabilities import HasDirectories
+from polystore.capabilities import Deletable, HasDirectories
 from polystore.error_translation import naming_written
 from polystore.exceptions import PathNotFoundError, UnsupportedOperationError
 from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
@@ -18,23 +18,159 @@ from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
 from polystore.transfer.copying import check_losses, copy_directories, copy_values
 from polystore.transfer.proxies import Pairs, class_of
+from polystore.transfer.stacking import stack as stack_values
 
-__all__ = [
-    "as_pairs",
-    "check_free",
-    "copy_across",
-    "is_other",
-    "listed_order",
-    "make_parent",
-    "rebasing",
-    "transfer_within",
-    "walked",
-]
+__all__ = ["copy", "listed_order", "move", "rebasing", "stack", "walked"]
 
 Transfer = Literal["copy", "move"]
 
 
-def as_pairs(
+class Manager(Protocol):
+    """The file manager, whose methods `copy`, `move` and `stack` are."""
+
+    registry: Mapping[str, Any]
+
+
+def copy(
+    self: Manager,
+    source: P | Sequence[P],
+    destination: P | Sequence[P],
+    backend: BackendKey,
+    *,
+    to_backend: BackendKey | None = None,
+    progress: Progress = None,
+    lossy: bool = False,
+) -> None:
+    """Copy a file, a tree, a link, or a list of files; create parents; never overwrite.
+
+    Parameters
+    ----------
+    source, destination : str or os.PathLike, or a list of these
+        The existing path and the new path, or a list of each. A list from one backend into
+        another may hold files and links to files only.
+    backend, to_backend : str or enum.Enum
+        The backend of the source, and that of the destination if it is another one. Between
+        backends, files of one format are copied as they are, and other values are loaded and
+        saved, a part of them at a time. A link to a file arrives as a file, since its target
+        has no meaning there. In a store of polystore_ray, values go from host to host and not
+        through the caller. An error names the paths that were written.
+    progress : callable or bool, optional
+        Called with the number of values copied so far and the number of all; `True` shows a
+        bar. Within one backend it counts the given paths.
+    lossy : bool, default False
+        Whether the copy may lose what the other backend cannot keep next to the values, such
+        as the scale and the metadata of a TIFF file, or the attributes of zarr.
+
+    Raises
+    ------
+    PathNotFoundError
+        If the source is missing.
+    PathExistsError
+        If the destination exists.
+    BatchLengthError
+        If the numbers of sources and destinations differ.
+    UnsupportedOperationError
+        Before anything is written, if a link to a directory or a dangling link would go into
+        another backend, or if a file would lose metadata and `lossy` is not given.
+    """
+    if to_backend is not None and _is_other(to_backend, backend):
+        paths = source, destination, backend, to_backend
+        _copy_across(self.registry, *paths, progress, lossy=lossy)
+    else:
+        pairs = _as_pairs(source, destination, backend)
+        _transfer_within(self.registry, "copy", pairs, backend, progress)
+
+
+def move(
+    self: Manager,
+    source: P | Sequence[P],
+    destination: P | Sequence[P],
+    backend: BackendKey,
+    *,
+    to_backend: BackendKey | None = None,
+    progress: Progress = None,
+    lossy: bool = False,
+) -> None:
+    """Move as `copy` copies; between backends, delete the sources once all are copied."""
+    pairs = _as_pairs(source, destination, backend)
+    if to_backend is None or not _is_other(to_backend, backend):
+        _transfer_within(self.registry, "move", pairs, backend, progress)
+        return
+    with writing(self.registry, backend, "delete_all", pairs[0][0] if pairs else None) as origin:
+        if not issubclass(class_of(origin), Deletable):
+            raise UnsupportedOperationError(
+                f"{class_of(origin).__name__} does not support delete, which a move needs",
+                path=pairs[0][0] if pairs else None,
+                backend=backend_key(backend),
+            )
+    paths = source, destination, backend, to_backend
+    _copy_across(self.registry, *paths, progress, lossy=lossy)
+    for path, _ in pairs:
+        with writing(self.registry, backend, "delete_all", path) as origin:
+            origin.delete_all(path)
+
+
+def stack(
+    self: Manager,
+    paths: Sequence[P],
+    path: P,
+    backend: BackendKey,
+    *,
+    to_backend: BackendKey | None = None,
+    progress: Progress = None,
+    **options: Any,
+) -> None:
+    """Stack arrays along a new first axis into one array, and create its parent.
+
+    The new array exists only once it is complete. Only some rows are in memory at a time.
+    From the memory of polystore_ray into zarr, tasks write the rows on the nodes that hold
+    them.
+
+    Parameters
+    ----------
+    paths, backend
+        Arrays of one shape and dtype, and their backend.
+    path, to_backend
+        The path of the new array, and its backend if it is another one; that must be able to
+        resize arrays. On a cluster, `path` must mean the same on every node.
+    progress : callable or bool, optional
+        Called with the number of arrays stacked so far and the number of all; `True` shows a
+        bar.
+    **options
+        Passed to the ``save`` of the new array, such as ``chunks=`` and ``shards=``. By
+        default a chunk has about 1 MiB: several rows, one, or a part of one.
+
+    Raises
+    ------
+    PathExistsError
+        If the path of the new array exists.
+    UnsupportedFormatError
+        If the values are not arrays of one shape and dtype.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from polystore import FileManager, MemoryBackend, ZarrBackend
+    >>> fm = FileManager({"memory": MemoryBackend(), "zarr": ZarrBackend(tempfile.mkdtemp())})
+    >>> fm.save_batch([np.zeros((2, 2)), np.ones((2, 2))], ["/a", "/b"], backend="memory")
+    >>> fm.stack(["/a", "/b"], "/plate/all", backend="memory", to_backend="zarr")
+    >>> fm.load("/plate/all", backend="zarr", region=1)
+    array([[1., 1.],
+           [1., 1.]])
+    """
+    key = backend if to_backend is None else to_backend
+    check_collection(paths, "paths", backend=backend_key(backend))
+    with (
+        writing(self.registry, key, "save", path) as target,
+        reading(self.registry, backend) as source,
+    ):
+        _check_free(target, path, key)
+        _make_parent(target, path)
+        stack_values(source, target, paths, path, progress, **options)
+
+
+def _as_pairs(
     source: P | Sequence[P], destination: P | Sequence[P], backend: BackendKey
 ) -> list[tuple[str, str]]:
     """Return the paths of a copy: one pair, or one for each element of two lists."""
@@ -46,12 +182,12 @@ def as_pairs(
     return list(zip(map(as_text, sources), targets, strict=True))
 
 
-def is_other(to_backend: BackendKey | None, backend: BackendKey) -> bool:
+def _is_other(to_backend: BackendKey | None, backend: BackendKey) -> bool:
     """Return whether a copy goes into another backend."""
     return to_backend is not None and backend_key(to_backend) != backend_key(backend)
 
 
-def transfer_within(
+def _transfer_within(
     registry: Registry, operation: Transfer, pairs: Pairs, backend: BackendKey, progress: Progress
 ) -> None:
     """Copy or move within one backend, path by path; create the parents of the new paths."""
@@ -64,13 +200,13 @@ def transfer_within(
             with writing(registry, backend, operation, source) as target:
                 if not target.is_symlink(source):
                     _check_exists(target, source, backend)
-                make_parent(target, destination)
+                _make_parent(target, destination)
                 (target.copy if operation == "copy" else target.move)(source, destination)
             written.append(destination)
             step()
 
 
-def copy_across(
+def _copy_across(
     registry: Registry,
     source: P | Sequence[P],
     destination: P | Sequence[P],
@@ -81,7 +217,7 @@ def copy_across(
     lossy: bool,
 ) -> None:
     """Copy a file, a tree or a list of files from one backend into another."""
-    pairs = as_pairs(source, destination, backend)
+    pairs = _as_pairs(source, destination, backend)
     with writing(registry, to_backend, "save") as target:
         directories: Pairs = []
         if isinstance(source, str | os.PathLike):
@@ -89,7 +225,7 @@ def copy_across(
             with reading(registry, backend, top) as origin:
                 _check_exists(origin, top, backend)
                 is_tree = origin.is_dir(top)
-            check_free(target, new, to_backend)
+            _check_free(target, new, to_backend)
             if is_tree:
                 directories, pairs = _planned(registry, top, new, backend)
         with reading(registry, backend) as origin:
@@ -131,7 +267,7 @@ def walked(
     return directories, files, others
 
 
-def check_free(target: DataSource, path: P, key: BackendKey) -> None:
+def _check_free(target: DataSource, path: P, key: BackendKey) -> None:
     """Raise `PathExistsError` if anything is at `path`."""
     if target.exists(path) or target.is_symlink(path):
         raise path_exists(display(path), backend_key(key))
@@ -142,7 +278,7 @@ def _check_exists(backend: DataSource, path: str, key: BackendKey) -> None:
         raise PathNotFoundError("no such file or directory", path=path, backend=backend_key(key))
 
 
-def make_parent(target: StorageBackend, path: P) -> None:
+def _make_parent(target: StorageBackend, path: P) -> None:
     """Create the parent of a path, in a backend that has directories."""
     parent = as_text(path).rstrip("/").rpartition("/")[0]
     if parent and issubclass(class_of(target), HasDirectories) and not target.exists(parent):

@@ -10,26 +10,14 @@ from typing import Any
 from polystore.arguments import check_collection
 from polystore.async_methods import in_a_thread
 from polystore.base import DataSource
-from polystore.capabilities import Capability, Deletable, ReportsLoading, ReportsSaving
-from polystore.exceptions import UnsupportedOperationError
-from polystore.filemanager.copying import (
-    as_pairs,
-    check_free,
-    copy_across,
-    is_other,
-    listed_order,
-    make_parent,
-    rebasing,
-    transfer_within,
-    walked,
-)
+from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
+from polystore.filemanager import copying
+from polystore.filemanager.copying import listed_order, rebasing, walked
 from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
 from polystore.paths import P, as_text, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
 from polystore.stat import Stat
-from polystore.transfer.proxies import class_of
-from polystore.transfer.stacking import stack
 from polystore.writable import private
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
@@ -358,7 +346,7 @@ class FileManager:
         *,
         overwrite: bool = False,
     ) -> int:
-        """Create the directories of `source` in `target`, with a link to each file.
+        """Create the directories of `source` in `target`, with links to its files; count the links.
 
         Parameters
         ----------
@@ -368,11 +356,6 @@ class FileManager:
             Whether to descend into directories. A link to a directory becomes a link.
         overwrite : bool, default False
             Whether existing links are replaced. A file never is.
-
-        Returns
-        -------
-        int
-            The number of links.
 
         Raises
         ------
@@ -393,142 +376,7 @@ class FileManager:
 
     # From one path to another
 
-    def copy(
-        self,
-        source: P | Sequence[P],
-        destination: P | Sequence[P],
-        backend: BackendKey,
-        *,
-        to_backend: BackendKey | None = None,
-        progress: Progress = None,
-        lossy: bool = False,
-    ) -> None:
-        """Copy a file, a tree, a link, or a list of files; create parents; never overwrite.
-
-        Parameters
-        ----------
-        source, destination : str or os.PathLike, or a list of these
-            The existing path and the new path, or a list of each. A list from one backend into
-            another may hold files and links to files only.
-        backend, to_backend : str or enum.Enum
-            The backend of the source, and that of the destination if it is another one. Between
-            backends, files of one format are copied as they are, and other values are loaded and
-            saved, a part of them at a time. A link to a file arrives as a file, since its target
-            has no meaning there. In a store of polystore_ray, values go from host to host and not
-            through the caller. An error names the paths that were written.
-        progress : callable or bool, optional
-            Called with the number of values copied so far and the number of all; `True` shows a
-            bar. Within one backend it counts the given paths.
-        lossy : bool, default False
-            Whether the copy may lose what the other backend cannot keep beside the values, such
-            as the scale and the metadata of a TIFF file, or the attributes of zarr.
-
-        Raises
-        ------
-        PathNotFoundError
-            If the source is missing.
-        PathExistsError
-            If the destination exists.
-        BatchLengthError
-            If the numbers of sources and destinations differ.
-        UnsupportedOperationError
-            Before anything is written, if a link to a directory or a dangling link would go into
-            another backend, or if a file would lose metadata and `lossy` is not given.
-        """
-        if to_backend is not None and is_other(to_backend, backend):
-            paths = source, destination, backend, to_backend
-            copy_across(self.registry, *paths, progress, lossy=lossy)
-        else:
-            pairs = as_pairs(source, destination, backend)
-            transfer_within(self.registry, "copy", pairs, backend, progress)
-
-    def move(
-        self,
-        source: P | Sequence[P],
-        destination: P | Sequence[P],
-        backend: BackendKey,
-        *,
-        to_backend: BackendKey | None = None,
-        progress: Progress = None,
-        lossy: bool = False,
-    ) -> None:
-        """Move as `copy` copies; between backends, delete the sources once all are copied."""
-        pairs = as_pairs(source, destination, backend)
-        if to_backend is None or not is_other(to_backend, backend):
-            transfer_within(self.registry, "move", pairs, backend, progress)
-            return
-        with writing(
-            self.registry, backend, "delete_all", pairs[0][0] if pairs else None
-        ) as origin:
-            if not issubclass(class_of(origin), Deletable):
-                raise UnsupportedOperationError(
-                    f"{class_of(origin).__name__} does not support delete, which a move needs",
-                    path=pairs[0][0] if pairs else None,
-                    backend=backend_key(backend),
-                )
-        paths = source, destination, backend, to_backend
-        copy_across(self.registry, *paths, progress, lossy=lossy)
-        for path, _ in pairs:
-            self.delete_all(path, backend)
-
-    def stack(
-        self,
-        paths: Sequence[P],
-        path: P,
-        backend: BackendKey,
-        *,
-        to_backend: BackendKey | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> None:
-        """Stack arrays along a new first axis into one array, and create its parent.
-
-        The new array exists only once it is complete. Only some rows are in memory at a time.
-        From the memory of polystore_ray into zarr, tasks write the rows on the nodes that hold
-        them.
-
-        Parameters
-        ----------
-        paths, backend
-            Arrays of one shape and dtype, and their backend.
-        path, to_backend
-            The path of the new array, and its backend if it is another one; that must be able to
-            resize arrays. On a cluster, `path` must mean the same on every node.
-        progress : callable or bool, optional
-            Called with the number of arrays stacked so far and the number of all; `True` shows a
-            bar.
-        **options
-            Passed to the ``save`` of the new array, such as ``chunks=`` and ``shards=``. By
-            default a chunk has about 1 MiB: several rows, one, or a part of one.
-
-        Raises
-        ------
-        PathExistsError
-            If the path of the new array exists.
-        UnsupportedFormatError
-            If the values are not arrays of one shape and dtype.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import numpy as np
-        >>> from polystore import FileManager, MemoryBackend, ZarrBackend
-        >>> fm = FileManager({"memory": MemoryBackend(), "zarr": ZarrBackend(tempfile.mkdtemp())})
-        >>> fm.save_batch([np.zeros((2, 2)), np.ones((2, 2))], ["/a", "/b"], backend="memory")
-        >>> fm.stack(["/a", "/b"], "/plate/all", backend="memory", to_backend="zarr")
-        >>> fm.load("/plate/all", backend="zarr", region=1)
-        array([[1., 1.],
-               [1., 1.]])
-        """
-        key = backend if to_backend is None else to_backend
-        check_collection(paths, "paths", backend=backend_key(backend))
-        with (
-            writing(self.registry, key, "save", path) as target,
-            reading(self.registry, backend) as source,
-        ):
-            check_free(target, path, key)
-            make_parent(target, path)
-            stack(source, target, paths, path, progress, **options)
+    copy, move, stack = copying.copy, copying.move, copying.stack
 
     aload, aload_batch = in_a_thread(load), in_a_thread(load_batch)
     asave, asave_batch = in_a_thread(save), in_a_thread(save_batch)

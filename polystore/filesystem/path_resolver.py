@@ -20,7 +20,15 @@ from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError
 from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import REACH, Held, Place, open_file
-from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
+from polystore.paths import (
+    MOST_LINKS,
+    P,
+    as_system_text,
+    as_text,
+    join,
+    normalize,
+    split,
+)
 
 __all__ = ["Places", "RootedPlaces", "SystemPlaces"]
 

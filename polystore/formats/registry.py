@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 
-from polystore.exceptions import UnsupportedFormatError, missing_dependency
+from polystore.exceptions import UnsupportedFormatError
 from polystore.formats.format import Format
 from polystore.formats.npy import NPY
 from polystore.formats.npz import NPZ
 from polystore.formats.text import BYTES, CSV, JSON, TEXT
+from polystore.late_imports import imported
 
 __all__ = ["format_of", "known_suffixes"]
 
@@ -48,24 +49,23 @@ def known_suffixes() -> list[str]:
 def _formats() -> dict[str, Callable[[], Format]]:
     """Return a function for each suffix that returns its format; entry points add suffixes."""
     points = entry_points(group=ENTRY_POINT_GROUP)
-    plugins = {point.name.lower(): partial(_imported, point, "all") for point in points}
+    plugins = {point.name.lower(): partial(_format, point, "all") for point in points}
     return {**plugins, **_BUILT_IN}
 
 
 def _late(place: str, extra: str) -> Callable[[], Format]:
     """Return a function that imports a format with an optional package."""
-    return partial(_imported, EntryPoint("", place, ENTRY_POINT_GROUP), extra)
+    return partial(_format, EntryPoint("", place, ENTRY_POINT_GROUP), extra)
 
 
-def _imported(point: EntryPoint, extra: str) -> Format:
-    try:
-        found = point.load()
-    except ImportError as error:
-        raise missing_dependency("the format", error, extra) from error
-    except Exception as error:
-        raise UnsupportedFormatError(
-            f"the import of {point.value} failed with {type(error).__name__}: {error}"
-        ) from error
+def _format(point: EntryPoint, extra: str) -> Format:
+    found = imported(
+        point.load,
+        "the format",
+        source=f"the import of {point.value}",
+        extra=extra,
+        error=UnsupportedFormatError,
+    )
     if not isinstance(found, Format):
         raise UnsupportedFormatError(f"{point.value} is not a polystore.formats.Format")
     return found

@@ -1,15 +1,15 @@
-"""The conformance kit: what every backend promises, as tests that its author subclasses.
+"""The conformance kit: the promises of every backend, as tests that its author subclasses.
 
-Each suite is one capability and each test one promise. The tests of a backend subclass the suites
-of what it can do, in any order, and give it as the fixture ``backend``::
+Each suite is one capability and each test one promise. The tests of a backend derive from the
+suites of its capabilities, in any order, and return it from the fixture ``backend``::
 
     class TestMine(Readable, Writable, Directories, Batches, Concurrency):
         @pytest.fixture
         def backend(self):
             return MyBackend()
 
-A promise that takes two capabilities is tested where a class claims both. What a backend is known
-to do otherwise is declared, with the reason, in ``deviations``; nothing else is tolerated.
+A promise that takes two capabilities is tested in classes that derive from both suites. Declare in
+``deviations``, with the reason, the tests that a backend is known to fail.
 
 This package needs pytest. `polystore.testing.stateful`, which needs hypothesis too, is not
 imported with it.

@@ -1,4 +1,4 @@
-"""What a backend promises to several threads at once."""
+"""The promises of a backend to several threads at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Racing(BackendKit):
         return self.paths(root, *(f"{name}-{number}" for number in range(self.threads)))
 
     def only_winner(self, results: list[Any], lost: type[StorageError]) -> int:
-        """Assert that all but one call lost, and how; return the number of the winner."""
+        """Assert that all calls but one failed with `lost`; return the number of that one."""
         others = [type(r) for r in results if isinstance(r, StorageError)]
         assert [other for other in others if not issubclass(other, lost)] == []
         winners = [i for i, result in enumerate(results) if not isinstance(result, StorageError)]
@@ -47,7 +47,7 @@ class _Racing(BackendKit):
         return winners[0]
 
     def is_one_of(self, loaded: Any, values: list[Any]) -> bool:
-        """Tell whether what was loaded is one of these values, whole."""
+        """Return whether a loaded value is equal to one of these values."""
         for value in values:
             try:
                 self.same(loaded, value)
@@ -58,14 +58,14 @@ class _Racing(BackendKit):
 
 
 class Concurrency(_Racing):
-    """Threads that race: one wins, the others are told, and nobody sees anything half done.
+    """Threads that race: one succeeds, the others get an error, and no reader sees a partial value.
 
-    What is raced depends on what the class claims beside it.
+    The races depend on the other suites of the class.
 
     Attributes
     ----------
     rounds, threads : int
-        How often each race is run, and by how many.
+        The number of times that each race runs, and the number of its threads.
     """
 
     # Saves

@@ -1,4 +1,4 @@
-"""Arrays that grow and that many change at once."""
+"""Arrays that grow, and that several threads change at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Growing"]
 
 
 class Growing(BackendKit):
-    """``append`` and ``resize``, and saves of regions beside them, by threads that race.
+    """``append`` and ``resize``, and saves of regions at the same time, by threads that race.
 
-    The backend holds arrays of integers, of which regions can be saved.
+    The backend holds arrays of integers and saves regions of them.
 
     Attributes
     ----------
     writers : int
-        How many race.
+        The number of threads.
     """
 
     writers: ClassVar[int] = 4

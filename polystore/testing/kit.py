@@ -1,4 +1,4 @@
-"""What all suites share: the backend, where to work in it, and what may be left unfulfilled."""
+"""The base of all suites: the fixtures of the backend under test, and its declared deviations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def needs(*suites: type[BackendKit]) -> Callable[[Test], Test]:
-    """Let a test run only in classes that claim these suites too.
+    """Run a test only in classes that derive from these suites too.
 
-    A promise that takes two capabilities stands in one suite and needs the other: what a batch
-    does when it is told to overwrite is in `Batches` and needs `Writable`.
+    A promise that takes two capabilities is in one suite and needs the other: the overwriting
+    batch is in `Batches` and needs `Writable`.
     """
 
     def mark(test: Test) -> Test:
@@ -38,25 +38,25 @@ def needs(*suites: type[BackendKit]) -> Callable[[Test], Test]:
 class BackendKit:
     """The base of every suite.
 
-    A class of tests derives from the suites of what its backend can do, in any order, and
-    overrides the fixtures `backend`, where it has to `root` and `raw`, and the methods below
-    where the backend holds other values than arrays.
+    A class of tests derives from the suites of its backend's capabilities, in any order. It
+    overrides the fixture `backend`, if necessary `root` and `raw`, and the methods below if the
+    backend holds other values than arrays.
 
-    A test cannot be overridden or set to None: what a backend does otherwise is declared.
+    A test cannot be overridden or set to None: declare a deviation instead.
 
     Attributes
     ----------
     deviations : dict of str to str
-        Names of tests that the backend is known not to pass, each with the reason. Such a test is
-        expected to fail; if it passes, that is a failure too.
+        Names of tests that the backend is known to fail, each with the reason. Such a test is
+        expected to fail; it is an error if it passes.
     suffix : str
-        What every stored name ends with, so that a backend that chooses by it chooses arrays.
+        The end of every stored name, for a backend that chooses the format by it.
 
     Raises
     ------
     TypeError
-        When a class of tests is defined, if it declares a deviation from a test that it does not
-        have or without a reason, or if it overrides a test.
+        When a class of tests is defined, if it declares a deviation from a test that it lacks, or
+        without a reason, or if it overrides a test.
     """
 
     deviations: ClassVar[dict[str, str]] = {}
@@ -72,8 +72,8 @@ class BackendKit:
             [test, *others] = cls._definitions(name)
             if others:
                 raise TypeError(
-                    f"{cls.__name__} has more than one {name}: declare in 'deviations' what the "
-                    f"backend does otherwise, and give other tests other names"
+                    f"{cls.__name__} has more than one {name}: declare in 'deviations' where the "
+                    f"backend deviates, and give other tests other names"
                 )
             needed = getattr(test, _NEEDED, ())
             if needed:
@@ -100,31 +100,30 @@ class BackendKit:
 
     @pytest.fixture
     def backend(self) -> Any:
-        """Return the backend under test; every author overrides this."""
+        """Return the backend under test; every class of tests overrides this."""
         raise NotImplementedError(f"{type(self).__name__} needs a fixture 'backend'")
 
     @pytest.fixture
     def root(self, backend: Any) -> str:
         """Return an empty directory of the backend, without a slash at its end.
 
-        By default the root of a virtual tree.
+        The default is the root of a virtual tree.
         """
         return ""
 
     @pytest.fixture
     def raw(self) -> RawAccess | None:
-        """Return access to what is stored that bypasses the backend.
+        """Return access to the stored values that bypasses the backend.
 
-        `Damage` and `Traces` need it. None stands for a backend whose values can be reached
-        through itself alone.
+        `Damage` and `Traces` need it. None is for a backend whose values only it can reach.
         """
         return None
 
     @pytest.fixture
     def plant(self, backend: Any, raw: RawAccess | None) -> Callable[[Any, str], None]:
-        """Return what puts a value at a path, with its parents, before the reading is tested.
+        """Return a function that stores a value and its parents before reading is tested.
 
-        By default that is raw access, and the backend's own `save` where there is none.
+        The default uses raw access, or the backend's own `save` if there is none.
         """
         return _saving(backend) if raw is None else raw.write
 
@@ -135,11 +134,11 @@ class BackendKit:
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     def value(self, seed: int = 0) -> Any:
-        """Return a value the backend can hold; another for another seed."""
+        """Return a value that the backend can hold, a different one for each seed."""
         return np.arange(12, dtype=np.int32).reshape(3, 4) + seed
 
     def large(self, seed: int = 0) -> Any:
-        """Return a value that takes its time to be stored, 2 MiB by default."""
+        """Return a large value, which takes time to store; 2 MiB by default."""
         return np.full((256, 1024), seed, dtype=np.float64)
 
     def unstorable(self) -> Any:
@@ -147,7 +146,7 @@ class BackendKit:
         return threading.Lock()
 
     def same(self, loaded: Any, saved: Any) -> None:
-        """Assert that what was loaded is what was saved."""
+        """Assert that a loaded value is equal to the saved one."""
         numpy.testing.assert_array_equal(loaded, saved)
 
     def path(self, root: str, name: str) -> str:
@@ -159,7 +158,7 @@ class BackendKit:
         return [self.path(root, name) for name in names]
 
     def names(self, error: StorageError, path: str) -> None:
-        """Assert that an error tells the path and the backend, also in another process."""
+        """Assert that an error names the path and the backend, also after pickling."""
         assert path in str(error)
         assert error.backend
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
@@ -170,7 +169,7 @@ def _is_test(name: str) -> bool:
 
 
 def _saving(backend: Any) -> Callable[[Any, str], None]:
-    # The file manager gives `parents` to the backends that take it.
+    # The file manager passes `parents` to the backends that take it.
     manager = FileManager({"kit": backend})
 
     def save(value: Any, path: str) -> None:

@@ -1,4 +1,4 @@
-"""What backends promise that hold Python objects: snapshots of any value, arrays as views."""
+"""The promises of backends that hold Python objects: snapshots of values, arrays as views."""
 
 from __future__ import annotations
 

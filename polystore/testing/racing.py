@@ -1,4 +1,4 @@
-"""Races of threads: all start at once, and what each of them came to is told."""
+"""Races of threads: all start at once, and each result is returned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WITHIN = 30.0  # seconds
 def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make calls at once, each in a thread of its own; return their results in order.
 
-    A `StorageError` is returned too, since to lose is a result. Any other exception passes.
+    A `StorageError` is returned as a result. Any other exception is raised.
     """
     start = threading.Barrier(len(calls))
 
@@ -35,12 +35,12 @@ def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 class Onlookers:
-    """Threads that look at something again and again while it is changed.
+    """Threads that look at something repeatedly while it changes.
 
     Attributes
     ----------
     seen : list
-        What each look returned.
+        The result of each look.
     """
 
     def __init__(self, look: Callable[[], Any]) -> None:
@@ -70,14 +70,14 @@ class Onlookers:
             self.end()
 
     def end(self) -> None:
-        """Let the last looks be taken."""
+        """End the looks after one more."""
         self._ended.set()
         self._looked.set()
 
 
 @contextmanager
 def looking_on(look: Callable[[], Any], threads: int = 2) -> Iterator[Onlookers]:
-    """Call `look` in threads while the block runs; its exception passes when the block ends."""
+    """Call `look` in threads while the block runs; raise its exception at the end of the block."""
     onlookers = Onlookers(look)
     with ThreadPoolExecutor(threads) as pool:
         running = [pool.submit(onlookers.run) for _ in range(threads)]
@@ -91,7 +91,7 @@ def looking_on(look: Callable[[], Any], threads: int = 2) -> Iterator[Onlookers]
 
 @contextmanager
 def quick_switching() -> Iterator[None]:
-    """Let threads take turns a thousand times as often as they do, so that races are met."""
+    """Switch threads a thousand times as often as by default, so that races happen."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     try:

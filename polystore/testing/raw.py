@@ -16,7 +16,7 @@ __all__ = ["FileAccess", "RawAccess"]
 
 
 class RawAccess(ABC):
-    """A way to what is stored that bypasses the backend under test.
+    """Access to the stored values that bypasses the backend under test.
 
     Paths are those of the backend. An implementation uses no method of the backend, so that a
     mistake in it cannot hide itself.

@@ -147,7 +147,7 @@ class Readable(BackendKit):
 
 
 class Described(BackendKit):
-    """What `stat` tells of an array without loading it."""
+    """`stat` describes an array without loading it."""
 
     def test_stat_tells_size_time_shape_and_dtype(
         self, backend: Any, root: str, plant: Callable[[Any, str], None]

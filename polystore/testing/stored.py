@@ -1,4 +1,4 @@
-"""What is stored, seen past the backend: damage is told, and a save leaves no traces."""
+"""The stored files, without the backend: damage raises, and a save leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class _Bypassing(BackendKit):
 
 
 class Damage(_Bypassing):
-    """A damaged value is told, never returned. It needs the fixture `raw`."""
+    """A damaged value raises an error. It needs the fixture `raw`."""
 
     @pytest.fixture
     def damaged(self, stored: RawAccess, root: str) -> str:
-        """Return the path of a damaged value, beside the whole value ``b``."""
+        """Return the path of a damaged value, next to the whole value ``b``."""
         for name in ("a", "b"):
             stored.write(self.value(), self.path(root, name))
         next(iter(stored.damage(self.path(root, "a"))))
@@ -81,7 +81,7 @@ class Damage(_Bypassing):
 
 
 class Traces(_Bypassing):
-    """A change leaves what it promises, and nothing beside it. It needs the fixture `raw`."""
+    """A change leaves nothing behind but its result. It needs the fixture `raw`."""
 
     @pytest.fixture
     def occupied(self, stored: RawAccess, root: str) -> str:

@@ -1,4 +1,4 @@
-"""The writing half of the contract: what a save promises, and the end of what was saved."""
+"""The writing half of the contract: saves, deletions and moves of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Deletable", "Deleting", "Saving", "Writable", "WriteOnce"]
 
 
 class Saving(BackendKit):
-    """What every backend that can be written promises; the base of two suites."""
+    """The promises of every backend that can be written; the base of two suites."""
 
     def test_save_returns_nothing(self, backend: Any, root: str) -> None:
         assert backend.save(self.value(), self.path(root, "a")) is None
@@ -78,7 +78,7 @@ class WriteOnce(Saving):
 
 
 class Writable(Saving):
-    """`save`: never destroys unless told to, and is whole or nothing."""
+    """`save`: overwrites only when asked to, and stores a value whole or not at all."""
 
     def test_an_overwrite_replaces(self, backend: Any, root: str) -> None:
         path = self.path(root, "a")
@@ -97,7 +97,7 @@ class Writable(Saving):
 
 
 class Deleting(BackendKit):
-    """What every backend promises that can delete a file; the base of two suites."""
+    """The promises of every backend that can delete a file; the base of two suites."""
 
     @needs(Saving)
     def test_delete_takes_a_file(self, backend: Any, root: str) -> None:

@@ -144,7 +144,7 @@ def copy_directories(source: DataSource, target: StorageBackend, pairs: Pairs) -
 
 
 def check_losses(source: DataSource, target: StorageBackend, pairs: Pairs) -> None:
-    """Raise if a copy would lose what files hold beside the values that `load` returns.
+    """Raise if a copy would lose what files hold in addition to the values that `load` returns.
 
     Raises
     ------

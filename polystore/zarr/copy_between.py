@@ -1,6 +1,6 @@
 """Copies from one zarr tree into another: between stores, and between a store and a directory.
 
-Arrays, groups and files are copied as they are stored, so that a copy is all that its source was.
+Arrays, groups and files are copied without decoding, so that a copy loses nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def changes_format(tree: LocalZarr | RemoteZarr, source: str, target: str) -> bool:
-    """Return whether a source is an array, and the group of the target shows none of its format."""
+    """Return whether a source is an array of a format that the target's group does not show."""
     if not tree.is_file(source):
         return False
     kind = _format_at(tree, source)
@@ -52,8 +52,8 @@ def copy_across(
     UnsupportedOperationError
         Before anything is written, if a link to a directory is among them.
     UnsupportedFormatError
-        If the source is an array that is not of numbers, and the target lies in a group of
-        another format.
+        If the source is an array that is not of numbers, and the target is in a group of the other
+        format.
     """
     if not tree.exists(source):
         raise PathNotFoundError("no such file or directory", path=source, backend="zarr")
@@ -67,7 +67,7 @@ def copy_across(
 
 
 def pack(tree: LocalZarr | RemoteZarr, path: str) -> Packed | bytes:
-    """Return an array, a group or the bytes of a file as `put_packed` takes them elsewhere."""
+    """Return an array or a group for `put_packed` elsewhere, or the bytes of a file."""
     if tree.is_dir(path):
         return Packed(_metadata_of_copy(tree, path), is_group=True)
     found = _with_stored(tree, path, packed)
@@ -78,7 +78,7 @@ def pack(tree: LocalZarr | RemoteZarr, path: str) -> Packed | bytes:
 def put_packed(
     tree: LocalZarr | RemoteZarr, path: str, value: Packed, *, parents: bool = False
 ) -> None:
-    """Store an array or a group, as it was stored elsewhere, at a free path."""
+    """Store a packed array or group at a free path."""
     if value.is_group:
         tree.put_group(path, value.contents)
     else:
@@ -88,14 +88,14 @@ def put_packed(
 def _put_array(
     tree: LocalZarr | RemoteZarr, path: str, array: StoredArray, *, parents: bool = False
 ) -> bool:
-    """Store a copy of an array, in the format of the group that it goes into."""
+    """Store a copy of an array in the format of the target's group."""
     if tree.shows(path, array.zarr_format):
         tree.put_stored(path, array, parents=parents)
         return True
     opened = open_array(array.store)
     if as_numbers(opened.dtype.type()) is None:
         raise UnsupportedFormatError(
-            f"the group is of another zarr format than the array, and only numbers can be "
+            f"the group has another zarr format than the array, and only numbers can be "
             f"converted, not {opened.dtype}",
             path=path,
             backend="zarr",
@@ -107,7 +107,7 @@ def _put_array(
 def _with_stored(
     tree: LocalZarr | RemoteZarr, path: str, use: Callable[[StoredArray], T]
 ) -> T | None:
-    """Return what is made of the array at a path, None of a file; again if it was replaced."""
+    """Return what `use` makes of an array, None for a file; retry if the array was replaced."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         with tree.stored(path) as array:
             if array is None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
-__all__ = ["AT_ONCE", "hand_over"]
+__all__ = ["THREADS", "hand_over"]
 
 T = TypeVar("T")
 
-AT_ONCE = 4
-"""Parts that a host works on at a time."""
+THREADS = 4
+"""Threads that call at a time."""
 
-_MOST = 1024  # things in a part
+_MOST_THINGS = 1024  # in a part
 _SHORT, _LONG = 0.25, 1.0  # seconds
 
 
@@ -58,8 +58,8 @@ def hand_over(
             with telling:
                 done(part)
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="polystore-handover") as pool:
-        workers = [pool.submit(work) for _ in range(min(AT_ONCE, len(things)))]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="polystore-handover") as pool:
+        workers = [pool.submit(work) for _ in range(min(THREADS, len(things)))]
         try:
             wait(workers)
         except BaseException:  # such as the user's interruption
@@ -83,7 +83,7 @@ class _Parts(Generic[T]):
         with self._lock:
             # Towards the end smaller ones, so that all threads end at about the same time.
             left = len(self._things) - self._taken
-            size = max(1, min(self._size, left // AT_ONCE))
+            size = max(1, min(self._size, left // THREADS))
             part = self._things[self._taken : self._taken + size]
             self._taken += len(part)
             return part
@@ -91,7 +91,7 @@ class _Parts(Generic[T]):
     def took(self, size: int, seconds: float) -> None:
         with self._lock:
             if seconds < _SHORT and size >= self._size:
-                self._size = min(2 * self._size, _MOST)
+                self._size = min(2 * self._size, _MOST_THINGS)
             elif seconds > _LONG:
                 self._size = max(1, min(self._size, size) // 2)
 

@@ -26,7 +26,7 @@ from polystore_ray.transport.base import Transport
 
 __all__ = ["HostedBackend"]
 
-_ASKED_AT_ONCE = 1024  # paths
+_PATHS_ASKED = 1024  # in one call
 
 
 class HostedBackend(StorageBackend):
@@ -89,7 +89,7 @@ class HostedBackend(StorageBackend):
         first = 0
         while first < len(texts):
             # The host returns a piece of limited size, so that it never holds all values.
-            piece = self._run("load_batch", texts[first : first + _ASKED_AT_ONCE], **options)
+            piece = self._run("load_batch", texts[first : first + _PATHS_ASKED], **options)
             yield from private(piece) if writable else piece
             first += len(piece)
             if not piece:

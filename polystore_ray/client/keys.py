@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from polystore.paths import P, normalize
 from polystore_ray.client.batch import array_bytes
-from polystore_ray.client.lookup import texts_of
-from polystore_ray.transport.base import Transport
+from polystore_ray.client.lookup import Memory, texts_of
 
 __all__ = ["delete_keys", "load_existing"]
-
-
-class Memory(Protocol):
-    """The cluster memory, as these functions use it, which are methods of it."""
-
-    _connect: Callable[[], Transport]
-
-    def _load(
-        self, transport: Transport, paths: list[str], *, existing: bool = False
-    ) -> tuple[list[Any], list[int]]: ...
 
 
 def load_existing(self: Memory, paths: Sequence[P]) -> list[Any]:

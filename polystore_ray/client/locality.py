@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from polystore.exceptions import VFSTypeError
 from polystore.paths import P, as_text
@@ -11,25 +11,11 @@ from polystore.registration import backend_key
 from polystore.serialization import seal
 from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
-from polystore_ray.client.lookup import look_up, texts_of
+from polystore_ray.client.lookup import Memory, look_up, texts_of
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import WHOLE, Found, Stored
 
 __all__ = ["locations", "map_values", "persist", "ref", "refs", "save_ref", "why"]
-
-
-class Memory(Protocol):
-    """The cluster memory, as these functions use it, which are methods of it."""
-
-    _connect: Callable[[], Transport]
-
-    def load(self, path: P) -> Any: ...
-
-    def save(
-        self, data: Any, path: P, *, overwrite: bool = False, parents: bool = False
-    ) -> None: ...
-
-    def _backend(self, key: str) -> Any: ...
 
 
 def ref(self: Memory, path: P) -> Any:

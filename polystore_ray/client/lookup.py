@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from polystore.arguments import check_collection
 from polystore.paths import P, as_text
@@ -11,9 +11,27 @@ from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import Found, NotPinnedError
 
-__all__ = ["look_up", "texts_of"]
+__all__ = ["Memory", "look_up", "texts_of"]
 
 T = TypeVar("T")
+
+
+class Memory(Protocol):
+    """The cluster memory, as functions use it that are methods of it."""
+
+    _connect: Callable[[], Transport]
+
+    def load(self, path: P) -> Any: ...
+
+    def save(
+        self, data: Any, path: P, *, overwrite: bool = False, parents: bool = False
+    ) -> None: ...
+
+    def _load(
+        self, transport: Transport, paths: list[str], *, existing: bool = False
+    ) -> tuple[list[Any], list[int]]: ...
+
+    def _backend(self, key: str) -> Any: ...
 
 
 def texts_of(paths: Sequence[P]) -> list[str]:

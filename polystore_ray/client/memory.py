@@ -109,10 +109,8 @@ class ClusterMemoryBackend(StorageBackend):
             values, _ = self._load(transport, texts)
         transport.moved("memory", "load", array_bytes(values))
         if region is not None:
-            values = [
-                take_region(value, region, path=text, backend="memory")
-                for value, text in zip(values, texts, strict=True)
-            ]
+            found = zip(values, texts, strict=True)
+            values = [take_region(value, region, path=p, backend="memory") for value, p in found]
         return [private(value) for value in values] if writable else values
 
     def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
@@ -189,8 +187,7 @@ class ClusterMemoryBackend(StorageBackend):
             its `replicas` and its `fallback`, unless you give others; the fallback does not get the
             change until `persist` saves it again.
         replicas : int, optional
-            On how many nodes the value is held before this returns; by default, as many as the
-            store was made with.
+            On how many nodes the value is held before this returns; by default as for the store.
         fallback : tuple of str and path, optional
             A backend and a path in it with the same value. If the memory loses the value, the next
             load restores it from there.

@@ -61,7 +61,7 @@ class StoreOptions:
                 f"too_few_nodes must be 'error' or 'warn', not {self.too_few_nodes!r}"
             )
 
-    def check_against(self, made_with: StoreOptions, store: str) -> None:
+    def check_against(self, made_with: StoreOptions, store: object) -> None:
         """Raise if a store was made with other options than these.
 
         Raises
@@ -78,17 +78,17 @@ class StoreOptions:
             wanted, made = getattr(self, field.name), getattr(made_with, field.name)
             if wanted is not None and wanted != made:
                 raise StorageResolutionError(
-                    f"the store {store!r} exists and was made with {field.name}={made!r}, not "
+                    f"the store {store} exists and was made with {field.name}={made!r}, not "
                     f"{wanted!r}; leave the option out, use another name, or end it with shutdown()"
                 )
 
-    def _check_backends(self, made_with: Mapping[str, BackendOptions], store: str) -> None:
+    def _check_backends(self, made_with: Mapping[str, BackendOptions], store: object) -> None:
         for key, wanted in (self.backends or {}).items():
             differing = wanted.differ_from(made_with.get(key, BackendOptions()))
             if differing:
                 # Not their values, which may be secrets.
                 raise StorageResolutionError(
-                    f"the store {store!r} exists and was made with another "
+                    f"the store {store} exists and was made with another "
                     f"{', '.join(differing)} for this backend; leave backends[{key!r}] out, use "
                     f"another name, or end it with shutdown()",
                     backend=key,

@@ -23,8 +23,8 @@ INLINE_MOST = 256 * 2**20
 
 _PACK = 8 * 2**20  # bytes in a pack that is made of inline values
 _ENTRY_COST = 200  # bytes that an inline value costs in addition to its own
-_AT_ONCE = 64 * 2**20  # bytes that one repair replicates, so that reads go on
-_MOST_AT_ONCE = 1000  # objects in one repair
+_REPAIR_BYTES = 64 * 2**20  # about as much as one repair replicates, so that reads go on
+_REPAIR_OBJECTS = 1000  # that one repair replicates at most
 
 
 class PackInline(NamedTuple):
@@ -373,6 +373,6 @@ def _first(objects: Iterable[Held]) -> list[Pin]:
     for held in objects:
         pins.append(held.pin())
         size += held.nbytes
-        if size > _AT_ONCE or len(pins) == _MOST_AT_ONCE:
+        if size > _REPAIR_BYTES or len(pins) == _REPAIR_OBJECTS:
             break
     return pins

@@ -24,7 +24,7 @@ from polystore.region import Region, check_region, forward
 
 __all__ = ["read_chunks", "read_into"]
 
-_AT_ONCE = 64 * 2**20  # bytes of chunks in one request
+_REQUEST_BYTES = 64 * 2**20  # bytes of chunks in one request
 
 Bytes = npt.NDArray[np.uint8]
 Load = Callable[[Sequence[str]], Sequence[Bytes | None]]
@@ -84,7 +84,7 @@ def _as_slice(part: int | slice, side: int) -> slice:
 def read_chunks(array: zarr.Array[Any], part: Sequence[slice], out: Array, load: Load) -> None:
     """Fill `out` with a part of an array whose chunks are stored as they are in memory."""
     nbytes = int(np.prod(array.chunks)) * array.dtype.itemsize
-    many = max(1, _AT_ONCE // max(1, nbytes))
+    many = max(1, _REQUEST_BYTES // max(1, nbytes))
     copies = _copies(array, part)
     with ThreadPoolExecutor(os.cpu_count() or 1, "polystore-chunks") as threads:
         while batch := list(itertools.islice(copies, many)):

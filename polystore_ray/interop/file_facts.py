@@ -18,32 +18,32 @@ def directory_facts(name: str) -> dict[str, Any]:
     return {"name": name, "size": 0, "type": "directory"}
 
 
-def described(backend: Any, place: str, name: str) -> dict[str, Any] | None:
+def described(backend: Any, location: str, name: str) -> dict[str, Any] | None:
     """Return what fsspec is told of a path, with its size only where that costs little.
 
     None if nothing is there.
     """
-    facts = backend.stat(place)
+    facts = backend.stat(location)
     if not facts["exists"]:
         return None
     kind = facts["type"]
     if kind == "symlink":  # fsspec follows links
-        kind = "directory" if backend.is_dir(place) else "file"
+        kind = "directory" if backend.is_dir(location) else "file"
     told = directory_facts(name)
     if kind == "file":
         told["type"] = kind
-        told["size"] = facts["size"] if is_raw(backend) else file_size(facts, place)
+        told["size"] = facts["size"] if is_raw(backend) else file_size(facts, location)
     for fact in ("modified", "version", "shape", "dtype"):
         if fact in facts:
             told[fact] = facts[fact]
     return told
 
 
-def size_of(registry: RayBackendRegistry, backend: Any, place: str) -> int | None:
+def size_of(registry: RayBackendRegistry, backend: Any, location: str) -> int | None:
     """Return the size of the file as which a value appears, without running any code of it."""
     plain = backend if isinstance(backend, HostedBackend) else PlainMemory.of(registry)
     try:
-        return len(as_file(plain.load(place), place))
+        return len(as_file(plain.load(location), location))
     except NO_FILE:
-        size: int | None = backend.stat(place).get("size")
+        size: int | None = backend.stat(location).get("size")
         return size

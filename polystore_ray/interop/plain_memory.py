@@ -51,7 +51,7 @@ class PlainMemory(ClusterMemoryBackend):
                 )
             with closed():
                 envelopes = transport.get(found.pins, paths[0] if paths else None)
-            with _damage_reported():
+            with located(paths[0] if paths else None, "memory"), _damage_reported():
                 objects = [
                     _opened(envelope, _path_of(pin, found, paths))
                     for pin, envelope in enumerate(envelopes)

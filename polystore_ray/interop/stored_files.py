@@ -48,24 +48,24 @@ def is_raw(backend: Any) -> bool:
     return issubclass(class_of(backend), LoadsBytes)
 
 
-def content(backend: Any, place: str) -> memoryview:
+def content(backend: Any, location: str) -> memoryview:
     """Return the bytes of a file."""
     if is_raw(backend):
-        return memoryview(backend.load(place, suffix=_RAW))
-    return as_file(backend.load(place), place)
+        return memoryview(backend.load(location, suffix=_RAW))
+    return as_file(backend.load(location), location)
 
 
-def read(backend: Any, place: str) -> tuple[bytes | None, int | None]:
+def read(backend: Any, location: str) -> tuple[bytes | None, int | None]:
     """Return what a file holds, None if there is none, and a version that is not newer."""
-    version = backend.stat(place).get("version") if _keeps_versions(backend) else None
+    version = backend.stat(location).get("version") if _keeps_versions(backend) else None
     try:
-        return bytes(content(backend, place)), version
+        return bytes(content(backend, location)), version
     except PathNotFoundError:
         return None, None
 
 
 def replace(
-    backend: Any, place: str, data: bytes, *, overwrite: bool, if_version: int | None = None
+    backend: Any, location: str, data: bytes, *, overwrite: bool, if_version: int | None = None
 ) -> None:
     """Save a file whole, and make its parents."""
     options: dict[str, Any] = {"overwrite": overwrite, "parents": True}
@@ -73,42 +73,42 @@ def replace(
         options["if_version"] = if_version
     try:
         if is_raw(backend):
-            backend.save(data, place, suffix=_RAW, **options)
+            backend.save(data, location, suffix=_RAW, **options)
         else:
-            backend.save(from_file(data, place), place, **options)
+            backend.save(from_file(data, location), location, **options)
     except PathNotDirectoryError as error:
-        raise BelowAFileError("a part of the path is a file", path=place) from error
+        raise BelowAFileError("a part of the path is a file", path=location) from error
 
 
-def append(backend: Any, place: str, tail: bytes) -> None:
+def append(backend: Any, location: str, tail: bytes) -> None:
     """Put bytes at the end of what a file holds by now, or make it.
 
     No other append is lost where the backend keeps versions; elsewhere none of this process.
     """
 
     def save() -> None:
-        before, version = read(backend, place)
+        before, version = read(backend, location)
         if before is not None and not tail:
             return
         whole = tail if before is None else before + tail
         try:
-            replace(backend, place, whole, overwrite=before is not None, if_version=version)
+            replace(backend, location, whole, overwrite=before is not None, if_version=version)
         except (PathExistsError, PathNotFoundError) as error:
-            if backend.exists(place) is (before is not None):
+            if backend.exists(location) is (before is not None):
                 raise
             raise VersionConflictError("it was created or deleted at this moment") from error
 
-    save_in_turn(save, place, Deadline(_APPENDED_WITHIN))
+    save_in_turn(save, location, Deadline(_APPENDED_WITHIN))
 
 
-def make_directory(backend: Any, place: str) -> None:
+def make_directory(backend: Any, location: str) -> None:
     """Make a directory and its parents."""
     try:
-        backend.ensure_directory(place)
+        backend.ensure_directory(location)
     except (PathExistsError, PathNotDirectoryError) as error:
-        if backend.is_file(place):
+        if backend.is_file(location):
             raise
-        raise BelowAFileError("a part of the path is a file", path=place) from error
+        raise BelowAFileError("a part of the path is a file", path=location) from error
 
 
 def _keeps_versions(backend: Any) -> bool:

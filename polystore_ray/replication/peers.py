@@ -44,7 +44,7 @@ class RayPeers:
         self._this, self._node = context.current_actor, context.get_node_id()
 
     def state(self, node: str, epoch: int) -> tuple[int, list[bytes]] | None:
-        volume = self._named(MEMORY, node)
+        volume = self.find(MEMORY, node, epoch)
         if volume is None:
             return None
         call = partial(volume.state.remote, epoch)
@@ -73,18 +73,15 @@ class RayPeers:
         return joined
 
     def find(self, key: str, node: str, epoch: int) -> Any:
-        """Return a host that another controller started after `join`; None if it has ended."""
-        host = self._named(key, node)
-        if host is not None and key == MEMORY:
+        """Return a host of another controller; a volume turns to this one; None if it has ended."""
+        try:
+            host: Any = ray.get_actor(host_name(key, node), self._namespace)
+        except ValueError:
+            return None
+        if key == MEMORY:
             join = partial(host.join.remote, epoch, self._this)
-            if _unless_dead(node, join, Deadline(_JOIN_WITHIN)) is None:
-                return None
+            host = host if _unless_dead(node, join, Deadline(_JOIN_WITHIN)) else None
         return host
-
-    def _named(self, key: str, node: str) -> Any:
-        with suppress(ValueError):
-            return ray.get_actor(host_name(key, node), self._namespace)
-        return None
 
     def candidates(self, present: str | None) -> list[str]:
         poor = {self._node, *self._hosts.leaving}

@@ -88,7 +88,7 @@ def connect(
         connection = _connections.setdefault(key, found)
     if home.store_id and connection.store_id != home.store_id:
         raise _gone(connection.store)
-    options.check_against(connection.options, store)
+    options.check_against(connection.options, connection.store)
     return connection.by(Deadline(timeout))  # what was started had a deadline of its own
 
 
@@ -193,19 +193,19 @@ def _made(
 ) -> RayTransport | None:
     node, own = this_process()
     job = None if lifetime == "detached" else home.job or own
+    of = StoreOf(store_namespace(store, job), job, options)
     if home.address:
         if cluster_id() != home.cluster:
             raise StoreUnavailableError(
-                f"the store {store!r} is on the Ray cluster at {home.address}, and this process is "
+                f"the store {of} is on the Ray cluster at {home.address}, and this process is "
                 f"connected to another cluster, at {cluster_address()}; call ray.shutdown() and "
                 f"then ray.init({home.address!r})"
             )
         if job not in (None, own) and not is_client() and job_is_dead(job):
             raise StoreUnavailableError(
-                f"the store {store!r} has ended with its job {job}; a store with "
+                f"the store {of} has ended with its job {job}; a store with "
                 f"lifetime='detached' outlives the job that makes it"
             )
-    of = StoreOf(store_namespace(store, job), job, options)
     found = reach_controller(of, controller_of, deadline, start=create and not home.store_id)
     if found is None:
         if home.store_id:

@@ -78,7 +78,7 @@ class LocalTransport(Transport):
             _stores.setdefault(key, (made_here(), cls(store, options)))
         home, transport = _stores[key]
         home.require_here()  # a forked process has a copy, whose changes nobody else would see
-        options.check_against(transport.options, store)
+        options.check_against(transport.options, f"{store!r} (lifetime={lifetime!r})")
         return transport
 
     @staticmethod

@@ -21,13 +21,6 @@ __all__ = ["node_statuses"]
 
 _ALL_WITHIN = 5.0  # seconds, for the answers of all nodes
 _READY_WITHIN = 0.1  # seconds, for an answer that is ready
-_NO_VOLUME = {
-    "capacity": None,
-    "pinned": 0,
-    "pinned_bytes": 0,
-    "adopted": 0,
-    "adopted_bytes": 0,
-}
 
 
 def node_statuses(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
@@ -37,7 +30,7 @@ def node_statuses(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
     until = time.monotonic() + _ALL_WITHIN
     known = {node["NodeID"]: node for node in nodes()}
     for node in sorted({node for _, node in hosts} & set(known)):
-        volume: dict[str, Any] = dict(_NO_VOLUME)
+        volume: dict[str, Any] = {}
         hosted: Counter[str] = Counter()
         keys: list[str] = []
         silent: list[str] = []
@@ -52,7 +45,7 @@ def node_statuses(hosts: dict[tuple[str, str], Any]) -> Iterator[NodeStatus]:
             else:
                 keys.append(key)
                 if key == MEMORY:
-                    volume |= facts
+                    volume = facts
                 else:
                     hosted.update(facts)
         yield NodeStatus(

@@ -63,7 +63,7 @@ _STATE = frozenset(
         ("collections", "deque"),
         ("polystore.exceptions", "_rebuild"),  # errors that are the answers to changes
         ("polystore.path_tree", "PathTree"),
-        ("polystore.path_tree", "_Link"),
+        ("polystore.path_nodes", "Link"),
         ("polystore_ray.controller.entries", "Entry"),
         ("polystore_ray.controller.entries", "Held"),
         ("polystore_ray.controller.ledger", "Ledger"),

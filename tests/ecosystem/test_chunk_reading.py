@@ -74,7 +74,7 @@ def test_plain_chunks_are_read_in_one_request(
     monkeypatch.setattr(array.store, "_load", counted)
     np.testing.assert_array_equal(read(array), VALUES)
     assert loads == [4 * 6 * 3]
-    monkeypatch.setattr(chunk_reading, "_AT_ONCE", 10 * 2 * 2 * 2 * 4)
+    monkeypatch.setattr(chunk_reading, "_REQUEST_BYTES", 10 * 2 * 2 * 2 * 4)
     loads.clear()
     np.testing.assert_array_equal(read(array, slice(0, 2)), VALUES[:2])
     assert loads == [10, 8]

@@ -152,3 +152,11 @@ def test_what_a_registry_of_a_node_is_in_a_mapping(store: str) -> None:
             memory()
     with pytest.raises(BackendNotFoundError, match="nothing"):
         found["nothing@local"]
+
+
+def test_a_store_that_exists_with_other_options_is_named_with_its_lifetime() -> None:
+    RayBackendRegistry("sized", lifetime="detached", local=True, max_bytes=10)["memory"].exists("/")
+    other = RayBackendRegistry("sized", lifetime="detached", local=True, max_bytes=20)
+    with pytest.raises(StorageResolutionError, match=r"store 'sized' \(lifetime='detached'\)"):
+        other["memory"].exists("/")
+    other.shutdown()

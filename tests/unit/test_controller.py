@@ -339,7 +339,7 @@ def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
 def test_a_lost_volume_is_made_good_in_pieces_that_take_turns(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polystore_ray.controller.ledger._MOST_AT_ONCE", 2)
+    monkeypatch.setattr("polystore_ray.controller.ledger._REPAIR_OBJECTS", 2)
     for i in range(5):
         store.publish(f"/{i}", pin(f"p{i}"))
     store.change("volume_lost", NODE)

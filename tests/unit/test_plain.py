@@ -13,7 +13,10 @@ import pytest
 
 from polystore import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore.serialization import _array, _scalar, describe_dtype, described_dtype, seal
+from polystore_ray import RayBackendRegistry
+from polystore_ray.interop.plain_memory import PlainMemory
 from polystore_ray.wire.envelope import array_message, open_message, sealed_message
+from polystore_ray.wire.messages import Items
 from polystore_ray.wire.pack import Pack
 from polystore_ray.wire.plain_pickle import plain_loads
 
@@ -252,3 +255,13 @@ def test_a_described_dtype_is_the_same_dtype() -> None:
         described = describe_dtype(dtype)
         assert not isinstance(described, np.dtype)
         assert described_dtype(described) == dtype
+
+
+def test_an_object_that_is_not_the_pack_it_should_be_is_damaged_at_its_path() -> None:
+    registry = RayBackendRegistry("damaged", local=True)
+    transport = registry._connect()
+    pin = transport.put(seal([1, 2]))
+    transport.publish([pin], Items(["/a"], [(3, None, None)], [(0, 3)]))
+    with pytest.raises(CorruptDataError, match="'/a'"):
+        PlainMemory.of(registry).load("/a")
+    registry.shutdown()

@@ -31,7 +31,7 @@ from polystore.transfer import copying as transfers
 from polystore.transfer.copying import save_in_parts
 from polystore_ray import RayBackendRegistry
 from polystore_ray.client import chunks as handover
-from polystore_ray.client.chunks import AT_ONCE, hand_over
+from polystore_ray.client.chunks import THREADS, hand_over
 
 
 @pytest.fixture(params=["plain", "local"])
@@ -276,8 +276,8 @@ def test_all_parts_are_handed_over_once_and_grow(monkeypatch: pytest.MonkeyPatch
 
 
 def test_several_parts_are_under_way_at_a_time() -> None:
-    barrier = threading.Barrier(AT_ONCE)
-    hand_over(lambda _: barrier.wait(timeout=10), list(range(AT_ONCE)), lambda _: None)
+    barrier = threading.Barrier(THREADS)
+    hand_over(lambda _: barrier.wait(timeout=10), list(range(THREADS)), lambda _: None)
 
 
 def test_after_an_error_nothing_is_begun_and_what_is_under_way_is_waited_for() -> None:

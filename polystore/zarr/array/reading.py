@@ -88,12 +88,12 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
 
 
 def check_file(data: Any, name: str) -> None:
-    """Raise what says why an array that is not of numbers cannot be stored under a name.
+    """Raise an error that says why an array that is not of numbers cannot be stored.
 
     Raises
     ------
     UnsupportedFormatError
-        If the suffix names no format of a file either.
+        If the suffix is not one of a file format either.
     """
     if not isinstance(data, np.ndarray | np.generic):
         return
@@ -101,8 +101,8 @@ def check_file(data: Any, name: str) -> None:
         format_of(name)
     except UnsupportedFormatError as error:
         raise UnsupportedFormatError(
-            f"zarr arrays are made of booleans and numbers here, not of dtype {data.dtype}; a "
-            f"suffix such as .npy stores it as a file"
+            f"only booleans and numbers are saved as zarr arrays, not dtype {data.dtype}; use a "
+            f"suffix such as .npy to save it as a file"
         ) from error
 
 
@@ -155,7 +155,7 @@ def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
 
 
 def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
-    """Return the names of what an array or a group has beside its values."""
+    """Return the names of what an array or a group has in addition to its values."""
     names = getattr(node.metadata, "dimension_names", None) or ()
     found = {
         "attributes": dict(node.attrs),

@@ -1,4 +1,4 @@
-"""Zarr arrays as they are stored: metadata and chunks, which are copied without being decoded."""
+"""Zarr arrays as they are stored: metadata and chunks that are copied without decoding."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _METADATA: dict[ZarrFormat, tuple[str, ...]] = {3: ("zarr.json",), 2: (".zarray"
 
 
 class ArrayChangedError(StorageResolutionError):
-    """An array was replaced, or cut off, while it was copied."""
+    """An array was replaced or cut off during a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """An array that is copied as it is stored.
+    """The stored form of an array.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class StoredArray:
     zarr_format : {2, 3}
         Its format.
     is_still_there : callable
-        Returns whether it was neither replaced nor cut off since.
+        Returns False if the array was replaced or cut off since.
     """
 
     store: Store
@@ -46,14 +46,14 @@ class StoredArray:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An array, or a group without its members, as it is stored, on the way to another process.
+    """The stored form of an array, or of a group without its members, for another process.
 
     Parameters
     ----------
     contents : mapping of str to bytes
-        Its metadata and chunks, by their keys.
+        The metadata and chunks, by key.
     is_group : bool
-        Which of the two it is.
+        Whether it is a group.
     """
 
     contents: Mapping[str, bytes]
@@ -65,12 +65,12 @@ class Packed:
 
 
 def packed(array: StoredArray) -> Packed:
-    """Return an array as it is stored.
+    """Return the stored form of an array as one value.
 
     Raises
     ------
     ArrayChangedError
-        If it was replaced meanwhile.
+        If the array was replaced concurrently.
     """
     held: dict[str, Buffer] = {}
     copy_stored(array, MemoryStore(held))
@@ -78,7 +78,7 @@ def packed(array: StoredArray) -> Packed:
 
 
 def unpacked(array: Packed) -> StoredArray:
-    """Return a packed array as one that is in a store."""
+    """Return a packed array in a store in memory."""
     held: dict[str, Buffer] = {
         key: cpu.Buffer.from_bytes(data) for key, data in array.contents.items()
     }
@@ -91,7 +91,7 @@ def copy_stored(array: StoredArray, target: Store) -> None:
     Raises
     ------
     ArrayChangedError
-        If it was replaced meanwhile. What was copied is of no use then.
+        If the array was replaced concurrently. The copy is useless then.
     """
     sync(_copy(array.store, target, _METADATA[array.zarr_format]))
     if not array.is_still_there():
@@ -99,7 +99,7 @@ def copy_stored(array: StoredArray, target: Store) -> None:
 
 
 async def _copy(source: Store, target: Store, metadata: tuple[str, ...]) -> None:
-    # The metadata first: what they show is there by then, also of an array that grows.
+    # Metadata first: all chunks that it shows exist by then, also if the array grows.
     for name in metadata:
         await _copy_key(source, target, name)
     chunks = [key async for key in source.list() if is_chunk(key)]

@@ -311,7 +311,7 @@ class LocalZarr(DiskBackend):
         parents: bool = False,
         durable: bool = False,
     ) -> None:
-        """Put the array that `write` puts into an empty store in the place of `path`."""
+        """Publish at `path` the array that `write` writes into an empty store."""
 
         def write_directory(temporary: Place) -> None:
             temporary.make_directory()
@@ -326,7 +326,7 @@ class LocalZarr(DiskBackend):
 
     @contextmanager
     def stored(self, path: P) -> Iterator[StoredArray | None]:
-        """Give the array at a path as it is stored, None for a file."""
+        """Yield the array at a path as it is stored, None for a file."""
         with (
             self._located(path),
             self._held(path) as is_there,
@@ -348,18 +348,18 @@ class LocalZarr(DiskBackend):
         self._put_array(path, partial(copy_stored, array), overwrite=False, parents=parents)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
-        """Return whether the group that a path lies in shows a member of a format."""
+        """Return whether the group above a path shows members of a format."""
         return is_shown(self._groups.marks(path), zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
-        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        """Return the metadata files of the group at a path, {} if it is not a group."""
         with self._os_errors(path), self._places.existing(path) as held:
             files = self._files(held)
             found = {name: files.read(name) for name in GROUP_METADATA}
         return {name: data for name, data in found.items() if data is not None}
 
     def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
-        """Make a group of these metadata at a free path, and its parents."""
+        """Create a group with this metadata at a free path, and its parents."""
         self.ensure_directory(os.path.dirname(self._places.text(path)) or ".")
         with self._free_place(path) as place:
             self._forget(path)

@@ -234,7 +234,7 @@ class RemoteReading(BackendBase, DataSource):
 
     @contextmanager
     def _copied(self, key: str) -> Iterator[str]:
-        """Give the path of a copy of a file, since the readers of formats want a local one."""
+        """Yield the path of a local copy of a file, because the readers of formats need one."""
         data = self._objects.wait(self._objects.get(key))
         if data is None:
             raise PathNotFoundError("no such file or directory")
@@ -245,7 +245,7 @@ class RemoteReading(BackendBase, DataSource):
             yield copy
 
     def apart(self, path: P) -> list[str]:
-        """Return the names of what a value or a group has beside what `load` returns."""
+        """Return the names of what an array, a group or a file has in addition to its values."""
         with suppress(StorageError):  # its load says it
             return apart(self.open(path))
         with suppress(StorageError), self._located(path):

@@ -349,7 +349,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
 
     @contextmanager
     def stored(self, path: P) -> Iterator[StoredArray | None]:
-        """Give the array at a path as it is stored, None for a file."""
+        """Yield the array at a path as it is stored, None for a file."""
         with self._located(path):
             key = self._key(path)
             node = self._value_at(key)
@@ -374,11 +374,11 @@ class RemoteZarr(RemoteReading, StorageBackend):
                 put_array(self._objects, key, write, node, claim, axes=0, zarr_format=kind)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:
-        """Return whether the group that a path lies in shows a member of a format."""
+        """Return whether the group above a path shows members of a format."""
         return is_shown(self._groups.marks(self._key(path)), zarr_format)
 
     def group_metadata(self, path: P) -> dict[str, bytes]:
-        """Return the metadata of the group at a path by their names, {} for what is no group."""
+        """Return the metadata files of the group at a path, {} if it is not a group."""
         with self._located(path):
             key = self._key(path)
             reads = (self._objects.get(below(key, name)) for name in GROUP_METADATA)
@@ -388,7 +388,7 @@ class RemoteZarr(RemoteReading, StorageBackend):
         return {name: data for name, data in found if data is not None}
 
     def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
-        """Make a group of these metadata at a free path, and its parents."""
+        """Create a group with this metadata at a free path, and its parents."""
         with self._located(path):
             key = self._new_key(path)
             self._make_groups(self._missing_parents(key, make=True))
