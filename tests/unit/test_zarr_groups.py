@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import s3_server
 from zarr.codecs import BytesCodec, GzipCodec, TransposeCodec
 from zarr.storage import FsspecStore, LocalStore
 
 from polystore import CorruptDataError, UnsupportedFormatError, VFSTypeError, ZarrBackend
+from polystore.zarr.array import groups
+from polystore.zarr.object_store import client
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part"),
@@ -412,3 +415,32 @@ def test_a_group_of_huge_metadata_takes_no_memory_of_who_saves_below_it(tmp_path
     finally:
         tracemalloc.stop()
     assert backend.list_dir("/g/inner") == []
+
+
+def test_of_huge_metadata_in_a_store_of_objects_only_the_start_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read: list[int] = []
+    whole = MemoryFileSystem.cat_file
+
+    def cat_file(self: Any, path: str, **options: Any) -> bytes:
+        data = bytes(whole(self, path, **options))
+        read.append(len(data))
+        return data
+
+    backend = ZarrBackend(f"memory://{tmp_path.name}-huge")
+    backend.ensure_directory("/g/inner")
+    backend.save(ROWS, "/g/a")
+    huge = b'{"consolidated_metadata": 1}' + b" " * 100_000
+    for name in ("g", "g/a"):
+        MemoryFileSystem().pipe_file(f"/{tmp_path.name}-huge/{name}/zarr.json", huge)
+    monkeypatch.setattr(client, "MOST_METADATA", 10_000)
+    monkeypatch.setattr(groups, "MOST_METADATA", 10_000)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    for question in (backend.stat, backend.is_file, backend.is_dir, backend.exists):
+        question("/g")
+        question("/g/a")
+    backend.list_files("/", recursive=True)
+    with pytest.raises(CorruptDataError, match="more than"):
+        backend.save(ROWS, "/g/inner/a")
+    assert max(read) == 10_001

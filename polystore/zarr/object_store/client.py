@@ -27,6 +27,7 @@ from polystore.exceptions import (
     UnsupportedOperationError,
 )
 from polystore.paths import join, split
+from polystore.zarr.array.groups import MOST_METADATA
 from polystore.zarr.object_store.urls import Url
 
 __all__ = ["Found", "RemoteObjects"]
@@ -173,6 +174,13 @@ class RemoteObjects:
         except PathNotFoundError as error:
             self._raise_missing_bucket(error)
             return None
+
+    async def metadata(self, key: str) -> bytes | None:
+        """Return the metadata at a key, None where there is no object.
+
+        Of what is larger than any metadata that are believed, only the start is read.
+        """
+        return await self.get(key, 0, MOST_METADATA + 1)
 
     async def _read(self, path: str, start: int, end: int | None) -> bytes:
         try:

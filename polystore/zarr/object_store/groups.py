@@ -48,5 +48,5 @@ class RemoteGroups:
             key = parent_of(key)
             above.append(key)
         places = [below(directory, name) for directory in above for name in names]
-        read = iter(self._objects.wait(self._objects.together(map(self._objects.get, places))))
+        read = iter(self._objects.wait(self._objects.together(map(self._objects.metadata, places))))
         return [(directory, [next(read) for _ in names]) for directory in above]

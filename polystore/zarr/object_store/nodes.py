@@ -103,7 +103,7 @@ class Nodes:
     async def _look(self, key: str) -> Node:
         if any(is_hidden(name) for name in key.split("/")):
             return Node("missing")
-        metadata = await self._objects.get(below(key, "zarr.json"))
+        metadata = await self._objects.metadata(below(key, "zarr.json"))
         if metadata is not None:
             return _node(metadata)
         found = await self._objects.find(key) if key else Found("directory", 0)
@@ -122,10 +122,13 @@ class Nodes:
         """Return the node that has metadata of format 2, None where there are none."""
         if self._objects.lists and (found is None or found.kind == "file"):
             return None  # they would lie below the key
-        metadata = await self._objects.get(below(key, ".zarray"))
+        metadata = await self._objects.metadata(below(key, ".zarray"))
         if metadata is not None:
             return Node("array", metadata, old=True)
-        if not self._objects.lists and await self._objects.get(below(key, ".zgroup")) is not None:
+        if (
+            not self._objects.lists
+            and await self._objects.metadata(below(key, ".zgroup")) is not None
+        ):
             return Node("directory")
         return None
 
@@ -170,10 +173,10 @@ class Nodes:
 
     async def _explicit(self, key: str) -> Node | None:
         """Return the node that has metadata, None where there are none."""
-        metadata = await self._objects.get(below(key, "zarr.json"))
+        metadata = await self._objects.metadata(below(key, "zarr.json"))
         if metadata is not None:
             return _node(metadata)
-        metadata = await self._objects.get(below(key, ".zarray"))
+        metadata = await self._objects.metadata(below(key, ".zarray"))
         return None if metadata is None else Node("array", metadata, old=True)
 
     async def _is_reached(self, key: str) -> bool:

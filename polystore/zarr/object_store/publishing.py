@@ -40,7 +40,7 @@ class SharedObjects(Shared):
         self.locks = _LockObjects(objects, key)
 
     def metadata(self) -> tuple[str, bytes]:
-        return self._name, self._objects.wait(self._objects.get(self._place)) or b""
+        return self._name, self._objects.wait(self._objects.metadata(self._place)) or b""
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
         RemoteGroups(self._objects, is_rooted=False).forget(self._key)

@@ -75,7 +75,7 @@ class KeyReader:
         """Return whether an array is the one that it was; a file comes whole."""
         if node.kind == "file":
             return True
-        metadata = self._objects.get(below(key, node.metadata_name))
+        metadata = self._objects.metadata(below(key, node.metadata_name))
         return is_same(self._objects.wait(metadata), node.metadata)
 
     # Directories

@@ -185,7 +185,9 @@ def copy_array(
     first = _parts(objects, source) - {node.metadata_name}
     try:
         copied = _copied(objects, source, target, first)
-        unchanged = objects.wait(objects.get(below(source, node.metadata_name))) == node.metadata
+        unchanged = (
+            objects.wait(objects.metadata(below(source, node.metadata_name))) == node.metadata
+        )
     except BaseException:
         _take_back(objects, target, first, lock)
         raise
