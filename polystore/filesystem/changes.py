@@ -100,7 +100,9 @@ def _prepared(
     made: list[str] = []
 
     def make(directory: Location) -> None:
-        values.make_directory(directory, path)
+        if not made:
+            values.forget(path)
+        values.make_directory(directory)
         made.append(directory.name)
         if durable:
             with directory.hold() as handle:
@@ -131,9 +133,13 @@ def _prepared(
 
 def publish_directory(values: FileValues, path: P) -> None:
     """Make a directory and its parents, where they are missing."""
+    made: list[str] = []
 
     def make(directory: Location) -> None:
-        values.make_directory(directory, path)
+        if not made:
+            values.forget(path)
+        values.make_directory(directory)
+        made.append(directory.name)
 
     with values.resolver.resolve_for_write(path, make=make) as location:
         if values.has_directory(location):

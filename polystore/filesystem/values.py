@@ -184,8 +184,11 @@ class FileValues:
     def before_change(self, path: P, *resolver: Location) -> None:
         """Prepare for what is at `locations` to replace `path`, or to go from it."""
 
-    def make_directory(self, location: Location, path: P) -> None:
-        """Make a directory at a location; `path` leads to or below it."""
+    def forget(self, path: P) -> None:
+        """Remove what directories above a path say of it, before a directory on the way is made."""
+
+    def make_directory(self, location: Location) -> None:
+        """Make a directory at a location."""
         self.check_name(location.name)
         location.make_directory()
 

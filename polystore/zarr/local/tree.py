@@ -121,4 +121,5 @@ class LocalZarr(LocalTree):
         """Create a group with this metadata at a free path, and its parents."""
         self.ensure_directory(os.path.dirname(self._resolver.text(path)) or ".")
         with self._free_place(path) as location:
-            self._values.make_group(location, path, metadata)
+            self._values.forget(path)
+            self._values.make_group(location, metadata)

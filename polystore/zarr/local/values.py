@@ -219,15 +219,14 @@ class ArrayValues(FileValues):
         if any(location.is_directory() or location.is_link() for location in resolver):
             self.forget(path)
 
-    def make_directory(self, location: Location, path: P) -> None:
+    def make_directory(self, location: Location) -> None:
         chosen = self._new_format(self._groups.marks_from(location.directory))
         name, metadata = GROUP_FILES[chosen]
-        self.make_group(location, path, {name: metadata})
+        self.make_group(location, {name: metadata})
 
-    def make_group(self, location: Location, path: P, metadata: Mapping[str, bytes]) -> None:
-        """Make a group of these metadata at a free location; `path` leads to or below it."""
+    def make_group(self, location: Location, metadata: Mapping[str, bytes]) -> None:
+        """Make a group of these metadata at a free location."""
         self.check_name(location.name)
-        self.forget(path)
         with temporary(location, hidden=True) as new:
             new.make_directory()
             with new.hold(REACH | os.O_DIRECTORY) as directory:
