@@ -22,20 +22,20 @@ SECONDS ?= 600
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
-demo: $(VENV)/.demo  ## Segment photographs in Ray tasks that share images; see demo-out/
+demo: $(VENV)/.demo  ## Run the demo: segment photographs in Ray tasks; results in demo-out/
 	$(BIN)/python -m polystore_ray.demo --out demo-out
 
-test: check docs  ## All checks, the documentation's examples, and the tests
+test: check docs  ## Run all checks, the examples of the documentation, and all tests
 	$(BIN)/python -m pytest tests examples
 	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
 		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
-test-fast: $(VENV)/.all  ## The tests that start no cluster, and the examples, in about three minutes
+test-fast: $(VENV)/.all  ## Run the tests that start no cluster, in about three minutes
 	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/architecture tests/explored \
 		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
 		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
 
-check: $(VENV)/.all  ## Lint, format, types, import layers
+check: $(VENV)/.all  ## Check style, format, types and import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,7 +49,7 @@ architecture: $(VENV)/.all  ## Draw the packages and trace the calls into docs/a
 	PYTHONPATH=. $(BIN)/python tests/architecture/drawing.py
 	PYTHONPATH=. $(BIN)/python tests/architecture/trips.py
 
-bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios within one run
+bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/nodes.py
@@ -59,26 +59,26 @@ bench: $(VENV)/.bench  ## Measure against NumPy, zarr and plain Ray, as ratios w
 	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/picture.py
 
-soak: $(VENV)/.all $(VENV)/.fuzz  ## The model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
+soak: $(VENV)/.all $(VENV)/.fuzz  ## Run the model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
 	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 
-corpus: $(CORPUS)/.all  ## Files and hierarchies of all independent writers, loaded, saved and compared
+corpus: $(CORPUS)/.all  ## Load, save and compare files and hierarchies of independent writers
 	POLYSTORE_CORPUS=all $(CORPUS)/bin/python -m pytest tests/corpus
 
-chaos: $(VENV)/.all  ## Break a store on purpose, and check what its clients saw [SECONDS=600] [SEED=1]
+chaos: $(VENV)/.all  ## Inject faults into a cluster, and check what clients saw [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --seconds $(SECONDS) --seed $(SEED) \
 		--report docs/performance/chaos.txt
 
-chaos-network: $(VENV)/.all  ## The same in a network of its own, cut, slow and lossy; as root [SECONDS=600] [SEED=1]
+chaos-network: $(VENV)/.all  ## The same in a separate network that is cut, slow and lossy; as root [SECONDS=600] [SEED=1]
 	$(BIN)/python -m polystore_ray.testing --network --seconds $(SECONDS) --seed $(SEED) \
 		--report docs/performance/chaos-network.txt
 
-test-oldest: $(OLDEST)/.all  ## The tests on the oldest allowed versions
+test-oldest: $(OLDEST)/.all  ## Run the tests with the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
 
-test-newest: $(NEWEST)/.all  ## The tests on the newest versions, with the Python given as PYTHON
+test-newest: $(NEWEST)/.all  ## Run the tests with the newest versions and the Python in PYTHON
 	$(NEWEST)/bin/python -m pytest tests/unit tests/api tests/fuzz tests/ecosystem \
 		tests/conformance/test_in_process.py tests/cluster/test_sharing.py \
 		tests/cluster/test_zarr_writers.py
@@ -131,6 +131,6 @@ $(CORPUS)/.all: pyproject.toml
 		anndata ome-zarr opencv-python-headless tensorstore
 	touch $@
 
-clean:  ## Remove what the other targets made
+clean:  ## Remove the output of all targets
 	rm -rf $(VENV) $(OLDEST) $(CORPUS) build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache \
 		.ruff_cache .import_linter_cache .hypothesis

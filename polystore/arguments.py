@@ -85,7 +85,7 @@ def check_apart(
         above = {parent(location) for location in above} - above
 
 
-def path_exists(path: str, backend: str | None) -> PathExistsError:
+def path_exists(path: str | None = None, backend: str | None = None) -> PathExistsError:
     """Return the error for a path that a save or a copy would overwrite."""
     return PathExistsError(
         "the path exists already; to replace a file, save it with overwrite=True",

@@ -12,20 +12,71 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from polystore.error_translation import os_errors
+from polystore.arguments import seconds
+from polystore.error_translation import located, os_errors
 from polystore.exceptions import (
     CorruptDataError,
+    FileLockError,
     StorageError,
     StorageResolutionError,
     VFSTypeError,
 )
-from polystore.filesystem.dir_fd import Held
-from polystore.filesystem.file_lock import file_lock
-from polystore.filesystem.renames import publish_file
-from polystore.filesystem.temporaries import keep_mode, remove, sweep, temporary_name
+from polystore.filesystem.changes import again_while_missing
+from polystore.filesystem.dir_fd import Handle
+from polystore.filesystem.locks import Deadline, hold_lock_file
+from polystore.filesystem.temporaries import keep_mode, publish_file, sweep, temporary
 from polystore.paths import P, as_system_text
 
 __all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"]
+
+
+@contextmanager
+def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Iterator[None]:
+    """Hold the lock of `path` for a block; it excludes other threads and processes.
+
+    The lock file is what `path` leads to with ``.lock`` appended, so that a link and its target
+    have one lock. It is left in place: to remove it would take it from under a waiter.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        What to lock; it need not exist.
+    timeout : float, default 30.0
+        Seconds to wait; 0 tries once.
+    poll_interval : float, default 0.1
+        Seconds between tries.
+
+    Raises
+    ------
+    VFSTypeError
+        If `timeout` or `poll_interval` is not a number of seconds of at least 0.
+    InvalidPathError
+        If the path cannot be one of the file system.
+    FileLockTimeoutError
+        If the lock was not free in time.
+    FileLockError
+        If the lock file cannot be made.
+    """
+    text = as_system_text(path)
+    deadline, pause = Deadline(seconds(timeout, "timeout")), seconds(poll_interval, "poll_interval")
+    directory, name = os.path.split(f"{os.path.realpath(text)}.lock")
+
+    def acquire() -> int:
+        os.makedirs(directory, exist_ok=True)
+        with Handle.at(directory, os.O_DIRECTORY) as handle:
+            return hold_lock_file(handle.location(name), deadline, pause)
+
+    with located(text, None):
+        try:
+            descriptor = again_while_missing(acquire)
+        except FileLockError:
+            raise
+        except OSError as error:
+            raise FileLockError(f"the lock file cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -48,7 +99,7 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     Raises
     ------
     VFSTypeError
-        If `mode` is another one, or `path` is no path.
+        If `mode` is another one, or `path` is not a path.
     InvalidPathError
         If the path cannot be one of the file system.
     PathNotFoundError, PathNotDirectoryError, PathIsDirectoryError, StorageWriteError
@@ -75,26 +126,24 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if ensure_directory:
             os.makedirs(directory, exist_ok=True)
-        held = Held.at(directory, os.O_DIRECTORY)
-    with held:
-        place, temporary = held.place(name or "."), held.place(temporary_name())
+        handle = Handle.at(directory, os.O_DIRECTORY)
+    with handle:
+        location = handle.location(name or ".")
         with os_errors(text, None):
-            keep_mode(place)
-            sweep(held, directory)
-            opened = temporary.create()
-        file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
-        try:
+            keep_mode(location)
+            sweep(handle, directory)
+        with temporary(location) as new:
+            with os_errors(text, None):
+                opened = new.create()
+            file: IO[Any] = opened if mode == "wb" else io.TextIOWrapper(opened, "utf-8")
             with file:
                 yield file
             with os_errors(text, None):
-                temporary.sync()
-                keep_mode(place, temporary)
-                publish_file(temporary, place, overwrite=True)
-        except BaseException:
-            remove(temporary)
-            raise
+                new.sync()
+                keep_mode(location, new)
+                publish_file(new, location, overwrite=True)
         with os_errors(text, None):
-            held.sync()
+            handle.sync()
 
 
 def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:
@@ -165,7 +214,7 @@ def atomic_update_json(
 def _read_json(path: str, default: Any) -> Any:
     with os_errors(path, None, refused=StorageResolutionError):
         try:
-            with Held.at(path) as held, held.open() as file:
+            with Handle.at(path) as handle, handle.open() as file:
                 return json.loads(file.read().decode())
         except FileNotFoundError:
             return {} if default is None else copy.deepcopy(default)

@@ -103,9 +103,12 @@ class DataSource(ABC):
         """
         check_collection(paths, "paths", backend=self._backend_type)
         progress: Progress = options.pop("progress", None)
+        loading = self._load_all(paths, *args, **options)
+        if not progress:
+            return list(loading)
         values: list[Any] = []
         with reporting(progress, len(paths), "loading") as step:
-            for value in self._load_all(paths, *args, **options):
+            for value in loading:
                 values.append(value)
                 step()
         return values

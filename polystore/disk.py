@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
+from polystore.base import StorageBackend
 from polystore.exceptions import StorageError, UnsupportedOperationError
-from polystore.filesystem.backend import LocalBackend
-from polystore.filesystem.dir_fd import Held, Place
-from polystore.filesystem.locks import turn
-from polystore.filesystem.renames import ReplacedError
-from polystore.formats import Format, format_of
-from polystore.paths import P, as_text
-from polystore.region import Region, as_index
+from polystore.filesystem.lookup import portable_path
+from polystore.filesystem.tree import LocalTree
+from polystore.filesystem.values import FileValues, load_files
+from polystore.formats import format_of
+from polystore.paths import P, display
+from polystore.region import Region
+from polystore.stat import Stat
 from polystore.writable import private
 
 __all__ = ["DiskBackend"]
 
 
-class DiskBackend(LocalBackend):
+class DiskBackend(StorageBackend):
     """Store each value in a file, in the format that the suffix of its path names.
 
     ``.npy``, ``.npz``, ``.json``, ``.csv``, ``.txt`` and ``.bin`` always; ``.tif``, ``.png`` and
@@ -50,23 +49,17 @@ class DiskBackend(LocalBackend):
     _backend_type = "disk"
     _saves_regions_together = True
 
-    def _describe(self, held: Held, path: P) -> dict[str, Any]:
-        facts = super()._describe(held, path)
-        # A question is no place to complain about what a file holds, or may not be read of it.
-        with suppress(StorageError, PermissionError, MemoryError):
-            facts |= self._format(path, held=held).header(held.path)
-        return facts
+    def __init__(self, root: P | None = None) -> None:
+        self._tree = LocalTree(root, FileValues, backend=self._backend_type)
 
-    def _format(self, path: P, suffix: str | None = None, held: Held | None = None) -> Format:
-        """Return the format of the file that a path leads to, whatever a link to it is called.
+    @classmethod
+    def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
+        return portable_path(path, root, backend=cls._backend_type)
 
-        Of one that is held open already, the way is not gone again.
-        """
-        known = held.name if held is not None and suffix is None else suffix
-        return format_of(self._places.resolved(path) if known is None else known)
-
-    def content_identity(self, path: P) -> Hashable | None:
-        return self._file_identity(path)
+    @classmethod
+    def portable_options(cls, **options: Any) -> dict[str, Any]:
+        root = options.get("root")
+        return options if root is None else options | {"root": cls.portable_path(root)}
 
     @classmethod
     def file_format(cls, path: str) -> str | None:
@@ -76,22 +69,19 @@ class DiskBackend(LocalBackend):
             return format_of(path).name
         return None
 
+    def content_identity(self, path: P) -> Hashable | None:
+        return self._tree.content_identity(path)
+
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
-            more = self.apart(path)
-            if more:
-                raise self._error(
-                    UnsupportedOperationError,
-                    f"the other backend would not keep what the file has beside its values: "
-                    f"{', '.join(more)}. lossy=True leaves it behind",
-                    path,
+            lost = self._tree.apart(path)
+            if lost:
+                raise UnsupportedOperationError(
+                    f"the other backend would not keep what the file has besides its values: "
+                    f"{', '.join(lost)}. lossy=True leaves it behind",
+                    path=display(path),
+                    backend=self._backend_type,
                 )
-
-    def apart(self, path: P) -> list[str]:
-        """Return the names of what a file has in addition to what `load` returns."""
-        with suppress(StorageError), self._existing_value(path) as held:  # its load says it
-            return self._format(path, None, held).apart(held.path)
-        return []
 
     def load(
         self,
@@ -145,20 +135,18 @@ class DiskBackend(LocalBackend):
         MissingDependencyError
             If the format needs a package that is not installed.
         """
-        with self._existing_value(path) as held:
-            index = None if region is None else as_index(region)
-            asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
-            options = {name: value for name, value in asked.items() if value is not None}
-            value = self._format(path, suffix, held).load(held.path, index, **options)
+        value = self._tree.load(
+            path,
+            region=region,
+            suffix=suffix,
+            series=series,
+            missing=missing,
+            max_decoded=max_decoded,
+        )
         return private(value) if writable else value
 
     def _load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
-        load = partial(self.load, **options)
-        if len(paths) > 1 and any(_is_compressed(path) for path in paths):
-            with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as threads:
-                yield from threads.map(load, paths)  # compressed files decode in parallel
-        else:
-            yield from map(load, paths)
+        return load_files(partial(self.load, **options), paths)
 
     def save(
         self,
@@ -201,61 +189,67 @@ class DiskBackend(LocalBackend):
         UnsupportedFormatError
             If no format has the suffix, or the format cannot hold the value.
         FileLockTimeoutError
-            If others who hold the file's lock did not end within a minute, of a region.
+            If another writer of a region did not free the file's lock within a minute.
         StorageWriteError
             If the file system refuses.
         """
-        if region is not None:
-            self._save_part(data, path, region, suffix, durable=durable)
-            return
-        with self._located(path):
-            chosen = self._format(path, suffix)
-        write = partial(_write, chosen, data, durable=durable)
-        self._replace(path, write, overwrite=overwrite, parents=parents, durable=durable)
+        self._tree.save(
+            data,
+            path,
+            overwrite=overwrite,
+            parents=parents,
+            region=region,
+            suffix=suffix,
+            durable=durable,
+        )
 
-    def _save_part(
-        self, data: Any, path: P, region: Region, suffix: str | None, *, durable: bool
-    ) -> None:
-        # Two that read, change and write at once would lose what one of them wrote.
-        while True:
-            with (
-                suppress(ReplacedError),
-                self._existing_value(path) as held,
-                turn(held) as known,
-            ):
-                if not self._is_at(path, known):
-                    continue  # replaced by who had the turn before
-                with (
-                    self._located(path),
-                    self._replacing(
-                        path, overwrite=True, parents=False, durable=durable, known=known
-                    ) as temporary,
-                    _written(temporary, durable=durable) as file,
-                ):
-                    chosen = self._format(path, suffix, held)
-                    chosen.save_region(held.path, file, as_index(region), data)
-                return
+    def _check_batch(self, paths: list[str], **options: Any) -> None:
+        self._tree.check_batch(paths, **options)
 
-    def _is_at(self, path: P, known: os.stat_result) -> bool:
-        return os.path.samestat(self._places.status(path), known)
+    def exists(self, path: P) -> bool:
+        return self._tree.exists(path)
 
+    def is_file(self, path: P) -> bool:
+        return self._tree.is_file(path)
 
-def _write(chosen: Format, data: Any, target: Place, *, durable: bool) -> None:
-    with _written(target, durable=durable) as file:
-        chosen.save(file, data)
+    def is_dir(self, path: P) -> bool:
+        return self._tree.is_dir(path)
 
+    def is_symlink(self, path: P) -> bool:
+        return self._tree.is_symlink(path)
 
-@contextmanager
-def _written(target: Place, *, durable: bool) -> Iterator[IO[bytes]]:
-    with target.create() as file:
-        yield file
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    def stat(self, path: P) -> Stat:
+        return self._tree.stat(path)
 
+    def list_dir(self, path: P) -> list[str]:
+        return self._tree.list_dir(path)
 
-def _is_compressed(path: P) -> bool:
-    try:
-        return format_of(as_text(path)).compressed
-    except StorageError:
-        return False  # the load of this path says it
+    def list_files(
+        self,
+        path: P,
+        pattern: str | None = None,
+        extensions: Iterable[str] | None = None,
+        recursive: bool = False,
+    ) -> list[str]:
+        return self._tree.list_files(path, pattern, extensions, recursive)
+
+    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        return self._tree.walk(path, recursive)
+
+    def ensure_directory(self, path: P) -> str:
+        return self._tree.ensure_directory(path)
+
+    def delete(self, path: P) -> None:
+        self._tree.delete(path)
+
+    def delete_all(self, path: P) -> None:
+        self._tree.delete_all(path)
+
+    def copy(self, source: P, destination: P) -> None:
+        self._tree.copy(source, destination)
+
+    def move(self, source: P, destination: P) -> None:
+        self._tree.move(source, destination)
+
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        self._tree.create_symlink(source, link, overwrite=overwrite)

@@ -104,23 +104,17 @@ class MemoryBackend(StorageBackend):
         """
         with self._lock:
             snapshot = self._tree.get(path)
-        return self._opened(snapshot, path, region, writable=writable)
+        value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
+        return private(value) if writable else value
 
     def _load_all(
         self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
     ) -> Iterator[Any]:
         with self._lock:  # so that all values are of one moment
             snapshots = [self._tree.get(path) for path in paths]
-        return (
-            self._opened(snapshot, path, region, writable=writable)
-            for path, snapshot in zip(paths, snapshots, strict=True)
-        )
-
-    def _opened(
-        self, snapshot: _Snapshot, path: P, region: Region | None, *, writable: bool
-    ) -> Any:
-        value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
-        return private(value) if writable else value
+        for path, snapshot in zip(paths, snapshots, strict=True):
+            value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
+            yield private(value) if writable else value
 
     def save(
         self,

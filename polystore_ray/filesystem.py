@@ -212,8 +212,6 @@ class PolystoreFileSystem(LiteralPaths):
         cache_options: Any = None,
         **options: Any,
     ) -> Any:
-        if "+" in mode:  # "rb+" is "r+b"
-            mode = f"{mode.replace('+', '').replace('b', '')}+b"
         if mode not in _MODES:
             raise ValueError(f"a file is opened with one of {', '.join(_MODES)}, not {mode!r}")
         backend, location = self._at(path)

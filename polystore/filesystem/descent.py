@@ -8,12 +8,12 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from polystore.filesystem.dir_fd import LISTABLE, Held
+from polystore.filesystem.dir_fd import LISTABLE, Handle
 
 __all__ = ["Descent", "files_below"]
 
 
-class Descent(Held):
+class Descent(Handle):
     """Where a walk through directories stands: the directory that is held open just now.
 
     It holds one descriptor, however deep it is. On the way back it looks whether the directory
@@ -21,7 +21,7 @@ class Descent(Held):
 
     Parameters
     ----------
-    start : Held or str
+    start : Handle or str
         The directory where it starts, which the caller may close; or its path.
     flags : int, optional
         How directories are opened; by default so that they can be listed.
@@ -29,7 +29,7 @@ class Descent(Held):
 
     __slots__ = ("_above", "_flags", "_start")
 
-    def __init__(self, start: Held | str, flags: int = LISTABLE) -> None:
+    def __init__(self, start: Handle | str, flags: int = LISTABLE) -> None:
         self._start, self._flags = start, flags
         self._above: list[tuple[int, int]] = []
         super().__init__(*self._started())
@@ -42,7 +42,7 @@ class Descent(Held):
 
     def enter(self, name: str, flags: int = os.O_DIRECTORY) -> None:
         """Go to what has this name, which is a directory unless `flags` let it be a file."""
-        found = self.place(name).hold(self._flags | flags)
+        found = self.location(name).hold(self._flags | flags)
         self._above.append(self.identity())
         self._go_to(found.descriptor, found.shown)
 
@@ -52,7 +52,7 @@ class Descent(Held):
         status = os.fstat(above)
         if (status.st_dev, status.st_ino) != self._above[-1]:
             os.close(above)
-            raise OSError(errno.ENOENT, "a directory was moved meanwhile", "..")
+            raise OSError(errno.ENOENT, "a directory was moved concurrently", "..")
         self._above.pop()
         self._go_to(above, os.path.dirname(self.shown))
 
@@ -84,10 +84,10 @@ class Descent(Held):
         self.descriptor, self.shown = descriptor, shown
 
 
-def files_below(directory: Held) -> Iterator[tuple[str, os.stat_result]]:
+def files_below(directory: Handle) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path of each file below a directory, from there, and its status; no link is one.
 
-    What goes meanwhile is left out.
+    Files that are deleted concurrently are left out.
     """
     with Descent(directory) as walk:
         above: list[str] = []
@@ -101,7 +101,7 @@ def files_below(directory: Held) -> Iterator[tuple[str, os.stat_result]]:
                 continue
             name = waiting[-1].pop()
             try:
-                status = walk.place(name).status()
+                status = walk.location(name).status()
                 if stat.S_ISDIR(status.st_mode):
                     walk.enter(name)
                     above.append(name)

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 from polystore.exceptions import UnsupportedFormatError
 
-__all__ = ["LISTABLE", "REACH", "Held", "Place", "check_no_device", "is_special", "open_file"]
+__all__ = ["LISTABLE", "REACH", "Handle", "Location", "check_no_device", "is_special", "open_file"]
 
 _HAS_PATHS = os.path.isdir("/proc/self/fd")
 """Whether what is held open has a path of its own, as on Linux."""
@@ -28,7 +28,7 @@ _READABLE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Held:
+class Handle:
     """A file, a directory or anything else that is held open.
 
     Parameters
@@ -38,7 +38,7 @@ class Held:
     shown : str, optional
         A path that leads to it, for systems that have none for what is held open.
     name : str, optional
-        The path or the last name by which it was opened, if that is no link.
+        The path or the last name by which it was opened, unless that is a link.
     """
 
     __slots__ = ("descriptor", "name", "shown")
@@ -105,13 +105,13 @@ class Held:
         _check_file(self.status())
         return os.fdopen(os.open(self.path, _READABLE), "rb")
 
-    def again(self) -> Held:
+    def duplicate(self) -> Handle:
         """Hold it once more, to be closed on its own."""
-        return Held(os.dup(self.descriptor), self.shown)
+        return Handle(os.dup(self.descriptor), self.shown)
 
-    def place(self, name: str = ".") -> Place:
-        """Return the place of a name in this directory, or of the directory itself."""
-        return Place(self, name)
+    def location(self, name: str = ".") -> Location:
+        """Return the location of a name in this directory, or of the directory itself."""
+        return Location(self, name)
 
     def names(self) -> list[str]:
         """Return the names in this directory."""
@@ -123,18 +123,18 @@ class Held:
 
     @contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
-        """Give the entries of this directory."""
+        """Yield the entries of this directory."""
         with self.listable() as descriptor, os.scandir(descriptor) as entries:
             yield entries
 
-    def upwards(self) -> Iterator[Held]:
+    def upwards(self) -> Iterator[Handle]:
         """Yield this directory and each one above it, held open until the next is asked for."""
-        here = self.again()
+        here = self.duplicate()
         try:
             while True:
                 yield here
                 above = os.open("..", REACH | os.O_DIRECTORY, dir_fd=here.descriptor)
-                below, here = here, Held(above, os.path.dirname(here.shown))
+                below, here = here, Handle(above, os.path.dirname(here.shown))
                 is_top = below.identity() == here.identity()
                 below.close()
                 if is_top:
@@ -163,7 +163,7 @@ class Held:
             os.close(descriptor)
 
 
-class Place:
+class Location:
     """A name in a directory that is held open, whatever has this name, if anything has.
 
     A link is never followed: where something else is asked for, it raises `OSError` (``ELOOP``).
@@ -171,7 +171,7 @@ class Place:
 
     Parameters
     ----------
-    directory : Held
+    directory : Handle
         The directory.
     name : str
         One name, or ``"."`` for the directory itself.
@@ -179,7 +179,7 @@ class Place:
 
     __slots__ = ("directory", "name")
 
-    def __init__(self, directory: Held, name: str) -> None:
+    def __init__(self, directory: Handle, name: str) -> None:
         if "/" in name or name in ("", ".."):
             raise ValueError(f"{name!r} is not one name in a directory")
         self.directory, self.name = directory, name
@@ -190,8 +190,8 @@ class Place:
     def __exit__(self, *_: object) -> None:
         self.directory.close()
 
-    def beside(self, name: str) -> Place:
-        return Place(self.directory, name)
+    def sibling(self, name: str) -> Location:
+        return Location(self.directory, name)
 
     # What is there
 
@@ -230,14 +230,14 @@ class Place:
 
     # What is there, opened
 
-    def hold(self, flags: int = REACH) -> Held:
+    def hold(self, flags: int = REACH) -> Handle:
         """Hold what is there open; a directory, if the flags say so."""
         descriptor = self._opened(flags | os.O_NOFOLLOW | os.O_CLOEXEC)
         # Opening for its path alone lets a link be, unless it is to be a directory.
         if not flags & os.O_DIRECTORY and stat.S_ISLNK(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.name)
-        return Held(descriptor, os.path.join(self.directory.shown, self.name))
+        return Handle(descriptor, os.path.join(self.directory.shown, self.name))
 
     def open(self) -> IO[bytes]:
         """Open a file for reading, as `open_file`."""
@@ -278,7 +278,7 @@ class Place:
         """Remove an empty directory."""
         os.rmdir(self.name, dir_fd=self.directory.descriptor)
 
-    def rename(self, other: Place) -> None:
+    def rename(self, other: Location) -> None:
         """Rename, in the place of what is there if both are files or links."""
         os.replace(
             self.name,
@@ -287,8 +287,8 @@ class Place:
             dst_dir_fd=other.directory.descriptor,
         )
 
-    def link(self, other: Place) -> None:
-        """Give a file a second name, which is free."""
+    def link(self, other: Location) -> None:
+        """Add a second name to a file, which is free."""
         os.link(
             self.name,
             other.name,
@@ -338,7 +338,7 @@ def is_special(status: os.stat_result) -> bool:
 
 
 def check_no_device(status: os.stat_result) -> None:
-    """Refuse what is no file, directory or link.
+    """Refuse anything but a file, a directory or a link.
 
     Raises
     ------

@@ -1,43 +1,48 @@
-"""Turns at a file: one thread or process after another changes it."""
+"""Locks on open files, each held by one thread of one process; the operating system keeps them."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from polystore.exceptions import FileLockTimeoutError
-from polystore.filesystem.dir_fd import Held
+from polystore.exceptions import FileLockError, FileLockTimeoutError
+from polystore.filesystem.dir_fd import Handle, Location, check_no_device
 
-__all__ = ["deadline", "lock", "turn"]
+__all__ = ["Deadline", "hold_lock_file", "locked"]
 
-_PATIENCE = 60.0  # seconds that a writer waits for others
-_POLLED_EVERY = 0.005  # seconds
+_TIMEOUT = 60.0  # seconds that a writer waits for others
+_POLL_INTERVAL = 0.005  # seconds
 
 
-def deadline() -> float:
-    """Return until when a writer waits that begins now, by `time.monotonic`."""
-    return time.monotonic() + _PATIENCE
+class Deadline:
+    """The time until which a lock, or several one after another, are waited for: a minute."""
+
+    def __init__(self, timeout: float | None = None) -> None:
+        self.timeout = _TIMEOUT if timeout is None else timeout
+        self._end = time.monotonic() + self.timeout
+
+    def wait(self, pause: float) -> None:
+        """Sleep for a pause, not beyond the end; at the end raise `FileLockTimeoutError`."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise FileLockTimeoutError(f"the lock was not free within {self.timeout:g} s")
+        time.sleep(min(pause, left, threading.TIMEOUT_MAX))
 
 
 @contextmanager
-def turn(held: Held) -> Iterator[os.stat_result]:
-    """Give the status of a file, and let no other have a turn at it during the block.
+def locked(handle: Handle, deadline: Deadline) -> Iterator[os.stat_result]:
+    """Lock a file for a block, and yield its status; another file may have its name by then.
 
-    By then another may have its name. A turn ends with the process at the latest. Where the file
-    system has no such locks, nobody waits.
-
-    Raises
-    ------
-    FileLockTimeoutError
-        If others, who need no more than to read the file, did not end in time.
+    Where the file system has no locks, nobody waits.
     """
-    with held.open() as file:
+    with handle.open() as file:
         try:
-            lock(file.fileno(), deadline())
+            _lock(file.fileno(), deadline)
         except FileLockTimeoutError:
             raise
         except OSError:
@@ -45,33 +50,47 @@ def turn(held: Held) -> Iterator[os.stat_result]:
         yield os.fstat(file.fileno())
 
 
-def lock(descriptor: int, until: float) -> None:
-    """Lock an open file, until it is closed.
+def hold_lock_file(
+    location: Location, deadline: Deadline, poll_interval: float = _POLL_INTERVAL
+) -> int:
+    """Lock a file that is there for nothing else, until the returned descriptor is closed.
 
-    Parameters
-    ----------
-    descriptor : int
-        The file.
-    until : float
-        How long others are waited for, as `deadline` returns it.
+    The file is made where it is missing.
 
     Raises
     ------
     FileLockTimeoutError
-        If others did not end in time.
+        If the lock was not free in time.
     FileNotFoundError
-        If the file is deleted.
+        If the file or its directory was deleted.
+    FileLockError
+        If the file cannot be used as a lock.
     """
+    try:
+        descriptor = location.lock_file()
+        try:
+            check_no_device(os.fstat(descriptor))
+            _lock(descriptor, deadline, poll_interval)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except (FileNotFoundError, FileLockError):
+        raise
+    except OSError as error:
+        raise FileLockError(f"the lock file cannot be used: {error}") from error
+    return descriptor
+
+
+def _lock(descriptor: int, deadline: Deadline, poll_interval: float = _POLL_INTERVAL) -> None:
+    """Lock an open file until it is closed; `FileNotFoundError` if the file is deleted."""
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_held = True
+            is_locked = True
         except BlockingIOError:
-            is_held = False
+            is_locked = False
         if os.fstat(descriptor).st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if is_held:
+        if is_locked:
             return
-        if time.monotonic() > until:
-            raise FileLockTimeoutError(f"other writers did not end within {_PATIENCE:g} s")
-        time.sleep(_POLLED_EVERY)
+        deadline.wait(poll_interval)

@@ -1,6 +1,6 @@
-"""Places: where a path of a backend lies in the file system, with a root or without.
+"""PathResolver: where a path of a backend lies in the file system, with a root or without.
 
-A place is a name in a directory that is held open. Without a root the system opens the directory
+A location is a name in a directory that is held open. Without a root the system opens the directory
 by the caller's own path. Below a root it is reached one name at a time, so that no ``..``, absolute
 path or link leads out, also if names are exchanged for links while an operation runs.
 """
@@ -19,25 +19,20 @@ from typing import IO
 from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError
 from polystore.filesystem.descent import Descent
-from polystore.filesystem.dir_fd import REACH, Held, Place, open_file
-from polystore.paths import (
-    MOST_LINKS,
-    P,
-    as_system_text,
-    as_text,
-    join,
-    normalize,
-    split,
-)
+from polystore.filesystem.dir_fd import REACH, Handle, Location, open_file
+from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
 
-__all__ = ["Places", "RootedPlaces", "SystemPlaces"]
+__all__ = ["PathResolver", "RootedResolver", "SystemResolver"]
 
-Make = Callable[[Place], object]
-"""Makes the directory of a place, or raises `FileExistsError`."""
+Make = Callable[[Location], object]
+"""Makes the directory at a location, or raises `FileExistsError`."""
 
 
-class Places(ABC):
+class PathResolver(ABC):
     """Where paths lead. Errors of the operating system are let through as they are."""
+
+    root: str | None = None
+    """The directory that the tree lies in; None if paths are those of the operating system."""
 
     @abstractmethod
     def text(self, path: P) -> str:
@@ -53,7 +48,7 @@ class Places(ABC):
 
     @abstractmethod
     def identities(self, paths: list[str]) -> list[str]:
-        """Return texts of which two are the same where two paths lead to the same place."""
+        """Return texts of which two are the same where two paths lead to the same location."""
 
     @abstractmethod
     def status(self, path: P) -> os.stat_result:
@@ -61,37 +56,39 @@ class Places(ABC):
 
     @abstractmethod
     def open(self, path: P) -> IO[bytes]:
-        """Open the file that a path leads to for reading; nothing else, as `Place.open`."""
+        """Open the file that a path leads to for reading; nothing else, as `Location.open`."""
 
     @abstractmethod
-    def existing(self, path: P) -> AbstractContextManager[Held]:
-        """Give what a path leads to through all links, held open."""
+    def resolve(self, path: P) -> AbstractContextManager[Handle]:
+        """Yield what a path leads to through all links, held open."""
 
     @abstractmethod
-    def itself(self, path: P) -> AbstractContextManager[Place]:
-        """Give the place of a path itself, which may be a link or missing."""
+    def resolve_nofollow(self, path: P) -> AbstractContextManager[Location]:
+        """Yield the location of a path itself, which may be a link or missing."""
 
     @abstractmethod
-    def slot(self, path: P, *, make: Make | None = None) -> AbstractContextManager[Place]:
-        """Give the place that a path leads to, which may be missing; `make` missing parents."""
+    def resolve_for_write(
+        self, path: P, *, make: Make | None = None
+    ) -> AbstractContextManager[Location]:
+        """Yield the location that a path leads to, which may be missing; `make` missing parents."""
 
     @abstractmethod
     def real(self, path: P) -> str:
         """Return the path of the operating system that a path leads to, for a link to hold."""
 
     @abstractmethod
-    def steps(self, path: P) -> Iterator[Place]:
-        """Yield each place on the way to a path, links followed, as far as it leads.
+    def steps(self, path: P) -> Iterator[Location]:
+        """Yield each location on the way to a path, links followed, as far as it leads.
 
-        The directory of a place is held open until the next one is asked for.
+        The directory of a location is held open until the next one is asked for.
         """
 
     @abstractmethod
-    def nearest(self, path: P) -> Held:
+    def nearest(self, path: P) -> Handle:
         """Hold the directory that a path lies in, or the nearest on the way that exists."""
 
 
-class SystemPlaces(Places):
+class SystemResolver(PathResolver):
     """Paths of the operating system.
 
     A slash at the end is dropped: with it, a link to a directory would be the directory.
@@ -130,16 +127,16 @@ class SystemPlaces(Places):
     def open(self, path: P) -> IO[bytes]:
         return open_file(self.text(path))
 
-    def existing(self, path: P) -> Held:
-        return Held.named(self.text(path))
+    def resolve(self, path: P) -> Handle:
+        return Handle.named(self.text(path))
 
-    def itself(self, path: P) -> Place:
+    def resolve_nofollow(self, path: P) -> Location:
         text, name = os.path.split(self.text(path))
         if name == "..":
             text, name = f"{text}/..", "."
-        return Held.at(text or ".", os.O_DIRECTORY).place(name or ".")
+        return Handle.at(text or ".", os.O_DIRECTORY).location(name or ".")
 
-    def slot(self, path: P, *, make: Make | None = None) -> Place:
+    def resolve_for_write(self, path: P, *, make: Make | None = None) -> Location:
         text = self.text(path)
         if os.path.islink(text):
             text = os.path.realpath(text)
@@ -147,31 +144,31 @@ class SystemPlaces(Places):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
         if make is not None:
             text = _made_parents(text, make)
-        return self.itself(text)
+        return self.resolve_nofollow(text)
 
     def real(self, path: P) -> str:
         # Not normalised: a ".." after a link does not mean what it seems to.
         return os.path.join(os.getcwd(), self.text(path))
 
-    def steps(self, path: P) -> Iterator[Place]:
+    def steps(self, path: P) -> Iterator[Location]:
         return _SYSTEM.steps_along(_names(self.real(path)), path)
 
-    def nearest(self, path: P) -> Held:
+    def nearest(self, path: P) -> Handle:
         return _SYSTEM.nearest_along(_names(self.real(path)), path)
 
 
-class RootedPlaces(Places):
+class RootedResolver(PathResolver):
     """One virtual tree that lies in a directory, out of which nothing leads.
 
     Parameters
     ----------
-    root : str or Held
+    root : str or Handle
         A directory, its links resolved; or one that is held open, whose links lead nowhere else.
     """
 
-    def __init__(self, root: str | Held) -> None:
-        self._held = root if isinstance(root, Held) else None
-        self.root = root.path if isinstance(root, Held) else root
+    def __init__(self, root: str | Handle) -> None:
+        self._held = root if isinstance(root, Handle) else None
+        self.root: str = root.path if isinstance(root, Handle) else root
 
     def text(self, path: P) -> str:
         return normalize(as_system_text(path))
@@ -197,51 +194,51 @@ class RootedPlaces(Places):
         with self._walk(path) as way:
             if way.last is None:
                 return way.status()
-            status = way.place(way.last).status()
+            status = way.location(way.last).status()
         if stat.S_ISLNK(status.st_mode):  # it was a file or a directory a moment ago
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), as_text(path))
         return status
 
     def open(self, path: P) -> IO[bytes]:
         with self._walk(path) as way:
-            return way.place(way.last or ".").open()
+            return way.location(way.last or ".").open()
 
     @contextmanager
-    def existing(self, path: P) -> Iterator[Held]:
+    def resolve(self, path: P) -> Iterator[Handle]:
         with self._walk(path) as way:
             if way.last is not None:
                 way.enter(way.last, flags=0)
             yield way
 
     @contextmanager
-    def itself(self, path: P) -> Iterator[Place]:
+    def resolve_nofollow(self, path: P) -> Iterator[Location]:
         with self._walk(path, follow=False) as way:
-            yield way.place(way.last or ".")
+            yield way.location(way.last or ".")
 
     @contextmanager
-    def slot(self, path: P, *, make: Make | None = None) -> Iterator[Place]:
+    def resolve_for_write(self, path: P, *, make: Make | None = None) -> Iterator[Location]:
         with self._walk(path, make=make) as way:
-            yield way.place(way.last or ".")
+            yield way.location(way.last or ".")
 
-    def steps(self, path: P) -> Iterator[Place]:
+    def steps(self, path: P) -> Iterator[Location]:
         return self.steps_along(split(as_system_text(path))[::-1], path)
 
-    def nearest(self, path: P) -> Held:
+    def nearest(self, path: P) -> Handle:
         return self.nearest_along(split(as_system_text(path))[::-1], path)
 
-    def steps_along(self, ahead: list[str], path: P) -> Iterator[Place]:
+    def steps_along(self, ahead: list[str], path: P) -> Iterator[Location]:
         """As `steps`, of a path whose names are given, the last one first."""
         with _Way(self._held or self.root) as way, _as_far_as_it_leads():
             for name in self._along(way, ahead, path):
-                yield way.place(name)
+                yield way.location(name)
 
-    def nearest_along(self, ahead: list[str], path: P) -> Held:
+    def nearest_along(self, ahead: list[str], path: P) -> Handle:
         """As `nearest`, of a path whose names are given, the last one first."""
         with _Way(self._held or self.root) as way:
             with _as_far_as_it_leads():
                 for _ in self._along(way, ahead, path):
                     pass
-            return way.again()
+            return way.duplicate()
 
     def _named(self, way: _Way) -> str:
         return self._named_as(way.passed if way.last is None else [*way.passed, way.last])
@@ -303,16 +300,16 @@ class RootedPlaces(Places):
         raise _escape(path)
 
 
-_SYSTEM = RootedPlaces("/")
+_SYSTEM = RootedResolver("/")
 """Where the paths of the system lie, to go along them one name at a time."""
 
 
 class _Way(Descent):
-    """The way from a root to a place: the last directory held open, and the place's name in it."""
+    """The way from a root to a location: the last directory held open, and the name in it."""
 
     __slots__ = ("last", "passed")
 
-    def __init__(self, root: Held | str) -> None:
+    def __init__(self, root: Handle | str) -> None:
         super().__init__(root, REACH)
         self.passed: list[str] = []
         self.last: str | None = None
@@ -332,12 +329,12 @@ class _Way(Descent):
                 if make is None:
                     raise
                 with suppress(FileExistsError):
-                    make(self.place(name))
+                    make(self.location(name))
             except NotADirectoryError:
                 target = self.link(name)
                 if target is not None:
                     return target
-                mode = self.place(name).status().st_mode
+                mode = self.location(name).status().st_mode
                 if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
                     raise
                 # Exchanged since for a directory, or for a link again: look once more.
@@ -347,7 +344,7 @@ class _Way(Descent):
     def link(self, name: str) -> str | None:
         """Return what a link holds, None for anything else."""
         try:
-            return self.place(name).target()
+            return self.location(name).target()
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None
@@ -379,8 +376,8 @@ def _made_parents(text: str, make: Make) -> str:
         return _made_parents(os.path.realpath(text), make)
     for directory in reversed(missing):
         above, name = os.path.split(directory)
-        with Held.at(above or ".", os.O_DIRECTORY) as held, suppress(FileExistsError):
-            make(held.place(name))
+        with Handle.at(above or ".", os.O_DIRECTORY) as handle, suppress(FileExistsError):
+            make(handle.location(name))
     return text
 
 

@@ -1,22 +1,44 @@
-"""Trying once more what others were in the way of."""
+"""Reads that are tried again when another operation got in their way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
-__all__ = ["MOST_ATTEMPTS", "again_while_missing"]
+from polystore.exceptions import StorageError, StorageResolutionError
 
+__all__ = ["MOST_ATTEMPTS", "read_until_stable"]
+
+S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_ATTEMPTS = 100
-"""How often others may be in the way of an operation before it gives up."""
+"""How often others may get in the way of an operation before it gives up."""
 
 
-def again_while_missing(attempt: Callable[[], T]) -> T:
-    """Try what makes its directories once more, if one of them went before it was used."""
+def read_until_stable(
+    look: Callable[[], AbstractContextManager[S]],
+    read: Callable[[S], T],
+    is_still: Callable[[S], bool],
+) -> T:
+    """Look at something and read it, and do so again while it changes before the end.
+
+    What ``read(state)`` raises is an error only if ``is_still(state)`` afterwards.
+
+    Raises
+    ------
+    StorageResolutionError
+        If it changed during each of 100 attempts.
+    """
     for _ in range(MOST_ATTEMPTS):
-        with suppress(FileNotFoundError):
-            return attempt()
-    return attempt()
+        with look() as state:
+            try:
+                value = read(state)
+            except StorageError:
+                if is_still(state):
+                    raise
+            else:
+                if is_still(state):
+                    return value
+    raise StorageResolutionError("the value changes faster than it can be read")

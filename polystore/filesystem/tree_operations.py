@@ -10,14 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from polystore.filesystem.descent import Descent
-from polystore.filesystem.dir_fd import LISTABLE, REACH, Held, Place, is_special
+from polystore.filesystem.dir_fd import LISTABLE, REACH, Handle, Location, is_special
 from polystore.filesystem.retry import MOST_ATTEMPTS
 
 __all__ = ["copy_tree", "delete_tree", "sync_tree"]
 
 
-def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None:
-    """Copy a file, a link as a link, or a tree to a place that is free.
+def copy_tree(origin: Location, target: Location, skip: Callable[[str], bool]) -> None:
+    """Copy a file, a link as a link, or a tree to a free location.
 
     Modes and times are kept. Names that `skip` accepts are left out.
 
@@ -28,7 +28,7 @@ def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None
     OSError
         Also for what is neither file, link nor directory, such as a socket.
     """
-    with Descent(origin.directory, REACH) as source, Descent(target.directory, REACH) as place:
+    with Descent(origin.directory, REACH) as source, Descent(target.directory, REACH) as location:
         # What is still to be copied in each directory from the top to where the walk stands.
         waiting = [[origin.name]]
         entered: list[str] = []
@@ -36,16 +36,16 @@ def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None
             if not waiting[-1]:
                 waiting.pop()
                 if waiting:
-                    _finish_directory(source, place, entered.pop())
+                    _finish_directory(source, location, entered.pop())
                 continue
             child = waiting[-1].pop()
-            old = source.place(child)
-            new = place.place(target.name if len(waiting) == 1 else child)
+            old = source.location(child)
+            new = location.location(target.name if len(waiting) == 1 else child)
             status = old.status()
             if stat.S_ISDIR(status.st_mode):
                 new.make_directory(0o700)
                 source.enter(old.name)
-                place.enter(new.name)
+                location.enter(new.name)
                 entered.append(child)
                 waiting.append([each for each in source.names() if not skip(each)])
             elif stat.S_ISLNK(status.st_mode):
@@ -56,21 +56,21 @@ def copy_tree(origin: Place, target: Place, skip: Callable[[str], bool]) -> None
                 _copy_file(old, new)
 
 
-def _finish_directory(source: Descent, place: Descent, name: str) -> None:
+def _finish_directory(source: Descent, location: Descent, name: str) -> None:
     """Leave a copied directory, and give the copy the mode and times of what it is a copy of."""
     status = source.status()
-    copied = os.open(".", LISTABLE, dir_fd=place.descriptor)
+    copied = os.open(".", LISTABLE, dir_fd=location.descriptor)
     try:
         source.leave()
-        place.leave()
-        if not os.path.samestat(source.place(name).status(), status):
+        location.leave()
+        if not os.path.samestat(source.location(name).status(), status):
             raise FileNotFoundError(errno.ENOENT, "it was replaced while it was copied", name)
         _keep_times_and_mode(copied, status)
     finally:
         os.close(copied)
 
 
-def _copy_file(old: Place, new: Place) -> None:
+def _copy_file(old: Location, new: Location) -> None:
     with old.open() as data:
         status = os.fstat(data.fileno())
         with new.create(stat.S_IMODE(status.st_mode)) as copy:
@@ -84,22 +84,22 @@ def _keep_times_and_mode(descriptor: int, status: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
-def delete_tree(place: Place) -> None:
+def delete_tree(location: Location) -> None:
     """Delete a directory and all that is in it, also while others make and delete in it."""
     for _ in range(MOST_ATTEMPTS):
         try:
-            _delete_tree(place)
+            _delete_tree(location)
         except FileNotFoundError:
-            if place.exists():
+            if location.exists():
                 continue  # what was to be deleted was moved or deleted
         return
-    _delete_tree(place)
+    _delete_tree(location)
 
 
-def _delete_tree(place: Place) -> None:
-    with Descent(place.directory, REACH) as walk:
+def _delete_tree(location: Location) -> None:
+    with Descent(location.directory, REACH) as walk:
         # What is still to be deleted in each directory from the top to where the walk stands.
-        waiting = [[place.name]]
+        waiting = [[location.name]]
         inside: list[str] = []
         while waiting:
             if not waiting[-1]:
@@ -107,10 +107,10 @@ def _delete_tree(place: Place) -> None:
                 if inside:
                     name = inside.pop()
                     walk.leave()
-                    if not _removed(walk.place(name)):
+                    if not _removed(walk.location(name)):
                         waiting[-1].append(name)  # something was put into it: once more
                 continue
-            child = walk.place(waiting[-1].pop())
+            child = walk.location(waiting[-1].pop())
             if child.is_directory():
                 walk.enter(child.name)
                 inside.append(child.name)
@@ -120,9 +120,9 @@ def _delete_tree(place: Place) -> None:
                     child.remove_file()
 
 
-def _removed(place: Place) -> bool:
+def _removed(location: Location) -> bool:
     try:
-        place.remove_directory()
+        location.remove_directory()
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:
             raise
@@ -130,7 +130,7 @@ def _removed(place: Place) -> bool:
     return True
 
 
-def sync_tree(directory: Held) -> None:
+def sync_tree(directory: Handle) -> None:
     """Make all files and names in a directory survive the loss of power."""
     with Descent(directory) as walk:
         waiting = [walk.names()]
@@ -141,7 +141,7 @@ def sync_tree(directory: Held) -> None:
                 if waiting:
                     walk.leave()
                 continue
-            child = walk.place(waiting[-1].pop())
+            child = walk.location(waiting[-1].pop())
             mode = child.status().st_mode
             if stat.S_ISDIR(mode):
                 walk.enter(child.name)

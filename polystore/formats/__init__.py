@@ -6,7 +6,7 @@ stores; ``disk`` and ``zarr`` use them.
 """
 
 from polystore.formats.format import Format
-from polystore.formats.limits import DEFLATE, MOST_DECODED, check_claim
+from polystore.formats.limits import DEFLATE, MOST_DECODED, check_declared_size
 from polystore.formats.npy import npy_array, npy_size
 from polystore.formats.registry import format_of, known_suffixes
 
@@ -14,7 +14,7 @@ __all__ = [
     "DEFLATE",
     "MOST_DECODED",
     "Format",
-    "check_claim",
+    "check_declared_size",
     "format_of",
     "known_suffixes",
     "npy_array",

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from polystore.exceptions import ImageLoadError, ImageSaveError, VFSTypeError
 from polystore.formats.format import Format
-from polystore.formats.limits import DEFLATE, check_claim
+from polystore.formats.limits import DEFLATE, check_declared_size
 from polystore.formats.pixels import as_image
 from polystore.region import put_region
 
@@ -164,13 +164,13 @@ def _frames(image: ImageFile) -> range:
 
 def _check_size(image: ImageFile, deep: int, most: int | None) -> None:
     shape, dtype = _shape_and_dtype(image, deep)
-    claimed = math.prod(shape) * dtype.itemsize
+    declared = math.prod(shape) * dtype.itemsize
     if most is None:
         stored = os.fstat(image.fp.fileno()).st_size if image.fp else 0
-        check_claim(claimed, stored, 32 * DEFLATE)  # one bit may become RGBA
-    elif claimed > most:
+        check_declared_size(declared, stored, 32 * DEFLATE)  # one bit may become RGBA
+    elif declared > most:
         raise ImageLoadError(
-            f"the image has {claimed} bytes of pixels, more than max_decoded={most}"
+            f"the image has {declared} bytes of pixels, more than max_decoded={most}"
         )
 
 

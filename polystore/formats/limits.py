@@ -6,7 +6,7 @@ import math
 
 from polystore.exceptions import CorruptDataError
 
-__all__ = ["ANY_FILE", "DEFLATE", "MOST_DECODED", "check_claim"]
+__all__ = ["ANY_FILE", "DEFLATE", "MOST_DECODED", "check_declared_size"]
 
 DEFLATE = 1100.0
 """The most that Deflate can compress, 1032 times, with a margin for headers."""
@@ -16,12 +16,12 @@ MOST_DECODED = 2**32
 """The most bytes that a small compressed file may decode to."""
 
 
-def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
+def check_declared_size(declared: int, stored: int, most: float = math.inf) -> None:
     """Refuse compressed data that declares a larger size than it can hold.
 
     Parameters
     ----------
-    claimed, stored : int
+    declared, stored : int
         The declared decoded size and the stored size, in bytes.
     most : float, optional
         The largest factor of the compression. Beyond `MOST_DECODED` bytes, the factor is at most
@@ -33,7 +33,7 @@ def check_claim(claimed: int, stored: int, most: float = math.inf) -> None:
         If the declared size is too large; no memory was allocated.
     """
     believed = max(ANY_FILE, most * stored)
-    if claimed > min(believed, max(MOST_DECODED, 100 * stored)):
+    if declared > min(believed, max(MOST_DECODED, 100 * stored)):
         raise CorruptDataError(
-            f"{stored} bytes declare {claimed} decoded bytes: damage, or a decompression bomb"
+            f"{stored} bytes declare {declared} decoded bytes: damage, or a decompression bomb"
         )

@@ -42,7 +42,8 @@ def _as_array(value: Any) -> np.ndarray[Any, Any]:
         raise UnsupportedFormatError(
             "an array of Python objects would need pickle, which files never contain"
         )
-    refuse_mask(array)
+    if isinstance(array, np.ma.MaskedArray):
+        refuse_mask(array)
     return np.asarray(array)
 
 

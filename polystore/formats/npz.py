@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.formats.format import Format
-from polystore.formats.limits import DEFLATE, check_claim
+from polystore.formats.limits import DEFLATE, check_declared_size
 from polystore.formats.npy import MAGIC, read_array, write_array
 
 __all__ = ["NPZ"]
@@ -33,8 +33,8 @@ def _read(path: str) -> dict[str, Any]:
     # Not np.load: it would unpickle a file that is not an archive, and trust any header.
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         members = [member for member in archive.infolist() if _may_be_array(member)]
-        claimed = sum(member.file_size for member in members)
-        check_claim(claimed, os.fstat(file.fileno()).st_size, DEFLATE)
+        declared = sum(member.file_size for member in members)
+        check_declared_size(declared, os.fstat(file.fileno()).st_size, DEFLATE)
         arrays: dict[str, Any] = {}
         for member in members:
             if _is_array(archive, member):

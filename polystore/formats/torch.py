@@ -16,7 +16,7 @@ import torch
 
 from polystore.exceptions import UnsupportedFormatError
 from polystore.formats.format import Format
-from polystore.formats.limits import DEFLATE, check_claim
+from polystore.formats.limits import DEFLATE, check_declared_size
 
 __all__ = ["TORCH"]
 
@@ -72,8 +72,8 @@ def _read(path: str) -> Any:
     with Path(path).open("rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                claimed = sum(member.file_size for member in archive.infolist())
-            check_claim(claimed, os.fstat(file.fileno()).st_size, DEFLATE)
+                declared = sum(member.file_size for member in archive.infolist())
+            check_declared_size(declared, os.fstat(file.fileno()).st_size, DEFLATE)
         file.seek(0)
         return torch.load(file, weights_only=True, map_location="cpu")
 

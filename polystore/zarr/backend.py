@@ -16,6 +16,7 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
+from polystore.filesystem.lookup import portable_path
 from polystore.paths import P, as_text
 from polystore.region import Region
 from polystore.stat import Stat
@@ -40,11 +41,11 @@ class ZarrBackend(StorageBackend):
     """Store each array of numbers as a zarr array, and any other value as a file.
 
     Arrays count as files, and groups are the directories, so that a tree is a zarr hierarchy that
-    every other reader of zarr opens. Other values lie beside the arrays, in the formats of
+    every other reader of zarr opens. Other values lie next to the arrays, in the formats of
     `DiskBackend`. Arrays and groups of formats 2 and 3 are read, and made: a new member has the
     format of its group, which is 3 where nothing else is said. Asking never creates anything.
 
-    A save is atomic. In a directory the array is written beside its place and takes it in one
+    A save is atomic. In a directory the array is written next to its path and renamed in one
     step. In a store that a URL names, its chunks are written first, under names that the array it
     replaces does not use, and its metadata last, in one put.
 
@@ -72,8 +73,8 @@ class ZarrBackend(StorageBackend):
 
     Notes
     -----
-    In a directory, those who write into one array, and those who change its shape, take turns by
-    locks of the operating system on files beside its metadata, of which there are at most 65, all
+    In a directory, writers of one array, and those that change its shape, exclude each other by
+    locks of the operating system on files next to its metadata, of which there are at most 65, all
     empty. The system frees them when a process dies. On a network file system they hold among
     machines where it has locks, as NFS has from version 4 on, unless it is mounted with
     ``local_lock`` or ``nolock``.
@@ -84,14 +85,14 @@ class ZarrBackend(StorageBackend):
       as URLs. A ``file://`` URL means the path that it names, and a chained URL of fsspec, such as
       ``zip://::s3://bucket/plates.zip``, can be a root only.
     - A bucket is never made. A directory is a group, or implied by what lies below it.
-    - Several processes may save one path. Each writer of a path first *claims* it, by an object
-      beside it that no listing shows; others wait for it, up to a minute
-      (`FileLockTimeoutError`). The claim of a process that has died is taken over, on its own
+    - Several processes may save one path. Each writer of a path first locks it, by an object
+      next to it that no listing shows; others wait for it, up to a minute
+      (`FileLockTimeoutError`). The lock of a process that has died is taken over, on its own
       machine at once and on another one after a day. This rests on conditional puts, which
       ``memory://``, s3fs, gcsfs and adlfs have. Through another file system, as through that of
       obstore, two that begin in the same moment may both go on, and mix what they write.
-    - A save into a region works in place, and claims but the shards, or chunks, that it touches,
-      with two requests for each. None may run beside one that overwrites the array.
+    - A save into a region works in place, and locks only the shards, or chunks, that it touches,
+      with two requests for each. None may run while another overwrites the array.
     - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a
       failure midway leaves a part of it.
     - An array that was opened before it was overwritten loses its chunks, which then read as fill
@@ -166,7 +167,7 @@ class ZarrBackend(StorageBackend):
     def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
         if as_url(path, backend=cls._backend_type) is not None:
             return as_text(path)
-        return LocalZarr.portable_path(path, root=root)
+        return portable_path(path, root, backend=cls._backend_type)
 
     @classmethod
     def portable_options(cls, **options: Any) -> dict[str, Any]:
@@ -178,7 +179,7 @@ class ZarrBackend(StorageBackend):
     def _tree(self, path: P) -> tuple[LocalZarr | RemoteZarr, str]:
         """Return the tree that a path lies in, and the path as that takes it."""
         text = as_text(path, backend=self._backend_type)
-        url = as_url(text, backend=self._backend_type)
+        url = as_url(text, backend=self._backend_type) if ":" in text else None
         if self._root is not None:
             if url is not None:
                 raise PathMismatchError(
@@ -229,7 +230,7 @@ class ZarrBackend(StorageBackend):
         PathNotFoundError
             If nothing is there. Nothing is made.
         UnsupportedFormatError
-            If it is a file, or a directory that is no zarr group.
+            If it is a file, or a directory that is not a zarr group.
 
         Notes
         -----
@@ -323,7 +324,7 @@ class ZarrBackend(StorageBackend):
         trees = [self._tree(path) for path in paths]
         if len({id(tree) for tree, _ in trees}) != 1:
             return super()._load_all(paths, writable=writable, **options)
-        values = trees[0][0].load_batch([text for _, text in trees], **options)
+        values = trees[0][0].load_all([text for _, text in trees], **options)
         return map(private, values) if writable else values
 
     def exists(self, path: P) -> bool:
@@ -431,7 +432,7 @@ class ZarrBackend(StorageBackend):
         PathNotFoundError
             If the parent is missing, unless `parents` is given; or the bucket.
         UnsupportedFormatError
-            If the value is no array of numbers, and the suffix names no format that holds it; or
+            If the value is not an array of numbers, and no format of its suffix holds it; or
             if the options do not fit the array.
         FileLockTimeoutError
             If other writers did not end within a minute: of the path in a store, or of a region.
@@ -504,8 +505,8 @@ class ZarrBackend(StorageBackend):
 
         They are written first, and then the new shape is published in one step: a reader, and the
         next to append, sees all of them or none, also if the writer is killed. Of several that
-        append to one array at once each gets a place of its own, one after another. Those who
-        know their places beforehand `resize` once, and save regions at the same time.
+        append to one array at once each gets a range of its own, one after another. Writers that
+        know their ranges beforehand `resize` once, and save regions at the same time.
 
         Parameters
         ----------
@@ -549,11 +550,11 @@ class ZarrBackend(StorageBackend):
         return tree.append(values, text, axis=axis, durable=durable)
 
     def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
-        """Give a stored array another shape.
+        """Change the shape of a stored array.
 
         What it grows by reads as its fill value, also where it was cut off before. It waits for
-        all who write into the array, and they for it. Who opened the array before it was cut off
-        may still read what is gone, as fill values; `load` notices, and reads again.
+        all writers of the array, and they for it. A reader that opened the array before it was cut
+        off may still read what is gone, as fill values; `load` notices, and reads again.
 
         Parameters
         ----------

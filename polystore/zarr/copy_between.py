@@ -16,9 +16,9 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.transfer.copying import RAW
-from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
+from polystore.zarr.array.creation import ArrayOptions, ZarrFormat, as_numbers
 from polystore.zarr.array.groups import metadata_of_copy
-from polystore.zarr.array.reading import as_numbers, open_array
+from polystore.zarr.array.reading import open_array
 from polystore.zarr.array.stored import ArrayChangedError, Packed, StoredArray, packed, unpacked
 from polystore.zarr.local.tree import LocalZarr
 
@@ -59,11 +59,11 @@ def copy_across(
         raise PathNotFoundError("no such file or directory", path=source, backend="zarr")
     other.check_batch([target])
     directories, values = _below(tree, source, target)
-    for path, place in directories:
-        other.put_group(place, _metadata_of_copy(tree, path))
-    for path, place in values:
-        if not _with_stored(tree, path, partial(_put_array, other, place)):
-            other.save(tree.load(path, suffix=RAW), place, suffix=RAW)
+    for path, location in directories:
+        other.put_group(location, _metadata_of_copy(tree, path))
+    for path, location in values:
+        if not _with_stored(tree, path, partial(_put_array, other, location)):
+            other.save(tree.load(path, suffix=RAW), location, suffix=RAW)
 
 
 def pack(tree: LocalZarr | RemoteZarr, path: str) -> Packed | bytes:
@@ -145,9 +145,9 @@ def _below(
     while waiting:
         directory, copy = waiting.pop()
         for name in tree.list_dir(directory or "/"):
-            path, place = f"{directory}/{name}", f"{copy}/{name}"
+            path, location = f"{directory}/{name}", f"{copy}/{name}"
             if tree.is_file(path):
-                values.append((path, place))
+                values.append((path, location))
             elif tree.is_dir(path):
                 if tree.is_symlink(path):
                     raise UnsupportedOperationError(
@@ -155,6 +155,6 @@ def _below(
                         path=path,
                         backend="zarr",
                     )
-                directories.append((path, place))
-                waiting.append((path, place))
+                directories.append((path, location))
+                waiting.append((path, location))
     return directories, values

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from polystore.filesystem.dir_fd import Held, Place
-from polystore.filesystem.renames import exchange
-from polystore.filesystem.temporaries import PREFIX
+from polystore.filesystem.dir_fd import Handle, Location
+from polystore.filesystem.temporaries import PREFIX, exchange
 
 
 @contextmanager
@@ -22,12 +21,15 @@ def swapping(root: Path, outside: Path, *, chunks: Path, others: Path) -> Iterat
     """
     (root / "link").symlink_to(outside)
     (root / "chunks").symlink_to(chunks)
-    # Held, or the swaps would meet each other and themselves leave the root.
-    top, array = Held.at(str(root)), Held.at(str(root / "d/array"))
-    pairs = [(top.place("d"), top.place("link")), (array.place("c"), top.place("chunks"))]
+    # Held open, or the swaps would meet each other and themselves leave the root.
+    top, array = Handle.at(str(root)), Handle.at(str(root / "d/array"))
+    pairs = [
+        (top.location("d"), top.location("link")),
+        (array.location("c"), top.location("chunks")),
+    ]
     done = threading.Event()
 
-    def swap(one: Place, other: Place) -> None:
+    def swap(one: Location, other: Location) -> None:
         while not done.is_set():
             with suppress(OSError):
                 exchange(one, other)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from polystore import DirectoryNotEmptyError, DiskBackend, PathExistsError, PathNotFoundError
-from polystore.filesystem import backend as local_backend
+from polystore.filesystem import changes
 from polystore.filesystem import tree_operations as trees
-from polystore.filesystem.dir_fd import Held, Place
+from polystore.filesystem.dir_fd import Handle
+from polystore.filesystem.values import FileValues
 from polystore.formats import format as format_module
-from polystore.zarr.local.tree import LocalZarr
+from polystore.zarr import ZarrBackend
+from polystore.zarr.local.values import ArrayValues
 
 OLD, NEW = np.full((40, 40), 1, np.uint8), np.full((60, 40), 2, np.uint8)
 
@@ -28,7 +30,7 @@ FILES = pytest.mark.parametrize("store", ["disk", "rooted disk"], indirect=True)
 @pytest.fixture(params=["disk", "rooted disk", "zarr", "rooted zarr"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a backend whose paths lie in a directory of its own."""
-    cls = LocalZarr if "zarr" in request.param else DiskBackend
+    cls: Any = ZarrBackend if "zarr" in request.param else DiskBackend
     if "rooted" in request.param:
         return cls(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -58,7 +60,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meanwhile]:
 
 def test_a_save_makes_parents_again_that_are_deleted(store: Any, meanwhile: Meanwhile) -> None:
     store.ensure_directory("d")
-    meanwhile(local_backend, "keep_mode", lambda: store.delete_all("d"))
+    meanwhile(changes, "keep_mode", lambda: store.delete_all("d"))
     store.save(NEW, "d/e/a.npy", parents=True, overwrite=True)
     assert (store.load("d/e/a.npy") == NEW).all()
     assert store.list_files("d", recursive=True) == [f"{store.ensure_directory('d')}/e/a.npy"]
@@ -68,7 +70,7 @@ def test_a_save_without_parents_says_that_its_parent_is_gone(
     store: Any, meanwhile: Meanwhile
 ) -> None:
     store.ensure_directory("d")
-    meanwhile(local_backend, "keep_mode", lambda: store.delete_all("d"))
+    meanwhile(changes, "keep_mode", lambda: store.delete_all("d"))
     with pytest.raises(PathNotFoundError, match=r"d/a\.npy"):
         store.save(NEW, "d/a.npy", overwrite=True)
     assert not store.exists("d")
@@ -77,7 +79,7 @@ def test_a_save_without_parents_says_that_its_parent_is_gone(
 def test_an_overwriting_save_takes_the_place_of_what_another_saves(
     store: Any, meanwhile: Meanwhile
 ) -> None:
-    meanwhile(local_backend, "keep_mode", lambda: store.save(OLD, "a.npy"))
+    meanwhile(changes, "keep_mode", lambda: store.save(OLD, "a.npy"))
     store.save(NEW, "a.npy", overwrite=True)
     assert (store.load("a.npy") == NEW).all()
 
@@ -86,7 +88,7 @@ def test_an_overwriting_save_takes_the_place_of_what_another_deletes(
     store: Any, meanwhile: Meanwhile
 ) -> None:
     store.save(OLD, "a.npy")
-    meanwhile(local_backend, "keep_mode", lambda: store.delete("a.npy"))
+    meanwhile(changes, "keep_mode", lambda: store.delete("a.npy"))
     store.save(NEW, "a.npy", overwrite=True)
     assert (store.load("a.npy") == NEW).all()
 
@@ -94,19 +96,14 @@ def test_an_overwriting_save_takes_the_place_of_what_another_deletes(
 def test_a_link_takes_the_place_of_one_that_another_makes(store: Any, meanwhile: Meanwhile) -> None:
     store.save(OLD, "old.npy")
     store.save(NEW, "new.npy")
-    meanwhile(local_backend, "put", lambda: store.create_symlink("old.npy", "link.npy"))
+    meanwhile(changes, "replace_checked", lambda: store.create_symlink("old.npy", "link.npy"))
     store.create_symlink("new.npy", "link.npy", overwrite=True)
     assert (store.load("link.npy") == NEW).all()
 
 
 def test_a_directory_is_none_where_another_saves_a_value(store: Any, meanwhile: Meanwhile) -> None:
-    real = store._make_directory
-
-    def make(place: Place) -> None:
-        store.save(OLD, "a.npy", overwrite=True)
-        real(place)
-
-    store._make_directory = make
+    kind = FileValues if isinstance(store, DiskBackend) else ArrayValues
+    meanwhile(kind, "make_directory", lambda: store.save(OLD, "a.npy", overwrite=True))
     with pytest.raises(PathExistsError, match="file"):
         store.ensure_directory("a.npy")
     assert store.is_file("a.npy")
@@ -169,10 +166,10 @@ def test_delete_all_takes_what_others_delete_and_save_in_the_tree(
 
     def act() -> None:
         [hidden] = (path for path in tmp_path.rglob("a.npy") if "/d/e/" not in str(path))
-        with Held.at(str(hidden.parent.parent)) as above:
-            trees.delete_tree(above.place(hidden.parent.name))
+        with Handle.at(str(hidden.parent.parent)) as above:
+            trees.delete_tree(above.location(hidden.parent.name))
 
-    meanwhile(local_backend, "delete_tree", act)
+    meanwhile(changes, "delete_tree", act)
     store.delete_all("d")
     assert store.list_dir(".") == []
     assert [name for name in os.listdir(tmp_path) if name != "zarr.json"] == []

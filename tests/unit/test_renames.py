@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from polystore.filesystem import renames
-from polystore.filesystem.dir_fd import Held, Place
-from polystore.filesystem.renames import ReplacedError, put, rename_new, replace_only
+from polystore.filesystem import temporaries as renames
+from polystore.filesystem.dir_fd import Handle, Location
+from polystore.filesystem.temporaries import (
+    ReplacedError,
+    rename_new,
+    replace_checked,
+    replace_only,
+)
 
 
 @pytest.fixture(params=["Linux", "another system"], autouse=True)
@@ -25,21 +30,21 @@ ON_LINUX = pytest.mark.parametrize("system", ["Linux"], indirect=True)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Held]:
-    with Held.at(str(tmp_path)) as folder:
+def folder(tmp_path: Path) -> Iterator[Handle]:
+    with Handle.at(str(tmp_path)) as folder:
         yield folder
 
 
-def written(place: Place, text: str) -> Place:
+def written(place: Location, text: str) -> Location:
     Path(place.directory.path, place.name).write_text(text)
     return place
 
 
-def anything(place: Place) -> None:
+def anything(place: Location) -> None:
     place.status()
 
 
-def no_directory(place: Place) -> None:
+def no_directory(place: Location) -> None:
     place.status()
     if place.is_directory():
         raise IsADirectoryError(place.name)
@@ -50,7 +55,7 @@ def once(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], name: st
     real = getattr(renames, name)
     called: list[object] = []
 
-    def disturbed(*arguments: Place) -> object:
+    def disturbed(*arguments: Location) -> object:
         if not called:
             called.append(arguments)
             before()
@@ -59,59 +64,70 @@ def once(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], name: st
     monkeypatch.setattr(renames, name, disturbed)
 
 
-def test_a_new_name_is_given_and_a_taken_one_refused(tmp_path: Path, folder: Held) -> None:
-    new, place = written(folder.place("new"), "new"), folder.place("place")
+def test_a_new_name_is_given_and_a_taken_one_refused(tmp_path: Path, folder: Handle) -> None:
+    new, place = written(folder.location("new"), "new"), folder.location("place")
     rename_new(new, place)
     assert (tmp_path / "place").read_text() == "new"
     with pytest.raises(FileExistsError):
-        rename_new(written(folder.place("newer"), "newer"), place)
+        rename_new(written(folder.location("newer"), "newer"), place)
     assert (tmp_path / "place").read_text() == "new"
 
 
-def test_put_takes_a_free_name_and_replaces_what_may_go(tmp_path: Path, folder: Held) -> None:
+def test_replace_checked_takes_a_free_name_and_replaces_what_may_go(
+    tmp_path: Path, folder: Handle
+) -> None:
     place = tmp_path / "place"
-    assert put(written(folder.place("new"), "new"), folder.place("place"), anything) is None
-    replaced = put(written(folder.place("newer"), "newer"), folder.place("place"), anything)
+    assert (
+        replace_checked(written(folder.location("new"), "new"), folder.location("place"), anything)
+        is None
+    )
+    replaced = replace_checked(
+        written(folder.location("newer"), "newer"), folder.location("place"), anything
+    )
     assert place.read_text() == "newer"
     assert replaced is None or (tmp_path / replaced.name).read_text() == "new"
 
 
-def test_put_replaces_a_tree_by_a_file_and_returns_where_it_is(
-    tmp_path: Path, folder: Held
+def test_replace_checked_replaces_a_tree_by_a_file_and_returns_where_it_is(
+    tmp_path: Path, folder: Handle
 ) -> None:
     (tmp_path / "place").mkdir()
     (tmp_path / "place/a").write_text("old")
-    replaced = put(written(folder.place("new"), "new"), folder.place("place"), anything)
+    replaced = replace_checked(
+        written(folder.location("new"), "new"), folder.location("place"), anything
+    )
     assert replaced is not None
     assert (tmp_path / "place").read_text() == "new"
     assert (tmp_path / replaced.name / "a").read_text() == "old"
 
 
-def test_put_refuses_what_may_not_go(tmp_path: Path, folder: Held) -> None:
+def test_replace_checked_refuses_what_may_not_go(tmp_path: Path, folder: Handle) -> None:
     (tmp_path / "place").mkdir()
-    new = written(folder.place("new"), "new")
+    new = written(folder.location("new"), "new")
     with pytest.raises(IsADirectoryError):
-        put(new, folder.place("place"), no_directory)
+        replace_checked(new, folder.location("place"), no_directory)
     assert (tmp_path / "place").is_dir()
     assert (tmp_path / new.name).read_text() == "new"
 
 
-def test_put_takes_the_name_of_what_is_deleted_meanwhile(
-    tmp_path: Path, folder: Held, monkeypatch: pytest.MonkeyPatch
+def test_replace_checked_takes_the_name_of_what_is_deleted_meanwhile(
+    tmp_path: Path, folder: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
-    written(folder.place("place"), "old")
+    written(folder.location("place"), "old")
     once(monkeypatch, place.unlink, "exchange")
-    replaced = put(written(folder.place("new"), "new"), folder.place("place"), anything)
+    replaced = replace_checked(
+        written(folder.location("new"), "new"), folder.location("place"), anything
+    )
     assert (place.read_text(), replaced) == ("new", None)
 
 
 @ON_LINUX
-def test_put_gives_back_what_came_meanwhile_and_may_not_go(
-    tmp_path: Path, folder: Held, monkeypatch: pytest.MonkeyPatch
+def test_replace_checked_gives_back_what_came_meanwhile_and_may_not_go(
+    tmp_path: Path, folder: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
-    written(folder.place("place"), "old")
+    written(folder.location("place"), "old")
 
     def becomes_a_directory() -> None:
         place.unlink()
@@ -119,50 +135,54 @@ def test_put_gives_back_what_came_meanwhile_and_may_not_go(
 
     once(monkeypatch, becomes_a_directory, "exchange")
     with pytest.raises(IsADirectoryError):
-        put(written(folder.place("new"), "new"), folder.place("place"), no_directory)
+        replace_checked(
+            written(folder.location("new"), "new"), folder.location("place"), no_directory
+        )
     assert place.is_dir()
 
 
-def test_put_ends_when_its_own_directory_is_gone(tmp_path: Path, folder: Held) -> None:
+def test_replace_checked_ends_when_its_own_directory_is_gone(
+    tmp_path: Path, folder: Handle
+) -> None:
     (tmp_path / "gone").mkdir()
-    with Held.at(str(tmp_path / "gone")) as gone:
+    with Handle.at(str(tmp_path / "gone")) as gone:
         (tmp_path / "gone").rmdir()
         with pytest.raises(FileNotFoundError):
-            put(gone.place("new"), gone.place("place"), anything)
+            replace_checked(gone.location("new"), gone.location("place"), anything)
 
 
-def test_only_the_known_file_is_replaced(tmp_path: Path, folder: Held) -> None:
+def test_only_the_known_file_is_replaced(tmp_path: Path, folder: Handle) -> None:
     place = tmp_path / "place"
-    known = written(folder.place("place"), "old").status()
-    replace_only(known, written(folder.place("new"), "new"), folder.place("place"))
+    known = written(folder.location("place"), "old").status()
+    replace_only(known, written(folder.location("new"), "new"), folder.location("place"))
     assert place.read_text() == "new"
     assert os.listdir(tmp_path) == ["place"]
     with pytest.raises(ReplacedError):
-        replace_only(known, written(folder.place("newer"), "newer"), folder.place("place"))
+        replace_only(known, written(folder.location("newer"), "newer"), folder.location("place"))
     assert place.read_text() == "new"
     place.unlink()
     with pytest.raises(FileNotFoundError):
-        replace_only(known, folder.place("newer"), folder.place("place"))
+        replace_only(known, folder.location("newer"), folder.location("place"))
     assert not place.exists()
 
 
 @ON_LINUX
 @pytest.mark.parametrize("others", [1, 2, 3])
 def test_the_newest_of_those_that_came_meanwhile_stays(
-    tmp_path: Path, folder: Held, monkeypatch: pytest.MonkeyPatch, others: int
+    tmp_path: Path, folder: Handle, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     place = tmp_path / "place"
-    known = written(folder.place("place"), "old").status()
+    known = written(folder.location("place"), "old").status()
     coming = iter(range(others))
     real = renames.exchange
 
-    def exchange(one: Place, other: Place) -> bool:
+    def exchange(one: Location, other: Location) -> bool:
         number = next(coming, None)
         if number is not None:
-            written(folder.place("another"), f"another {number}").rename(other)
+            written(folder.location("another"), f"another {number}").rename(other)
         return real(one, other)
 
     monkeypatch.setattr(renames, "exchange", exchange)
     with pytest.raises(ReplacedError):
-        replace_only(known, written(folder.place("new"), "new"), folder.place("place"))
+        replace_only(known, written(folder.location("new"), "new"), folder.location("place"))
     assert place.read_text() == f"another {others - 1}"

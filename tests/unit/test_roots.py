@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from polystore import DiskBackend, InvalidPathError, StorageError, ZarrBackend
-from polystore.filesystem.renames import exchange
+from polystore.filesystem.temporaries import exchange
 
 SECRET = np.full(50, 42, dtype=np.uint8)
 SECONDS, ENOUGH = 1.5, 20

@@ -23,7 +23,7 @@ from polystore import (
     ZarrBackend,
 )
 from polystore.atomic import atomic_update_json, atomic_write
-from polystore.filesystem import locks as turns
+from polystore.filesystem import locks
 
 METADATA = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|u1", "order": "C"}
 METADATA |= {"compressor": None, "filters": None, "fill_value": 0}
@@ -133,7 +133,7 @@ def test_the_names_of_zarr_are_refused_however_they_are_spelt(
 def test_a_reader_who_holds_a_lock_stops_no_writer_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_PATIENCE", 0.2)
+    monkeypatch.setattr(locks, "_TIMEOUT", 0.2)
     disk = DiskBackend(tmp_path)
     disk.save(np.arange(4), "a.npy")
     with (tmp_path / "a.npy").open("rb") as file:

@@ -15,7 +15,7 @@ import pytest
 
 from polystore import DiskBackend, InvalidPathError, ZarrBackend
 from polystore.filesystem import temporaries
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.temporaries import is_left, sweep, temporary_name
 
 
@@ -51,7 +51,7 @@ def of_a_dead_process(folder: Path) -> Path:
 
 
 def swept(folder: Path, name: str = "here") -> None:
-    with Held.at(str(folder)) as held:
+    with Handle.at(str(folder)) as held:
         sweep(held, name)
 
 

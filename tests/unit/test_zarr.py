@@ -23,9 +23,9 @@ from polystore import (
     UnsupportedFormatError,
     ZarrBackend,
 )
-from polystore.filesystem.dir_fd import Place
-from polystore.zarr.local.key_files import KeyFiles
-from polystore.zarr.local.tree import LocalZarr
+from polystore.filesystem.dir_fd import Location
+from polystore.zarr.local.rooted_store import KeyFiles
+from polystore.zarr.local.values import ArrayValues
 
 IMAGE = np.arange(600 * 500, dtype=np.uint16).reshape(600, 500)
 
@@ -185,14 +185,14 @@ def test_a_value_is_deleted_that_was_of_the_other_kind_when_it_was_looked_at(
     store.save(value, "value.json")
     looked = 0
 
-    is_directory = Place.is_directory
+    is_directory = Location.is_directory
 
-    def mistaken(place: Place) -> bool:
+    def mistaken(place: Location) -> bool:
         nonlocal looked
         looked += 1
         return is_directory(place) != (looked == 1)
 
-    monkeypatch.setattr(Place, "is_directory", mistaken)
+    monkeypatch.setattr(Location, "is_directory", mistaken)
     getattr(store, method)("value.json")
     assert looked > 0
     assert not store.exists("value.json")
@@ -204,7 +204,8 @@ def test_a_directory_that_went_and_came_again_is_there(
 ) -> None:
     store.ensure_directory("group")
     store.save(IMAGE, "array")
-    monkeypatch.setattr(LocalZarr, "_has_directory", lambda *_: False)  # it was gone when looked at
+    # It was gone when looked at.
+    monkeypatch.setattr(ArrayValues, "has_directory", lambda *_: False)
     store.ensure_directory("group")
     with pytest.raises(PathExistsError):
         store.ensure_directory("array")

@@ -39,7 +39,7 @@ from polystore import (
     ZarrBackend,
 )
 from polystore.zarr.object_store.client import RemoteObjects
-from polystore.zarr.object_store.lock_objects import claimed
+from polystore.zarr.object_store.lock_objects import lock_object
 
 IMAGE = np.arange(300 * 200, dtype=np.uint16).reshape(300, 200)
 CHUNKS: dict[str, Any] = {"chunks": (100, 100)}
@@ -438,7 +438,11 @@ def test_without_conditional_puts_writers_one_after_another_are_safe() -> None:
     store.save(IMAGE + 1, "d/a", overwrite=True, **CHUNKS)
     assert np.array_equal(store.load("d/a"), IMAGE + 1)
     objects = store._root._objects  # type: ignore[union-attr]
-    with claimed(objects, "d/a"), pytest.raises(FileLockTimeoutError), claimed(objects, "d/a", 0.1):
+    with (
+        lock_object(objects, "d/a"),
+        pytest.raises(FileLockTimeoutError),
+        lock_object(objects, "d/a", 0.1),
+    ):
         pass
     assert sorted(Careless.store) == [
         *(f"/a/b/d/a/{i}.{j}" for i in range(3) for j in range(2)),

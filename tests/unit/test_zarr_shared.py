@@ -34,12 +34,13 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
-from polystore.filesystem import locks as turns
-from polystore.filesystem.dir_fd import Held
+from polystore.filesystem import locks
+from polystore.filesystem.dir_fd import Handle
 from polystore.zarr.array import locks as zarr_locks
 from polystore.zarr.array import updating as zarr_writing
-from polystore.zarr.array.locks import LocalLocks, lock_of
+from polystore.zarr.array.locks import lock_of
 from polystore.zarr.local.rooted_store import TreeStore
+from polystore.zarr.local.shared_array import LocalLocks
 
 SHAPE = (61, 47)
 LAYOUTS: list[dict[str, Any]] = [
@@ -274,7 +275,7 @@ def test_the_shards_that_a_region_touches_are_those_of_its_elements() -> None:
 def test_a_region_means_what_it_means_once_it_is_its_turn(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.zeros(10, np.int32), "/a", chunks=(10,))
-    array = Held.at(str(tmp_path / "a"))
+    array = Handle.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shards(lock_of([[0]])):
         writer = threading.Thread(target=store.save, args=(1, "/a"), kwargs={"region": -1})
         writer.start()
@@ -334,13 +335,13 @@ def test_a_shard_that_is_replaced_between_its_index_and_its_chunks_is_read_again
 def test_a_killed_writer_leaves_no_lock_and_no_part(tmp_path: Path, step: str) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((3, 4), np.int32), "/a", chunks=(4, 4))
-    module = "local.tree" if step == "append" else "array.updating"
+    module = "local.shared_array" if step == "append" else "array.updating"
     killing = (
         f"import polystore.zarr.{module} as module\n"
         "def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     if step == "append":
-        killing += "module._SharedDirectory.publish = kill\ncall = lambda store: store.append("
+        killing += "module.SharedDirectory.publish = kill\ncall = lambda store: store.append("
         killing += "np.full((6, 4), 5), '/a')\n"
     else:
         killing += "module.open_array = lambda *a, real=module.open_array, seen=[]: "
@@ -359,17 +360,17 @@ def test_a_killed_writer_leaves_no_lock_and_no_part(tmp_path: Path, step: str) -
 def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a", chunks=(2, 4))
-    monkeypatch.setattr(turns, "_PATIENCE", 0.1)
-    array = Held.at(str(tmp_path / "a"))
+    monkeypatch.setattr(locks, "_TIMEOUT", 0.1)
+    array = Handle.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shards(lock_of([[1], [0]])):
         store.save(2, "/a", region=(0, 0))  # another shard
         for change in (
             partial(store.save, 2, "/a", region=(2, 0)),
             partial(store.resize, "/a", (3, 3)),
         ):
-            with pytest.raises(FileLockTimeoutError, match=r"other writers.*'/a' \(backend zarr\)"):
+            with pytest.raises(FileLockTimeoutError, match=r"lock.*'/a' \(backend zarr\)"):
                 change()
-    array = Held.at(str(tmp_path / "a"))
+    array = Handle.at(str(tmp_path / "a"))
     with array, LocalLocks(array).shape():
         store.save(2, "/a", region=(2, 0))
         with pytest.raises(FileLockTimeoutError):
@@ -380,7 +381,7 @@ def test_who_waits_for_an_array_that_is_deleted_is_told(tmp_path: Path) -> None:
     store = ZarrBackend(tmp_path)
     store.save(np.ones((8, 4)), "/a")
     with ThreadPoolExecutor(1) as pool:
-        array = Held.at(str(tmp_path / "a"))
+        array = Handle.at(str(tmp_path / "a"))
         with array, LocalLocks(array).shape():
             waiting = pool.submit(store.append, np.ones((1, 4)), "/a")
             time.sleep(0.2)
@@ -395,8 +396,8 @@ def test_locks_do_not_travel_and_do_not_show(tmp_path: Path) -> None:
     store.save(np.ones((8, 4)), "/a", chunks=(1, 1))
     store.save(2, "/a", region=...)
     store.resize("/a", (9, 9))
-    locks = [name for name in os.listdir(tmp_path / "a") if "lock" in name]
-    assert 0 < len(locks) <= zarr_locks.LOCKS + 1
+    names = [name for name in os.listdir(tmp_path / "a") if "lock" in name]
+    assert 0 < len(names) <= zarr_locks.LOCKS + 1
     store.copy("/a", "/b")
     assert not [name for name in os.listdir(tmp_path / "b") if "lock" in name]
     assert store.list_dir("/") == ["a", "b"]

@@ -28,7 +28,7 @@ from polystore import (
 )
 from polystore.filesystem.temporaries import temporary_name
 from polystore.zarr.object_store.client import RemoteObjects
-from polystore.zarr.object_store.lock_objects import claim_of, claimed
+from polystore.zarr.object_store.lock_objects import lock_key, lock_object
 from polystore.zarr.object_store.urls import Url
 
 SHAPE = (40, 30)
@@ -227,10 +227,13 @@ def test_a_writer_waits_for_another_and_not_for_ever(
     store: ZarrBackend, objects: RemoteObjects
 ) -> None:
     store.save(image(1), "a")
-    with claimed(objects, "a"):
+    with lock_object(objects, "a"):
         waiting = threading.Thread(target=store.delete, args=("a",))
         waiting.start()
-        with pytest.raises(FileLockTimeoutError, match=claim_of("a")), claimed(objects, "a", 0.2):
+        with (
+            pytest.raises(FileLockTimeoutError, match=lock_key("a")),
+            lock_object(objects, "a", 0.2),
+        ):
             pass
         store.save(image(2), "b")
         assert store.exists("a")
@@ -243,14 +246,14 @@ def test_of_those_that_take_a_claim_over_one_holds_it(objects: RemoteObjects, le
     token = temporary_name().split("~")
     token[2] = dead_process()
     holder = "~".join(token) if left == "by the dead" else "left~" + "~".join(token)
-    objects.wait(objects.put(claim_of("a"), holder.encode()))
+    objects.wait(objects.put(lock_key("a"), holder.encode()))
     holding: list[int] = []
     most: list[int] = []
     start = threading.Barrier(6)
 
     def hold(number: int) -> None:
         start.wait()
-        with claimed(objects, "a"):
+        with lock_object(objects, "a"):
             holding.append(number)
             most.append(len(holding))
             time.sleep(0.02)
@@ -268,11 +271,11 @@ def test_of_those_that_take_a_claim_over_one_holds_it(objects: RemoteObjects, le
 def test_a_claim_of_another_machine_is_left_after_a_day(
     objects: RemoteObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects.wait(objects.put(claim_of("a"), b".polystore-tmp~another-host~1~abc"))
-    with pytest.raises(FileLockTimeoutError), claimed(objects, "a", 0.1):
+    objects.wait(objects.put(lock_key("a"), b".polystore-tmp~another-host~1~abc"))
+    with pytest.raises(FileLockTimeoutError), lock_object(objects, "a", 0.1):
         pass
     monkeypatch.setattr(RemoteObjects, "modified", lambda *_: time.time() - 25 * 3600)
-    with claimed(objects, "a", 0.1):
+    with lock_object(objects, "a", 0.1):
         pass
     assert objects.wait(objects.below("")) == {}
 
@@ -289,7 +292,7 @@ def test_a_directory_waits_with_its_end_for_those_that_save_in_it(
         except IsADirectoryError:
             outcome.append("not empty")
 
-    with claimed(objects, "d/a"):
+    with lock_object(objects, "d/a"):
         deleting = threading.Thread(target=delete)
         deleting.start()
         deleting.join(0.3)

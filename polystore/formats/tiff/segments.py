@@ -215,12 +215,12 @@ def _run(jobs: list[Callable[[], None]], *, parallel: bool) -> None:
             pass
 
 
-def _check_whole(claimed: int, stored: int, most: int | None) -> None:
+def _check_whole(declared: int, stored: int, most: int | None) -> None:
     believed = min(DEFLATE * stored, max(MOST_DECODED, 100 * stored))
-    if claimed > (max(_BELIEVED, believed) if most is None else most):
+    if declared > (max(_BELIEVED, believed) if most is None else most):
         raise ImageLoadError(
-            f"a file of {stored} bytes declares {claimed} bytes of pixels: damage, or a "
-            f"decompression bomb. If it is neither, load a region=, or use max_decoded={claimed}"
+            f"a file of {stored} bytes declares {declared} bytes of pixels: damage, or a "
+            f"decompression bomb. If it is neither, load a region=, or use max_decoded={declared}"
         )
 
 

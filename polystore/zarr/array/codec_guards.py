@@ -34,7 +34,7 @@ __all__ = ["guarded"]
 _PIECE = 1024  # bytes of a stream that are decoded first
 _LZMA = 2**28  # bytes that the decoder may take for itself; four times what level 9 does
 _FILTERED = 16  # bytes that a filter makes of an element at most, unless the element has more
-_SLACK = 2**16  # bytes that a chunk may hold beside its elements, of checksums and the like
+_SLACK = 2**16  # bytes that a chunk may hold besides its elements, of checksums and the like
 
 
 def guarded(array: zarr.Array[Any]) -> zarr.Array[Any]:
@@ -86,11 +86,11 @@ def _limits(data: Any, room: int | None) -> tuple[Chunk, int]:
     return chunk, most if room is None else min(most, 2 * room + _SLACK)
 
 
-def _believe(claimed: int, most: int) -> None:
-    if claimed > most:
+def _believe(declared: int, most: int) -> None:
+    if declared > most:
         raise ValueError(
-            f"a chunk claims to hold {claimed} bytes, where there is room for {most}: damage, or a "
-            f"decompression bomb"
+            f"a chunk claims to hold {declared} bytes, where there is room for {most}: damage, or "
+            f"a decompression bomb"
         )
 
 
@@ -103,9 +103,9 @@ def _little(chunk: Chunk, start: int, end: int) -> int:
 def _check_blosc(chunk: Chunk, most: int) -> None:
     # The header of C-Blosc: four bytes, then the sizes decoded, of a block, and as it is. Where
     # the last one is right, C-Blosc keeps to its bounds.
-    claimed = _little(chunk, 12, 16)
-    if claimed != chunk.size:
-        raise ValueError(f"a Blosc chunk of {chunk.size} bytes claims to have {claimed}")
+    declared = _little(chunk, 12, 16)
+    if declared != chunk.size:
+        raise ValueError(f"a Blosc chunk of {chunk.size} bytes claims to have {declared}")
     _believe(_little(chunk, 4, 8), most)
 
 

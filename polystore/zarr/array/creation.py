@@ -15,11 +15,14 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, TransposeCodec
 
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
+from polystore.fitting import refuse_mask
+from polystore.formats import format_of
 from polystore.region import chunk_shape
 from polystore.zarr.array.reading import NESTED, Encoding
 
-__all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "create"]
+__all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "as_numbers", "check_file", "create"]
 
+_KINDS = "biufc"  # numbers, which every reader of zarr knows
 ZarrFormat = Literal[2, 3]
 
 _LARGEST_KEPT = 2**31  # bytes of a chunk or a shard, as of the largest that Blosc compresses
@@ -67,6 +70,35 @@ class ArrayOptions:
 
 
 DEFAULTS = ArrayOptions()
+
+
+def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
+    """Return `data` as the array that zarr stores, None for anything but an array of numbers."""
+    if np.ma.isMaskedArray(data):
+        refuse_mask(data)
+    if not isinstance(data, np.ndarray | np.generic):
+        return None
+    array = np.asarray(data)
+    return array if array.dtype.kind in _KINDS else None
+
+
+def check_file(data: Any, name: str) -> None:
+    """Raise an error that says why an array that is not of numbers cannot be stored.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the suffix is not one of a file format either.
+    """
+    if not isinstance(data, np.ndarray | np.generic):
+        return
+    try:
+        format_of(name)
+    except UnsupportedFormatError as error:
+        raise UnsupportedFormatError(
+            f"only booleans and numbers are saved as zarr arrays, not dtype {data.dtype}; use a "
+            f"suffix such as .npy to save it as a file"
+        ) from error
 
 
 def create(

@@ -51,7 +51,7 @@ class GroupMark:
     Parameters
     ----------
     zarr_format : {2, 3}, optional
-        Its format, None for a directory that is no group.
+        Its format, None for a directory that is not a group.
     is_bare : bool, default False
         Whether it is the root, as a backend marks it, of which nothing else is said.
     """
@@ -140,9 +140,9 @@ def metadata_of_copy(
     Parameters
     ----------
     metadata : mapping
-        Those of the group, by the names in `GROUP_METADATA`; none of a directory that is no group.
+        Those of the group, by the names in `GROUP_METADATA`; none if it is only a directory.
     inner : {2, 3}, optional
-        The format that a directory which is no group gets: that of the arrays in it.
+        The format that a directory which is not a group gets: that of the arrays in it.
     """
     new = metadata.get("zarr.json")
     if new is not None:

@@ -7,19 +7,13 @@ never on the shape, which others may change.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import ExitStack
 
 import numpy as np
 
-from polystore.exceptions import FileLockError
-from polystore.filesystem.dir_fd import Held, check_no_device
-from polystore.filesystem.locks import deadline, lock
-from polystore.filesystem.temporaries import PREFIX
-
-__all__ = ["LOCKS", "LocalLocks", "Locks", "lock_of"]
+__all__ = ["LOCKS", "Locks", "lock_of"]
 
 LOCKS = 64
 """How many locks the shards of an array share."""
@@ -49,7 +43,7 @@ def lock_of(shards: Iterable[Iterable[int]]) -> list[int]:
 
 
 class Locks(ABC):
-    """The locks of one array. Who takes both takes that of the shape first."""
+    """The locks of one array. Lock order: shape first, then shards."""
 
     @abstractmethod
     def shape(self) -> ExitStack:
@@ -62,41 +56,3 @@ class Locks(ABC):
     def all_shards(self) -> ExitStack:
         """Hold the locks of all shards."""
         return self.shards(range(LOCKS))
-
-
-class LocalLocks(Locks):
-    """Locks of the operating system on files in the array's directory.
-
-    They are those of the file system itself, so that they hold among threads, processes, and
-    nodes that share it; the system frees them when their holder dies. Copies leave the files out.
-
-    Parameters
-    ----------
-    directory : Held
-        That of the array, which the caller keeps open.
-    """
-
-    def __init__(self, directory: Held) -> None:
-        self._directory = directory
-
-    def shape(self) -> ExitStack:
-        return self._held(["shape"])
-
-    def shards(self, numbers: Iterable[int]) -> ExitStack:
-        # In one order everywhere, so that no two wait for each other.
-        return self._held([f"{number:02}" for number in sorted(numbers)])
-
-    def _held(self, names: list[str]) -> ExitStack:
-        until = deadline()
-        with ExitStack() as stack:
-            for name in names:
-                try:
-                    descriptor = self._directory.place(f"{PREFIX}~lock~{name}").lock_file()
-                except FileNotFoundError:
-                    raise  # the array was deleted
-                except OSError as error:
-                    raise FileLockError(f"the lock file cannot be used: {error}") from error
-                stack.callback(os.close, descriptor)
-                check_no_device(os.fstat(descriptor))
-                lock(descriptor, until)
-            return stack.pop_all()

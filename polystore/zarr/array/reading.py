@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Literal
 
@@ -22,12 +22,10 @@ from zarr.storage import StorePath, WrapperStore
 from polystore.exceptions import (
     CorruptDataError,
     StorageError,
-    StorageResolutionError,
     UnsupportedFormatError,
 )
-from polystore.filesystem.retry import MOST_ATTEMPTS
-from polystore.fitting import refuse_mask
-from polystore.formats import MOST_DECODED, check_claim, format_of
+from polystore.filesystem.retry import read_until_stable
+from polystore.formats import MOST_DECODED, check_declared_size
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
 
@@ -41,8 +39,6 @@ __all__ = [
     "Encoding",
     "Mode",
     "apart",
-    "as_numbers",
-    "check_file",
     "described",
     "element_size",
     "is_chunk",
@@ -74,40 +70,10 @@ DOTTED: Encoding = {"name": "v2", "separator": "."}
 NESTED: Encoding = {"name": "v2", "separator": "/"}
 
 _CHUNK_NAME = re.compile(r"(c|[0-9]+)([./][0-9]+)*")  # of any way that zarr knows
-_KINDS = "biufc"  # numbers, which every reader of zarr knows
-
-
-def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
-    """Return `data` as the array that zarr stores, None for what is no array of numbers."""
-    if np.ma.isMaskedArray(data):
-        refuse_mask(data)
-    if not isinstance(data, np.ndarray | np.generic):
-        return None
-    array = np.asarray(data)
-    return array if array.dtype.kind in _KINDS else None
-
-
-def check_file(data: Any, name: str) -> None:
-    """Raise an error that says why an array that is not of numbers cannot be stored.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        If the suffix is not one of a file format either.
-    """
-    if not isinstance(data, np.ndarray | np.generic):
-        return
-    try:
-        format_of(name)
-    except UnsupportedFormatError as error:
-        raise UnsupportedFormatError(
-            f"only booleans and numbers are saved as zarr arrays, not dtype {data.dtype}; use a "
-            f"suffix such as .npy to save it as a file"
-        ) from error
 
 
 def is_chunk(name: str, encoding: Encoding | None = None) -> bool:
-    """Tell whether a key, from that of its array on, is one of a chunk; by default in any way.
+    """Return whether a key, from that of its array on, is one of a chunk; by default in any way.
 
     Nothing else of a hierarchy has such a key: arrays and groups have metadata, and files a suffix.
     """
@@ -200,7 +166,7 @@ async def _read_json(store: Store, name: str) -> dict[str, Any] | None:
         raise ValueError(f"{name} has more than {MOST_METADATA} bytes")
     found = json.loads(data)
     if not isinstance(found, dict):
-        raise TypeError(f"{name} is no JSON object")
+        raise TypeError(f"{name} is not a JSON object")
     return found
 
 
@@ -303,40 +269,34 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
     StorageResolutionError
         If others change its shards all the time.
     """
-    for _ in range(MOST_ATTEMPTS):
-        watched = _Watched(store)
-        try:
-            value = _read(open_array(watched), region, stored)
-        except CorruptDataError:
-            if sync(watched.is_unchanged()):
-                raise
-        else:
-            if sync(watched.is_unchanged()):
-                return value
-    raise StorageResolutionError("the array is changed faster than it can be read")
+    return read_until_stable(
+        lambda: nullcontext(_Watched(store)),
+        lambda watched: _read(open_array(watched), region, stored),
+        lambda watched: sync(watched.is_unchanged()),
+    )
 
 
 def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], int]) -> Any:
     part = ... if region is None else region
     shape = check_region(array.shape, part)
-    index, turn = forward(array.shape, part)
+    index, reverse = forward(array.shape, part)
     stored = cache(stored)  # it looks at every file
     element = element_size(array)
     size = math.prod(shape) * element
     if size > MOST_DECODED and (region is None or element > array.dtype.itemsize):
-        check_claim(size, stored())
+        check_declared_size(size, stored())
     touched = math.prod(map(_touched, index, array.chunks))
     at_once = min(touched, zarr.config.get("async.concurrency") or 1)
     decoded = at_once * math.prod(array.chunks) * element
     if decoded > MOST_DECODED:
-        check_claim(decoded, stored())
+        check_declared_size(decoded, stored())
     if touched > _FEW and touched * _STORED > stored():
         raise CorruptDataError(
             f"{touched} chunks are to be in {stored()} bytes: damage, or next to nothing, of "
             f"which a smaller region= can be loaded"
         )
     with _damage("a chunk cannot be decoded"):
-        return np.asarray(array[index])[turn]
+        return np.asarray(array[index])[reverse]
 
 
 def element_size(array: zarr.Array[Any]) -> int:

@@ -17,7 +17,7 @@ from polystore.zarr.array.reading import is_chunk
 
 __all__ = ["ArrayChangedError", "Packed", "StoredArray", "copy_stored", "packed", "unpacked"]
 
-_AT_ONCE = 8  # chunks
+_CONCURRENT_CHUNKS = 8  # chunks
 _METADATA: dict[ZarrFormat, tuple[str, ...]] = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
 
 
@@ -103,8 +103,8 @@ async def _copy(source: Store, target: Store, metadata: tuple[str, ...]) -> None
     for name in metadata:
         await _copy_key(source, target, name)
     chunks = [key async for key in source.list() if is_chunk(key)]
-    for start in range(0, len(chunks), _AT_ONCE):
-        some = chunks[start : start + _AT_ONCE]
+    for start in range(0, len(chunks), _CONCURRENT_CHUNKS):
+        some = chunks[start : start + _CONCURRENT_CHUNKS]
         await asyncio.gather(*(_copy_key(source, target, key) for key in some))
 
 

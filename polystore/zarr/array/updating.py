@@ -1,7 +1,7 @@
 """Changes of a zarr array that is there, by many writers at once: regions, appends and resizes.
 
-Who writes into a shard holds its lock, from before what is there is read until the whole of it is
-written again. Who changes the shape holds the lock of the shape, writes what the new shape shows
+A writer of a shard holds its lock from before the shard is read until the whole of it is written
+again. A writer that changes the shape holds the lock of the shape, writes what the new shape shows
 before anybody can see it, and then publishes the shape in one step. So nothing is lost, and a
 reader sees an append whole or not at all.
 """
@@ -97,13 +97,13 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
                 f"save smaller ones, if the array is what it says"
             )
         values = fitting_region(data, region, stored, shape)
-        index, turn = forward(stored.shape, region)
+        index, reverse = forward(stored.shape, region)
         if not values.size:
             return
         with array.locks.shards(_locks_of(stored, index)):
             if open_array(array.store).shape != stored.shape:
                 continue  # the region may mean another part now
-            write_part(stored, index, values[turn])
+            write_part(stored, index, values[reverse])
             return
 
 
@@ -138,7 +138,7 @@ def append(array: Shared, values: Any, axis: int) -> int:
 
 
 def resize(array: Shared, shape: Sequence[int]) -> None:
-    """Give an array another shape; what it grows by is fill values, what it is cut off by is gone.
+    """Change the shape of an array; what it grows by is fill values, what it is cut off by is gone.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def _fitting(values: Any, stored: zarr.Array[Any], axis: int) -> np.ndarray[Any,
 def _checked_axis(axis: int, dimensions: int) -> int:
     number = _integer(axis, "an axis")
     if not -dimensions <= number < dimensions:
-        raise VFSTypeError(f"there is no axis {number} in an array of {dimensions} dimensions")
+        raise VFSTypeError(f"an array of {dimensions} dimensions has no axis {number}")
     return number % dimensions
 
 
@@ -239,7 +239,7 @@ def _with(parts: tuple[Any, ...], axis: int, part: Any) -> tuple[Any, ...]:
 
 
 def _is_outside(key: str, shape: tuple[int, ...], sides: tuple[int, ...]) -> bool:
-    """Tell whether nothing of a chunk lies within a shape."""
+    """Return whether nothing of a chunk lies within a shape."""
     place = [int(number) for number in re.findall(r"\d+", key)]
     return len(place) == len(shape) and any(
         number * side >= length for number, side, length in zip(place, sides, shape, strict=True)

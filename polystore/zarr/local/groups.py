@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from polystore.exceptions import InvalidPathError, UnsupportedFormatError
-from polystore.filesystem.dir_fd import Held, Place
-from polystore.filesystem.path_resolver import Places, RootedPlaces, SystemPlaces
-from polystore.filesystem.renames import ReplacedError, replace_only
-from polystore.filesystem.temporaries import keep_mode, remove, temporary_name
+from polystore.filesystem.dir_fd import Handle, Location
+from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
+from polystore.filesystem.temporaries import (
+    ReplacedError,
+    keep_mode,
+    remove,
+    replace_only,
+    temporary,
+)
 from polystore.paths import P
 from polystore.zarr.array.groups import (
     CONSOLIDATED,
@@ -21,7 +26,7 @@ from polystore.zarr.array.groups import (
 
 __all__ = ["LocalGroups"]
 
-_SYSTEM = SystemPlaces()
+_SYSTEM = SystemResolver()
 
 
 class LocalGroups:
@@ -29,25 +34,23 @@ class LocalGroups:
 
     Parameters
     ----------
-    places : Places
-        Where paths lead.
-    is_rooted : bool
-        Whether the tree has a root, above which nothing is looked at.
+    resolver : PathResolver
+        Where paths lead. Of a tree with a root, nothing above that is looked at.
     """
 
-    def __init__(self, places: Places, *, is_rooted: bool) -> None:
-        self._places = places
-        self._is_rooted = is_rooted
+    def __init__(self, resolver: PathResolver) -> None:
+        self._resolver = resolver
+        self._is_rooted = resolver.root is not None
 
     def marks(self, path: P) -> Iterator[GroupMark]:
         """Yield the marks of the directories that a path lies in, the nearest first."""
-        with self._places.nearest(path) as directory:
+        with self._resolver.nearest(path) as directory:
             yield from self.marks_from(directory)
 
-    def marks_from(self, directory: Held) -> Iterator[GroupMark]:
+    def marks_from(self, directory: Handle) -> Iterator[GroupMark]:
         """Yield the marks of a directory and of those above it, the nearest first."""
-        with self._places.existing("/") as held:
-            top = held.identity()
+        with self._resolver.resolve("/") as handle:
+            top = handle.identity()
         for each in directory.upwards():
             new, old = (self._read(each, name) for name in ("zarr.json", ".zgroup"))
             is_top = each.identity() == top
@@ -57,17 +60,17 @@ class LocalGroups:
 
     def forget(self, path: P) -> None:
         """Take consolidated metadata away from every group on the way to a path."""
-        for place in self._places.steps(path):
-            self._forget_in(place.directory)
+        for location in self._resolver.steps(path):
+            self._forget_in(location.directory)
 
-    def _forget_in(self, directory: Held) -> None:
-        consolidated = directory.place(CONSOLIDATED)
+    def _forget_in(self, directory: Handle) -> None:
+        consolidated = directory.location(CONSOLIDATED)
         if consolidated.exists():  # asked first: what lies above may be a read-only file system
             remove(consolidated)
         if without_consolidated(self._read(directory, "zarr.json")) is None:
             return
-        places, top = self._places_in(directory)
-        with places.slot(f"{top}/zarr.json") as metadata:  # what a link leads to
+        resolver, top = self._resolver_in(directory)
+        with resolver.resolve_for_write(f"{top}/zarr.json") as metadata:  # what a link leads to
             while True:
                 known = metadata.status()
                 changed = without_consolidated(self._read(directory, "zarr.json"))
@@ -76,24 +79,21 @@ class LocalGroups:
                 with suppress(ReplacedError):
                     self._replace(metadata, known, changed)
 
-    def _read(self, directory: Held, name: str) -> bytes | None:
+    def _read(self, directory: Handle, name: str) -> bytes | None:
         """Return what is in a file of metadata, None if there is none to be believed."""
-        places, top = self._places_in(directory)
+        resolver, top = self._resolver_in(directory)
         not_there = (OSError, UnsupportedFormatError, InvalidPathError)
-        with suppress(*not_there), places.open(f"{top}/{name}") as file:
+        with suppress(*not_there), resolver.open(f"{top}/{name}") as file:
             size = os.fstat(file.fileno()).st_size
             return file.read(min(size, MOST_METADATA) + 1)  # room is made for all that is asked for
         return None
 
-    def _places_in(self, directory: Held) -> tuple[Places, str]:
+    def _resolver_in(self, directory: Handle) -> tuple[PathResolver, str]:
         """Return where the links of a directory lead, and the path there that it has."""
-        return (RootedPlaces(directory), "") if self._is_rooted else (_SYSTEM, directory.path)
+        return (RootedResolver(directory), "") if self._is_rooted else (_SYSTEM, directory.path)
 
-    def _replace(self, metadata: Place, known: os.stat_result, changed: bytes) -> None:
-        temporary = metadata.beside(temporary_name())
-        try:
-            temporary.write(changed)
-            keep_mode(metadata, temporary)
-            replace_only(known, temporary, metadata)
-        finally:
-            remove(temporary)
+    def _replace(self, metadata: Location, known: os.stat_result, changed: bytes) -> None:
+        with temporary(metadata) as new:
+            new.write(changed)
+            keep_mode(metadata, new)
+            replace_only(known, new, metadata)

@@ -3,17 +3,126 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import weakref
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 
-from zarr.abc.store import ByteRequest, Store
+import numpy as np
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
-from polystore.filesystem.dir_fd import Held
-from polystore.filesystem.path_resolver import Places, RootedPlaces, SystemPlaces
-from polystore.zarr.local.key_files import KeyFiles
+from polystore.exceptions import CorruptDataError, UnsupportedFormatError
+from polystore.filesystem.dir_fd import Handle, Location, check_no_device
+from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
+from polystore.filesystem.temporaries import publish_file, remove, temporary
+from polystore.zarr.array.groups import MOST_METADATA
+from polystore.zarr.array.reading import METADATA, described
 
-__all__ = ["TreeStore", "files_in", "held_store"]
+__all__ = ["KeyFiles", "TreeStore", "files_in", "held_store"]
+
+_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_LARGE = 2**24  # bytes; nothing smaller is compared with what metadata allow
+_PER_ITEM = 128  # bytes that codecs and the index of a shard may add to the smallest chunk
+
+
+class KeyFiles:
+    """Keys of zarr as files.
+
+    Of a file no more is read than the metadata of its array allow.
+
+    Parameters
+    ----------
+    resolver : PathResolver
+        Where paths lead.
+    prefix : str
+        The path below which the keys lie.
+    """
+
+    def __init__(self, resolver: PathResolver, prefix: str) -> None:
+        self._resolver = resolver
+        self._prefix = prefix.rstrip("/")
+
+    def read(self, key: str, wanted: ByteRequest | None = None) -> bytes | None:
+        """Return what is at a key, or a part of it; None where no file is.
+
+        Raises
+        ------
+        CorruptDataError
+            If it is a pipe, a socket or a device, or more than the metadata allow.
+        InvalidPathError
+            If a link leads out of a root.
+        """
+        try:
+            with self._resolver.open(self._path(key)) as file:
+                start, end = _range(wanted, os.fstat(file.fileno()).st_size)
+                if end - start > _LARGE:
+                    self._check_size(key, end - start)
+                if start:
+                    file.seek(start)
+                return file.read(max(0, end - start))
+        except UnsupportedFormatError as error:
+            raise CorruptDataError(f"there is no file at the key {key!r}: {error}") from error
+        except _ABSENT:
+            return None
+
+    def exists(self, key: str) -> bool:
+        return self.read(key, RangeByteRequest(0, 0)) is not None
+
+    def write(self, key: str, value: Buffer) -> None:
+        """Put a file in the place of a key, in one step."""
+        with self._resolver.resolve_for_write(
+            self._path(key), make=Location.make_directory
+        ) as location:
+            with suppress(FileNotFoundError):
+                check_no_device(location.status())
+            with temporary(location) as new:
+                with new.create() as file:
+                    file.write(value.as_buffer_like())
+                publish_file(new, location, overwrite=True)
+
+    def remove(self, key: str) -> None:
+        """Remove what is at a key, if anything is."""
+        with suppress(*_ABSENT), self._resolver.resolve_nofollow(self._path(key)) as location:
+            remove(location)
+
+    def entries(self, key: str) -> Sequence[tuple[str, bool]]:
+        """Return the names in a directory, and whether each is a directory."""
+        with (
+            suppress(*_ABSENT),
+            self._resolver.resolve(self._path(key)) as handle,
+            handle.entries() as entries,
+        ):
+            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        return []
+
+    def _path(self, key: str) -> str:
+        return f"{self._prefix}/{key}"
+
+    def _check_size(self, key: str, size: int) -> None:
+        name = key.rpartition("/")[2]
+        most = MOST_METADATA if name in METADATA else self._most_in_chunk(key)
+        if size > most:
+            raise CorruptDataError(
+                f"the file at the key {key!r} has {size} bytes, where at most {most:g} can be"
+            )
+
+    def _most_in_chunk(self, key: str) -> float:
+        """Return how many bytes a chunk, or shard, can have by the metadata of its array."""
+        names = key.split("/")
+        for depth in range(len(names) - 1, -1, -1):
+            for name in ("zarr.json", ".zarray"):
+                metadata = self.read("/".join((*names[:depth], name)))
+                if metadata is not None:
+                    return _most(described(metadata))
+        return math.inf
 
 
 class TreeStore(Store):
@@ -48,8 +157,8 @@ class TreeStore(Store):
     ) -> None:
         super().__init__(read_only=read_only)
         self._root, self._prefix = root, prefix
-        places: Places = SystemPlaces() if root is None else RootedPlaces(root)
-        self._files = files or KeyFiles(places, prefix)
+        resolver: PathResolver = SystemResolver() if root is None else RootedResolver(root)
+        self._files = files or KeyFiles(resolver, prefix)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TreeStore) and (self._root, self._prefix) == (
@@ -116,24 +225,51 @@ class TreeStore(Store):
             yield name
 
 
-def files_in(directory: Held, *, rooted: bool) -> KeyFiles:
+def files_in(directory: Handle, *, rooted: bool) -> KeyFiles:
     """Return the files of a directory that the caller keeps open.
 
     If there is a root, no link of the directory leads out of it.
     """
     if rooted:
-        return KeyFiles(RootedPlaces(directory), "/")
-    return KeyFiles(SystemPlaces(), directory.path)
+        return KeyFiles(RootedResolver(directory), "/")
+    return KeyFiles(SystemResolver(), directory.path)
 
 
-def held_store(directory: Held, *, rooted: bool, read_only: bool) -> TreeStore:
+def held_store(directory: Handle, *, rooted: bool, read_only: bool) -> TreeStore:
     """Return a store of a directory that it holds open as long as it is used.
 
     A move of the directory does not matter to it. It makes no directory anew that was deleted,
     and what zarr still writes after an error is never written elsewhere.
     """
-    held = directory.again()
-    root, prefix = (held.path, "/") if rooted else (None, held.path)
-    files = files_in(held, rooted=rooted)
-    weakref.finalize(files, held.close)
+    handle = directory.duplicate()
+    root, prefix = (handle.path, "/") if rooted else (None, handle.path)
+    files = files_in(handle, rooted=rooted)
+    weakref.finalize(files, handle.close)
     return TreeStore(root, prefix, read_only=read_only, files=files)
+
+
+def _range(wanted: ByteRequest | None, size: int) -> tuple[int, int]:
+    """Return where in a file a part begins and ends."""
+    if isinstance(wanted, RangeByteRequest):
+        return wanted.start, min(wanted.end, max(size, wanted.start))
+    if isinstance(wanted, OffsetByteRequest):
+        return min(wanted.offset, size), size
+    if isinstance(wanted, SuffixByteRequest):
+        return max(0, size - wanted.suffix), size
+    return 0, size
+
+
+def _most(array: dict[str, object]) -> float:
+    try:
+        if "chunks" in array:  # of format 2
+            shape, name = array["chunks"], array["dtype"]
+        else:
+            grid: dict[str, dict[str, object]] = array["chunk_grid"]  # type: ignore[assignment]
+            shape, name = grid["configuration"]["chunk_shape"], array["data_type"]
+        dtype = np.dtype(name)  # type: ignore[call-overload]
+        items = math.prod(map(int, shape))  # type: ignore[call-overload]
+    except (KeyError, TypeError, ValueError):
+        return math.inf  # of items that may have any length
+    return (
+        math.inf if dtype.hasobject else max(items, 1) * (2 * dtype.itemsize + _PER_ITEM) + _LARGE
+    )

@@ -34,7 +34,7 @@ __all__ = ["Found", "RemoteObjects"]
 
 T = TypeVar("T")
 
-_AT_ONCE = 32  # requests of one operation
+_CONCURRENT_REQUESTS = 32  # requests of one operation
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 # Which hold an object at a key that others lie below.
@@ -45,7 +45,7 @@ _CONDITIONAL = ("adlfs", "fsspec.implementations.memory", "gcsfs", "s3fs")
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 _file_systems: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-_turns: dict[type, threading.Lock] = {}
+_locks: dict[type, threading.Lock] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class RemoteObjects:
 
     async def together(self, operations: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         """Return the results of many operations that run at once; all of them have ended."""
-        limit = asyncio.Semaphore(_AT_ONCE)
+        limit = asyncio.Semaphore(_CONCURRENT_REQUESTS)
 
         async def limited(operation: Coroutine[Any, Any, T]) -> T:
             async with limit:
@@ -198,7 +198,7 @@ class RemoteObjects:
         await self._request("pipe_file", self._path(key), data, writing=True)
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Set the object at a key where there is none; tell whether it was set.
+        """Set the object at a key where there is none; return whether it was set.
 
         Of several that create one key, one succeeds, if the file system knows conditional puts. Of
         another one, the last of those that meet.
@@ -250,7 +250,7 @@ class RemoteObjects:
         )
 
     async def find(self, key: str) -> Found | None:
-        """Tell what is at a key, None for nothing."""
+        """Return what is at a key, None for nothing."""
         try:
             info = await self._request("info", self._path(key))
         except PathNotFoundError as error:
@@ -285,7 +285,7 @@ class RemoteObjects:
         return found
 
     async def is_marked(self, key: str) -> bool:
-        """Tell whether a console has marked a folder at or below a key, which fsspec keeps."""
+        """Return whether a console has marked a folder at or below a key, which fsspec keeps."""
         return any(path.endswith("/") for path in await self._found(key))
 
     async def _found(self, key: str) -> dict[str, Any]:
@@ -302,7 +302,7 @@ class RemoteObjects:
             if self._fs.async_impl:
                 found = self._fs.modified(self._path(key))
             else:
-                found = _in_turn(self._fs, "modified", (self._path(key),), {})
+                found = _one_at_a_time(self._fs, "modified", (self._path(key),), {})
         except (*_ABSENT, NotImplementedError):
             return None
         except Exception as error:  # noqa: BLE001 - as in _request
@@ -332,7 +332,7 @@ class RemoteObjects:
             if fs.async_impl:
                 # The names of fsspec's coroutines.
                 return await getattr(fs, f"_{operation}")(*arguments, **options)
-            return await asyncio.to_thread(_in_turn, fs, operation, arguments, options)
+            return await asyncio.to_thread(_one_at_a_time, fs, operation, arguments, options)
         except Exception as error:  # noqa: BLE001 - every file system has exceptions of its own
             self._raise(error, writing=writing)
 
@@ -373,16 +373,16 @@ def _uncached(fs: Any) -> Any:
 def _forget() -> None:
     """Leave to its parent what a forked process cannot use: connections, and held locks."""
     _file_systems.clear()
-    _turns.clear()
+    _locks.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _in_turn(fs: Any, operation: str, arguments: Any, options: Any) -> Any:
+def _one_at_a_time(fs: Any, operation: str, arguments: Any, options: Any) -> Any:
     """Call a file system that is not asynchronous, and mostly not meant for several threads."""
-    with _turns.setdefault(type(fs), threading.Lock()):
+    with _locks.setdefault(type(fs), threading.Lock()):
         return getattr(fs, operation)(*arguments, **options)
 
 

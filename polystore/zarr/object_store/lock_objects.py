@@ -1,4 +1,4 @@
-"""Claims: one writer at a time of a path in a store that has no locks, only conditional puts."""
+"""Lock objects: one writer at a time of a path in a store that only has conditional puts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polystore.exceptions import FileLockTimeoutError, StorageError
 from polystore.filesystem.temporaries import PREFIX, is_left, temporary_name
 from polystore.zarr.object_store.client import RemoteObjects
 
-__all__ = ["PATIENCE", "Claim", "claim_of", "claimed", "claimed_name"]
+__all__ = ["PATIENCE", "LockObject", "lock_key", "lock_object", "locked_name"]
 
 PATIENCE = 60.0
 """Seconds that a writer waits for another one."""
@@ -26,8 +26,8 @@ _held: set[str] = set()  # by this process
 
 
 @dataclass(slots=True)
-class Claim:
-    """A claim that is held.
+class LockObject:
+    """A lock object that is held.
 
     Attributes
     ----------
@@ -41,27 +41,29 @@ class Claim:
     left: bool = False
 
 
-def claim_of(key: str) -> str:
-    """Return the key of the claim on a key: beside it, with a name that listings hide."""
+def lock_key(key: str) -> str:
+    """Return the key of the lock object of a key: next to it, with a name that listings hide."""
     parent, slash, name = key.rpartition("/")
     return f"{parent}{slash}{PREFIX}~{name}"
 
 
-def claimed_name(name: str) -> str:
-    """Return the name that a claim of this name is on."""
+def locked_name(name: str) -> str:
+    """Return the name that a lock object of this name locks."""
     return name[len(PREFIX) + 1 :]
 
 
 @contextmanager
-def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Iterator[Claim]:
-    """Hold the claim on a key for a block; that of a dead process is taken over.
+def lock_object(
+    objects: RemoteObjects, key: str, patience: float = PATIENCE
+) -> Iterator[LockObject]:
+    """Hold the lock object of a key for a block; that of a dead process is taken over.
 
     Parameters
     ----------
     objects : RemoteObjects
         The store.
     key : str
-        What is claimed.
+        What is locked.
     patience : float, optional
         Seconds to wait for another writer.
 
@@ -70,68 +72,68 @@ def claimed(objects: RemoteObjects, key: str, patience: float = PATIENCE) -> Ite
     FileLockTimeoutError
         If it did not end in time.
     """
-    claim, token = claim_of(key), temporary_name()
+    lock, token = lock_key(key), temporary_name()
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
     _held.add(token)
     try:
-        while (held := _take(objects, claim, token)) is None:
+        while (held := _take(objects, lock, token)) is None:
             if time.monotonic() + pause > deadline:
                 raise FileLockTimeoutError(
                     f"another writer did not end within {patience:g} s; if there is none, delete "
-                    f"the object {objects.url}/{claim}"
+                    f"the object {objects.url}/{lock}"
                 )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         try:
             yield held
         finally:
-            _end(objects, claim, token, left=held.left)
+            _end(objects, lock, token, left=held.left)
     finally:
         _held.discard(token)
 
 
-def _end(objects: RemoteObjects, claim: str, token: str, *, left: bool = False) -> None:
+def _end(objects: RemoteObjects, lock: str, token: str, *, left: bool = False) -> None:
     try:
         if left:
-            objects.wait(objects.put(claim, f"{_LEFT}{token}".encode()))
+            objects.wait(objects.put(lock, f"{_LEFT}{token}".encode()))
         else:
-            objects.wait(objects.delete([claim]))
+            objects.wait(objects.delete([lock]))
     except StorageError as error:
-        # What was claimed is done; the next writer finds that nobody holds the claim any more.
-        _log.warning("the claim %s/%s stays: %s", objects.url, claim, error)
+        # What was locked is done; the next writer finds that nobody holds the lock any more.
+        _log.warning("the lock object %s/%s stays: %s", objects.url, lock, error)
 
 
-def _take(objects: RemoteObjects, claim: str, token: str) -> Claim | None:
-    if objects.wait(objects.create(claim, token.encode())):
-        return Claim()
-    holder = _holder(objects, claim)
+def _take(objects: RemoteObjects, lock: str, token: str) -> LockObject | None:
+    if objects.wait(objects.create(lock, token.encode())):
+        return LockObject()
+    holder = _holder(objects, lock)
     if holder == token:  # the answer to a first try was lost
-        return Claim()
-    if holder is None or not _is_left(objects, claim, holder):
+        return LockObject()
+    if holder is None or not _is_left(objects, lock, holder):
         return None
-    # Of those that found it left one may replace it: who holds the claim on this very holder.
-    takeover = f"{claim}~{holder.rpartition('~')[2]}"
+    # Of those that found it left one may replace it: the one that locks this very holder.
+    takeover = f"{lock}~{holder.rpartition('~')[2]}"
     if _take(objects, takeover, token) is None:
         return None
     try:
-        if _holder(objects, claim) != holder:
+        if _holder(objects, lock) != holder:
             return None
-        objects.wait(objects.put(claim, token.encode()))
-        return Claim(inherited=True)
+        objects.wait(objects.put(lock, token.encode()))
+        return LockObject(inherited=True)
     finally:
         _end(objects, takeover, token)
 
 
-def _holder(objects: RemoteObjects, claim: str) -> str | None:
-    data = objects.wait(objects.get(claim))
+def _holder(objects: RemoteObjects, lock: str) -> str | None:
+    data = objects.wait(objects.get(lock))
     return None if data is None else data.decode(errors="replace")
 
 
-def _is_left(objects: RemoteObjects, claim: str, holder: str) -> bool:
-    """Tell whether the holder of a claim is gone, and cannot end it any more."""
+def _is_left(objects: RemoteObjects, lock: str, holder: str) -> bool:
+    """Return whether the holder of a lock object is gone, and cannot end it any more."""
     if holder.startswith(_LEFT):
         return True
     here = temporary_name().rpartition("~")[0]
     if holder.rpartition("~")[0] == here:
         return holder not in _held
-    return is_left(holder, lambda: objects.modified(claim) or time.time())
+    return is_left(holder, lambda: objects.modified(lock) or time.time())

@@ -11,7 +11,7 @@ from polystore.paths import NameFilter
 from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.reading import METADATA, is_chunk, node_type
 from polystore.zarr.object_store.client import Found, RemoteObjects
-from polystore.zarr.object_store.lock_objects import claim_of, claimed_name
+from polystore.zarr.object_store.lock_objects import lock_key, locked_name
 
 __all__ = ["Names", "Node", "Nodes", "below", "is_hidden", "parent_of"]
 
@@ -31,7 +31,7 @@ class Node:
     old : bool
         Whether the metadata are those of format 2.
     occupied : bool
-        Of a missing one on which there is a claim: whether there are chunks below it, of a save
+        Of a missing one that is locked: whether there are chunks below it, of a save
         that has not ended, or was killed.
     """
 
@@ -70,14 +70,14 @@ def below(key: str, name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a name is zarr's own, or a claim."""
+    """Return whether a name is zarr's own, or that of a lock object."""
     return name in METADATA or is_temporary(name)
 
 
 class Nodes:
     """Look at keys. Each look is a few requests, whatever the size of the tree.
 
-    An array has nothing below it. Chunks without metadata, on which there is a claim, are of one
+    An array has nothing below it. Chunks without metadata, whose key is locked, are of one
     that is being saved and is not there yet.
 
     Parameters
@@ -90,7 +90,7 @@ class Nodes:
         self._objects = objects
 
     async def at(self, key: str) -> Node:
-        """Return what lies at a key; the root is always a directory, if it is no array."""
+        """Return what lies at a key; the root is a directory, unless it is an array."""
         node = await self._look(key)
         # What is only implied may be an array that comes or goes between two requests.
         while key and node.kind == "directory" and node.metadata is None:
@@ -135,9 +135,9 @@ class Nodes:
     async def names(self, key: str) -> Names:
         """Return the names in a directory."""
         objects, inner = await self._objects.entries(key)
-        claimed = list({claimed_name(name) for name in objects if is_temporary(name)} & inner)
-        only = await self._objects.together(self._is_chunks(below(key, name)) for name in claimed)
-        inner -= {name for name, is_chunks in zip(claimed, only, strict=True) if is_chunks}
+        locked = list({locked_name(name) for name in objects if is_temporary(name)} & inner)
+        only = await self._objects.together(self._is_chunks(below(key, name)) for name in locked)
+        inner -= {name for name, is_chunks in zip(locked, only, strict=True) if is_chunks}
         # No file has a name without a suffix, as chunks have of an array that comes or goes.
         files = (name for name in objects - inner if not is_hidden(name) and not is_chunk(name))
         return Names(frozenset(files), frozenset(inner))
@@ -165,7 +165,7 @@ class Nodes:
         return files, list(deeper)
 
     async def _kind(self, key: str) -> Kind:
-        """Tell what is at a key that others lie below."""
+        """Return what is at a key that others lie below."""
         node = await self._explicit(key)
         if node is not None:
             return node.kind
@@ -180,7 +180,7 @@ class Nodes:
         return None if metadata is None else Node("array", metadata, old=True)
 
     async def _is_reached(self, key: str) -> bool:
-        """Tell whether neither a directory nor what it lies in is an array."""
+        """Return whether neither a directory nor what it lies in is an array."""
         while key:
             node = await self._explicit(key)
             if node is not None:
@@ -191,12 +191,12 @@ class Nodes:
         return True
 
     async def _is_unpublished(self, key: str) -> bool:
-        """Tell whether what lies below a key without metadata is of an array that comes or goes."""
-        claim = await self._objects.get(claim_of(key))
-        return claim is not None and await self._is_chunks(key)
+        """Return whether what lies below a key without metadata is an array that comes or goes."""
+        lock = await self._objects.get(lock_key(key))
+        return lock is not None and await self._is_chunks(key)
 
     async def _is_chunks(self, key: str) -> bool:
-        """Tell whether there are but chunks below a key, or nothing any more."""
+        """Return whether there are but chunks below a key, or nothing any more."""
         names = await self._objects.below(key)
         chunks = all(is_chunk(n) or is_temporary(n.rpartition("/")[2]) for n in names)
         return chunks and not await self._objects.is_marked(key)

@@ -14,7 +14,7 @@ __all__ = ["each", "load_together", "save_together"]
 A = TypeVar("A")
 T = TypeVar("T")
 
-_AT_ONCE = 8  # threads that wait for the store
+_THREADS = 8  # threads that wait for the store
 
 
 def each(function: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
@@ -24,7 +24,7 @@ def each(function: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
 
 def load_together(load: Callable[[A], T], paths: Sequence[A]) -> Iterator[T]:
     """Yield the values at `paths`, in their order; after an error no more loads are started."""
-    pool = ThreadPoolExecutor(_AT_ONCE)
+    pool = ThreadPoolExecutor(_THREADS)
     try:
         yield from pool.map(load, paths)
     finally:
@@ -42,7 +42,7 @@ def save_together(
     The error names the paths that were written: in its notes and, if it is a `StorageError`, in
     its attribute ``written``.
     """
-    pool = ThreadPoolExecutor(_AT_ONCE)
+    pool = ThreadPoolExecutor(_THREADS)
     saves = [pool.submit(save, value, path) for value, path in zip(values, paths, strict=True)]
     written: list[str] = []
     with naming_written(written, len(paths), "paths were written"):

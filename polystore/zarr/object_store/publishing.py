@@ -1,4 +1,4 @@
-"""An array in a store that several change at once, and the claims by which they take turns."""
+"""An array in a store that several writers change, and their lock objects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from polystore.zarr.array.reading import is_chunk
 from polystore.zarr.array.updating import Shared
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.groups import RemoteGroups
-from polystore.zarr.object_store.lock_objects import claimed
+from polystore.zarr.object_store.lock_objects import lock_object
 from polystore.zarr.object_store.nodes import Node, below
 from polystore.zarr.object_store.shared_array import as_new
 from polystore.zarr.object_store.zarr_store import RemoteStore
 
 __all__ = ["SharedObjects"]
 
-_CLAIMS = 16  # for the shards of an array; a resize takes them all, two requests each
+_SHARD_LOCKS = 16  # for the shards of an array; a resize takes them all, two requests each
 
 
 class SharedObjects(Shared):
@@ -30,21 +30,21 @@ class SharedObjects(Shared):
     key : str
         The array's.
     node : Node
-        What lies there. Who changes the shape holds the claim on the key.
+        What lies there. Whoever changes the shape holds the lock of the key.
     """
 
     def __init__(self, objects: RemoteObjects, key: str, node: Node) -> None:
         self._objects, self._key = objects, key
         self._name = node.metadata_name
         self.store = RemoteStore(objects, key, read_only=False)
-        self.locks = _Claims(objects, key)
+        self.locks = _LockObjects(objects, key)
 
     def metadata(self) -> tuple[str, bytes]:
         return self._name, self._objects.wait(self._objects.metadata(self._place)) or b""
 
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
         RemoteGroups(self._objects, is_rooted=False).forget(self._key)
-        # As that of another array, so that those read again who read what is cut off.
+        # As that of another array, so that readers of what is cut off read again.
         data = as_new(metadata) if shows_less else metadata
         self._objects.wait(self._objects.put(self._place, data))
 
@@ -59,18 +59,18 @@ class SharedObjects(Shared):
         return below(self._key, self._name)
 
 
-class _Claims(Locks):
-    """Claims beside an array, each for some of the locks of its shards."""
+class _LockObjects(Locks):
+    """Lock objects next to an array, each for some of its shards."""
 
     def __init__(self, objects: RemoteObjects, key: str) -> None:
         self._objects, self._key = objects, key
 
     def shape(self) -> ExitStack:
-        return ExitStack()  # who changes it holds the claim on the array
+        return ExitStack()  # whoever changes it holds the lock of the array
 
     def shards(self, numbers: Iterable[int]) -> ExitStack:
         with ExitStack() as stack:
-            for number in sorted({number % _CLAIMS for number in numbers}):
+            for number in sorted({number % _SHARD_LOCKS for number in numbers}):
                 key = f"{self._key}~shard~{number:02}"
-                stack.enter_context(claimed(self._objects, key))
+                stack.enter_context(lock_object(self._objects, key))
             return stack.pop_all()

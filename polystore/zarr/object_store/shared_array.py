@@ -1,6 +1,6 @@
 """How values come into a store that has no rename, and go: an array's metadata last, or first.
 
-The caller holds the claim on the key.
+The caller holds the lock of the key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from polystore.zarr.array.reading import (
 )
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.groups import RemoteGroups
-from polystore.zarr.object_store.lock_objects import Claim
+from polystore.zarr.object_store.lock_objects import LockObject
 from polystore.zarr.object_store.nodes import Node, below
 from polystore.zarr.object_store.zarr_store import RemoteStore, UnpublishedArray
 
@@ -60,7 +60,7 @@ def put_array(
     key: str,
     write: Callable[..., None],
     replaced: Node,
-    claim: Claim,
+    lock: LockObject,
     *,
     axes: int,
     zarr_format: ZarrFormat,
@@ -78,8 +78,8 @@ def put_array(
         Writes it into an empty store, ``write(store, replaced=, encoding=)``, as `create` does.
     replaced : Node
         What is there.
-    claim : Claim
-        That on the key.
+    lock : LockObject
+        That of the key.
     axes : int
         How many the array has.
     zarr_format : {2, 3}
@@ -105,7 +105,7 @@ def put_array(
             _delete(objects, key, left)
             old -= left
     else:
-        clear(objects, key, replaced, claim)
+        clear(objects, key, replaced, lock)
     store = UnpublishedArray(objects, key, is_held=encoding is None)
     groups = RemoteGroups(objects, is_rooted=False)
     try:
@@ -117,20 +117,22 @@ def put_array(
             store.release()
     except BaseException:
         store.stop()
-        _take_back(objects, key, store.written, claim)
+        _take_back(objects, key, store.written, lock)
         raise
     name = ".zarray" if zarr_format == 2 else "zarr.json"
     if ".zattrs" in store.metadata:
         objects.wait(objects.put(below(key, ".zattrs"), store.metadata[".zattrs"]))
     new = replaced.kind != "array" or encoding is None
-    _publish(objects, key, name, as_new(store.metadata[name]), store.written, claim, new=new)
+    _publish(objects, key, name, as_new(store.metadata[name]), store.written, lock, new=new)
     if encoding is not None:
         _tidy(objects, key, old - store.metadata.keys())
     if replaced.kind == "file":
         _tidy(objects, "", {key})
 
 
-def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, claim: Claim) -> None:
+def put_file(
+    objects: RemoteObjects, key: str, data: bytes, replaced: Node, lock: LockObject
+) -> None:
     """Write a file, in one put.
 
     Raises
@@ -145,7 +147,7 @@ def put_file(objects: RemoteObjects, key: str, data: bytes, replaced: Node, clai
     if replaced.kind == "array":
         old = _parts(objects, key)
     else:
-        clear(objects, key, replaced, claim)
+        clear(objects, key, replaced, lock)
     if replaced.kind != "missing":
         objects.wait(objects.put(key, data))
     elif not objects.wait(_created(objects, key, data)):
@@ -164,14 +166,16 @@ def _check_kind(objects: RemoteObjects, replaced: Node, old: str, new: str) -> N
         )
 
 
-def clear(objects: RemoteObjects, key: str, node: Node, claim: Claim) -> None:
-    """Delete the chunks that a save left which was killed, where there is no array."""
-    if claim.inherited or node.occupied:
+def clear(objects: RemoteObjects, key: str, node: Node, lock: LockObject) -> None:
+    """Delete the chunks that a killed save has left where there is no array."""
+    if lock.inherited or node.occupied:
         _delete(objects, key, filter(is_chunk, objects.wait(objects.below(key))))
 
 
-def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, claim: Claim) -> bool:
-    """Copy an array to a free key, its chunks in the store itself; False if it changed meanwhile.
+def copy_array(
+    objects: RemoteObjects, source: str, target: str, node: Node, lock: LockObject
+) -> bool:
+    """Copy an array to a free key, its chunks in the store itself; False if it changed by then.
 
     Raises
     ------
@@ -185,21 +189,21 @@ def copy_array(objects: RemoteObjects, source: str, target: str, node: Node, cla
             objects.wait(objects.metadata(below(source, node.metadata_name))) == node.metadata
         )
     except BaseException:
-        _take_back(objects, target, first, claim)
+        _take_back(objects, target, first, lock)
         raise
     if not (copied and unchanged):
-        _take_back(objects, target, first, claim)
+        _take_back(objects, target, first, lock)
         if unchanged:
             raise StorageWriteError("a chunk was deleted while it was copied")
         return False
     metadata = as_new(node.metadata or b"")
     RemoteGroups(objects, is_rooted=False).forget(target)
-    _publish(objects, target, node.metadata_name, metadata, first, claim, new=True)
+    _publish(objects, target, node.metadata_name, metadata, first, lock, new=True)
     return True
 
 
 def _copied(objects: RemoteObjects, source: str, target: str, names: Iterable[str]) -> bool:
-    """Copy objects; tell whether all of them were there."""
+    """Copy objects; return whether all of them were there."""
     try:
         objects.wait(objects.copy((below(source, n), below(target, n)) for n in names))
     except PathNotFoundError:
@@ -251,26 +255,26 @@ def _publish(
     name: str,
     metadata: bytes,
     written: Iterable[str],
-    claim: Claim,
+    lock: LockObject,
     *,
     new: bool,
 ) -> None:
     """Put the metadata of chunks that were written, or take these back."""
-    place = below(key, name)
+    location = below(key, name)
     try:
         if new:
-            done = objects.wait(_created(objects, place, metadata))
+            done = objects.wait(_created(objects, location, metadata))
         else:
-            objects.wait(objects.put(place, metadata))
+            objects.wait(objects.put(location, metadata))
             done = True
     except StorageWriteError:
-        claim.left = True  # until it is known whether the put, whose answer is lost, was done
-        if objects.wait(objects.get(place)) != metadata:
-            _take_back(objects, key, written, claim)
+        lock.left = True  # until it is known whether the put, whose answer is lost, was done
+        if objects.wait(objects.get(location)) != metadata:
+            _take_back(objects, key, written, lock)
             raise
-        claim.left, done = False, True
+        lock.left, done = False, True
     if not done:
-        _take_back(objects, key, written, claim)
+        _take_back(objects, key, written, lock)
         raise PathExistsError("another one has just taken the path")
 
 
@@ -315,12 +319,12 @@ def as_new(metadata: bytes) -> bytes:
     field of its own would keep older versions of zarr from opening the array.
     """
     bits = int.from_bytes(os.urandom(8), "big")
-    mark = bytes(b" \t"[bits >> place & 1] for place in range(_MARK))
+    mark = bytes(b" \t"[bits >> location & 1] for location in range(_MARK))
     return metadata.rstrip() + b"\n" + mark
 
 
 def is_same(metadata: bytes | None, others: bytes | None) -> bool:
-    """Tell whether metadata are those of one array, of which others may have grown meanwhile."""
+    """Return whether metadata are those of one array, which may have grown since."""
     if metadata is None or others is None:
         return metadata is others
     mark, other = (found[len(found.rstrip()) :] for found in (metadata, others))
@@ -333,10 +337,10 @@ def _delete(objects: RemoteObjects, key: str, names: Iterable[str]) -> None:
         objects.wait(objects.delete(keys))
 
 
-def _take_back(objects: RemoteObjects, key: str, names: Iterable[str], claim: Claim) -> None:
+def _take_back(objects: RemoteObjects, key: str, names: Iterable[str], lock: LockObject) -> None:
     """Delete what was written, while an error is on its way to the caller."""
-    # Until it is done: chunks with neither metadata nor a claim would look like a group.
-    claim.left = True
+    # Until it is done: chunks with neither metadata nor a lock object would look like a group.
+    lock.left = True
     try:
         _delete(objects, key, names)
     except StorageError as error:
@@ -344,7 +348,7 @@ def _take_back(objects: RemoteObjects, key: str, names: Iterable[str], claim: Cl
             "%s/%s: what was written stays, until the next save (%s)", objects.url, key, error
         )
     else:
-        claim.left = False
+        lock.left = False
 
 
 def _tidy(objects: RemoteObjects, key: str, names: set[str]) -> None:

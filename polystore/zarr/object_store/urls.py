@@ -69,7 +69,9 @@ def as_url(path: P, *, backend: str | None = None) -> Url | None:
         return Url(f"{scheme}://{authority}", rest)
     collapsed = _COLLAPSED.fullmatch(text)
     if collapsed is not None and not collapsed[2]:
-        return Url(f"{collapsed[1]}://", "")  # what lies above "memory://x", for who cuts texts
+        return Url(
+            f"{collapsed[1]}://", ""
+        )  # the parent of "memory://x", for callers that cut texts
     if collapsed is not None:
         raise PathMismatchError(
             f"a pathlib.Path turned '://' into ':/'; give the URL as a str, "

@@ -27,7 +27,7 @@ __all__ = ["RemoteStore", "UnpublishedArray"]
 class RemoteStore(Store):
     """Keys of zarr as objects below a key.
 
-    Unlike zarr's own `FsspecStore`, it takes no name for a glob, and lists no claims.
+    Unlike zarr's own `FsspecStore`, it takes no name for a glob, and lists no lock objects.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class UnpublishedArray(RemoteStore):
     Parameters
     ----------
     objects, prefix
-        As of `RemoteStore`.
+        As for `RemoteStore`.
     is_held : bool, default False
         Whether the chunks are kept back too, until `release`.
     """
