@@ -36,6 +36,8 @@ _MODES = {
 
 # PNG colour types that Pillow reads with 8 bits only, and their numbers of channels.
 _DEEP = {2: 3, 4: 2, 6: 4}
+_SCAN = b"\xff\xda"  # begins a scan of a JPEG; no compressed data hold it
+_MOST_SCANS = 100  # encoders write 10 or so
 _CONVERTED = ("P", "PA", "CMYK", "YCbCr")  # converted to colours, as by other image readers
 
 
@@ -117,6 +119,11 @@ def _read_png(path: str, *, series: int | None = None, max_decoded: int | None =
 def _read_jpeg(path: str, *, max_decoded: int | None = None) -> Any:
     with Path(path).open("rb") as file, JpegImageFile(file) as image:
         _check_size(image, 0, max_decoded)
+        file.seek(0)
+        scans = file.read().count(_SCAN)
+        if scans > _MOST_SCANS:
+            raise ImageLoadError(f"the image has {scans} scans, each of which is a pass over it")
+        file.seek(0)
         return _pixels(image)
 
 

@@ -441,3 +441,10 @@ def test_a_long_fill_value_is_counted_for_every_element(tmp_path: Path, chunks: 
         else:
             with pytest.raises(StorageError):
                 store.append(np.array(["a"]), "a")
+
+
+def test_huge_chunks_of_what_is_replaced_are_not_kept(tmp_path: Path) -> None:
+    put(tmp_path, {"zarr.json": new([10**18], [10**18])})
+    backend = ZarrBackend(tmp_path)
+    backend.save(SMOOTH, "/a", overwrite=True)
+    np.testing.assert_array_equal(backend.load("/a"), SMOOTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import zlib
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from limits import within
+from PIL import Image
 
 from polystore import CorruptDataError, DiskBackend, ImageLoadError
 
@@ -188,3 +190,16 @@ def test_a_file_that_is_cut_off_while_it_is_read_kills_nothing(
         disk.save(np.zeros((64, 4096), np.uint16), "a.tif", overwrite=True)
         with pytest.raises(ImageLoadError, match="the file has 8192"):
             disk.load("a.tif", region=region)
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded(tmp_path: Path) -> None:
+    image = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(image, "JPEG", progressive=True, quality=1)
+    data = image.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "honest.jpg").write_bytes(data)
+    (tmp_path / "hostile.jpg").write_bytes(data[:-2] + scan * 20_000 + data[-2:])
+    backend = DiskBackend(tmp_path)
+    assert backend.load("/honest.jpg").shape == (4000, 4000)
+    with within(20), pytest.raises(ImageLoadError, match="scans"):
+        backend.load("/hostile.jpg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ __all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "as_numbers", "check_file",
 _KINDS = "biufc"  # numbers, which every reader of zarr knows
 ZarrFormat = Literal[2, 3]
 
+_LARGEST_KEPT = 2**31  # bytes of a chunk or a shard, as of the largest that Blosc compresses
 _XARRAY_NAMES = "_ARRAY_DIMENSIONS"  # of the attribute by which xarray names the axes in format 2
 
 
@@ -271,6 +273,8 @@ def _kept_sides(
     try:
         chunks, shards = old.chunks, old.shards
     except NotImplementedError:  # chunks of different shapes
+        return {}
+    if math.prod(shards or chunks) * old.dtype.itemsize > _LARGEST_KEPT:
         return {}
     if "chunks" in given or "shards" in given:
         chunks = given.get("chunks", chunks)
