@@ -107,7 +107,7 @@ def test_wrong_names_list_the_nodes(nodes: Nodes, registry: RayBackendRegistry) 
     with pytest.raises(NodeNotFoundError, match=f"{address}.*several") as found:
         registry[f"disk@{address}"].exists("/")
     assert nodes.one in str(found.value)
-    with pytest.raises(UnsupportedOperationError, match="one for all nodes"):
+    with pytest.raises(UnsupportedOperationError, match="same on all nodes"):
         FileManager(registry).exists("/", backend=f"memory@{nodes.one}")
 
 

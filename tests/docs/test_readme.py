@@ -24,7 +24,7 @@ def run(code: str, folder: Path, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=folder,
-        env=os.environ | environment,
+        env=os.environ | {"RAY_ADDRESS": "local"} | environment,
         capture_output=True,
         text=True,
         timeout=180,
