@@ -260,6 +260,6 @@ def test_the_message_of_a_forked_child_advises_what_works(registry: RayBackendRe
         os.write(writing, why_not(registry).encode())
         os._exit(0)
     os.wait()
-    assert b"start it with 'spawn' or 'forkserver' and hand it the registry" in os.read(
+    assert b"start it with 'spawn' or 'forkserver' and pass it the registry" in os.read(
         reading, 9999
     )
