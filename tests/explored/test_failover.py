@@ -460,7 +460,7 @@ def search(scenario: Scenario, patch: Patch, seconds: float) -> dict[int, int]:
     return tried
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_no_order_of_events_loses_or_undoes_what_was_acknowledged(
     scenario: Scenario, patched: Patch
@@ -572,7 +572,7 @@ def _changes_are_answered_before_the_follower_has_them(monkeypatch: pytest.Monke
     monkeypatch.setattr(journal.Journal, "wait", lambda *_, **__: None)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize(
     ("plant", "scenario"),
     [
@@ -594,4 +594,4 @@ def test_a_fault_that_is_put_back_is_found(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError):
-        search(scenario, patched, 120)
+        search(scenario, patched, 500)
