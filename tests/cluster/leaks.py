@@ -15,7 +15,7 @@ import ray
 
 from polystore_ray.rayapi.placement import store_namespace
 
-WITHIN = 20.0  # seconds until what has ended must be gone
+WITHIN = 60.0  # seconds until what has ended must be gone
 
 # Threads that a library starts once for the whole process.
 _SHARED_THREADS = ("asyncio_", "fsspecIO", "ray_", "ThreadPoolExecutor", "zarr_io", "MainThread")

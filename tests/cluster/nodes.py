@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from polystore_ray import RayBackendRegistry
 
 MIB = 2**20
-WITHIN = 30.0  # seconds
+WITHIN = 120.0  # seconds; on a loaded machine Ray takes a minute to notice a death
 
 
 class Nodes:

@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 MIB = 2**20
-GONE_WITHIN = 30.0  # seconds
+GONE_WITHIN = 90.0  # seconds
 
 USE_IN_DRIVER = """
 fm = FileManager(RayBackendRegistry())
