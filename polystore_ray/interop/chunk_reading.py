@@ -137,6 +137,8 @@ def _is_plain(array: zarr.Array[Any]) -> bool:
     """Return whether the chunks are the bytes of the values, in C order and native byte order."""
     if not array.dtype.isnative or array.dtype.hasobject or array.dtype.kind not in "biufc":
         return False
+    if array.fill_value is None:  # zarr decides what a missing chunk holds
+        return False
     if array.metadata.zarr_format == 2:
         compressed = array.metadata.compressor is not None or bool(array.metadata.filters)
         return not compressed and array.metadata.order == "C"

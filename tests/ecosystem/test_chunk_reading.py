@@ -94,6 +94,13 @@ def test_missing_chunks_are_the_fill_value(store: ClusterStore) -> None:
     np.testing.assert_array_equal(read(array), array[:])
 
 
+def test_without_a_fill_value_zarr_decides_what_a_missing_chunk_holds(store: ClusterStore) -> None:
+    options: Any = {"zarr_format": 2, "fill_value": None, "compressors": None}
+    array = zarr.create_array(store, name="none", shape=(4,), chunks=(2,), dtype="i4", **options)
+    array[:2] = 1
+    assert read(array)[:2].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
 def test_arrays_without_axes_or_values(store: ClusterStore, shape: tuple[int, ...]) -> None:
     data = np.ones(shape, "u2")
