@@ -111,7 +111,10 @@ def _prepared(
 
     text = as_text(path)
     try:
-        with values.resolver.resolve_for_write(path, make=make if parents else None) as location:
+        with (
+            values.resolver.resolve_for_write(path, make=make if parents else None) as location,
+            _in_place(values, path, location),
+        ):
             values.check_name(location.name)
             check_replaced(values, location, overwrite=overwrite)
             sweep(location.directory, f"{values.resolver.root}:{os.path.dirname(text)}")
@@ -129,6 +132,22 @@ def _prepared(
                 if not is_used:
                     values.remove_directory(directory, text)
         raise
+
+
+@contextmanager
+def _in_place(values: FileValues, path: P, location: Location) -> Iterator[None]:
+    """Take nothing for a directory that `path` no longer leads to: then it is missing.
+
+    An array that is deleted with the tree around it looks like a directory once its metadata are
+    gone.
+    """
+    try:
+        yield
+    except (IsADirectoryError, PathIsDirectoryError):
+        with values.resolver.resolve_for_write(path) as now:
+            if now.directory.identity() == location.directory.identity():
+                raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), location.name) from None
 
 
 def publish_directory(values: FileValues, path: P) -> None:

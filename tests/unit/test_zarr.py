@@ -23,6 +23,7 @@ from polystore import (
     UnsupportedFormatError,
     ZarrBackend,
 )
+from polystore.filesystem import temporaries
 from polystore.filesystem.dir_fd import Location
 from polystore.zarr.local.rooted_store import KeyFiles
 from polystore.zarr.local.values import ArrayValues
@@ -286,3 +287,21 @@ def test_links_inside_an_array_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(InvalidPathError):
         store.open("a")[...]  # type: ignore[index]
     assert sorted((file, file.stat().st_mtime_ns) for file in outside.rglob("*")) == before
+
+
+def test_an_array_that_goes_with_its_tree_is_not_taken_for_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = ZarrBackend(tmp_path / "tree")
+    backend.save(np.arange(3), "/a/b", parents=True)
+    exchange = temporaries.exchange
+
+    def exchange_late(new: Location, location: Location) -> bool:
+        monkeypatch.setattr(temporaries, "exchange", exchange)
+        (tmp_path / "tree" / "a").rename(tmp_path / "going")  # what deletes it has begun
+        (tmp_path / "going" / "b" / "zarr.json").unlink()
+        return exchange(new, location)
+
+    monkeypatch.setattr(temporaries, "exchange", exchange_late)
+    backend.save(np.arange(4), "/a/b", parents=True, overwrite=True)
+    assert backend.load("/a/b").tolist() == [0, 1, 2, 3]
