@@ -209,13 +209,16 @@ class DataSink(ABC):
         raise self._unsupported("delete", path)
 
     @unsupported
-    def ensure_directory(self, path: P, /) -> str:
-        """Create a directory and its missing ancestors; return its path."""
+    def ensure_directory(self, path: P, /) -> P:
+        """Create a directory and its missing ancestors; return its path, or the path object."""
         raise self._unsupported("ensure_directory", path)
 
     @unsupported
     def create_symlink(self, source: P, link: P, /, *, overwrite: bool = False) -> None:
-        """Make `link` a link to `source`, which must exist."""
+        """Make `link` a link to `source`, which must exist.
+
+        With `overwrite`, the link replaces a file or another link, but never a directory.
+        """
         raise self._unsupported("create_symlink", link)
 
     @unsupported

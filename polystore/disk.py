@@ -13,7 +13,7 @@ from polystore.filesystem.lookup import portable_path
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of
-from polystore.paths import P, display
+from polystore.paths import P, PathT, as_given, display
 from polystore.region import Region
 from polystore.stat import Stat
 from polystore.writable import private
@@ -236,8 +236,8 @@ class DiskBackend(StorageBackend):
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
         return self._tree.walk(path, recursive)
 
-    def ensure_directory(self, path: P) -> str:
-        return self._tree.ensure_directory(path)
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._tree.ensure_directory(path))
 
     def delete(self, path: P) -> None:
         self._tree.delete(path)

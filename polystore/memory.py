@@ -14,7 +14,7 @@ from polystore.error_translation import located
 from polystore.exceptions import UnsupportedOperationError
 from polystore.forks import held_over_forks
 from polystore.path_tree import PathTree
-from polystore.paths import P
+from polystore.paths import P, PathT, as_given
 from polystore.region import Region, put_region, take_region
 from polystore.serialization import Sealed, seal, shape_and_dtype
 from polystore.stat import Details, Stat
@@ -237,9 +237,9 @@ class MemoryBackend(StorageBackend):
         with self._lock:
             return self._tree.list_files(path, pattern, extensions, recursive)
 
-    def ensure_directory(self, path: P) -> str:
+    def ensure_directory(self, path: PathT) -> PathT:
         with self._lock:
-            return self._tree.ensure_directory(path)
+            return as_given(path, self._tree.ensure_directory(path))
 
     def delete(self, path: P) -> None:
         with self._lock:
@@ -260,6 +260,11 @@ class MemoryBackend(StorageBackend):
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         with self._lock:
             self._tree.create_symlink(source, link, overwrite=overwrite)
+
+    def clear_files_only(self) -> None:
+        """Delete every file and link, and keep the directories."""
+        with self._lock:
+            self._tree.clear_files()
 
     def close(self) -> None:
         """Forget everything stored."""

@@ -14,7 +14,7 @@ from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
 from polystore.filemanager import copying
 from polystore.filemanager.copying import listed_order, rebasing, walked
 from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
-from polystore.paths import P, as_text, natural_key
+from polystore.paths import P, PathT, as_given, as_text, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
 from polystore.stat import Stat
@@ -315,10 +315,10 @@ class FileManager:
         with writing(self.registry, backend, "resize", path) as target:
             target.resize(path, shape, **options)
 
-    def ensure_directory(self, path: P, backend: BackendKey) -> str:
-        """Create a directory and its missing ancestors; return its path."""
+    def ensure_directory(self, path: PathT, backend: BackendKey) -> PathT:
+        """Create a directory and its missing ancestors; return its path, or the path object."""
         with writing(self.registry, backend, "ensure_directory", path) as target:
-            return str(target.ensure_directory(path))
+            return as_given(path, str(target.ensure_directory(path)))
 
     def delete(self, path: P, backend: BackendKey) -> None:
         """Delete a file, a link or an empty directory."""
@@ -333,7 +333,10 @@ class FileManager:
     def create_symlink(
         self, source: P, link: P, backend: BackendKey, *, overwrite: bool = False
     ) -> None:
-        """Make `link` a link to `source`, which must exist; only a link is overwritten."""
+        """Make `link` a link to `source`, which must exist.
+
+        With `overwrite`, the link replaces a file or another link, but never a directory.
+        """
         with writing(self.registry, backend, "create_symlink", link) as target:
             target.create_symlink(source, link, overwrite=overwrite)
 
@@ -355,7 +358,7 @@ class FileManager:
         recursive : bool, default True
             Whether to descend into directories. A link to a directory becomes a link.
         overwrite : bool, default False
-            Whether existing links are replaced. A file never is.
+            Whether the new links replace existing files and links.
 
         Raises
         ------

@@ -17,7 +17,7 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.filesystem.lookup import portable_path
-from polystore.paths import P, as_text
+from polystore.paths import P, PathT, as_given, as_text
 from polystore.region import Region
 from polystore.stat import Stat
 from polystore.transfer.copying import RAW
@@ -601,9 +601,9 @@ class ZarrBackend(StorageBackend):
         for tree, texts in batches.values():
             tree.check_batch(texts, **options)
 
-    def ensure_directory(self, path: P) -> str:
+    def ensure_directory(self, path: PathT) -> PathT:
         tree, text = self._tree(path)
-        return tree.ensure_directory(text)
+        return as_given(path, tree.ensure_directory(text))
 
     def delete(self, path: P) -> None:
         tree, text = self._tree(path)

@@ -11,7 +11,7 @@ from polystore.capabilities import MakesParents
 from polystore.error_translation import naming_written
 from polystore.exceptions import VFSTypeError
 from polystore.hostable import hostable
-from polystore.paths import P, as_text
+from polystore.paths import P, PathT, as_given, as_text
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
 from polystore.stat import Stat
@@ -150,8 +150,8 @@ class HostedBackend(StorageBackend):
         files = self._call("list_files", path, pattern, endings, recursive)
         return [self._as_given(path, file) for file in files]
 
-    def ensure_directory(self, path: P) -> str:
-        return self._as_given(path, self._call("ensure_directory", path))
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._as_given(path, self._call("ensure_directory", path)))
 
     def delete(self, path: P) -> None:
         self._call("delete", path)

@@ -15,7 +15,7 @@ from polystore.exceptions import (
     VersionConflictError,
     VFSTypeError,
 )
-from polystore.paths import NameFilter, P, as_text
+from polystore.paths import NameFilter, P, PathT, as_given, as_text
 from polystore.progress import Progress
 from polystore.region import Region, put_region, take_region
 from polystore.registration import backend_key
@@ -369,8 +369,8 @@ class ClusterMemoryBackend(StorageBackend):
         files: list[str] = self._ask("list_files", path, *wanted, bool(recursive))
         return files
 
-    def ensure_directory(self, path: P) -> str:
-        return str(self._change("ensure_directory", path))
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._change("ensure_directory", path))
 
     def delete(self, path: P) -> None:
         self._change("delete", path)

@@ -76,3 +76,14 @@ def test_a_region_save_that_others_always_precede_ends_in_time(
     with pytest.raises(CallTimeoutError, match="nothing was saved"):
         memory.save(2.0, "/a", region=0)
     assert (others.load("/a") == 1).all()
+
+
+def test_the_bytes_of_a_value_that_a_link_replaces_are_released(
+    registry: RayBackendRegistry,
+) -> None:
+    memory = registry["memory"]
+    memory.save_batch([np.zeros(100_000), np.ones(100_000)], ["/a", "/b"])
+    memory.create_symlink("/a", "/b", overwrite=True)
+    status = registry.status()
+    assert (status.files, status.bytes, status.nodes[0].pinned) == (1, 800_000, 1)
+    assert memory.load("/b").sum() == 0

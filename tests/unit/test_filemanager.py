@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
+from polystore_ray import RayBackendRegistry
 
 
 class Plain(StorageBackend):
@@ -229,6 +231,20 @@ def test_paths_may_be_path_objects(fm: FileManager) -> None:
     assert fm.mirror_directory_with_symlinks(Path("/newer"), Path("/m"), "memory") == 1
     with pytest.raises(PathNotFoundError, match=r"'/none' \(backend memory\)"):
         fm.copy(Path("/none"), Path("/x"), backend="memory")
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk", "zarr"])
+@pytest.mark.parametrize("local", [False, True])
+def test_ensure_directory_returns_a_path_object_for_one(
+    backend: str, tmp_path: Path, *, local: bool
+) -> None:
+    registry = RayBackendRegistry("made", local=True) if local else BackendRegistry.isolated()
+    for call in (
+        registry[backend].ensure_directory,
+        partial(FileManager(registry).ensure_directory, backend=backend),
+    ):
+        assert call(tmp_path / "d") == tmp_path / "d"
+        assert call(f"{tmp_path}/d") == f"{tmp_path}/d"
 
 
 def test_pickles_wherever_its_registry_does(tmp_path: Path) -> None:
