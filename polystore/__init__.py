@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from polystore import exceptions
+from polystore import compat, exceptions
 from polystore.backend_registry import BackendRegistry, backend_class
 from polystore.base import DataSink, DataSource, ReadOnlyBackend, StorageBackend
 from polystore.exceptions import *  # noqa: F403 - the error tree is public as a whole
@@ -53,6 +53,8 @@ def __getattr__(name: str) -> Any:
         return backend_class(_BACKENDS[name])
     if name in _ATOMIC:
         return getattr(import_module("polystore.atomic"), name)
+    if name in compat.__all__:
+        return getattr(compat, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

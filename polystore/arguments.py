@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from polystore.exceptions import (
@@ -18,6 +18,7 @@ __all__ = [
     "check_apart",
     "check_batch",
     "check_collection",
+    "did_you_mean",
     "path_exists",
     "seconds",
     "whole_number",
@@ -83,6 +84,14 @@ def check_apart(
                 backend=backend,
             )
         above = {parent(location) for location in above} - above
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message that suggests the known name nearest to `name`, or nothing."""
+    from difflib import get_close_matches  # late: only errors need it
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
 
 
 def path_exists(path: str | None = None, backend: str | None = None) -> PathExistsError:

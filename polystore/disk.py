@@ -253,3 +253,6 @@ class DiskBackend(StorageBackend):
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._tree.create_symlink(source, link, overwrite=overwrite)
+
+
+DiskStorageBackend = DiskBackend  # its name in polystore 0.x, as others in polystore.compat

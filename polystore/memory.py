@@ -270,3 +270,6 @@ class MemoryBackend(StorageBackend):
         """Forget everything stored."""
         with self._lock:
             self._tree = PathTree("memory")
+
+
+MemoryStorageBackend = MemoryBackend  # its name in polystore 0.x, as others in polystore.compat

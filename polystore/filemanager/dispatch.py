@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from polystore.arguments import did_you_mean
 from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import MakesParents
 from polystore.exceptions import (
@@ -11,18 +13,39 @@ from polystore.exceptions import (
     StorageError,
     StorageResolutionError,
     UnsupportedOperationError,
+    VFSTypeError,
 )
 from polystore.paths import P, display
 from polystore.registration import BackendKey, backend_key
 
-__all__ = ["Registry", "parents_option", "reading", "writing"]
+__all__ = ["Registry", "check_registry", "parents_option", "reading", "writing"]
 
 Registry = Mapping[str, DataSource]
 """From key to backend."""
 
 
+def check_registry(registry: Any) -> Registry:
+    """Return a registry; say what one is if it is something else.
+
+    Raises
+    ------
+    StorageResolutionError
+        If it is None.
+    VFSTypeError
+        If it is not a mapping.
+    """
+    if isinstance(registry, Mapping):
+        return registry
+    error = StorageResolutionError if registry is None else VFSTypeError
+    given = "" if registry is ... else f", not {type(registry).__name__}"
+    raise error(
+        "FileManager needs a registry, a mapping from keys to backends: BackendRegistry(), "
+        f"polystore_ray.RayBackendRegistry() or a dict{given}"
+    )
+
+
 class reading:  # noqa: N801 - used as a function; a generator takes thrice the time
-    """Yield the backend of `key` to a block; let only a `StorageError` out of it.
+    """Yield the backend of `key` to a block; let only a `StorageError` with path and key out of it.
 
     Raises
     ------
@@ -45,7 +68,9 @@ class reading:  # noqa: N801 - used as a function; a generator takes thrice the 
             raise
 
     def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, StorageError | MemoryError):
+        if isinstance(error, StorageError):
+            error.located(**self._place())
+        elif isinstance(error, Exception) and not isinstance(error, MemoryError):
             raise StorageResolutionError(
                 f"the backend raised {type(error).__name__}: {error}", **self._place()
             ) from error
@@ -92,8 +117,10 @@ def _resolve(registry: Registry, key: BackendKey) -> DataSource:
         for known in registry:  # a plain dict, which distinguishes upper and lower case
             if backend_key(known) == name:
                 return registry[known]
+        known_keys = [str(known) for known in registry]
         raise BackendNotFoundError(
-            f"no backend is called {name!r}; the known ones are {', '.join(map(str, registry))}"
+            f"no backend is called {name!r}{did_you_mean(name, known_keys)}; the known ones are "
+            f"{', '.join(known_keys)}"
         ) from None
 
 

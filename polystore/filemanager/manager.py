@@ -13,7 +13,14 @@ from polystore.base import DataSource
 from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
 from polystore.filemanager import copying
 from polystore.filemanager.copying import listed_order, rebasing, walked
-from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
+from polystore.filemanager.dispatch import (
+    Registry,
+    check_registry,
+    parents_option,
+    reading,
+    writing,
+)
+from polystore.filemanager.options import OptionRules
 from polystore.paths import P, PathT, as_given, as_text, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
@@ -41,6 +48,11 @@ class FileManager:
     registry : Mapping
         From key to backend: a `BackendRegistry`, a ``polystore_ray.RayBackendRegistry``, or a
         plain `dict`. A file manager pickles if its registry does.
+    strict : bool, default True
+        Whether an option that the backend does not take raises. With False it is dropped, with
+        one warning for each backend.
+    overwrite : bool, default False
+        The default of the option ``overwrite`` of `save` and `save_batch`.
 
     Raises
     ------
@@ -48,6 +60,9 @@ class FileManager:
         By every operation, if the registry has no such backend.
     UnsupportedOperationError
         By every operation that the backend does not support.
+    VFSTypeError
+        If `registry` is not a mapping; it is a `StorageResolutionError`, and thus a `ValueError`,
+        for None. By an operation, before it starts, if the backend does not take an option.
 
     Examples
     --------
@@ -61,8 +76,15 @@ class FileManager:
     ['/plate1/A01.npy']
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry: Mapping[str, Any] = registry
+    def __init__(
+        self,
+        registry: Registry = ...,  # type: ignore[assignment] # so that the error says what it is
+        *,
+        strict: bool = True,
+        overwrite: bool = False,
+    ) -> None:
+        self.registry: Mapping[str, Any] = check_registry(registry)
+        self._rules = OptionRules(strict=strict, overwrite=overwrite)
 
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
@@ -90,7 +112,7 @@ class FileManager:
             If it is a directory.
         """
         with reading(self.registry, backend, path) as target:
-            value = target.load(path, **options)
+            value = target.load(path, **self._rules.applied(target, "load", options))
         return private(value) if writable else value
 
     def load_batch(
@@ -118,6 +140,7 @@ class FileManager:
         """
         check_collection(paths, "paths", backend=backend_key(backend))
         with reading(self.registry, backend) as target:
+            options = self._rules.applied(target, "load_batch", options)
             with _progress(target, ReportsLoading, progress, paths) as reported:
                 values: list[Any] = target.load_batch(paths, **reported, **options)
             return [private(value) for value in values] if writable else values
@@ -245,6 +268,7 @@ class FileManager:
             If the path exists, without ``overwrite=True``.
         """
         with writing(self.registry, backend, "save", path) as target:
+            options = self._rules.applied(target, "save", options)
             target.save(data, path, **parents_option(target, parents=parents), **options)
 
     def save_batch(
@@ -285,6 +309,7 @@ class FileManager:
         for items, what in ((values, "values"), (paths, "paths")):
             check_collection(items, what, backend=backend_key(backend))
         with writing(self.registry, backend, "save_batch") as target:
+            options = self._rules.applied(target, "save_batch", options)
             options |= parents_option(target, parents=parents)
             with _progress(target, ReportsSaving, progress, paths) as reported:
                 target.save_batch(values, paths, **reported, **options)
@@ -308,12 +333,13 @@ class FileManager:
             Passed to the backend's ``append``.
         """
         with writing(self.registry, backend, "append", path) as target:
+            options = self._rules.applied(target, "append", options)
             return int(target.append(values, path, axis=axis, **options))
 
     def resize(self, path: P, shape: Sequence[int], backend: BackendKey, **options: Any) -> None:
         """Change the shape of a stored array: cut it off, or extend it with its fill value."""
         with writing(self.registry, backend, "resize", path) as target:
-            target.resize(path, shape, **options)
+            target.resize(path, shape, **self._rules.applied(target, "resize", options))
 
     def ensure_directory(self, path: PathT, backend: BackendKey) -> PathT:
         """Create a directory and its missing ancestors; return its path, or the path object."""

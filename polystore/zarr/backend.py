@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from polystore.base import StorageBackend
+from polystore.capabilities import accepting
 from polystore.exceptions import (
     MissingDependencyError,
     PathMismatchError,
@@ -273,6 +274,7 @@ class ZarrBackend(StorageBackend):
                     backend=self._backend_type,
                 )
 
+    @accepting("series", "missing", "max_decoded")
     def load(
         self,
         path: P,

@@ -9,6 +9,7 @@ from typing import Any
 
 from polystore.arguments import whole_number
 from polystore.base import StorageBackend
+from polystore.capabilities import accepting
 from polystore.exceptions import (
     PathNotFoundError,
     StorageError,
@@ -231,6 +232,7 @@ class ClusterMemoryBackend(StorageBackend):
         key, source = backend_key(fallback[0]), as_text(fallback[1])
         return key, portable(self._backend(key), source)
 
+    @accepting("progress")
     def save_batch(
         self,
         values: Sequence[Any],

@@ -126,9 +126,13 @@ def test_a_keyword_that_is_mistyped_is_not_swallowed(
 ) -> None:
     fm.registry["disk"] = DiskBackend(tmp_path)  # type: ignore[index]
     for backend in ("memory", "disk"):
-        with pytest.raises((StorageResolutionError, TypeError), match="overwrit"):
+        with pytest.raises(TypeError, match="overwrit"):
             call(fm, operation, backend, overwrit=True)
-    with pytest.raises(StorageResolutionError, match=r"regoin.*'/a' \(backend disk\)"):
+    with pytest.raises(
+        VFSTypeError,
+        match=r"DiskBackend.load takes no regoin=; did you mean 'region'\?; its options are .*"
+        r"series, suffix, writable: '/a' \(backend disk\)",
+    ):
         fm.load("/a", backend="disk", regoin=0)
     assert os.listdir(tmp_path) == []
 
