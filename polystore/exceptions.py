@@ -162,10 +162,14 @@ def missing_dependency(
     """Return the error for a failed import; its message names the extra to install."""
     package = f"the package {error.name!r}" if error.name else "a package"
     return MissingDependencyError(
-        f"{what} needs {package}, which could not be imported ({error}): "
-        f"pip install 'polystore-ray[{extra}]'",
+        f"{what} needs {package}, which could not be imported ({error}); {brought_by(extra)}",
         backend=backend,
     )
+
+
+def brought_by(extra: str) -> str:
+    """Return how to install the packages of an extra, for an error message."""
+    return f"the extra {extra!r} brings it: in a clone of polystore-ray, pip install '.[{extra}]'"
 
 
 class StorageResolutionError(StorageError, ValueError):

@@ -16,6 +16,7 @@ from polystore.exceptions import (
     UnsupportedFormatError,
     UnsupportedOperationError,
     VFSTypeError,
+    brought_by,
 )
 from polystore.filesystem.lookup import portable_path
 from polystore.paths import P, PathT, as_given, as_text
@@ -208,7 +209,7 @@ class ZarrBackend(StorageBackend):
             from polystore.zarr.object_store.tree import RemoteZarr
         except ImportError as error:
             raise MissingDependencyError(
-                f"URLs need the package {error.name!r}: pip install 'polystore-ray[remote]'",
+                f"URLs need the package {error.name!r}; {brought_by('remote')}",
                 path=url.site + url.path,
                 backend=self._backend_type,
             ) from error

@@ -18,7 +18,9 @@ import click
 import numpy as np
 
 import polystore
-from polystore import StorageError
+from polystore import MissingDependencyError, StorageError
+from polystore.exceptions import brought_by
+from polystore_ray import other_project
 from polystore_ray.cli.failure import Failed, one_line
 from polystore_ray.cli.output import aligned, human_bytes, print_json
 from polystore_ray.cli.session import Session, with_session
@@ -59,7 +61,7 @@ def doctor(session: Session) -> None:
     Checks versions, the size of each object store and of the shared memory that it lies in, actors
     that cannot be scheduled, clocks, authentication and encryption. Exits with 1 if a check fails.
     """
-    findings = [*_check_here()]
+    findings = [*_check_here(needs_ray=not session.local)]
     if not session.local:
         findings += _check_cluster(session)
     if session.as_json:
@@ -74,11 +76,20 @@ def doctor(session: Session) -> None:
         raise Failed(f"checks that failed: {', '.join(failures)}")
 
 
-def _check_here() -> Iterator[Finding]:
-    import ray
-
-    versions = f"polystore {polystore.__version__}, Ray {ray.__version__}, NumPy {np.__version__}"
+def _check_here(*, needs_ray: bool) -> Iterator[Finding]:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        version = "no Ray"
+        cure = "" if not needs_ray else f"for a cluster, {brought_by('ray')}"
+        yield Finding("ray", "failure" if needs_ray else "ok", "not installed", cure)
+    else:
+        version = f"Ray {ray.__version__}"
+    versions = f"polystore {polystore.__version__}, {version}, NumPy {np.__version__}"
     yield Finding("versions here", "ok", f"Python {platform.python_version()}, {versions}")
+    other = other_project.found()
+    if other:
+        yield Finding("packages", "failure", other, other_project.CURE)
     if platform.system() != "Linux":
         cure = "clusters need Linux; use --local on this machine"
         yield Finding("system", "failure", platform.system(), cure)
@@ -87,6 +98,8 @@ def _check_here() -> Iterator[Finding]:
 def _check_cluster(session: Session) -> Iterator[Finding]:
     try:
         session.connect()
+    except MissingDependencyError:
+        return  # reported above
     except (Failed, StorageError) as error:
         yield Finding("cluster", "failure", one_line(error))
         return

@@ -15,6 +15,7 @@ from polystore import FileManager, StorageError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.demo.images import SUFFIXES, photographs
 from polystore_ray.demo.pipeline import Result, run
+from polystore_ray.ray_extra import needs_ray
 from polystore_ray.rayapi.addresses import require_listener
 
 OBJECT_STORE = 512 * 2**20  # bytes
@@ -74,7 +75,8 @@ def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
         require_listener(address)
-    import ray
+    with needs_ray("the demo"):
+        import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:

@@ -124,7 +124,7 @@ def test_a_format_whose_package_is_missing_names_the_extra(
     )
     for line, path in zip(done.stdout.splitlines(), (f"new{name[1:]}", name), strict=True):
         assert repr(package) in line
-        assert f"pip install 'polystore-ray[{extra}]': '{path}' (backend disk)" in line
+        assert f"pip install '.[{extra}]': '{path}' (backend disk)" in line
 
 
 def test_local_mode_needs_no_ray() -> None:
