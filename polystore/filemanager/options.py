@@ -41,7 +41,8 @@ class OptionRules:
         """
         if not (options or self.overwrite):
             return options
-        taken = options_of(class_of(backend), method)
+        cls: type = class_of(backend)
+        taken = options_of(cls, method)
         if taken is None:
             return options
         if self.overwrite and "overwrite" in taken:

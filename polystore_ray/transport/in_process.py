@@ -86,6 +86,10 @@ class LocalTransport(Transport):
         """Have the next use start an empty store."""
         _stores.pop((store, lifetime), None)
 
+    @property
+    def named(self) -> str:
+        return f"{self._store!r}, local"
+
     def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         return self._controller.handle(Request(operation, arguments))
 

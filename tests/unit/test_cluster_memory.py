@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from polystore import StorageError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.errors import CallTimeoutError
 
@@ -87,3 +88,22 @@ def test_the_bytes_of_a_value_that_a_link_replaces_are_released(
     status = registry.status()
     assert (status.files, status.bytes, status.nodes[0].pinned) == (1, 800_000, 1)
     assert memory.load("/b").sum() == 0
+
+
+def test_an_error_of_the_memory_names_the_store_and_its_lifetime(
+    registry: RayBackendRegistry,
+) -> None:
+    memory = registry["memory"]
+    memory.save(1, "/a")
+    calls: list[Callable[[], Any]] = [
+        lambda: memory.load("/none"),
+        lambda: memory.save(1, "/a"),
+        lambda: memory.save_batch([1], ["/a"]),
+        lambda: memory.delete("/none"),
+        lambda: memory.list_dir("/none"),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match=r"\(backend memory, store 'parts', local\)"):
+            call()
+    with pytest.raises(StorageError, match=r"\(backend disk\)"):
+        registry["disk"].load("/none.npy")
