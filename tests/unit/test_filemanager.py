@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import sys
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
+from polystore.progress import Lines
 from polystore_ray import RayBackendRegistry
 
 
@@ -382,7 +384,21 @@ def test_a_batch_tells_how_far_it_is(tmp_path: Path, backend: str) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
 
 
-def test_progress_true_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    memory = MemoryBackend()
-    memory.save_batch([1, 2], ["a", "b"], progress=True)
-    assert "2/2" in capsys.readouterr().err
+def test_progress_true_shows_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert "\r" in shown
+
+
+def test_progress_true_writes_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
+    assert capsys.readouterr().err == "saving: 2/2\n"
+    monkeypatch.setattr(Lines, "every", 0)
+    MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
+    assert capsys.readouterr().err == "saving: 1/2\nsaving: 2/2\n"
