@@ -11,7 +11,7 @@ from polystore.arguments import check_collection
 from polystore.async_methods import in_a_thread
 from polystore.base import DataSource
 from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
-from polystore.filemanager import copying
+from polystore.filemanager import copying, mapping
 from polystore.filemanager.copying import listed_order, rebasing, walked
 from polystore.filemanager.dispatch import (
     Registry,
@@ -25,6 +25,7 @@ from polystore.paths import P, PathT, as_given, as_text, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
 from polystore.stat import Stat
+from polystore.transfer.many import Errors, check_errors, collected, loaded_apart
 from polystore.writable import private
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
@@ -121,6 +122,7 @@ class FileManager:
         backend: BackendKey,
         *,
         writable: bool = False,
+        errors: Errors = "raise",
         progress: Progress = None,
         **options: Any,
     ) -> list[Any]:
@@ -132,17 +134,29 @@ class FileManager:
             Files, and their backend.
         writable : bool, default False
             As for `load`.
+        errors : {"raise", "skip", "return"}, default "raise"
+            Whether the first error raises, or a path that fails is left out, or its error is in
+            its place. For the last two the result is a list whose attribute ``failures`` is a
+            table of all failures.
         progress : callable or bool, optional
             Called with the number of values loaded so far and the number of all; `True` shows a
             bar.
         **options
             Passed to the backend's ``load_batch``, such as ``region=``.
         """
+        check_errors(errors)
         check_collection(paths, "paths", backend=backend_key(backend))
         with reading(self.registry, backend) as target:
             options = self._rules.applied(target, "load_batch", options)
+            values: list[Any]
+            if errors != "raise":
+                found = loaded_apart(lambda some: target.load_batch(some, **options), list(paths))
+                values = collected(found, paths, errors, progress, "loading")
+                if writable:
+                    values[:] = [private(value) for value in values]
+                return values
             with _progress(target, ReportsLoading, progress, paths) as reported:
-                values: list[Any] = target.load_batch(paths, **reported, **options)
+                values = target.load_batch(paths, **reported, **options)
             return [private(value) for value in values] if writable else values
 
     def exists(self, path: P, backend: BackendKey) -> bool:
@@ -406,6 +420,7 @@ class FileManager:
     # From one path to another
 
     copy, move, stack = copying.copy, copying.move, copying.stack
+    map = mapping.map_values
 
     aload, aload_batch = in_a_thread(load), in_a_thread(load_batch)
     asave, asave_batch = in_a_thread(save), in_a_thread(save_batch)

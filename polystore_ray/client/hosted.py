@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
 from polystore.stat import Stat
 from polystore.transfer.copying import load_and_save
+from polystore.transfer.mapping import Pair
 from polystore.transfer.proxies import Pairs, Rows
 from polystore.transfer.stacking import save_rows
 from polystore.writable import private
@@ -232,6 +233,11 @@ class HostedBackend(StorageBackend):
         node = self._node or self._connect().node
         there = HostedBackend(self._key, self.hosted_class, self._connect, node)
         return there, self._all_portable(paths)
+
+    def run_tasks(
+        self, call: Callable[[Pair], Any], pairs: Sequence[Pair], options: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        return self._connect().run((((), call, (pair,)) for pair in pairs), dict(options))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)

@@ -311,6 +311,7 @@ class ClusterMemoryBackend(StorageBackend):
     save_ref = locality.save_ref
     locations = locality.locations
     map = locality.map_values
+    run_tasks = locality.run_tasks
     persist = locality.persist
     why = locality.why
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
