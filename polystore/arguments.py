@@ -87,11 +87,11 @@ def check_apart(
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message that suggests the known name nearest to `name`, or nothing."""
+    """Return a parenthesis that suggests the known name nearest to `name`, or an empty text."""
     from difflib import get_close_matches  # late: only errors need it
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
+    return f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
 
 
 def path_exists(path: str | None = None, backend: str | None = None) -> PathExistsError:

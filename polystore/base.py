@@ -227,12 +227,12 @@ class DataSink(ABC):
 
         Concurrent appends get separate places. A reader sees all of the values or none.
         """
-        raise self._unsupported("append", path)
+        raise self._unsupported("append; the zarr backend does", path)
 
     @unsupported
     def resize(self, path: P, shape: Sequence[int], /, *args: Any, **options: Any) -> None:
         """Change the shape of a stored array: cut it off, or extend it with its fill value."""
-        raise self._unsupported("resize", path)
+        raise self._unsupported("resize; the zarr backend does", path)
 
     def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
         return UnsupportedOperationError(

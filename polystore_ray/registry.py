@@ -375,9 +375,8 @@ def _custom_classes() -> dict[str, bytes]:
             continue
         try:
             shipped[key] = class_to_bytes(cls)
-        except Exception:
-            # Pickling runs foreign code; the other classes still travel.
-            logger.warning("the backend %r cannot travel to other processes", key, exc_info=True)
+        except VFSTypeError as error:  # the other classes still travel
+            logger.warning("%s", error)
     return shipped
 
 

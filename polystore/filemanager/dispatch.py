@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 from polystore.arguments import did_you_mean
@@ -10,6 +13,7 @@ from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import MakesParents
 from polystore.exceptions import (
     BackendNotFoundError,
+    PathNotFoundError,
     StorageError,
     StorageResolutionError,
     UnsupportedOperationError,
@@ -18,7 +22,9 @@ from polystore.exceptions import (
 from polystore.paths import P, display
 from polystore.registration import BackendKey, backend_key
 
-__all__ = ["Registry", "check_registry", "parents_option", "reading", "writing"]
+__all__ = ["Registry", "check_registry", "parents_option", "reading", "suggest_near", "writing"]
+
+_MOST_NAMES = 1000  # that a missing path is compared with
 
 Registry = Mapping[str, DataSource]
 """From key to backend."""
@@ -70,6 +76,7 @@ class reading:  # noqa: N801 - used as a function; a generator takes thrice the 
     def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, StorageError):
             error.located(**self._place())
+            error.__traceback__ = without_internals(error.__traceback__)
         elif isinstance(error, Exception) and not isinstance(error, MemoryError):
             raise StorageResolutionError(
                 f"the backend raised {type(error).__name__}: {error}", **self._place()
@@ -78,6 +85,32 @@ class reading:  # noqa: N801 - used as a function; a generator takes thrice the 
     def _place(self) -> dict[str, str | None]:
         path = None if self._path is None else display(self._path)
         return {"path": path, "backend": backend_key(self._key)}
+
+
+def suggest_near(error: PathNotFoundError, backend: DataSource, path: P) -> None:
+    """Add the nearest name in the directory of a missing path to the message, if one is near."""
+    directory, _, name = display(path).rpartition("/")
+    with suppress(Exception):  # a suggestion never replaces the error
+        names = backend.list_dir(directory or ("/" if display(path)[:1] == "/" else "."))
+        error.message += did_you_mean(name, names[:_MOST_NAMES])
+
+
+def without_internals(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of polystore below its first frame.
+
+    The environment variable ``POLYSTORE_FULL_TRACEBACK`` keeps them, for work on polystore itself.
+    """
+    if trace is None or os.environ.get("POLYSTORE_FULL_TRACEBACK"):
+        return trace
+    frames = [trace]
+    while (below := frames[-1].tb_next) is not None:
+        frames.append(below)
+    shown: TracebackType | None = None
+    for each in reversed(frames[1:]):
+        package = each.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in ("polystore", "polystore_ray"):
+            shown = TracebackType(shown, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return TracebackType(shown, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
 
 
 class writing(reading):  # noqa: N801 - as `reading`

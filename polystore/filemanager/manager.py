@@ -11,6 +11,7 @@ from polystore.arguments import check_collection
 from polystore.async_methods import in_a_thread
 from polystore.base import DataSource
 from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
+from polystore.exceptions import PathNotFoundError
 from polystore.filemanager import copying, mapping
 from polystore.filemanager.copying import listed_order, rebasing, walked
 from polystore.filemanager.dispatch import (
@@ -18,6 +19,7 @@ from polystore.filemanager.dispatch import (
     check_registry,
     parents_option,
     reading,
+    suggest_near,
     writing,
 )
 from polystore.filemanager.options import OptionRules
@@ -113,7 +115,12 @@ class FileManager:
             If it is a directory.
         """
         with reading(self.registry, backend, path) as target:
-            value = target.load(path, **self._rules.applied(target, "load", options))
+            options = self._rules.applied(target, "load", options)
+            try:
+                value = target.load(path, **options)
+            except PathNotFoundError as error:
+                suggest_near(error, target, path)
+                raise
         return private(value) if writable else value
 
     def load_batch(

@@ -101,6 +101,7 @@ ARGUMENTS: dict[str, Any] = {
     "values": [1],
     "paths": ["/a"],
     "shape": (1,),
+    "function": len,
 }
 
 
@@ -132,7 +133,7 @@ def test_a_keyword_that_is_mistyped_is_not_swallowed(
             call(fm, operation, backend, overwrit=True)
     with pytest.raises(
         VFSTypeError,
-        match=r"DiskBackend.load takes no regoin=; did you mean 'region'\?; its options are .*"
+        match=r"DiskBackend.load takes no regoin= \(did you mean 'region'\?\); its options are .*"
         r"series, suffix, writable: '/a' \(backend disk\)",
     ):
         fm.load("/a", backend="disk", regoin=0)

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, TransposeCodec
 
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
 from polystore.fitting import refuse_mask
-from polystore.formats import format_of
+from polystore.formats import format_of, known_suffixes
 from polystore.region import chunk_shape
 from polystore.zarr.array.reading import NESTED, Encoding
 
@@ -83,22 +83,23 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
 
 
 def check_file(data: Any, name: str) -> None:
-    """Raise an error that says why an array that is not of numbers cannot be stored.
+    """Raise an error that says why a value that is not an array of numbers cannot be stored.
 
     Raises
     ------
     UnsupportedFormatError
         If the suffix is not one of a file format either.
     """
-    if not isinstance(data, np.ndarray | np.generic):
-        return
     try:
         format_of(name)
-    except UnsupportedFormatError as error:
+    except UnsupportedFormatError:
+        is_array = isinstance(data, np.ndarray | np.generic)
+        kind = f"an array of dtype {data.dtype}" if is_array else f"a {type(data).__name__}"
         raise UnsupportedFormatError(
-            f"only booleans and numbers are saved as zarr arrays, not dtype {data.dtype}; use a "
-            f"suffix such as .npy to save it as a file"
-        ) from error
+            f"zarr arrays hold booleans and numbers, not {kind}; with a suffix such as "
+            f"{'.npy' if is_array else '.json'} it is saved as a file; the known suffixes are "
+            f"{', '.join(known_suffixes())}"
+        ) from None
 
 
 def create(
