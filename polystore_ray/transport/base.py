@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from polystore.exceptions import StorageError
@@ -14,7 +15,8 @@ from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import HostBusyError
 from polystore_ray.status import StoreStatus
-from polystore_ray.wire.messages import Items, Pin
+from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.wire.messages import Items, Pin, Wish
 
 __all__ = ["Task", "Transport"]
 
@@ -54,9 +56,12 @@ class Transport(ABC):
         When the call that uses this transport must be answered.
     opens_here : bool
         Whether values are opened in this process, not by a proxy.
+    reads : LeasedReads
+        The answers that this process keeps.
     """
 
     opens_here = True
+    reads: LeasedReads
 
     def __init__(self, options: StoreOptions) -> None:
         self.options = options
@@ -84,15 +89,24 @@ class Transport(ABC):
 
     def measured(self, backend: str, _operation: str) -> AbstractContextManager[None]:
         """Count an operation in the metrics, where there are any; name the store in its errors."""
-        return _naming_store(self.named) if backend == "memory" else nullcontext()
+        return self._naming if backend == "memory" else nullcontext()
+
+    @cached_property
+    def _naming(self) -> _naming_store:
+        return _naming_store(self.named)
 
     def moved(self, _backend: str, _operation: str, _nbytes: int) -> None:
         """Count the bytes of values in the metrics, where there are any."""
         return
 
     @abstractmethod
-    def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        """Return the controller's answer to a question about the tree."""
+    def ask(
+        self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
+    ) -> Any:
+        """Return the controller's answer to a question about the tree.
+
+        With a wish to keep it, it is `Leased` where it may be kept.
+        """
 
     @abstractmethod
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
