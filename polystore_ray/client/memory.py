@@ -68,6 +68,9 @@ class ClusterMemoryBackend(StorageBackend):
         self._registry = registry
         self._reads: LeasedReads | None = None  # of the store, once it is connected
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_reads": None}  # which belong to this process
+
     def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,3 +108,10 @@ def test_an_error_of_the_memory_names_the_store_and_its_lifetime(
             call()
     with pytest.raises(StorageError, match=r"\(backend disk\)"):
         registry["disk"].load("/none.npy")
+
+
+def test_a_memory_that_was_read_can_be_passed_to_a_task(registry: RayBackendRegistry) -> None:
+    memory = registry["memory"]
+    memory.save(np.zeros(100_000), "/a")
+    memory.load("/a")
+    assert pickle.loads(pickle.dumps(memory)).load("/a").sum() == 0
