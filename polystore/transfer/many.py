@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -42,7 +41,9 @@ class Failure:
     def __reduce__(self) -> tuple[Any, ...]:
         sent = portable(self.error)
         if not isinstance(self.error, StorageError):
-            lines = traceback.format_exception(self.error)
+            from traceback import format_exception  # late: only failures need it
+
+            lines = format_exception(self.error)
             sent.add_note("raised in another process:\n" + "".join(lines).rstrip())
         return Failure, (sent,)
 

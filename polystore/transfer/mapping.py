@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import Capability
 from polystore.exceptions import StorageResolutionError
 from polystore.transfer.many import Failure
 from polystore.transfer.proxies import Proxy, portable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["Call", "RunsTasks", "outcomes"]
 
@@ -72,12 +73,10 @@ def outcomes(
         return
     number = workers or os.cpu_count() or 1
     if processes:
-        import cloudpickle  # late: it takes an eighth of the time to import polystore
-
-        sent = cloudpickle.dumps(call)
-        pool: Executor = ProcessPoolExecutor(number, mp_context=get_context("spawn"))
-        yield from _in_pool(pool, partial(_call_sent, sent), pairs)
+        yield from _in_processes(call, pairs, number)
     else:
+        from concurrent.futures import ThreadPoolExecutor  # late, as what processes need
+
         yield from _in_pool(ThreadPoolExecutor(number), call, pairs)
 
 
@@ -96,13 +95,25 @@ def _fixed(backend: Any) -> Any:
     return backend.placed()[0] if isinstance(backend, Proxy) else backend
 
 
-def _in_pool(pool: Executor, call: Callable[[Pair], Any], pairs: Sequence[Pair]) -> Iterator[Any]:
+def _in_processes(call: Call, pairs: Sequence[Pair], number: int) -> Iterator[Any]:
+    # Late: they take as long as it takes to import polystore.
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    import cloudpickle
+
+    pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"))
     try:
-        yield from pool.map(call, pairs)
+        yield from _in_pool(pool, partial(_call_sent, cloudpickle.dumps(call)), pairs)
     except BrokenExecutor as error:
         raise StorageResolutionError(
             "a process ended while it called the function; processes=False shows why"
         ) from error
+
+
+def _in_pool(pool: Executor, call: Callable[[Pair], Any], pairs: Sequence[Pair]) -> Iterator[Any]:
+    try:
+        yield from pool.map(call, pairs)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -61,7 +61,7 @@ def doctor(session: Session) -> None:
     Checks versions, the size of each object store and of the shared memory that it lies in, actors
     that cannot be scheduled, clocks, authentication and encryption. Exits with 1 if a check fails.
     """
-    findings = [*_check_here(needs_ray=not session.local)]
+    findings = [*_check_here()]
     if not session.local:
         findings += _check_cluster(session)
     if session.as_json:
@@ -76,16 +76,14 @@ def doctor(session: Session) -> None:
         raise Failed(f"checks that failed: {', '.join(failures)}")
 
 
-def _check_here(*, needs_ray: bool) -> Iterator[Finding]:
+def _check_here() -> Iterator[Finding]:
     try:
         import ray
     except ModuleNotFoundError:
-        version = "no Ray"
-        cure = "" if not needs_ray else f"for a cluster, {brought_by('ray')}"
-        yield Finding("ray", "failure" if needs_ray else "ok", "not installed", cure)
+        found = "no Ray"
     else:
-        version = f"Ray {ray.__version__}"
-    versions = f"polystore {polystore.__version__}, {version}, NumPy {np.__version__}"
+        found = f"Ray {ray.__version__}"
+    versions = f"polystore {polystore.__version__}, {found}, NumPy {np.__version__}"
     yield Finding("versions here", "ok", f"Python {platform.python_version()}, {versions}")
     other = other_project.found()
     if other:
@@ -99,7 +97,8 @@ def _check_cluster(session: Session) -> Iterator[Finding]:
     try:
         session.connect()
     except MissingDependencyError:
-        return  # reported above
+        yield Finding("ray", "failure", "not installed", brought_by("ray"))
+        return
     except (Failed, StorageError) as error:
         yield Finding("cluster", "failure", one_line(error))
         return

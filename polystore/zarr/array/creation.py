@@ -94,11 +94,11 @@ def check_file(data: Any, name: str) -> None:
         format_of(name)
     except UnsupportedFormatError:
         is_array = isinstance(data, np.ndarray | np.generic)
-        kind = f"an array of dtype {data.dtype}" if is_array else f"a {type(data).__name__}"
+        kind = f"dtype {data.dtype}" if is_array else f"a {type(data).__name__}"
+        suffix = ".npy" if is_array else ".json"
         raise UnsupportedFormatError(
-            f"zarr arrays hold booleans and numbers, not {kind}; with a suffix such as "
-            f"{'.npy' if is_array else '.json'} it is saved as a file; the known suffixes are "
-            f"{', '.join(known_suffixes())}"
+            f"only booleans and numbers are saved as zarr arrays, not {kind}; use a suffix such as "
+            f"{suffix} to save it as a file (the known ones are {', '.join(known_suffixes())})"
         ) from None
 
 
