@@ -11,9 +11,13 @@ from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import Found, NotPinnedError
 
-__all__ = ["Memory", "look_up", "texts_of"]
+__all__ = ["Memory", "Read", "look_up", "texts_of"]
 
 T = TypeVar("T")
+
+
+Read = Callable[[Transport, list[str], bool], tuple[list[Any], list[int]]]
+"""Returns the values at paths and their versions; Nones where ``existing`` and nothing is there."""
 
 
 class Memory(Protocol):

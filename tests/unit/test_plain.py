@@ -15,7 +15,7 @@ import pytest
 from polystore import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore.serialization import _array, _scalar, describe_dtype, described_dtype, seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.plain_memory import plain_memory
 from polystore_ray.wire.envelope import array_message, open_message, sealed_message
 from polystore_ray.wire.messages import Items
 from polystore_ray.wire.pack import Pack
@@ -266,5 +266,5 @@ def test_an_object_that_is_not_the_pack_it_should_be_is_damaged_at_its_path() ->
     pin = transport.put(seal([1, 2]))
     transport.publish([pin], Items(["/a"], [(3, None, None)], [(0, 3)]))
     with pytest.raises(CorruptDataError, match="'/a'"):
-        PlainMemory.of(registry).load("/a")
+        plain_memory(registry).load("/a")
     registry.shutdown()
