@@ -126,7 +126,7 @@ class ClusterMemoryBackend(StorageBackend):
 
     def _kept_here(self, paths: list[str]) -> list[Any] | None:
         """Return small values that this process keeps, None if there is anything to ask."""
-        if self._reads is None:
+        if self._reads is None or self._read is not None:
             return None
         found = self._reads.inline(paths)
         return None if found is None else opened(found, paths, (), _no_object)

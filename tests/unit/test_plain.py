@@ -268,3 +268,23 @@ def test_an_object_that_is_not_the_pack_it_should_be_is_damaged_at_its_path() ->
     with pytest.raises(CorruptDataError, match="'/a'"):
         plain_memory(registry).load("/a")
     registry.shutdown()
+
+
+ran: list[str] = []
+
+
+def run() -> None:
+    ran.append("code")
+
+
+def test_what_this_process_keeps_of_its_reads_is_opened_as_plain_data_too() -> None:
+    registry = RayBackendRegistry("kept-plain", local=True)
+    registry["memory"].save(Reduces(run, ()), "/a")
+    plain = plain_memory(registry)
+    for _ in range(3):
+        registry["memory"].load("/a")  # so that the process keeps it
+        ran.clear()
+        with pytest.raises(UnsupportedOperationError):
+            plain.load("/a")
+        assert ran == []
+    registry.shutdown()
