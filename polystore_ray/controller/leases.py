@@ -65,14 +65,9 @@ class _Readers:
 class Invalidation:
     """An effect that some nodes are still to hear of; it is carried out by whoever changed.
 
-    Parameters
-    ----------
-    names : frozenset of tuple or None
-        Where answers depend on it; None for anywhere.
-    paths : dict
-        By node: the term and the end of its lease, and what it is to be told.
-    tell : callable
-        As for `Leases`.
+    - `names`: where answers depend on it; None for anywhere
+    - `paths`: by node: the term and the end of its lease, and what it is to be told
+    - `tell`: as for `Leases`
     """
 
     def __init__(
@@ -125,12 +120,8 @@ class Invalidation:
 class Leases:
     """The read leases of a store. It is not thread-safe; the controller holds its lock.
 
-    Parameters
-    ----------
-    epoch : int, default 0
-        The controller's.
-    tell : callable, optional
-        See `Tell`; without it no lease is granted.
+    - `epoch`: the controller's
+    - `tell`: see `Tell`; without it no lease is granted
     """
 
     def __init__(self, epoch: int = 0, tell: Tell | None = None) -> None:

@@ -36,18 +36,10 @@ _READS = 6  # of it at a time
 class Client:
     """A client of the store, in its own process.
 
-    Parameters
-    ----------
-    registry : RayBackendRegistry
-        The store.
-    folder : str
-        The directory for the client's history and violations.
-    name : str
-        The client's name.
-    seed : int
-        The seed of the operations.
-    begin : float
-        The start of the run, by the monotonic clock of the machine.
+    - `folder`: the directory for the client's history and violations
+    - `name`: the client's name
+    - `seed`: the seed of the operations
+    - `begin`: the start of the run, by the monotonic clock of the machine
     """
 
     def __init__(

@@ -61,7 +61,7 @@ _TIMED = (
     leases,
     sessions,
 )
-SECONDS = float(os.environ.get("POLYSTORE_MODEL_SECONDS", "15"))
+SECONDS = float(os.environ.get("POLYSTORE_MODEL_SECONDS", "5"))
 DELIVERED, REQUEST_LOST, ANSWER_LOST, REPEATED = range(4)
 
 
@@ -431,15 +431,30 @@ def search(scenario: Scenario, patch: Patch, seconds: float) -> dict[int, int]:
         tried[differences] += 1
         if differences == 2 and real_time.monotonic() > until:
             break
-    rng = random.Random(26)
+    others = at_random(scenario, patch)
     while real_time.monotonic() < until:
+        next(others)
+        tried[3] += 1
+    return tried
+
+
+def find(scenario: Scenario, patch: Patch) -> None:
+    """Try executions, in turn in order and at random, until one raises what went wrong."""
+    in_order = executions(lambda choices: run(scenario, choices, patch), 2)
+    for _ in zip(in_order, at_random(scenario, patch), strict=False):
+        pass
+
+
+def at_random(scenario: Scenario, patch: Patch) -> Iterator[None]:
+    """Try an execution with up to four differences, at random, for each step of the iterator."""
+    rng = random.Random(26)
+    while True:
         trace = run(scenario, [], patch)
-        choices = []
+        choices: list[int] = []
         for _ in range(4):
             at = rng.randrange(len(choices), max(len(trace), len(choices) + 1))
             if at >= len(trace):
                 break
             choices = [chosen for chosen, _ in trace[:at]] + [rng.randrange(trace[at][1])]
             trace = run(scenario, choices, patch)
-            tried[3] += 1
-    return tried
+            yield

@@ -20,7 +20,7 @@ from polystore_ray.replication.epochs import Succession
 from polystore_ray.replication.follower import Follower
 from polystore_ray.wire.messages import Joined
 from polystore_ray.wire.sessions import Answers, Session
-from tests.explored.model import SECONDS, Cluster, Patch, Peers, Scenario, search
+from tests.explored.model import SECONDS, Cluster, Patch, Peers, Scenario, find, search
 
 
 def two_controllers(cluster: Cluster) -> None:
@@ -256,4 +256,4 @@ def test_a_fault_that_is_put_back_is_found(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError):
-        search(scenario, patched, 500)
+        find(scenario, patched)

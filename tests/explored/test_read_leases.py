@@ -20,7 +20,7 @@ from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.wire import lease_board
 from polystore_ray.wire.lease_board import LeaseBoard, Mark, WritableLeaseBoard
 from polystore_ray.wire.sessions import Session
-from tests.explored.model import SECONDS, Cluster, Patch, Scenario, search
+from tests.explored.model import SECONDS, Cluster, Patch, Scenario, find, search
 
 READS = 4
 
@@ -181,4 +181,4 @@ def test_a_fault_that_is_planted_is_found(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError):
-        search(scenario, patched, 500)
+        find(scenario, patched)
