@@ -19,20 +19,10 @@ Progress = Callable[[int, int], object] | bool | None
 def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[..., None]]:
     """Yield a function ``step(count=1)`` that reports `count` more items as done.
 
-    Parameters
-    ----------
-    progress : callable or bool or None
-        Called as ``progress(done, total)``; True shows a bar on standard error, or writes a line
-        every ten seconds where that is not a terminal; False or None reports nothing.
-    total : int
-        The number of items.
-    what : str
-        The label of the bar.
+    - `progress`: called as ``progress(done, total)``; True shows a bar on standard error, or writes
+      a line every ten seconds where that is not a terminal; False or None reports nothing
 
-    Raises
-    ------
-    MissingDependencyError
-        If `progress` is True, standard error is a terminal, and tqdm is not installed.
+    Raises `MissingDependencyError` if a bar is to be shown and tqdm is not installed.
 
     Examples
     --------

@@ -115,3 +115,16 @@ def test_a_memory_that_was_read_can_be_passed_to_a_task(registry: RayBackendRegi
     memory.save(np.zeros(100_000), "/a")
     memory.load("/a")
     assert pickle.loads(pickle.dumps(memory)).load("/a").sum() == 0
+
+
+def test_a_reader_sees_that_a_link_replaced_a_file(registry: RayBackendRegistry) -> None:
+    memory = registry["memory"]
+    for one, two in ((np.zeros(100_000), np.ones(100_000)), (0, 1)):
+        memory.save_batch([one, two], ["/a", "/b"], overwrite=True)
+        for _ in range(3):  # the answers are kept
+            assert np.max(memory.load("/a")) == 0
+            assert memory.stat("/a")["type"] == "file"
+        memory.create_symlink("/b", "/a", overwrite=True)
+        assert np.max(memory.load("/a")) == 1
+        assert memory.stat("/a")["type"] == "symlink"
+        memory.delete("/a")
