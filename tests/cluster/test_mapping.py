@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from polystore import FileManager, PathNotFoundError
 from polystore_ray import RayBackendRegistry
@@ -56,3 +57,18 @@ def test_tasks_load_call_and_save(
     assert len(traceback.format_exception(caught.value)) < 12
     with pytest.raises(PathNotFoundError, match="none"):
         fm.map(where, ["none.npy"], backend)
+
+
+@ray.remote
+def load(fm: FileManager, path: str, backend: str) -> Any:
+    return fm.load(path, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk"])
+def test_the_traceback_of_a_task_ends_where_the_user_called(tmp_path: Path, backend: str) -> None:
+    fm = FileManager(RayBackendRegistry())
+    with pytest.raises(PathNotFoundError) as caught:
+        ray.get(load.remote(fm, f"{tmp_path}/none.npy", backend))
+    lines = str(caught.value).splitlines()
+    assert [line for line in lines if "polystore" in line and "File" in line][1:] == []
+    assert "direct cause" not in str(caught.value)
