@@ -167,6 +167,7 @@ def stack(
         writing(self.registry, key, "save", path) as target,
         reading(self.registry, backend) as source,
     ):
+        options = self._rules.applied(target, "save", options)
         _check_free(target, path, key)
         _make_parent(target, path)
         stack_values(source, target, paths, path, progress, **options)

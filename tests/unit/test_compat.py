@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import polystore
@@ -150,6 +151,20 @@ def test_overwrite_can_be_the_default_of_a_manager(backends: dict[str, Any]) -> 
     assert backends["any"].given == [{}] * 4
     with pytest.raises(PathExistsError):
         fm.save(2, "/a.json", "disk", overwrite=False)
+
+
+def test_a_stack_refuses_and_drops_options_as_a_save_does(
+    backends: dict[str, Any], tmp_path: Path
+) -> None:
+    backends["zarr"] = ZarrBackend(tmp_path)
+    fm = FileManager(backends)
+    fm.save_batch([np.ones(2)] * 2, ["/a", "/b"], "memory")
+    with pytest.raises(VFSTypeError, match=r"no chunk= \(did you mean 'chunks'\?\)"):
+        fm.stack(["/a", "/b"], "/all", "memory", to_backend="zarr", chunk=(1, 2))
+    lenient = FileManager(backends, strict=False, overwrite=True)
+    with pytest.warns(UserWarning, match=r"takes no chunk="):
+        lenient.stack(["/a", "/b"], "/all", "memory", to_backend="zarr", chunk=(1, 2))
+    assert fm.load("/all", "zarr").shape == (2, 2)
 
 
 def test_csv_text_is_saved_as_it_is(backends: dict[str, Any], tmp_path: Path) -> None:
