@@ -6,6 +6,9 @@ directory and token, and only its own processes are ended: other clusters on the
 affected.
 
 Run ``python cluster/local.py``. Then run the ``export`` line that it prints in another shell.
+
+To rehearse the loss of a node, run the ``kill`` line of that node, which ends all its processes at
+once. The other nodes go on; the cluster ends with its head.
 """
 
 from __future__ import annotations
@@ -37,11 +40,17 @@ class LocalCluster:
         The directory for the token, the logs and spilled objects.
     store : int
         The size of each node's object store in MiB.
+    client : bool
+        Whether other programs can connect through ``ray://``; it needs the extra ``client``.
+    dashboard : bool
+        Whether Ray's dashboard runs; it needs ``ray[default]``.
     """
 
-    def __init__(self, folder: Path, store: int) -> None:
+    def __init__(self, folder: Path, store: int, *, client: bool, dashboard: bool) -> None:
         self.folder = folder
         self.address = f"127.0.0.1:{_free_port()}"
+        self.client = f"127.0.0.1:{_free_port()}" if client else None
+        self.dashboard = f"127.0.0.1:{_free_port()}" if dashboard else None
         self._store = store
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._token = folder / "token"
@@ -70,11 +79,16 @@ class LocalCluster:
             port = self.address.rpartition(":")[2]
             place = ["--head", f"--port={port}", f"--temp-dir={self.folder}/ray"]
             place += [f"--object-spilling-directory={self.folder}/spilled"]
-            place += ["--include-dashboard=false"]
+            place += [f"--include-dashboard={'true' if self.dashboard else 'false'}"]
+            if self.dashboard:
+                place += [f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
+            if self.client:
+                place += [f"--ray-client-server-port={self.client.rpartition(':')[2]}"]
         else:
             place = [f"--address={self.address}"]
         command = [Path(sys.executable).with_name("ray"), "start", *place]
         command += ["--node-ip-address=127.0.0.1", "--num-cpus=2", "--block"]
+        command += [f"--node-name={_name(number)}"]
         command += [f"--object-store-memory={self._store * MIB}"]
         log = self.folder / f"node-{number}.log"
         with log.open("wb") as output:
@@ -93,9 +107,18 @@ class LocalCluster:
                 raise RuntimeError(f"node {number} did not start; see {log}")
             time.sleep(0.1)
 
+    def kills(self) -> dict[str, str]:
+        """Return for each node the command that ends all its processes at once."""
+        return {_name(i): f"kill -9 -{node.pid}" for i, node in enumerate(self._nodes)}
+
     def watch(self) -> None:
-        """Wait until a node ends."""
-        while all(node.poll() is None for node in self._nodes):
+        """Wait until the head ends; report each other node that does."""
+        head, *others = self._nodes
+        running = dict(enumerate(others, 1))
+        while head.poll() is None:
+            for number in [number for number, node in running.items() if node.poll() is not None]:
+                running.pop(number)
+                sys.stderr.write(f"{_name(number)} ended; the other nodes go on\n")
             time.sleep(0.5)
 
     def end(self) -> None:
@@ -114,6 +137,10 @@ class LocalCluster:
                 node.wait()
 
 
+def _name(number: int) -> str:
+    return f"node-{number}" if number else "head"
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -127,20 +154,29 @@ def main() -> int:
     parser.add_argument(
         "--store", type=int, default=256, help="the size of each object store in MiB"
     )
+    parser.add_argument("--client", action="store_true", help="serve ray:// too")
+    parser.add_argument("--dashboard", action="store_true", help="run Ray's dashboard")
     options = parser.parse_args()
     for ending in (signal.SIGINT, signal.SIGTERM):  # some shells make children ignore SIGINT
         signal.signal(ending, signal.default_int_handler)
     # The path of a socket has at most 107 bytes, so Ray's directory needs a short path.
     folder = Path(tempfile.mkdtemp(prefix="polystore-"))
-    cluster = LocalCluster(folder, options.store)
+    settings = {"client": options.client, "dashboard": options.dashboard}
+    cluster = LocalCluster(folder, options.store, **settings)
     try:
         for _ in range(options.nodes):
             cluster.start_node()
         exports = " ".join(f"{name}={value}" for name, value in cluster.environment.items())
         sys.stdout.write(f"export {exports}\n")
+        for name, command in cluster.kills().items():
+            sys.stdout.write(f"# to lose {name}: {command}\n")
+        if cluster.client:
+            sys.stdout.write(f"# for other programs: ray://{cluster.client}\n")
+        if cluster.dashboard:
+            sys.stdout.write(f"# dashboard: http://{cluster.dashboard}\n")
         sys.stdout.flush()
         cluster.watch()
-        sys.stderr.write(f"a node ended; see the logs in {folder}\n")
+        sys.stderr.write(f"the head ended; see the logs in {folder}\n")
     except RuntimeError as error:
         sys.stderr.write(f"{error}\n")
     except KeyboardInterrupt:

@@ -59,6 +59,8 @@ class Cluster:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith("export RAY_ADDRESS=")
+        kills = [self._process.stdout.readline().split(": ") for _ in ("head", "node-1")]
+        self.kills = {start.removeprefix("# to lose "): command for start, command in kills}
         self.client = base | dict(part.split("=", 1) for part in line.split()[1:])
         self.token = Path(self.client["RAY_AUTH_TOKEN_PATH"])
 

@@ -92,6 +92,28 @@ def test_the_token_is_in_no_log(cluster: Cluster) -> None:
     assert [file for file in logs if token in file.read_bytes()] == []
 
 
+ALIVE = (
+    "import ray, time\n"
+    "ray.init(log_to_driver=False, logging_level='ERROR')\n"
+    "names = lambda: sorted(node['NodeName'] for node in ray.nodes() if node['Alive'])\n"
+    "print(names(), flush=True)\n"
+    "while len(names()) > 1: time.sleep(0.5)\n"
+    "print(names())"
+)
+
+
+def test_the_loss_of_a_node_can_be_rehearsed_and_the_others_go_on(cluster: Cluster) -> None:
+    command = [sys.executable, "-c", ALIVE]
+    driver = subprocess.Popen(
+        command, env=cluster.client, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "['head', 'node-1']\n"
+    subprocess.run(["sh", "-c", cluster.kills["node-1"]], check=True)
+    output, errors = driver.communicate(timeout=STARTED_WITHIN)
+    assert output.endswith("['head']\n"), errors  # after what Ray says of the loss
+
+
 def processes_of(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
