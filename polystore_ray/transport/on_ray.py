@@ -28,7 +28,7 @@ from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import DIED, translated
-from polystore_ray.rayapi.metrics import measured, moved
+from polystore_ray.rayapi.metrics import leased, measured, moved
 from polystore_ray.rayapi.placement import MEMORY, known_nodes, nodes, object_store_bytes
 from polystore_ray.rayapi.private import connection, is_client
 from polystore_ray.status import StoreStatus
@@ -89,6 +89,7 @@ class RayTransport(Transport):
             self._find_board,
             lambda: connection() is here,
             0 if self._is_remote else store.options.bytes_of_leased_reads,
+            partial(leased, store.name),
         )
 
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
