@@ -74,6 +74,9 @@ class ClusterMemoryBackend(StorageBackend):
         self._read = read  # in place of opening any value
         self._reads: LeasedReads | None = None  # of the store, once it is connected
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._connect, self._registry)  # what is kept stays in its process
+
     def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
