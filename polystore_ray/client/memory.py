@@ -75,7 +75,8 @@ class ClusterMemoryBackend(StorageBackend):
         self._reads: LeasedReads | None = None  # of the store, once it is connected
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._connect, self._registry)  # what is kept stays in its process
+        # What is kept stays in its process.
+        return type(self), (self._connect, self._registry, self._read)
 
     def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
