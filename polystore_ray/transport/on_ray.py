@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import ray
@@ -58,6 +59,7 @@ __all__ = ["RayTransport"]
 
 _BOARD_WITHIN = 30.0  # seconds; nobody waits for it
 _SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
+_object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is
 
 
 class RayTransport(Transport):
@@ -307,7 +309,7 @@ class RayTransport(Transport):
                 raise NotPinnedError from error  # the host died with what it kept
 
         # The next host reads the file again.
-        return self.deadline.retry(value, NotPinnedError, _cause, pause=0)
+        return self.deadline.retry(value, NotPinnedError, attrgetter("__cause__"), pause=0)
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         if not self.options.backends:
@@ -397,10 +399,3 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
         if isinstance(first, str):
             return first
     return None
-
-
-def _cause(error: NotPinnedError) -> Any:
-    return error.__cause__
-
-
-_object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is
