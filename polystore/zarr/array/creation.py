@@ -18,6 +18,7 @@ from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeEr
 from polystore.fitting import refuse_mask
 from polystore.formats import format_of
 from polystore.region import chunk_shape
+from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 from polystore.zarr.array.reading import NESTED, Encoding
 
 __all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "as_numbers", "check_file", "create"]
@@ -109,6 +110,8 @@ def create(
     zarr_format: ZarrFormat = 3,
     replaced: zarr.Array[Any] | None = None,
     encoding: Encoding | None = None,
+    pipeline: Pipeline = "zarr",
+    directory: str | None = None,
 ) -> None:
     """Write a new array into an empty store.
 
@@ -126,6 +129,8 @@ def create(
         The array whose place it takes: what the options leave open stays as it was there.
     encoding : mapping, optional
         How the keys of its chunks are made.
+    pipeline, directory
+        As for `with_pipeline`.
 
     Raises
     ------
@@ -142,7 +147,7 @@ def create(
         chosen = _completed(kept | given, array, zarr_format)
         created = zarr.create_array(store=store, **described, **chosen)
         if array.size:
-            created[...] = array
+            with_pipeline(created, pipeline, directory)[...] = array
     except StorageError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from polystore.filesystem.retry import read_until_stable
 from polystore.formats import MOST_DECODED, check_declared_size
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
+from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 
 __all__ = [
     "DOTTED",
@@ -99,8 +101,19 @@ def described(metadata: bytes | None) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
+def open_node(
+    store: Store, mode: Mode, pipeline: Pipeline = "zarr", directory: str | None = None
+) -> zarr.Array[Any] | zarr.Group:
     """Return the array or the group in a store; nothing is made.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    mode : {"r", "r+"}
+        How a group is opened.
+    pipeline, directory
+        As for `with_pipeline`, of an array and of those of a group.
 
     Raises
     ------
@@ -112,12 +125,12 @@ def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
     with _damage("it cannot be opened"):
         found = sync(_array_metadata(store))
         if found is not None:
-            return _opened(store, found)
+            return with_pipeline(_opened(store, found), pipeline, directory)
         try:
             group = zarr.open_group(store=store, mode=mode)
         except FileNotFoundError as error:
             raise UnsupportedFormatError("the directory is not a zarr group") from error
-        return GuardedGroup(group._async_group)  # noqa: SLF001 - the same group, of a subclass
+        return GuardedGroup(group._async_group, pipeline, directory)  # noqa: SLF001 - the same group, of a subclass
 
 
 def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
@@ -130,8 +143,17 @@ def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
     return [what for what, there in found.items() if there]
 
 
-def open_array(store: Store) -> zarr.Array[Any]:
+def open_array(
+    store: Store, pipeline: Pipeline = "zarr", directory: str | None = None
+) -> zarr.Array[Any]:
     """Return the array in a store.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    pipeline, directory
+        As for `with_pipeline`.
 
     Raises
     ------
@@ -142,7 +164,7 @@ def open_array(store: Store) -> zarr.Array[Any]:
         found = sync(_array_metadata(store))
         if found is None:
             raise ValueError("it has no metadata of an array")
-        return _opened(store, found)
+        return with_pipeline(_opened(store, found), pipeline, directory)
 
 
 async def _array_metadata(store: Store) -> dict[str, Any] | None:
@@ -214,23 +236,27 @@ def _element(dtype: Any) -> int:
     return size
 
 
+@dataclass(frozen=True)
 class GuardedGroup(zarr.Group):
     """A group whose arrays raise an error for damaged chunks, as those of `open_array`."""
 
+    _pipeline: Pipeline = "zarr"
+    _directory: str | None = None
+
     def __getitem__(self, path: str) -> Any:
-        return _guarded_node(super().__getitem__(path))
+        return self._guarded(super().__getitem__(path))
 
     def members(self, *arguments: Any, **options: Any) -> tuple[tuple[str, Any], ...]:
         found = super().members(*arguments, **options)
-        return tuple((name, _guarded_node(node)) for name, node in found)
+        return tuple((name, self._guarded(node)) for name, node in found)
 
     def groups(self) -> Generator[tuple[str, zarr.Group], None]:
         for name, group in super().groups():
-            yield name, _guarded_node(group)
+            yield name, self._guarded(group)
 
     def arrays(self) -> Generator[tuple[str, zarr.Array[Any]], None]:
         for name, array in super().arrays():
-            yield name, _guarded_node(array)
+            yield name, self._guarded(array)
 
     def group_values(self) -> Generator[zarr.Group, None]:
         for _, group in self.groups():
@@ -240,15 +266,20 @@ class GuardedGroup(zarr.Group):
         for _, array in self.arrays():
             yield array
 
+    def _guarded(self, node: Any) -> Any:
+        if isinstance(node, zarr.Group):
+            return GuardedGroup(node._async_group, self._pipeline, self._directory)  # noqa: SLF001 - the same group, of a subclass
+        with _damage("the zarr array cannot be opened"):
+            return with_pipeline(guarded(node), self._pipeline, self._directory)
 
-def _guarded_node(node: Any) -> Any:
-    if isinstance(node, zarr.Group):
-        return GuardedGroup(node._async_group)  # noqa: SLF001 - the same group, of a subclass
-    with _damage("the zarr array cannot be opened"):
-        return guarded(node)
 
-
-def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
+def read_array(
+    store: Store,
+    region: Region | None,
+    stored: Callable[[], int],
+    pipeline: Pipeline = "zarr",
+    directory: str | None = None,
+) -> Any:
     """Return the array in a store, or a part of it; no more chunks than that touches are read.
 
     Parameters
@@ -259,6 +290,8 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
         The part.
     stored : callable
         Returns the bytes that are stored; called only if the array claims to be very large.
+    pipeline, directory
+        As for `with_pipeline`.
 
     Raises
     ------
@@ -271,7 +304,7 @@ def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -
     """
     return read_until_stable(
         lambda: nullcontext(_Watched(store)),
-        lambda watched: _read(open_array(watched), region, stored),
+        lambda watched: _read(open_array(watched, pipeline, directory), region, stored),
         lambda watched: sync(watched.is_unchanged()),
     )
 
@@ -351,9 +384,25 @@ class _Watched(WrapperStore[Store]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         buffer = await super().get(key, prototype, byte_range)
-        if byte_range is not None and key not in self._indices and key not in METADATA:
-            self._indices[key] = (byte_range, prototype, _bytes(buffer))
+        self._note(key, prototype, byte_range, buffer)
         return buffer
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        buffer: Buffer | None = super().get_sync(key, prototype=prototype, byte_range=byte_range)  # type: ignore[misc]
+        self._note(key, prototype, byte_range, buffer)
+        return buffer
+
+    def _note(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None,
+        buffer: Buffer | None,
+    ) -> None:
+        if byte_range is not None and key not in self._indices and key not in METADATA:
+            self._indices.setdefault(key, (byte_range, prototype, _bytes(buffer)))
 
     async def is_unchanged(self) -> bool:
         for key, (part, prototype, known) in self._indices.items():
