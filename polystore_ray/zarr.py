@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from polystore_ray.interop.plain_memory import PlainMemory
 from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
 from polystore_ray.registry import RayBackendRegistry
 
-__all__ = ["ClusterPipeline", "ClusterStore", "read"]
+__all__ = ["ClusterPipeline", "ClusterStore", "intermediates", "read"]
 
 _BATCH_BYTES = 32 * 2**20  # of writes in one batch, two of which run at a time
 _SHARED_BYTES = 8 * 2**20  # the largest chunk that shares an object with others
@@ -297,6 +298,38 @@ class ClusterStore(ChunkStore):
         if value is None:
             raise PathNotFoundError("no such key", path=path, backend="memory")
         return len(value)
+
+
+@contextmanager
+def intermediates(registry: RayBackendRegistry | None = None) -> Iterator[ClusterStore]:
+    """Yield an empty store for the intermediate arrays of one computation, deleted at the end.
+
+    Its directory has a name of its own below the root of the cluster memory. The end is that of the
+    ``with`` block, also by an error. What a process leaves that dies before is freed with its job,
+    unless the store of Ray is detached.
+
+    Parameters
+    ----------
+    registry : RayBackendRegistry, optional
+        The store of Ray; by default ``RayBackendRegistry()``.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from polystore_ray import RayBackendRegistry
+    >>> registry = RayBackendRegistry("intermediates", local=True)
+    >>> with intermediates(registry) as store:
+    ...     half = zarr.create_array(store, shape=(4,), chunks=(2,), dtype="u1", name="half")
+    ...     half[:] = 3
+    ...     total = int(half[:].sum())
+    >>> total, registry["memory"].list_dir("/")
+    (12, [])
+    """
+    store = ClusterStore(f"/intermediates-{uuid4().hex}", registry)
+    try:
+        yield store
+    finally:
+        store._delete_below(store.path)  # noqa: SLF001 - of this module
 
 
 class ClusterPipeline(ChunkPipeline):

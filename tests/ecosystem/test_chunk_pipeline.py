@@ -19,7 +19,7 @@ from polystore.exceptions import VersionConflictError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError
-from polystore_ray.zarr import ClusterPipeline, ClusterStore
+from polystore_ray.zarr import ClusterPipeline, ClusterStore, intermediates
 
 PATH = "polystore_ray.zarr.ClusterPipeline"
 VALUES = np.arange(60 * 50, dtype=np.uint16).reshape(60, 50)
@@ -185,3 +185,20 @@ def test_an_update_that_never_succeeds_is_refused(
     with pytest.raises(CallTimeoutError, match="fit the chunks") as error:
         array[5] = 1
     assert isinstance(error.value.__cause__, VersionConflictError)
+
+
+def test_intermediates_are_deleted_at_the_end(registry: RayBackendRegistry) -> None:
+    def fail() -> None:
+        with intermediates(registry) as store:
+            zarr.create_array(store, data=VALUES)
+            with intermediates(registry) as other:
+                assert other.path != store.path
+                zarr.create_array(other, data=VALUES)
+            assert [f"/{name}" for name in registry["memory"].list_dir("/")] == [store.path]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert registry["memory"].list_dir("/") == []
+    with intermediates(registry):
+        pass  # nothing was stored
