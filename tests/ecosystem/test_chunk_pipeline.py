@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,11 @@ from polystore_ray.errors import CallTimeoutError
 from polystore_ray.zarr import ClusterPipeline, ClusterStore, intermediates
 
 PATH = "polystore_ray.zarr.ClusterPipeline"
+ZARRS = [
+    f"zarr.core.codec_pipeline.{name}"
+    for name in ("BatchedCodecPipeline", "FusedCodecPipeline")
+    if hasattr(zarr.core.codec_pipeline, name)
+]
 VALUES = np.arange(60 * 50, dtype=np.uint16).reshape(60, 50)
 KINDS: dict[str, dict[str, Any]] = {
     "chunks": {"chunks": (8, 7)},
@@ -115,6 +121,51 @@ def test_an_emptied_chunk_is_deleted_where_it_was_written_whole(store: Counting)
     array[5:8:2] = 0
     assert store.get_sync("c/1")
     assert not array[:].any()
+
+
+class OutsideTheLoop(ClusterStore):
+    """Counts requests, none of which may hold up an event loop."""
+
+    requests: ClassVar[int] = 0
+
+    def _load_versions(self, paths: Sequence[str]) -> Any:
+        self._count()
+        return super()._load_versions(paths)
+
+    def _save(self, paths: Sequence[str], values: Any) -> Any:
+        self._count()
+        return super()._save(paths, values)
+
+    def _delete(self, paths: Sequence[str], _: Any = ()) -> Any:
+        self._count()
+        return super()._delete(paths)
+
+    def save_chunks(self, *arguments: Any) -> None:
+        self._count()
+        super().save_chunks(*arguments)
+
+    def _count(self) -> None:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        type(self).requests += 1
+
+
+@pytest.mark.parametrize("pipeline", [PATH, *ZARRS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_request_holds_up_the_event_loop_of_zarr(
+    registry: RayBackendRegistry, place: str, kind: str, pipeline: str
+) -> None:
+    OutsideTheLoop.requests = 0
+    with zarr.config.set({"codec_pipeline.path": pipeline}):
+        store = OutsideTheLoop(f"{place}/1.zarr", registry)
+        array: Any = zarr.create_array(store, shape=VALUES.shape, dtype="u2", **KINDS[kind])
+        array[...] = VALUES
+        array[5:55, 5:45] = 0
+        expected = VALUES.copy()
+        expected[5:55, 5:45] = 0
+        assert (array[...] == expected).all()
+        assert (array[10:30, 3] == expected[10:30, 3]).all()
+    assert OutsideTheLoop.requests > 3
 
 
 def test_other_stores_have_a_pipeline_of_zarr() -> None:
