@@ -29,6 +29,7 @@ from polystore.filesystem.retry import read_until_stable
 from polystore.formats import MOST_DECODED, check_declared_size
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
+from polystore.zarr.array.elements import check_element, element_size
 from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 
 __all__ = [
@@ -42,7 +43,6 @@ __all__ = [
     "Mode",
     "apart",
     "described",
-    "element_size",
     "is_chunk",
     "node_type",
     "open_array",
@@ -58,7 +58,6 @@ Encoding = Mapping[str, str]
 _OF_NO_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _MOST_AXES = 64  # of an array of NumPy
 _FEW = 100_000  # chunks that are looked for even if nearly all are missing
-_MOST_ELEMENT = 2**24  # bytes
 _STORED = 8  # bytes that each of more chunks takes at least
 MOST_METADATA = 2**24
 """Bytes of an array's metadata; read, they take up to thirty times as many."""
@@ -194,46 +193,13 @@ async def _read_json(store: Store, name: str) -> dict[str, Any] | None:
 
 def _opened(store: Store, found: dict[str, Any]) -> zarr.Array[Any]:
     """Return an array that NumPy can make, with codecs that can be trusted."""
-    _check_element(found.get("data_type", found.get("dtype")))
+    check_element(found.get("data_type", found.get("dtype")))
     metadata: Any = found
     array = zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))
     size = math.prod(side for side in array.shape if side) * array.dtype.itemsize
     if array.ndim > _MOST_AXES or size > sys.maxsize:
         raise ValueError(f"no array has the shape {array.shape} and the dtype {array.dtype}")
     return guarded(array)
-
-
-def _check_element(dtype: Any) -> None:
-    """Refuse a dtype of which a single element, such as the fill value, takes all memory."""
-    size = _element(dtype)
-    if not 0 <= size <= _MOST_ELEMENT:
-        raise ValueError(f"an element of {size} bytes is larger than {_MOST_ELEMENT}, or none")
-
-
-def _element(dtype: Any) -> int:
-    """Return the bytes of an element as metadata describe it, 0 where they do not say."""
-    if isinstance(dtype, str):  # as format 3 names raw bits, or as format 2 names any
-        bits = re.fullmatch(r"r([0-9]+)", dtype)
-        if bits is not None:
-            return int(bits[1]) // 8
-        number = re.fullmatch(r"[<>|=]?[SUVa]([0-9]+)", dtype)
-        return int(number[1]) * (4 if "U" in dtype else 1) if number else 0
-    if isinstance(dtype, Mapping):
-        configuration = dtype.get("configuration")
-        if not isinstance(configuration, Mapping):
-            return 0
-        length = configuration.get("length_bytes", 0)
-        return (length if isinstance(length, int) else 0) + _element(configuration.get("fields"))
-    if not isinstance(dtype, list):
-        return 0
-    size = 0
-    for field in dtype:  # a name, a dtype and in format 2 perhaps a shape
-        parts: list[Any] = list(field.values()) if isinstance(field, Mapping) else field
-        if isinstance(parts, list) and len(parts) > 1:
-            sides = parts[2] if len(parts) > 2 else []
-            sides = sides if isinstance(sides, list) else [sides]
-            size += _element(parts[1]) * math.prod(side for side in sides if isinstance(side, int))
-    return size
 
 
 @dataclass(frozen=True)
@@ -330,13 +296,6 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
         )
     with _damage("a chunk cannot be decoded"):
         return np.asarray(array[index])[reverse]
-
-
-def element_size(array: zarr.Array[Any]) -> int:
-    """Return the bytes that an element takes, if it is the fill value: a string may be long."""
-    fill_value = array.fill_value
-    long = len(fill_value) if isinstance(fill_value, str | bytes) else 0
-    return int(array.dtype.itemsize) + (0 if array.dtype.kind in "SUV" else long)
 
 
 def write_part(array: zarr.Array[Any], part: Any, values: Any) -> None:

@@ -26,9 +26,10 @@ from polystore.exceptions import UnsupportedFormatError, VFSTypeError
 from polystore.fitting import fitted, refuse_mask
 from polystore.formats import MOST_DECODED
 from polystore.region import Region, check_region, fitting_region, forward
+from polystore.zarr.array.elements import element_size
 from polystore.zarr.array.locks import Locks, lock_of
 from polystore.zarr.array.pipelines import Pipeline
-from polystore.zarr.array.reading import described, element_size, open_array, write_part
+from polystore.zarr.array.reading import described, open_array, write_part
 
 __all__ = ["Shared", "append", "resize", "write_region"]
 
