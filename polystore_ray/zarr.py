@@ -30,7 +30,7 @@ from polystore_ray.deadline import Deadline
 from polystore_ray.interop.batcher import Gathering
 from polystore_ray.interop.chunk_pipeline import ChunkPipeline, ChunkStore
 from polystore_ray.interop.chunk_reading import read_into
-from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.plain_memory import plain_memory
 from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
 from polystore_ray.registry import RayBackendRegistry
 
@@ -188,7 +188,7 @@ class ClusterStore(ChunkStore):
 
     @property
     def deadline(self) -> Deadline:
-        deadline: Deadline = self._registry._connect().deadline  # noqa: SLF001 - as PlainMemory does
+        deadline: Deadline = self._registry._connect().deadline  # noqa: SLF001 - as plain_memory does
         return deadline
 
     def load_chunks(self, keys: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
@@ -239,8 +239,8 @@ class ClusterStore(ChunkStore):
     @property
     def _plain(self) -> Any:
         """The memory whose loads run nothing; over ``ray://`` the proxy opens values anyway."""
-        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as PlainMemory does
-        return PlainMemory.of(self._registry) if opens_here else self._memory
+        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as plain_memory does
+        return plain_memory(self._registry) if opens_here else self._memory
 
     def _at(self, key: str) -> str:
         if not {".", ".."}.isdisjoint(key.split("/")):

@@ -25,12 +25,8 @@ _PREFIX = "polystore/"
 def connect(address: str | None) -> None:
     """Connect this process to a cluster without output; by default to the one on this machine.
 
-    Raises
-    ------
-    Failed
-        If the connection fails.
-    StoreUnavailableError
-        If nothing listens at the address.
+    Raises `Failed` if the connection fails; `StoreUnavailableError` if nothing listens at the
+    address.
     """
     if ray.is_initialized():
         return
@@ -91,19 +87,10 @@ def known_stores() -> list[KnownStore]:
 def store(name: str, job: str | None, *, create: bool) -> RayBackendRegistry:
     """Return the registry of an existing store.
 
-    Parameters
-    ----------
-    name : str
-        The store's name.
-    job : str or None
-        The job that owns the store; None for a detached store.
-    create : bool
-        Whether to create a missing detached store.
+    - `job`: the job that owns the store; None for a detached store
+    - `create`: whether to create a missing detached store
 
-    Raises
-    ------
-    Failed
-        If the store does not exist.
+    Raises `Failed` if the store does not exist.
     """
     registry = RayBackendRegistry(name, local=False, lifetime="job" if job else "detached")
     if job is not None:

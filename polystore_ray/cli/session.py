@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from polystore import FileManager
-from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.plain_memory import plain_memory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["Session", "shared_options", "with_session"]
@@ -77,10 +77,7 @@ class Session:
     def connect(self) -> None:
         """Connect to the cluster.
 
-        Raises
-        ------
-        Failed
-            If there is no cluster, or it refuses the connection.
+        Raises `Failed` if there is no cluster, or it refuses the connection.
         """
         from polystore_ray.cli.cluster import connect
 
@@ -89,15 +86,9 @@ class Session:
     def registry(self, *, create: bool = False) -> RayBackendRegistry:
         """Return the registry of the store.
 
-        Parameters
-        ----------
-        create : bool, default False
-            Whether to create a missing detached store.
+        - `create`: whether to create a missing detached store
 
-        Raises
-        ------
-        Failed
-            If the store does not exist.
+        Raises `Failed` if the store does not exist.
         """
         if self.local:
             return RayBackendRegistry(self.name, local=True)
@@ -111,5 +102,5 @@ class Session:
         registry = self.registry(create=create)
         if unpickle:
             return FileManager(registry)
-        memory = PlainMemory.of(registry)
+        memory = plain_memory(registry)
         return FileManager(ChainMap({"memory": memory}, registry))  # type: ignore[arg-type]

@@ -105,21 +105,10 @@ def open_node(
 ) -> zarr.Array[Any] | zarr.Group:
     """Return the array or the group in a store; nothing is made.
 
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        Where.
-    mode : {"r", "r+"}
-        How a group is opened.
-    pipeline, directory
-        As for `with_pipeline`, of an array and of those of a group.
+    `pipeline` and `directory` are those of `with_pipeline`, of an array or of those of a group.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If there is neither.
-    CorruptDataError
-        If its metadata is damaged.
+    Raises `UnsupportedFormatError` if there is neither; `CorruptDataError` if its metadata is
+    damaged.
     """
     with _damage("it cannot be opened"):
         found = sync(_array_metadata(store))
@@ -147,17 +136,8 @@ def open_array(
 ) -> zarr.Array[Any]:
     """Return the array in a store.
 
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        Where.
-    pipeline, directory
-        As for `with_pipeline`.
-
-    Raises
-    ------
-    CorruptDataError
-        If its metadata is damaged.
+    `pipeline` and `directory` are those of `with_pipeline`. Raises `CorruptDataError` if its
+    metadata is damaged.
     """
     with _damage("the zarr array cannot be opened"):
         found = sync(_array_metadata(store))
@@ -248,25 +228,12 @@ def read_array(
 ) -> Any:
     """Return the array in a store, or a part of it; no more chunks than that touches are read.
 
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        Where.
-    region : int, slice, ... or tuple of them, optional
-        The part.
-    stored : callable
-        Returns the bytes that are stored; called only if the array claims to be very large.
-    pipeline, directory
-        As for `with_pipeline`.
+    - `region`: the part
+    - `stored`: returns the bytes that are stored; called only if the array claims to be very large
+    - `pipeline`, `directory`: as for `with_pipeline`
 
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such part.
-    CorruptDataError
-        If its metadata or a chunk is damaged.
-    StorageResolutionError
-        If others change its shards all the time.
+    Raises `VFSTypeError` if the array has no such part; `CorruptDataError` if its metadata or a
+    chunk is damaged; `StorageResolutionError` if others change its shards all the time.
     """
     return read_until_stable(
         lambda: nullcontext(_Watched(store)),
@@ -301,10 +268,8 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
 def write_part(array: zarr.Array[Any], part: Any, values: Any) -> None:
     """Write into a part of an array, and keep the rest of the chunks that it touches.
 
-    Raises
-    ------
-    CorruptDataError
-        If one of those is damaged. It stays as it is; a part that covers all of it mends it.
+    Raises `CorruptDataError` if one of those is damaged. It stays as it is; a part that covers all
+    of it mends it.
     """
     with _damage("a chunk that the region covers in part cannot be decoded"):
         array[part] = values
