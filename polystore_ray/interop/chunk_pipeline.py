@@ -57,10 +57,8 @@ class ChunkStore(Store):
     ) -> None:
         """Save all values or none.
 
-        Raises
-        ------
-        VersionConflictError
-            If a key has another version than the one given, which is not None.
+        Raises `VersionConflictError` if a key has another version than the one given for it; None
+        stands for any.
         """
 
     @abstractmethod

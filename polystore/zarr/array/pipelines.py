@@ -27,15 +27,7 @@ _Fused: Any = getattr(zarr.core.codec_pipeline, "FusedCodecPipeline", None)
 
 
 def check_pipeline(pipeline: str) -> None:
-    """Check that there is such a pipeline, and that its package is installed.
-
-    Raises
-    ------
-    VFSTypeError
-        If no pipeline has this name.
-    MissingDependencyError
-        If it needs another package, or another version of zarr.
-    """
+    """Refuse what is no pipeline, and a pipeline whose package is not installed."""
     if pipeline not in get_args(Pipeline):
         names = ", ".join(map(repr, get_args(Pipeline)))
         raise VFSTypeError(f"pipeline is one of {names}, not {pipeline!r}")
@@ -59,16 +51,10 @@ def pipeline_in_use(pipeline: Pipeline = "auto") -> Pipeline:
 def with_pipeline(
     array: zarr.Array[Any], pipeline: Pipeline, directory: str | None = None
 ) -> zarr.Array[Any]:
-    """Return an array that was just opened or created, with another pipeline.
+    """Return an array that was just opened or created, changed to another pipeline.
 
-    Parameters
-    ----------
-    array : zarr.Array
-        The array; it is changed.
-    pipeline : {"auto", "zarr", "fused", "zarrs"}
-        The pipeline; ``"zarr"`` is the one that `zarr.config` names.
-    directory : str, optional
-        The directory of the array's store. Without it, ``"zarrs"`` means ``"auto"``.
+    - `pipeline`: ``"zarr"`` is the one that `zarr.config` names
+    - `directory`: that of the array's store; without it, ``"zarrs"`` means ``"auto"``
     """
     metadata = array.async_array.metadata
     if pipeline == "zarrs" and directory is not None:
