@@ -55,7 +55,7 @@ class ZarrBackend(StorageBackend):
         they have the format of that group.
     pipeline : {"auto", "zarr", "fused", "zarrs"}, default "auto"
         What reads, decodes, encodes and writes the chunks of arrays in directories: by default
-        the ``FusedCodecPipeline`` of zarr 3.4 or later, and with an older zarr the pipeline that
+        the ``FusedCodecPipeline`` of zarr 3.3 or later, and with an older zarr the pipeline that
         `zarr.config` names, which is ``"zarr"``. ``"zarrs"`` is that of the package ``zarrs``, for
         data of authors that you trust; see the notes.
 

@@ -112,5 +112,5 @@ def test_an_unknown_pipeline_and_one_that_is_not_installed_are_refused(
     with pytest.raises(MissingDependencyError, match=r"polystore-ray\[zarrs\]"):
         ZarrBackend(tmp_path, pipeline="zarrs")
     monkeypatch.setattr(pipelines, "_Fused", None)
-    with pytest.raises(MissingDependencyError, match=r"zarr 3\.4 or later"):
+    with pytest.raises(MissingDependencyError, match=r"zarr 3\.3 or later"):
         ZarrBackend(tmp_path, pipeline="fused")

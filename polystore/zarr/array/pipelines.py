@@ -33,7 +33,7 @@ def check_pipeline(pipeline: str) -> None:
         raise VFSTypeError(f"pipeline is one of {names}, not {pipeline!r}")
     if pipeline == "fused" and _Fused is None:
         raise MissingDependencyError(
-            f"pipeline='fused' needs zarr 3.4 or later, and this is zarr {zarr.__version__}"
+            f"pipeline='fused' needs zarr 3.3 or later, and this is zarr {zarr.__version__}"
         )
     if pipeline == "zarrs" and find_spec("zarrs") is None:
         raise MissingDependencyError(
