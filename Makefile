@@ -63,6 +63,7 @@ bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/hosted.py
 	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/ecosystem.py
+	$(BIN)/python tests/bench/arrays.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all $(VENV)/.fuzz  ## Run the model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]

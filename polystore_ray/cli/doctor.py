@@ -80,9 +80,19 @@ def _check_here() -> Iterator[Finding]:
 
     versions = f"polystore {polystore.__version__}, Ray {ray.__version__}, NumPy {np.__version__}"
     yield Finding("versions here", "ok", f"Python {platform.python_version()}, {versions}")
+    yield _check_zarr()
     if platform.system() != "Linux":
         cure = "clusters need Linux; use --local on this machine"
         yield Finding("system", "failure", platform.system(), cure)
+
+
+def _check_zarr() -> Finding:
+    import zarr
+
+    from polystore.zarr.array.pipelines import pipeline_in_use
+
+    pipeline = f"pipeline {pipeline_in_use()!r} for arrays in directories"
+    return Finding("zarr here", "ok", f"zarr {zarr.__version__}, {pipeline}")
 
 
 def _check_cluster(session: Session) -> Iterator[Finding]:

@@ -302,6 +302,7 @@ class ClusterMemoryBackend(StorageBackend):
     persist = locality.persist
     why = locality.why
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
+    load_versions, save_versions = keys.load_versions, keys.save_versions
 
     # Copies of many values: made where the values are, or where they go
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import zarr
 
+from polystore.zarr.array.pipelines import pipeline_in_use
 from polystore_ray.cli import doctor
 from polystore_ray.cli.doctor import Finding
 
@@ -41,3 +43,8 @@ def test_a_check_returns_a_verdict_and_a_cure(finding: Finding, verdict: str, cu
     assert finding.verdict == verdict
     assert cure in finding.cure
     assert bool(finding.cure) == (verdict != "ok")
+
+
+def test_the_pipeline_of_zarr_is_named() -> None:
+    seen = doctor._check_zarr().seen
+    assert f"zarr {zarr.__version__}, pipeline {pipeline_in_use()!r} " in seen
