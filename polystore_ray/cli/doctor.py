@@ -18,7 +18,9 @@ import click
 import numpy as np
 
 import polystore
-from polystore import StorageError
+from polystore import MissingDependencyError, StorageError
+from polystore.exceptions import brought_by
+from polystore_ray import other_project
 from polystore_ray.cli.failure import Failed, one_line
 from polystore_ray.cli.output import aligned, human_bytes, print_json
 from polystore_ray.cli.session import Session, with_session
@@ -76,11 +78,18 @@ def doctor(session: Session) -> None:
 
 
 def _check_here() -> Iterator[Finding]:
-    import ray
-
-    versions = f"polystore {polystore.__version__}, Ray {ray.__version__}, NumPy {np.__version__}"
+    try:
+        import ray
+    except ModuleNotFoundError:
+        found = "no Ray"
+    else:
+        found = f"Ray {ray.__version__}"
+    versions = f"polystore {polystore.__version__}, {found}, NumPy {np.__version__}"
     yield Finding("versions here", "ok", f"Python {platform.python_version()}, {versions}")
     yield _check_zarr()
+    other = other_project.found()
+    if other:
+        yield Finding("packages", "failure", other, other_project.CURE)
     if platform.system() != "Linux":
         cure = "clusters need Linux; use --local on this machine"
         yield Finding("system", "failure", platform.system(), cure)
@@ -98,6 +107,9 @@ def _check_zarr() -> Finding:
 def _check_cluster(session: Session) -> Iterator[Finding]:
     try:
         session.connect()
+    except MissingDependencyError:
+        yield Finding("ray", "failure", "not installed", brought_by("ray"))
+        return
     except (Failed, StorageError) as error:
         yield Finding("cluster", "failure", one_line(error))
         return

@@ -207,6 +207,9 @@ class ReplicatedState:
         if entry.version == version:
             entry.fallback = fallback
 
+    def create_symlink(self, source: str, link: str, overwrite: bool = False) -> None:
+        self._drop(self.tree.create_symlink(source, link, overwrite))
+
     def delete(self, path: str) -> None:
         self._drop(self.tree.delete(path))
 
@@ -344,7 +347,7 @@ CHANGES: Mapping[str, Operation] = {
     "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
-    "create_symlink": _of_tree(PathTree.create_symlink),
+    "create_symlink": ReplicatedState.create_symlink,
     "delete": ReplicatedState.delete,
     "delete_all": ReplicatedState.delete_all,
     "delete_keys": ReplicatedState.delete_keys,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -43,13 +43,16 @@ _metrics = cache(_Metrics)
 
 
 @contextmanager
-def measured(store: str, backend: str, operation: str) -> Iterator[None]:
-    """Count an operation, its error, and how long it takes."""
+def measured(
+    store: str, backend: str, operation: str, within: AbstractContextManager[None]
+) -> Iterator[None]:
+    """Run an operation `within` a context; count it, its error, and how long it takes."""
     metrics = _metrics()
     labels = _labels(store, backend, operation)
     start = time.perf_counter()
     try:
-        yield
+        with within:
+            yield
     except Exception as error:
         metrics.errors.inc(1, {**labels, "error": type(error).__name__})
         raise

@@ -18,7 +18,7 @@ from polystore_ray.config.home import Home
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.rayapi.addresses import answers, require_answer
+from polystore_ray.rayapi.addresses import TokenRefusedError, require_answer
 from polystore_ray.rayapi.placement import MEMORY, store_namespace, this_process
 from polystore_ray.rayapi.private import (
     FREES_SOON,
@@ -28,6 +28,7 @@ from polystore_ray.rayapi.private import (
     job_is_dead,
     recorded_address,
 )
+from polystore_ray.replication.epochs import has_ended
 from polystore_ray.transport.on_ray import RayTransport
 from polystore_ray.wire.sessions import LONGEST_WAIT
 
@@ -125,11 +126,7 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
         if address:
             require_answer(address, deadline)
         else:
-            recorded = recorded_address(None)
-            if recorded is not None and not answers(recorded, deadline):
-                # As if it were not recorded: Ray would wait for it for minutes.
-                logger.warning("the cluster at %s does not answer; starting another", recorded)
-                address = "local"
+            address = _cluster_here(deadline)
         with _environment(FREES_SOON):
             ray.init(address)
     except (OSError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
@@ -150,6 +147,33 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in new:
             os.environ.pop(name, None)
+
+
+def _cluster_here(deadline: Deadline) -> str | None:
+    """Return the address of the cluster that runs on this machine, or "local" to start one.
+
+    Raises
+    ------
+    TokenRefusedError
+        If a cluster runs here and wants a token that this process lacks.
+    """
+    address = recorded_address(None)
+    if address is None:
+        return None
+    try:
+        require_answer(address, deadline)
+    except TokenRefusedError as error:
+        error.message += (
+            "; no address was given, so the cluster that runs on this machine was meant; with "
+            "RAY_ADDRESS=local this process starts a cluster of its own"
+        )
+        raise
+    except StoreUnavailableError:
+        # As if it were not recorded: Ray would wait for it for minutes.
+        logger.warning("the cluster at %s does not answer; starting another", address)
+        return "local"
+    logger.info("using the Ray cluster at %s; RAY_ADDRESS=local starts another", address)
+    return address
 
 
 def _check_process(store: str, home: Home) -> None:
@@ -196,6 +220,13 @@ def _made(
                 f"the store {of} has ended with its job {job}; a store with "
                 f"lifetime='detached' outlives the job that makes it"
             )
+    elif of.job is not None and not has_ended(store_namespace(store, None)):
+        logger.warning(
+            "there is a detached store %r too; RayBackendRegistry(%r) without lifetime='detached' "
+            "is another store, which belongs to this job",
+            store,
+            store,
+        )
     found = reach_controller(of, controller_of, deadline, start=create and not home.store_id)
     if found is None:
         if home.store_id:

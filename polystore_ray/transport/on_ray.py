@@ -94,8 +94,13 @@ class RayTransport(Transport):
             partial(leased, store.name),
         )
 
+    @property
+    def named(self) -> str:
+        return self.store.named
+
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
-        return measured(self.store.name, backend, operation)
+        naming = super().measured(backend, operation)
+        return measured(self.store.name, backend, operation, naming)
 
     def moved(self, backend: str, operation: str, nbytes: int) -> None:
         moved(self.store.name, backend, operation, nbytes)
