@@ -19,6 +19,7 @@ from polystore.exceptions import (
     PathTypeError,
     StorageError,
     StorageWriteError,
+    VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
 from polystore_ray.controller.entries import Entry, Held
@@ -179,12 +180,21 @@ class ReplicatedState:
         self._drop(old)
 
     def _locations_for(self, items: Items) -> Any:
-        return self.tree.check_put(
+        locations = self.tree.check_put(
             items.paths,
             overwrite=items.overwrite,
             parents=items.parents,
             if_version=items.if_version,
         )
+        for location, path, wanted in zip(locations, items.paths, items.versions, strict=False):
+            version = 0 if location.node is None else location.node.version
+            if wanted not in (None, version):
+                raise VersionConflictError(
+                    f"the value has version {version}, not {wanted}, after another save",
+                    path=path,
+                    backend="memory",
+                )
+        return locations
 
     def withdraw(self, ids: list[str], nodes: Iterable[str]) -> bool:
         """Have volumes release objects whose publication failed before it arrived here."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Histogram
 
-__all__ = ["measured", "moved"]
+__all__ = ["leased", "measured", "moved"]
 
 _LABELS = ("store", "backend", "operation")
 _SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
@@ -31,6 +31,11 @@ class _Metrics:
         )
         self.bytes = Counter(
             "polystore_bytes", "Bytes of values that were saved and loaded", tag_keys=_LABELS
+        )
+        self.leased = Counter(
+            "polystore_leased_reads",
+            "Reads of files in the memory: kept ones needed no call, asked ones did",
+            tag_keys=("store", "how"),
         )
 
 
@@ -64,3 +69,10 @@ def moved(store: str, backend: str, operation: str, nbytes: int) -> None:
 @cache
 def _labels(store: str, backend: str, operation: str) -> dict[str, Any]:
     return {"store": store, "backend": backend, "operation": operation}
+
+
+def leased(store: str, kept: int, asked: int) -> None:
+    """Count reads that needed no call, and reads that did."""
+    for how, count in (("kept", kept), ("asked", asked)):
+        if count:
+            _metrics().leased.inc(count, {"store": store, "how": how})

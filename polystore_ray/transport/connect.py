@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,7 @@ from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.rayapi.addresses import TokenRefusedError, require_answer
 from polystore_ray.rayapi.placement import MEMORY, store_namespace, this_process
 from polystore_ray.rayapi.private import (
+    FREES_SOON,
     cluster_address,
     cluster_id,
     is_client,
@@ -124,13 +127,26 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
             require_answer(address, deadline)
         else:
             address = _cluster_here(deadline)
-        ray.init(address)
+        with _environment(FREES_SOON):
+            ray.init(address)
     except (OSError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
         if isinstance(error, StoreUnavailableError):
             raise
         raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
     finally:
         _starting.release()
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, for the processes that are started meanwhile, that the caller has not set."""
+    new = wanted.keys() - os.environ.keys()
+    os.environ.update({name: wanted[name] for name in new})
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def _cluster_here(deadline: Deadline) -> str | None:

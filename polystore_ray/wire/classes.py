@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pickle
 import sys
@@ -18,7 +19,7 @@ import cloudpickle
 
 from polystore.exceptions import StorageResolutionError, VFSTypeError, portable
 from polystore.hostable import hostable
-from polystore.registration import register_backend
+from polystore.registration import _REGISTRY, BUILTIN_BACKENDS, register_backend
 from polystore_ray.wire.fingerprint import OURS, code_of, fingerprint_of
 from polystore_ray.wire.versions import ClassVersions
 
@@ -28,9 +29,12 @@ __all__ = [
     "carried",
     "class_from_bytes",
     "class_to_bytes",
+    "custom_classes",
     "is_newer",
     "opened",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class Shipped(NamedTuple):
@@ -94,6 +98,19 @@ def class_to_bytes(cls: Any) -> bytes:
 
 def _are_same(before: list[Any], after: list[Any]) -> bool:
     return len(before) == len(after) and all(map(is_, before, after))
+
+
+def custom_classes() -> dict[str, bytes]:
+    """Return the classes of this process's custom backends that can travel, by their keys."""
+    shipped = {}
+    for key, cls in list(_REGISTRY.items()):
+        if key in BUILTIN_BACKENDS:
+            continue
+        try:
+            shipped[key] = class_to_bytes(cls)
+        except VFSTypeError as error:  # the other classes still travel
+            logger.warning("%s", error)
+    return shipped
 
 
 def opened(shipped: bytes) -> Shipped:

@@ -18,6 +18,7 @@ from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeEr
 from polystore.fitting import refuse_mask
 from polystore.formats import format_of, known_suffixes
 from polystore.region import chunk_shape
+from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 from polystore.zarr.array.reading import NESTED, Encoding
 
 __all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "as_numbers", "check_file", "create"]
@@ -98,6 +99,8 @@ def create(
     zarr_format: ZarrFormat = 3,
     replaced: zarr.Array[Any] | None = None,
     encoding: Encoding | None = None,
+    pipeline: Pipeline = "zarr",
+    directory: str | None = None,
 ) -> None:
     """Write a new array into an empty store.
 
@@ -105,6 +108,7 @@ def create(
     - `zarr_format`: the format of the group that it is in
     - `replaced`: the array whose place it takes: what the options leave open stays as it was there
     - `encoding`: how the keys of its chunks are made
+    - `pipeline`, `directory`: as for `with_pipeline`
 
     Raises `UnsupportedFormatError` if zarr refuses the options; the error names the one.
     """
@@ -118,7 +122,7 @@ def create(
         chosen = _completed(kept | given, array, zarr_format)
         created = zarr.create_array(store=store, **described, **chosen)
         if array.size:
-            created[...] = array
+            with_pipeline(created, pipeline, directory)[...] = array
     except StorageError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:
