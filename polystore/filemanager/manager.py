@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +11,8 @@ from polystore.async_methods import in_a_thread
 from polystore.base import DataSource
 from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
 from polystore.exceptions import PathNotFoundError
-from polystore.filemanager import copying, mapping
-from polystore.filemanager.copying import listed_order, rebasing, walked
+from polystore.filemanager import copying, mapping, trees
+from polystore.filemanager.copying import listed_order
 from polystore.filemanager.dispatch import (
     Registry,
     check_registry,
@@ -23,7 +22,7 @@ from polystore.filemanager.dispatch import (
     writing,
 )
 from polystore.filemanager.options import OptionRules
-from polystore.paths import P, PathT, as_given, as_text, natural_key
+from polystore.paths import P, PathT, as_given, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
 from polystore.stat import Stat
@@ -237,32 +236,8 @@ class FileManager:
         """
         return self.list_files(path, backend, pattern, extensions, recursive)
 
-    def find_file_recursive(self, path: P, filename: str, backend: BackendKey) -> str | None:
-        """Return the path of the file with this name at or below a directory, or None.
-
-        Of several, return the shallowest, and of these the first in natural order.
-
-        Examples
-        --------
-        >>> from polystore import BackendRegistry
-        >>> fm = FileManager(BackendRegistry.isolated())
-        >>> fm.save_batch([1, 2], ["/plate/well/a.json", "/plate/b.json"], backend="memory")
-        >>> fm.find_file_recursive("/plate", "a.json", backend="memory")
-        '/plate/well/a.json'
-        """
-        found = self.list_files(path, backend, glob.escape(filename), recursive=True)
-        return found[0] if found else None
-
-    def collect_dirs_and_files(
-        self, path: P, backend: BackendKey, recursive: bool = True
-    ) -> tuple[list[str], list[str]]:
-        """Return the directories and the files at and below a directory.
-
-        Each is listed once, shallow first, in natural order; the directory itself comes first.
-        Links to directories are listed as directories, and never descended.
-        """
-        directories, files, _ = walked(self.registry, path, backend, recursive)
-        return directories, files
+    find_file_recursive = trees.find_file_recursive
+    collect_dirs_and_files = trees.collect_dirs_and_files
 
     # Writing
 
@@ -387,42 +362,7 @@ class FileManager:
         with writing(self.registry, backend, "create_symlink", link) as target:
             target.create_symlink(source, link, overwrite=overwrite)
 
-    def mirror_directory_with_symlinks(
-        self,
-        source: P,
-        target: P,
-        backend: BackendKey,
-        recursive: bool = True,
-        *,
-        overwrite: bool = False,
-    ) -> int:
-        """Create the directories of `source` in `target`, with links to its files; count the links.
-
-        Parameters
-        ----------
-        source, target, backend
-            A directory, the directory to fill, which is created if missing, and their backend.
-        recursive : bool, default True
-            Whether to descend into directories. A link to a directory becomes a link.
-        overwrite : bool, default False
-            Whether the new links replace existing files and links.
-
-        Raises
-        ------
-        PathExistsError
-            If the path of a new link exists.
-        """
-        directories, files = self.collect_dirs_and_files(source, backend, recursive)
-        rebased = rebasing(directories[0], as_text(target))
-        linked = [path for path in directories[1:] if self.is_symlink(path, backend)]
-        if not recursive:
-            directories, linked = directories[:1], []
-        for directory in directories:
-            if directory not in linked:
-                self.ensure_directory(rebased(directory), backend)
-        for path in (*linked, *files):
-            self.create_symlink(path, rebased(path), backend, overwrite=overwrite)
-        return len(linked) + len(files)
+    mirror_directory_with_symlinks = trees.mirror_directory_with_symlinks
 
     # From one path to another
 

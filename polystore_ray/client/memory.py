@@ -298,12 +298,9 @@ class ClusterMemoryBackend(StorageBackend):
     # Beyond the contract: work where the bytes are
 
     ref, refs = locality.ref, locality.refs
-    save_ref = locality.save_ref
-    locations = locality.locations
-    map = locality.map_values
-    run_tasks = locality.run_tasks
-    persist = locality.persist
-    why = locality.why
+    save_ref, locations = locality.save_ref, locality.locations
+    map, run_tasks = locality.map_values, locality.run_tasks
+    persist, why = locality.persist, locality.why
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
     load_versions, save_versions = keys.load_versions, keys.save_versions
 
