@@ -25,6 +25,7 @@ __all__ = [
     "find_beside",
     "is_reached_through",
     "node_at",
+    "nodes_below",
     "replaced",
     "restored",
     "state_of",
@@ -186,6 +187,17 @@ def entries_below(node: Any) -> Iterator[Any]:
             waiting.extend(node.values())
         elif not isinstance(node, Link):
             yield node
+
+
+def nodes_below(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path of every node at and below a node, which is at `path`, and the node."""
+    waiting = [(path, node)]
+    while waiting:
+        here, node = waiting.pop()
+        yield here, node
+        if isinstance(node, Directory):
+            prefix = here.rstrip("/")
+            waiting.extend((f"{prefix}/{name}", child) for name, child in node.items())
 
 
 def cloned(node: Any) -> Any:

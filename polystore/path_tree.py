@@ -7,7 +7,7 @@ around each call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from polystore.arguments import check_apart
@@ -35,6 +35,7 @@ from polystore.path_nodes import (
     find_beside,
     is_reached_through,
     node_at,
+    nodes_below,
     replaced,
     restored,
     state_of,
@@ -136,6 +137,17 @@ class PathTree(Generic[E]):
                 ):
                     found.append(f"{prefix}/{name}")
         return sorted(found, key=file_order)
+
+    def entries(self, path: P) -> Iterator[tuple[str, E]]:
+        """Return the path and the entry of each file at and below `path`, except through links.
+
+        Raises
+        ------
+        PathNotFoundError
+            If nothing is there.
+        """
+        found = nodes_below(self._existing(path, "no such file or directory"), normalize(path))
+        return ((where, node) for where, node in found if not isinstance(node, Directory | Link))
 
     def stat(self, path: P) -> Stat:
         """Describe `path`; see `DataSource.stat`."""

@@ -9,7 +9,15 @@ __all__ = ["main", "polystore_command"]
 
 _COMMANDS = (
     *(operating.status, files.ls, files.tree, files.stat, transferring.cp, transferring.mv),
-    *(transferring.rm, files.cat, files.du, operating.why, operating.drain, operating.shutdown),
+    *(
+        transferring.rm,
+        files.cat,
+        files.du,
+        operating.lost,
+        operating.why,
+        operating.drain,
+        operating.shutdown,
+    ),
     *(operating.demo, doctor.doctor),
 )
 for command in _COMMANDS:

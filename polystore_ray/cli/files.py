@@ -9,6 +9,7 @@ import click
 
 from polystore import FileManager
 from polystore.exceptions import PathNotFoundError
+from polystore.paths import normalize
 from polystore_ray.cli.failure import Failed
 from polystore_ray.cli.output import (
     aligned,
@@ -29,7 +30,12 @@ Facts = dict[str, Any]
 
 @click.command(short_help="List a directory.")
 @click.argument("place", type=PLACE, default="memory:/")
-@click.option("-l", "--long", is_flag=True, help="Also show type, size, shape, dtype and time.")
+@click.option(
+    "-l",
+    "--long",
+    is_flag=True,
+    help="Also show type (or that it is lost), size, shape, dtype and time.",
+)
 @with_session
 def ls(session: Session, place: Place, *, long: bool) -> None:
     """List a directory or one file. Names of directories end in a slash."""
@@ -71,7 +77,8 @@ def _long(entry: Facts) -> tuple[str, ...]:
     shape = "x".join(map(str, entry["shape"])) if entry.get("shape") else "-"
     size = human_bytes(entry.get("size"))
     when = moment(entry.get("modified"))
-    return entry["type"], size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
+    kind = "lost" if entry.get("lost") else entry["type"]
+    return kind, size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
 
 
 @click.command(short_help="Show a directory as a tree.")
@@ -83,14 +90,28 @@ def tree(session: Session, place: Place, depth: int | None) -> None:
     fm = session.files()
     _require_directory(fm, place)
     if session.as_json:
-        print_json(_branch(fm, place, depth))
+        print_json(_branch(fm, place, depth, _lost_below(fm, place)))
         return
     say(str(place))
     counts = {"directory": 0, "file": 0}
-    for line, is_directory in _lines(fm, place, "", depth):
+    lost = _lost_below(fm, place)
+    for line, child, is_directory in _lines(fm, place, "", depth):
         counts["directory" if is_directory else "file"] += 1
-        say(line)
-    say(f"{counts['directory']} directories, {counts['file']} files")
+        say(f"{line}  [lost]" if _is_in(lost, child) else line)
+    summary = f"{counts['directory']} directories, {counts['file']} files"
+    say(f"{summary}, {len(lost)} lost" if lost else summary)
+
+
+def _lost_below(fm: FileManager, place: Place) -> set[str]:
+    """Return the paths of lost values in the memory; none of other backends."""
+    if place.backend != "memory":
+        return set()
+    memory: Any = fm.registry["memory"]
+    return {value.path for value in memory.lost(place.path)}
+
+
+def _is_in(paths: set[str], place: Place) -> bool:
+    return bool(paths) and normalize(place.path) in paths
 
 
 def _require_directory(fm: FileManager, place: Place) -> None:
@@ -101,7 +122,7 @@ def _require_directory(fm: FileManager, place: Place) -> None:
 
 def _lines(
     fm: FileManager, place: Place, before: str, depth: int | None
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[str, Place, bool]]:
     # Not recursive: a tree may be deeper than Python's limit of recursion.
     waiting = [(place, before, fm.list_dir(place.path, place.backend)[::-1])]
     while waiting:
@@ -112,7 +133,7 @@ def _lines(
         child = directory.below(name := names.pop())
         is_directory = _is_branch(fm, child)
         label = f"{name}/" if is_directory else name
-        yield f"{start}{'|-- ' if names else '`-- '}{label}", is_directory
+        yield f"{start}{'|-- ' if names else '`-- '}{label}", child, is_directory
         if is_directory and len(waiting) != depth:
             below = fm.list_dir(child.path, child.backend)[::-1]
             waiting.append((child, f"{start}{'|   ' if names else '    '}", below))
@@ -122,16 +143,20 @@ def _is_branch(fm: FileManager, place: Place) -> bool:
     return fm.is_dir(place.path, place.backend) and not fm.is_symlink(place.path, place.backend)
 
 
-def _branch(fm: FileManager, place: Place, depth: int | None) -> Facts:
-    """Return a dict from each name in a directory to its own dict; to None for a file or link."""
+def _branch(fm: FileManager, place: Place, depth: int | None, lost: set[str]) -> Facts:
+    """Return a dict from each name in a directory to its own dict.
+
+    A file or a link is None, a lost value "lost".
+    """
     top: Facts = {}
     waiting = [(place, top, 1)]
     while waiting:
         directory, found, level = waiting.pop()
         for name in fm.list_dir(directory.path, directory.backend):
             child = directory.below(name)
-            found[name] = {} if _is_branch(fm, child) else None
-            if found[name] is not None and level != depth:
+            is_branch = _is_branch(fm, child)
+            found[name] = {} if is_branch else "lost" if _is_in(lost, child) else None
+            if is_branch and level != depth:
                 waiting.append((child, found[name], level + 1))
     return top
 

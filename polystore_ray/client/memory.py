@@ -310,7 +310,7 @@ class ClusterMemoryBackend(StorageBackend):
     locations = locality.locations
     map = locality.map_values
     persist = locality.persist
-    why = locality.why
+    why, lost = locality.why, locality.lost
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
 
     # Copies of many values: made where the values are, or where they go

@@ -29,6 +29,7 @@ from polystore_ray.wire.messages import (
     Found,
     Items,
     Kept,
+    Loss,
     Pin,
     Request,
     StaleVolumeError,
@@ -127,8 +128,19 @@ class ReplicatedState:
         facts = self.tree.stat(path) | {"fallback": entry.fallback}
         if isinstance(entry.held, Held):
             facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
-            facts |= {"lost": entry.held.lost}
+            facts |= {"lost": "" if entry.held.lost is None else str(entry.held.lost)}
         return facts
+
+    def losses(self, top: str) -> list[tuple[str, Loss, tuple[str, str] | None]]:
+        """Return the lost values at and below a path, each with its loss and its fallback."""
+        entries = self.tree.entries(top)
+        if not self.ledger.status()["lost"]:
+            return []
+        return [
+            (path, entry.held.lost, entry.fallback)
+            for path, entry in entries
+            if isinstance(entry.held, Held) and entry.held.lost is not None
+        ]
 
     def check(self, items: Items) -> None:
         """Raise what a publication would raise, before the bytes of its values move."""
@@ -286,8 +298,12 @@ class ReplicatedState:
 
 
 def _check_not_lost(held: Held, entry: Entry, path: str) -> None:
-    if held.lost:
-        error = DataLostError(held.lost, path=path, backend="memory")
+    if held.lost is not None:
+        error = DataLostError(
+            f"{held.lost}. Save the value again; replicas=2 or fallback= keeps a second copy of it",
+            path=path,
+            backend="memory",
+        )
         error.fallback = entry.fallback
         error.version = entry.version
         error.replicas = held.wanted
@@ -319,6 +335,7 @@ QUERIES: Mapping[str, Operation] = {
     "kept": ReplicatedState.kept,
     "list_dir": _of_tree(PathTree.list_dir),
     "list_files": _of_tree(PathTree.list_files),
+    "losses": ReplicatedState.losses,
     "read": ReplicatedState.read,
     "stat": _of_tree(PathTree.stat),
     "status": _of_ledger(Ledger.status),

@@ -84,7 +84,7 @@ class StoreController:
 
     def _answer(self, request: Request) -> Any:
         if request.operation == "status":
-            return self._status()
+            return self.status()
         if request.operation in QUERIES:
             return self.state.answer(request)
         if request.operation not in CHANGES or request.id is None:
@@ -108,11 +108,13 @@ class StoreController:
             self._changed.notify_all()
         return answer
 
-    def _status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """Return what is counted, and how the controller does."""
         follower = self._journal.follower
-        status = self.state.ledger.status()
-        if self._journal.is_synchronous and self.state.ledger.has_one_node:
-            status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
+        with self._lock:
+            status = self.state.ledger.status()
+            if self._journal.is_synchronous and self.state.ledger.has_one_node:
+                status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
         return status | {
             "calls": self._calls,
             "epoch": self._journal.epoch,

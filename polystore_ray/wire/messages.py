@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Items",
     "Joined",
     "Kept",
+    "Loss",
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
@@ -94,6 +96,26 @@ class Kept(NamedTuple):
     replicas: int | None
     """On how many nodes it is to be held; None for the default of the store."""
     fallback: tuple[str, str] | None
+
+
+@_called
+class Loss(NamedTuple):
+    """How an object was lost: where its last copy was, when that was gone, and what Ray says."""
+
+    node: str
+    """The id of the node; empty if it is not known."""
+    host: str
+    """The host name of the node; empty if it is not known."""
+    moment: float
+    """Seconds since the epoch."""
+    cause: str
+
+    def __str__(self) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.moment))
+        if not self.node:
+            return f"the nodes that held the value were lost by {when}"
+        node = " ".join(filter(None, (self.host, self.node[:8])))
+        return f"the last copy was on node {node}, whose memory host was lost by {when}"
 
 
 @_called

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Any
 
@@ -30,6 +31,7 @@ from polystore_ray.wire.messages import (
     InlineFullError,
     Items,
     Joined,
+    Loss,
     Pin,
     Request,
     StaleVolumeError,
@@ -38,6 +40,7 @@ from polystore_ray.wire.messages import (
 from polystore_ray.wire.sessions import Session
 
 NODE, VOLUME = "node", "the first volume"
+LOSS = Loss("1f0c2a9b77", "one", 1_700_000_000.0, "OwnerDiedError")
 
 
 def pin(id_: str, ref: object = "ref", node: str = NODE) -> Pin:
@@ -304,10 +307,10 @@ def test_what_a_lost_volume_pinned_is_pinned_again_or_lost(store: Store) -> None
     assert [pin.id for pin in repair.pins] == ["k", "g"]
     store.change("volume_joined", "other", "v2")
     store.change("pinned", "other", "v2", ["k"])
-    store.change("lost", ["g"], "gone with its node")
+    store.change("lost", ["g"], LOSS)
     assert store.controller.next_repair(0) is None
     assert store.ask("read", ["/kept", "/small"]).pins == [pin("k", node="other")]
-    with pytest.raises(DataLostError, match="gone with its node: '/gone'"):
+    with pytest.raises(DataLostError, match=r"node one 1f0c2a9b, .* copy of it: '/gone'"):
         store.ask("read", ["/kept", "/gone"])
     assert store.ask("status")["lost"] == 1
     store.publish("/kept", b"new", overwrite=True)
@@ -323,13 +326,13 @@ def test_what_was_deleted_meanwhile_is_not_pinned_again(store: Store) -> None:
     store.change("volume_joined", "other", "v2")
     store.change("pinned", "other", "v2", ["p"])
     assert store.released == [("other", ["p"])]
-    store.change("lost", ["p"], "why")
+    store.change("lost", ["p"], LOSS)
 
 
 def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
     store.publish("/a", pin("p"))
     store.change("volume_lost", NODE)
-    store.change("lost", ["p"], "gone")
+    store.change("lost", ["p"], LOSS)
     store.change("volume_joined", "other", "v2")
     store.change("pinned", "other", "v2", ["p"])
     assert store.ask("read", ["/a"]).pins == [pin("p", node="other")]
@@ -355,12 +358,47 @@ def test_a_lost_value_tells_where_else_it_is(store: Store) -> None:
     store.publish("/a", pin("p"), fallback=("zarr", "/z"))
     assert store.ask("why", "/a")["fallback"] == ("zarr", "/z")
     store.change("volume_lost", NODE)
-    store.change("lost", ["p"], "gone")
+    store.change("lost", ["p"], LOSS)
     with pytest.raises(DataLostError) as caught:
         store.ask("read", ["/a"])
     assert (caught.value.fallback, caught.value.version) == (("zarr", "/z"), 1)
     facts = store.ask("why", "/a")
-    assert (facts["lost"], facts["nodes"], facts["wanted"]) == ("gone", (), 1)
+    assert (facts["lost"], facts["nodes"], facts["wanted"]) == (str(LOSS), (), 1)
+
+
+def test_every_lost_path_is_listed_with_its_loss(store: Store) -> None:
+    store.publish("/kept", b"1")
+    store.publish("/d/gone", pin("p"), fallback=("zarr", "/z"), parents=True)
+    store.publish("/pack/1", pin("q"), parents=True)
+    store.change("copy", "/d", "/copy")
+    assert store.ask("losses", "/") == []
+    assert "lost" not in store.ask("stat", "/d/gone")
+    store.change("volume_lost", NODE)
+    assert store.change("lost", ["p", "q", "unknown"], LOSS) == (2, 2000)
+    found = sorted(store.ask("losses", "/"))
+    assert found == [
+        ("/copy/gone", LOSS, ("zarr", "/z")),
+        ("/d/gone", LOSS, ("zarr", "/z")),
+        ("/pack/1", LOSS, None),
+    ]
+    assert store.ask("losses", "/pack/1") == [("/pack/1", LOSS, None)]
+    assert store.ask("stat", "/d/gone")["lost"] == str(LOSS)
+    assert store.ask("status")["lost"] == 2
+    with pytest.raises(PathNotFoundError):
+        store.ask("losses", "/none")
+
+
+def test_a_loss_is_told_in_two_sentences_with_node_time_and_cure(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    store.change("volume_lost", NODE)
+    store.change("lost", ["p"], LOSS)
+    with pytest.raises(DataLostError) as caught:
+        store.ask("read", ["/a"])
+    what, cure = caught.value.message.split(". ")
+    assert what.startswith("the last copy was on node one 1f0c2a9b, ")
+    assert re.search(r"was lost by \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", what)
+    assert cure.startswith("Save the value again; replicas=2 or fallback= keeps")
+    assert "the nodes that held the value were lost" in str(Loss("", "", 0.0, ""))
 
 
 def test_a_fallback_is_set_for_the_version_it_is_of(store: Store) -> None:

@@ -15,7 +15,7 @@ from polystore_ray import RayBackendRegistry
 from polystore_ray.client.batch import Sealing, array_bytes
 from polystore_ray.controller.state import StoreController
 from polystore_ray.wire.decoding import decode, decode_state, encode
-from polystore_ray.wire.messages import ChangeId, Found, Items, Pin, Request
+from polystore_ray.wire.messages import ChangeId, Found, Items, Loss, Pin, Request
 from polystore_ray.wire.pack import Pack
 
 ran: list[str] = []
@@ -60,6 +60,7 @@ MESSAGES = [
     Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), ChangeId("s", 1, 0)),
     (Request("delete", ("/a",), ChangeId("s", 2, 0)), 1.5),
     Found([], [b"x", (0, 3)], [1, 2]),
+    [("/a", Loss("n", "host", 1.5, "OwnerDiedError"), None)],
     {"size": 1, "shape": (2,), "names": ["a"], "none": None, "lost": ""},
 ]
 
