@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from polystore.exceptions import (
+    PathExistsError,
     PathNotDirectoryError,
+    PathNotFoundError,
     StorageResolutionError,
 )
-from polystore.paths import MOST_LINKS, P, display, join, split
+from polystore.paths import MOST_LINKS, P, display, join, normalize, split
 from polystore.stat import Details
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Link",
     "Location",
     "State",
+    "add_links",
     "cloned",
     "entries_below",
     "find",
@@ -26,6 +29,7 @@ __all__ = [
     "is_reached_through",
     "node_at",
     "nodes_below",
+    "outline",
     "replaced",
     "restored",
     "state_of",
@@ -198,6 +202,33 @@ def nodes_below(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(node, Directory):
             prefix = here.rstrip("/")
             waiting.extend((f"{prefix}/{name}", child) for name, child in node.items())
+
+
+def outline(directory: Directory, path: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """Return the directories, the links with their targets, and the files below a directory."""
+    directories: list[str] = []
+    links: list[tuple[str, str]] = []
+    files: list[str] = []
+    for where, node in nodes_below(directory, path):
+        if isinstance(node, Link):
+            links.append((where, node.target))
+        elif not isinstance(node, Directory):
+            files.append(where)
+        elif where != path:
+            directories.append(where)
+    return directories, links, files
+
+
+def add_links(directory: Directory, links: Iterable[tuple[P, P]], *, backend: str) -> None:
+    """Add links with absolute targets, which may be missing; their paths begin at a directory."""
+    for path, target in links:
+        location = find(directory, path, follow=False, backend=backend)
+        if location.missing:
+            message = "the parent directory is missing"
+            raise PathNotFoundError(message, path=display(path), backend=backend)
+        if location.node is not None:
+            raise PathExistsError("the path exists already", path=display(path), backend=backend)
+        location.directory[location.name] = Link(normalize(target, backend=backend))
 
 
 def cloned(node: Any) -> Any:

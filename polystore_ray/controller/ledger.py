@@ -106,13 +106,15 @@ class Ledger:
                 backend="memory",
             )
 
-    def enter(self, pins: Sequence[Pin], items: Items, moment: tuple[int, float]) -> list[Entry]:
+    def enter(
+        self, pins: Sequence[Pin], items: Items, moments: Iterable[tuple[int, float]]
+    ) -> list[Entry]:
         """Return the entries of published values, from now on counted."""
         held = [self.held.setdefault(pin.id, Held(pin, items.replicas)) for pin in pins]
         entries: list[Entry] = []
         self.files += len(items.facts)
         self.nbytes += sum(facts[0] for facts in items.facts)
-        for facts, stored in zip(items.facts, items.stored, strict=True):
+        for facts, stored, moment in zip(items.facts, items.stored, moments, strict=True):
             if isinstance(stored, bytes):
                 self._serial += 1
                 entry = Entry(facts, moment, stored, self._serial)

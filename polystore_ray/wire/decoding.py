@@ -17,7 +17,7 @@ from typing import IO, Any
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore_ray import errors
-from polystore_ray.wire.messages import ChangeId, Found, Items, Kept, Loss, Pin, Request
+from polystore_ray.wire.messages import ChangeId, Found, Items, Kept, Loss, Pin, Record, Request
 
 __all__ = ["decode", "decode_state", "encode", "encode_state"]
 
@@ -45,6 +45,9 @@ def _items(*columns: Any) -> Items:
         plain = type(size) is int and size >= 0 and (dtype is None or type(dtype) is str)
         if not plain or not (shape is None or (type(shape) is tuple and _are_sizes(shape))):
             raise ValueError("the facts of a value are not a size, a shape and a dtype")
+    for version, modified in items.moments or ():
+        if type(version) is not int or version < 0 or type(modified) is not float:
+            raise ValueError("the moment of a value is not a version and a time")
     return items
 
 
@@ -54,7 +57,7 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 _MESSAGES = {
     (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
-    for cls in (ChangeId, Found, Items, Kept, Loss, Pin, Request)
+    for cls in (ChangeId, Found, Items, Kept, Loss, Pin, Record, Request)
 }
 
 _STATE = frozenset(

@@ -23,6 +23,7 @@ __all__ = [
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
+    "Record",
     "Request",
     "StaleEpochError",
     "StaleVolumeError",
@@ -78,6 +79,8 @@ class Items(NamedTuple):
     if_version: int | None = None
     replicas: int = 1
     fallback: tuple[str, str] | None = None
+    moments: list[tuple[int, float]] | None = None
+    """The versions and times of restored values; None for a new version."""
 
 
 class Joined(NamedTuple):
@@ -128,6 +131,22 @@ class Found(NamedTuple):
     pins: list[Pin]
     stored: list[Stored]
     versions: list[int]
+
+
+@_called
+class Record(NamedTuple):
+    """All that the tree knows of a value, with its bytes or the number of its pin."""
+
+    facts: Facts
+    moment: tuple[int, float]
+    """Its version and the time of its last change."""
+    replicas: int | None
+    """On how many nodes it is to be held; None for a value that is held with the tree."""
+    fallback: tuple[str, str] | None
+    number: int
+    """What tells it from the others of its object, or from all other small values."""
+    stored: bytes | int | None
+    """A small value's message, or which pin holds the value; None if it is lost."""
 
 
 @_called

@@ -409,6 +409,57 @@ def test_a_fallback_is_set_for_the_version_it_is_of(store: Store) -> None:
     assert store.ask("why", "/a")["fallback"] is None
 
 
+# Dumps
+
+
+def test_a_snapshot_keeps_values_that_are_deleted_until_it_is_deleted(store: Store) -> None:
+    store.publish("/d/a", pin("p"), parents=True)
+    assert isinstance(store.change("snapshot", "/", "/now"), float)
+    store.change("delete_all", "/d")
+    assert store.released == []
+    assert store.ask("outline", "/now") == (["/now/d"], [], ["/now/d/a"])
+    [found], [record] = store.ask("records", ["/now/d/a"])
+    assert (found.id, found.nodes) == ("p", (NODE,))
+    assert (record.moment[0], record.replicas, record.stored) == (1, 1, 0)
+    follower = Store(successor_of(store))
+    for some in (store, follower):
+        some.change("delete_all", "/now")
+        assert some.controller.state.released == [(NODE, ["p"])]
+
+
+def test_a_graft_appears_whole_or_not_at_all(store: Store) -> None:
+    moments = [(70, 5.0)]
+    store.publish("/new/a", b"1", parents=True, moments=moments)
+    store.publish("/taken", b"2")
+    assert store.ask("stat", "/taken")["version"] == 71
+    wrong: tuple[Any, ...]
+    for wrong in (
+        ("/new", ["/taken"], [], []),
+        ("/new", [], [("/a", "/taken")], []),
+        ("/new", [], [], [("/none/link", "/a")]),
+        ("/new", [], [], [("/a", "/a")]),
+        ("/new", ["/a/b"], [], []),
+        ("/new", [], [("/none", "/b")], []),
+    ):
+        with pytest.raises((PathExistsError, PathNotFoundError)):
+            store.change("graft", *wrong)
+        assert store.ask("list_dir", "/") == ["new", "taken"]
+        store.change("delete_all", "/new")
+        store.publish("/new/a", b"1", parents=True, moments=moments)
+    rest = ["/d/e"], [("/a", "/d/a")], [("/d/link", "/a"), ("/dangling", "/none")]
+    store.change("graft", "/new", *rest)
+    assert store.ask("outline", "/")[0:2] == (
+        ["/d", "/d/e"],
+        [("/dangling", "/none"), ("/d/link", "/a")],
+    )
+    for path in ("/a", "/d/a", "/d/link"):
+        facts = store.ask("stat", path)
+        assert (facts["version"], facts["modified"]) == (70, 5.0)
+    assert store.ask("status")["files"] == 3
+    store.publish("/b", b"3")
+    assert store.ask("stat", "/b")["version"] > 71
+
+
 # Replicas
 
 
@@ -617,6 +668,8 @@ def test_a_query_changes_nothing(three: Store) -> None:
     arguments: dict[str, tuple[object, ...]] = {
         "check": (Items(["/new"], [(3, None, None)], [], parents=True),),
         "list_files": ("/", None, None, True),
+        "outline": ("/",),
+        "records": (["/a"],),
         "read": (["/a"], NODE),
         "status": (),
     }
