@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polystore_ray.cli import doctor, files, operating, transferring
+from polystore_ray.cli import doctor, dumping, files, operating, transferring
 from polystore_ray.cli.app import main, polystore_command
 
 __all__ = ["main", "polystore_command"]
@@ -18,7 +18,7 @@ _COMMANDS = (
         operating.drain,
         operating.shutdown,
     ),
-    *(operating.demo, doctor.doctor),
+    *(dumping.dump, dumping.restore, dumping.verify, operating.demo, doctor.doctor),
 )
 for command in _COMMANDS:
     polystore_command.add_command(command)

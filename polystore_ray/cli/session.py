@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,17 @@ class Session:
 
         connect(self.address)
 
-    def registry(self, *, create: bool = False) -> RayBackendRegistry:
+    def registry(
+        self, *, create: bool = False, options: Mapping[str, Any] | None = None
+    ) -> RayBackendRegistry:
         """Return the registry of the store.
 
         Parameters
         ----------
         create : bool, default False
             Whether to create a missing detached store.
+        options : mapping, optional
+            The options of a store that is created.
 
         Raises
         ------
@@ -104,7 +108,7 @@ class Session:
         self.connect()
         from polystore_ray.cli.cluster import store
 
-        return store(self.name, self.job, create=create)
+        return store(self.name, self.job, create=create, options=options)
 
     def files(self, *, create: bool = False, unpickle: bool = False) -> FileManager:
         """Return a file manager on the store; without `unpickle`, it loads only plain data."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from polystore.exceptions import DirectoryNotEmptyError
 from polystore_ray.cli.failure import Failed
-from polystore_ray.cli.output import print_json
+from polystore_ray.cli.output import print_json, progress_bar
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
 
@@ -62,7 +60,8 @@ def _transfer(
     target = _inside(source, destination)
     fm = session.files(create=create, unpickle=unpickle)
     across = source.backend != target.backend
-    with _bar(operation, hidden=quiet or not across) as progress:
+    label = "copying" if operation == "copy" else "moving"
+    with progress_bar(label, hidden=quiet or not across) as progress:
         getattr(fm, operation)(
             source.path,
             target.path,
@@ -80,22 +79,6 @@ def _inside(source: Place, destination: Place) -> Place:
             raise click.UsageError(f"{source} has no name; give the destination a name")
         return destination.below(source.name)
     return destination
-
-
-@contextmanager
-def _bar(operation: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that shows how many files are done, on standard error."""
-    label = "copying" if operation == "copy" else "moving"
-    hidden = hidden or not sys.stderr.isatty()
-    with click.progressbar(
-        length=1, label=label, file=sys.stderr, hidden=hidden, show_pos=True
-    ) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield progress
 
 
 @click.command(short_help="Delete files, links and directories.")

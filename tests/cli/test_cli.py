@@ -101,6 +101,31 @@ def test_lost_values_are_listed_and_marked(plate: FileManager) -> None:
     assert "2 values are lost; `polystore lost`" in run_locally("status").out
 
 
+def test_a_dump_is_written_verified_and_restored(plate: FileManager, tmp_path: Path) -> None:
+    where = tmp_path / "dump"
+    done = run_locally("dump", "cli", where)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("dumped 3 values, ")
+    assert done.out.split(" of store ")[1].startswith("cli at 20")
+    assert run_locally("verify", where).out.startswith("verified 3 values, ")
+    assert "needs an empty store" in says_one_line(run_locally("restore", where, "cli"))
+    facts = run_locally("restore", where, "cli-again", "--json").json
+    assert (facts["store"], facts["values"], facts["lost"]) == ("cli", 3, 0)
+    again = RayBackendRegistry("cli-again", local=True)
+    assert again["memory"].load("/notes") == "two\nlines\n"
+    again.shutdown()
+    (where / "tree.jsonl").write_text("")
+    for command in (("verify", where), ("restore", where, "cli-again")):
+        assert "tree.jsonl" in says_one_line(run_locally(*command))
+    lost = np.zeros(90_000)
+    plate.save(lost, "/gone", backend="memory")
+    lose("/gone")
+    lacking = run_locally("dump", "cli", tmp_path / "lacking")
+    assert (lacking.code, "dumped 3 values" in lacking.out) == (1, True)
+    assert "the dump lacks 1 values" in lacking.err
+    assert run_locally("verify", tmp_path / "lacking").code == 0
+
+
 def lose(*paths: str) -> None:
     """Have the store of `run_locally` believe that it lost values."""
     transport = RayBackendRegistry("cli", local=True)._connect()
@@ -186,6 +211,9 @@ WRONG = [
     (["why", "disk:a"], 2, "works for memory:PATH only"),
     (["lost", "disk:a"], 2, "works for memory:PATH only"),
     (["lost", "memory:/none"], 1, "/none"),
+    (["dump", "cli"], 2, "Missing argument 'DIRECTORY-OR-URL'"),
+    (["restore", "/none", "cli"], 1, "there is no dump here: '/none'"),
+    (["verify", "no-such-scheme://a/b"], 1, "no-such-scheme://"),
     (["status", "--all"], 2, "--all lists the stores of a cluster"),
     (["demo"], 2, "neither --local nor --json"),
     (["ls", "foo:/"], 1, "no backend is called 'foo'"),
