@@ -382,3 +382,29 @@ def test_a_dump_lies_at_a_url_too(store: Any) -> None:
     assert other["memory"].load("/a").sum() == np.arange(50_000).sum()
     with pytest.raises(PathExistsError):
         dump(registry, "memory://bucket/dumps/one")
+
+
+def test_dumps_of_the_first_format_are_read_by_every_later_version(store: Any) -> None:
+    where = Path(__file__).with_name("dump_of_format_1")
+    manifest = verify(where)
+    assert (manifest.store, manifest.values, manifest.options) == ("kept", 15, {"replicas": 2})
+    registry = store("of-another-version")
+    restore(registry, where)
+    memory = registry["memory"]
+    assert memory.list_dir("/") == ["copied", "empty", "link", "pack", "plate", "small"]
+    image = memory.load("/copied/A01")
+    assert (image.shape, image.dtype, int(image[9, 9])) == ((100, 100), np.dtype("i2"), 7)
+    assert memory.load("/plate/zeros").nbytes == 70_000
+    assert [array[0] for array in memory.load_batch([f"/pack/{i}" for i in range(10)])] == list(
+        range(10)
+    )
+    assert memory.load("/link") == "text"
+    assert memory.why("/small")["fallback"] == ("disk", "/data/small.txt")
+    assert memory.why("/plate/A01")["version"] == 1
+
+
+def test_a_dump_of_a_later_format_is_refused(store: Any, dumped: Path) -> None:
+    text = (dumped / "manifest.json").read_text()
+    (dumped / "manifest.json").write_text(text.replace('"version": 1', '"version": 2', 1))
+    with pytest.raises(CorruptDataError, match="this version of polystore can read"):
+        verify(dumped)
