@@ -108,7 +108,7 @@ class PathTree(Generic[E]):
 
     def is_symlink(self, path: P) -> bool:
         """Return whether `path` itself is a link."""
-        location = self._reached(path, follow=False)
+        location = self.reached(path, follow=False)
         return location is not None and isinstance(location.node, Link)
 
     def list_dir(self, path: P) -> list[str]:
@@ -175,6 +175,15 @@ class PathTree(Generic[E]):
             entry: Entry = node
             stat = {**stat, **entry.describe()}
         return stat
+
+    def reached(self, path: P, *, follow: bool = True) -> Location | None:
+        """Return where `path` leads; None if it leads through a file or in a circle."""
+        try:
+            return self._find(path, follow=follow)
+        except InvalidPathError:
+            raise
+        except StorageResolutionError:
+            return None
 
     # Changing
 
@@ -362,17 +371,8 @@ class PathTree(Generic[E]):
 
     def _target(self, path: P) -> Any:
         """Return the node that `path` leads to, or None."""
-        location = self._reached(path)
+        location = self.reached(path)
         return None if location is None else location.node
-
-    def _reached(self, path: P, *, follow: bool = True) -> Location | None:
-        """Return where `path` leads; None if through a file or in a circle."""
-        try:
-            return self._find(path, follow=follow)
-        except InvalidPathError:
-            raise
-        except StorageResolutionError:
-            return None
 
     def _existing(self, path: P, otherwise: str) -> Any:
         """Return the node that `path` leads to; raise if it is missing."""

@@ -90,6 +90,11 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
     read_cache : int, optional
         Bytes of loaded files that each host keeps, an eighth of its node's object store by
         default; 0 for none. A changed file is read again.
+    read_leases : bool, optional
+        Whether processes keep what they read repeatedly from the memory, and read it again without
+        a call, never an older value than a call would return; True by default.
+    leased_bytes : int, optional
+        Bytes of small values that each process keeps for it; 32 MiB by default.
 
     The options from ``max_bytes`` on belong to the store. Its first user sets them; later users
     omit them or repeat the same values.
@@ -127,6 +132,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         backends: Mapping[Any, Mapping[str, Any]] | None = None,
         host_calls: int | None = None,
         read_cache: int | None = None,
+        read_leases: bool | None = None,
+        leased_bytes: int | None = None,
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
@@ -141,7 +148,15 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         self._home = made_here()
         made_with = options_of_backends(backends)
         self._options = StoreOptions(
-            max_bytes, pin_budget, replicas, too_few_nodes, made_with, host_calls, read_cache
+            max_bytes,
+            pin_budget,
+            replicas,
+            too_few_nodes,
+            made_with,
+            host_calls,
+            read_cache,
+            read_leases,
+            leased_bytes,
         )
         self._local = _local_by_default() if local is None else local
         self._shipped: dict[str, bytes] = {}

@@ -120,6 +120,13 @@ class StoreStatus:
         The number of calls that the controller was running, this one included.
     nodes : tuple of NodeStatus
         The nodes that hold a part of the store.
+    leases : int
+        The number of nodes whose processes may read without a call.
+    invalidations : int
+        The number of changes under the present controller that had to wait until such nodes heard
+        of them.
+    lease_hits, lease_misses : int
+        The number of reads in this process that needed no call, and that needed one.
     lost_with_head : tuple of str
         The reasons why losing Ray's head node would lose the store or a part of it, each with its
         cure. Empty if the store outlives the head, and in local mode, which has no head.
@@ -140,4 +147,8 @@ class StoreStatus:
     answered_in: float
     calls: int
     nodes: tuple[NodeStatus, ...]
+    leases: int = 0
+    invalidations: int = 0
+    lease_hits: int = 0
+    lease_misses: int = 0
     lost_with_head: tuple[str, ...] = ()

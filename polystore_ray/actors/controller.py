@@ -6,6 +6,8 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -15,9 +17,11 @@ from polystore_ray.actors.host import HostActor
 from polystore_ray.actors.volume import VolumeActor
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.controller.host_table import HostTable
+from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.repair import carry_out
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.hosting.backend_host import MOST_CALLS
+from polystore_ray.rayapi.calls import answer_of
 from polystore_ray.rayapi.head_loss import lost_with_head
 from polystore_ray.rayapi.metrics import counted
 from polystore_ray.rayapi.placement import (
@@ -35,7 +39,15 @@ from polystore_ray.replication.leadership import Leadership
 from polystore_ray.replication.peers import RayPeers
 from polystore_ray.wire.classes import Shipped, opened
 from polystore_ray.wire.decoding import decode, encode
-from polystore_ray.wire.messages import ChangeId, Found, Pin, Request, new_operation_id
+from polystore_ray.wire.messages import (
+    ChangeId,
+    Found,
+    Leased,
+    Pin,
+    Renewal,
+    Request,
+    new_operation_id,
+)
 
 __all__ = ["ControllerActor", "controller_of"]
 
@@ -68,19 +80,18 @@ class _Controller:
         self._hosts = HostTable(self._make, self._find, self._joined, self._lost, self._number)
         self._succession = Succession(store.namespace, store.options)
         self._peers = RayPeers(store.namespace, self._hosts)
-        self._leadership = Leadership(self._succession, self._peers, self._release)
+        self._leadership = Leadership(self._succession, self._peers, self._release, self._tell)
         self._store = StoreOf(store.namespace, store.job, self._succession.options)
         self._controller = self._leadership.controller
         works = (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster)
         for work in (*works, self._leadership.keep_follower):
             in_background(work)
 
-    def call(self, request: bytes) -> bytes | Found:
+    def call(self, request: bytes) -> bytes | Found | Leased:
         """Carry out a small request, which is one bytes object, as is an answer without pins."""
-        answer = self.handle(decode(request))
-        if isinstance(answer, Found) and answer.pins:
-            return answer
-        return encode(answer)
+        answer: Found | Leased = self.handle(decode(request))
+        found = answer.answer if isinstance(answer, Leased) else answer
+        return answer if isinstance(found, Found) and found.pins else encode(answer)
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
@@ -138,6 +149,11 @@ class _Controller:
         """Return the classes of the hosted backends, by key."""
         return self._hosts.classes()
 
+    @ray.method(concurrency_group="leases")
+    def renew_lease(self, node: str, incarnation: str) -> Renewal | None:
+        """Renew the read lease of a node; see `Leases.renew`."""
+        return self._controller.renew_lease(node, incarnation)
+
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
         """Wait for ever: whoever calls learns of this actor's death."""
@@ -145,6 +161,7 @@ class _Controller:
 
     def shutdown(self) -> None:
         """End every host, then this actor."""
+        self._controller.end_leases()  # nobody reads what has ended
         self._succession.end()
         self._hosts.kill_all()
         in_background(self._leave)
@@ -228,7 +245,20 @@ class _Controller:
         if volume is not None:
             volume.release.remote(pins)
 
+    def _tell(self, node: str, term: int, paths: Paths) -> Callable[[float], bool]:
+        volume = self._hosts.found(MEMORY, node)
+        if volume is None:
+            return lambda _: False
+        count = partial(volume.count.remote, term, paths)
+        asked = count()  # of all nodes at once
 
-ControllerActor = as_actor(concurrency_groups={"hosts": 8, "watch": 1}, max_concurrency=16)(
-    _Controller
-)
+        def has_heard(timeout: float) -> bool:
+            heard = answer_of(count, backend=MEMORY, timeout=timeout, repeatable=True, asked=asked)
+            return bool(heard)
+
+        return has_heard
+
+
+ControllerActor = as_actor(
+    concurrency_groups={"hosts": 8, "leases": 1, "watch": 1}, max_concurrency=16
+)(_Controller)

@@ -21,13 +21,16 @@ from polystore_ray.actors.base import (
     put,
 )
 from polystore_ray.controller.journal import Record
+from polystore_ray.controller.leases import Paths
 from polystore_ray.errors import CallTimeoutError
+from polystore_ray.hosting.lease_keeper import LeaseKeeper
 from polystore_ray.hosting.volume import BUDGET, MemoryVolume
 from polystore_ray.rayapi.calls import answer_of, wait_for
-from polystore_ray.rayapi.placement import MEMORY, object_store_bytes
+from polystore_ray.rayapi.placement import MEMORY, board_path, object_store_bytes
 from polystore_ray.replication.follower import Follower
 from polystore_ray.wire.envelope import keep_closed
-from polystore_ray.wire.messages import Joined, Pin, Request, StaleVolumeError
+from polystore_ray.wire.lease_board import LEASE, WritableLeaseBoard
+from polystore_ray.wire.messages import Joined, Pin, Renewal, Request, StaleVolumeError
 
 __all__ = ["VolumeActor"]
 
@@ -44,7 +47,7 @@ class _Volume(Hosting):
     def __init__(self, controller: Any, store: StoreOf, find_controller: FindController) -> None:
         keep_closed()
         context = ray.get_runtime_context()
-        self._incarnation = context.get_actor_id() or ""
+        self._node, self._incarnation = context.get_node_id(), context.get_actor_id() or ""
         self._follower = Follower()
         self._volume = MemoryVolume(
             node=context.get_node_id(),
@@ -56,8 +59,11 @@ class _Volume(Hosting):
             budget=store.options.pin_budget or BUDGET,
         )
         super().__init__(controller, store, find_controller)
+        self._board = board_path(store.namespace, context.get_node_id(), self._incarnation)
+        self._leases = LeaseKeeper(WritableLeaseBoard(self._board), self._renewal)
         in_background(self._volume.make_room)
         in_background(self._look_after)
+        in_background(self._leases.keep)
 
     def _ask(self, request: Request) -> Any:
         return answer_of(
@@ -77,6 +83,29 @@ class _Volume(Hosting):
                 ray.kill(self._self)
             except StorageError:
                 logger.warning("the controller does not answer; asking again", exc_info=True)
+
+    def _renewal(self) -> Renewal | None:
+        try:
+            renewal: Renewal | None = answer_of(
+                lambda: self._controller.renew_lease.remote(self._node, self._incarnation),
+                backend=MEMORY,
+                timeout=LEASE,
+                repeatable=False,
+            )
+        except StorageError:
+            return None  # the lease runs out, and is asked for again
+        return renewal
+
+    @ray.method(concurrency_group="leases")
+    def lease(self) -> str:
+        """Keep the read lease of the node for a while; return the path of its board."""
+        self._leases.want()
+        return self._board
+
+    @ray.method(concurrency_group="leases")
+    def count(self, term: int, paths: Paths) -> bool:
+        """Have nobody use what was read of these paths; see `WritableLeaseBoard.count`."""
+        return self._leases.count(term, paths)
 
     def pin(self, pins: list[Pin], timeout: float) -> tuple[str, str]:
         """Pin objects; see `MemoryVolume.pin`."""
@@ -118,6 +147,7 @@ class _Volume(Hosting):
         """Turn to a new controller, and tell it what is here."""
         self._follower.promise(epoch)
         self._controller = controller
+        self._leases.turn_to(epoch)
         self._volume.doubt()
         return Joined(self._incarnation, self._volume.holdings())
 
@@ -148,7 +178,8 @@ class _Volume(Hosting):
 
 
 VolumeActor = as_actor(
-    concurrency_groups={"adopt": 2, "release": 1, "watch": 1, "follow": 1}, max_concurrency=16
+    concurrency_groups={"adopt": 2, "leases": 1, "release": 1, "watch": 1, "follow": 1},
+    max_concurrency=16,
 )(_Volume)
 
 

@@ -66,7 +66,11 @@ def look_up(
     path = paths[0] if paths else None
 
     def attempt() -> T:
-        return use(transport.ask("read", paths, transport.node, existing, path=path))
+        try:
+            return use(transport.reads.look_up(transport, paths, existing=existing))
+        except (NotPinnedError, DataLostError):
+            transport.reads.forget(paths)  # what was kept may lead to an object that is gone
+            return use(transport.ask("read", paths, transport.node, existing, path=path))
 
     def lost(error: NotPinnedError) -> DataLostError:
         return DataLostError(

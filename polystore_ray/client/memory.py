@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from polystore.arguments import whole_number
 from polystore.base import StorageBackend
@@ -31,7 +31,8 @@ from polystore_ray.client.lookup import look_up, texts_of
 from polystore_ray.client.turns import save_in_turn
 from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
-from polystore_ray.wire.messages import Found, Items, Kept
+from polystore_ray.transport.leased_reads import MISSING, LeasedReads
+from polystore_ray.wire.messages import Found, Items, Kept, Pin
 
 __all__ = ["ClusterMemoryBackend"]
 
@@ -64,6 +65,7 @@ class ClusterMemoryBackend(StorageBackend):
         self._backend_type = "memory"  # type: ignore[misc] # the class registers no key
         self._connect = connect
         self._registry = registry
+        self._reads: LeasedReads | None = None  # of the store, once it is connected
 
     def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
@@ -103,15 +105,29 @@ class ClusterMemoryBackend(StorageBackend):
     def _load_all(
         self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
     ) -> list[Any]:
-        texts = texts_of(paths)  # in one call, so that all values are of one moment
-        transport = self._connect()
-        with transport.measured("memory", "load"):
-            values, _ = self._load(transport, texts)
-        transport.moved("memory", "load", array_bytes(values))
+        texts = texts_of(paths)
+        values = self._kept_here(texts)
+        if values is None:
+            transport = self._transport()
+            with transport.measured("memory", "load"):
+                values, _ = self._load(transport, texts)
+            transport.moved("memory", "load", array_bytes(values))
         if region is not None:
             found = zip(values, texts, strict=True)
             values = [take_region(value, region, path=p, backend="memory") for value, p in found]
         return [private(value) for value in values] if writable else values
+
+    def _kept_here(self, paths: list[str]) -> list[Any] | None:
+        """Return small values that this process keeps, None if there is anything to ask."""
+        if self._reads is None:
+            return None
+        found = self._reads.inline(paths)
+        return None if found is None else opened(found, paths, (), _no_object)
+
+    def _transport(self) -> Transport:
+        transport = self._connect()
+        self._reads = transport.reads
+        return transport
 
     def load_each(self, paths: Sequence[P]) -> Iterator[Any]:
         """Yield the values at `paths`, loaded in one call: they are views of shared memory."""
@@ -339,10 +355,10 @@ class ClusterMemoryBackend(StorageBackend):
     # The tree
 
     def exists(self, path: P) -> bool:
-        return bool(self._ask("exists", path))
+        return bool(self._ask_of_file("exists", path))
 
     def is_file(self, path: P) -> bool:
-        return bool(self._ask("is_file", path))
+        return bool(self._ask_of_file("is_file", path))
 
     def is_dir(self, path: P) -> bool:
         return bool(self._ask("is_dir", path))
@@ -351,8 +367,8 @@ class ClusterMemoryBackend(StorageBackend):
         return bool(self._ask("is_symlink", path))
 
     def stat(self, path: P) -> Stat:
-        stat: Stat = self._ask("stat", path)
-        return stat
+        stat: Stat = self._ask_of_file("stat", path)
+        return stat.copy()
 
     def list_dir(self, path: P) -> list[str]:
         names: list[str] = self._ask("list_dir", path)
@@ -387,6 +403,16 @@ class ClusterMemoryBackend(StorageBackend):
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._change("create_symlink", source, as_text(link, backend="memory"), bool(overwrite))
 
+    def _ask_of_file(self, operation: str, path: P) -> Any:
+        """Return the answer to a question that may be kept where it is about a file."""
+        text = as_text(path, backend="memory")
+        answer = MISSING if self._reads is None else self._reads.answer(operation, text)
+        if answer is not MISSING:
+            return answer
+        transport = self._transport()
+        with transport.measured("memory", operation):
+            return transport.reads.ask(transport, operation, text)
+
     def _ask(self, operation: str, path: P, *arguments: Any) -> Any:
         text = as_text(path, backend="memory")
         transport = self._connect()
@@ -398,3 +424,7 @@ class ClusterMemoryBackend(StorageBackend):
         transport = self._connect()
         with transport.measured("memory", operation):
             return transport.change(operation, text, *arguments, path=text)
+
+
+def _no_object(pin: Pin) -> NoReturn:
+    raise AssertionError(f"{pin} is not inline")

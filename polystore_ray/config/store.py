@@ -13,6 +13,8 @@ from polystore_ray.config.backends import BackendOptions
 
 __all__ = ["StoreOptions", "check_timeout"]
 
+_LEASED_BYTES = 32 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
@@ -37,6 +39,11 @@ class StoreOptions:
         How many calls a host may have at a time, 256 by default.
     read_cache : int, optional
         Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
+    read_leases : bool, optional
+        Whether processes keep what they read repeatedly from the memory, and read it again without
+        a call; True by default.
+    leased_bytes : int, optional
+        Bytes of small values that each process keeps for it, 32 MiB by default.
     """
 
     max_bytes: int | None = None
@@ -46,6 +53,8 @@ class StoreOptions:
     backends: Mapping[str, BackendOptions] | None = None
     host_calls: int | None = None
     read_cache: int | None = None
+    read_leases: bool | None = None
+    leased_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _check_whole("max_bytes", self.max_bytes, 1, "bytes above 0")
@@ -56,10 +65,20 @@ class StoreOptions:
         _check_whole("replicas", self.replicas, 1, "nodes above 0")
         _check_whole("host_calls", self.host_calls, 1, "calls above 0")
         _check_whole("read_cache", self.read_cache, 0, "bytes")
+        _check_whole("leased_bytes", self.leased_bytes, 0, "bytes")
+        if self.read_leases not in (None, True, False):
+            raise VFSTypeError(f"read_leases must be True or False, not {self.read_leases!r}")
         if self.too_few_nodes not in (None, "error", "warn"):
             raise VFSTypeError(
                 f"too_few_nodes must be 'error' or 'warn', not {self.too_few_nodes!r}"
             )
+
+    @property
+    def bytes_of_leased_reads(self) -> int:
+        """Bytes that a process keeps under read leases, 0 for nothing."""
+        if self.read_leases is False:
+            return 0
+        return _LEASED_BYTES if self.leased_bytes is None else self.leased_bytes
 
     def check_against(self, made_with: StoreOptions, store: object) -> None:
         """Raise if a store was made with other options than these.

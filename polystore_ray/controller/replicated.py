@@ -6,6 +6,7 @@ makes them too has what the next controller needs.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -41,6 +42,9 @@ from polystore_ray.wire.versions import ClassVersions
 __all__ = ["CHANGES", "QUERIES", "ReplicatedState"]
 
 
+_A_MOMENT = 10.0  # seconds, by the clocks of two machines
+
+
 class ReplicatedState:
     """The tree of the cluster memory and all else that changes make. It is not thread-safe.
 
@@ -51,6 +55,7 @@ class ReplicatedState:
         self.tree: PathTree[Entry] = PathTree("memory")
         self.ledger = ledger or Ledger()
         self.volumes: dict[str, str] = {}  # the incarnation of each volume, by node
+        self.volume_lost_at = 0.0  # the last one, in seconds since the epoch
         self.version = 0  # of the value that was published last
         self.answers = Answers()
         self.withdrawn: dict[
@@ -271,7 +276,13 @@ class ReplicatedState:
 
     def volume_lost(self, node: str) -> None:
         self.volumes.pop(node, None)
+        self.volume_lost_at = self.now
         self.ledger.volume_lost(node)
+
+    def may_miss_volumes(self, present: Mapping[str, str]) -> bool:
+        """Return whether volumes have gone, or did a moment ago, that are not among the present."""
+        gone_just_now = abs(time.time() - self.volume_lost_at) < _A_MOMENT
+        return gone_just_now or not self.volumes.items() <= present.items()
 
     def packed(
         self, pin: Pin, serials: list[int], replicas: int, volumes: Iterable[tuple[str, str]]

@@ -11,10 +11,11 @@ from typing import Any
 from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore_ray.controller import snapshot
 from polystore_ray.controller.journal import Journal
+from polystore_ray.controller.leases import Invalidation, Leases, Tell
 from polystore_ray.controller.ledger import Adopt, Ledger, Repair
 from polystore_ray.controller.replicated import CHANGES, QUERIES, ReplicatedState
 from polystore_ray.wire.decoding import encode
-from polystore_ray.wire.messages import Joined, Request
+from polystore_ray.wire.messages import Joined, Renewal, Request
 from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
@@ -34,6 +35,8 @@ class StoreController:
         What counts the values; one without limits by default.
     journal : Journal, optional
         What has a follower make the same changes.
+    tell : callable, optional
+        Tells a node which answers not to use any more; see `polystore_ray.controller.leases`.
 
     Attributes
     ----------
@@ -46,10 +49,12 @@ class StoreController:
         release: Callable[[str, list[str]], None],
         ledger: Ledger | None = None,
         journal: Journal | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.state = ReplicatedState(ledger)
         self._release = release
         self._journal = journal or Journal(0)
+        self._leases = Leases(self._journal.epoch, tell)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._calls = 0
@@ -69,10 +74,15 @@ class StoreController:
         self._calls += 1
         try:
             with self._lock:
-                answer = self._answer(request)
+                before = self._leases.pending(self.state.tree, request)
+                answer, own = self._answer(request)
                 seen = self._journal.last
-            # No client may act on a change that could still be lost.
+            if own is not None:
+                own.carry_out()
+            # No client may act on a change that could still be lost, or that others do not see.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
+            for other in before:
+                other.wait(request.within)
         finally:
             self._calls -= 1
         return _raised_or_returned(answer)
@@ -80,13 +90,18 @@ class StoreController:
     def note(self, operation: str, *arguments: Any) -> Any:
         """Make a change that the store itself brings about; its answer waits for no follower."""
         with self._lock:
-            return _raised_or_returned(self._change(Request(operation, arguments)))
+            answer, own = self._change(Request(operation, arguments))
+        if own is not None:
+            threading.Thread(target=own.carry_out, daemon=True).start()
+        return _raised_or_returned(answer)
 
-    def _answer(self, request: Request) -> Any:
+    def _answer(self, request: Request) -> tuple[Any, Invalidation | None]:
+        """Return the answer to a request, and what has to be carried out before it is given."""
         if request.operation == "status":
-            return self.status()
+            return self.status(), None
         if request.operation in QUERIES:
-            return self.state.answer(request)
+            answer = self.state.answer(request)
+            return self._leases.answered(self.state.tree, request, answer), None
         if request.operation not in CHANGES or request.id is None:
             raise UnsupportedOperationError(
                 f"the controller has no operation {request.operation!r}, or it changes something "
@@ -94,11 +109,12 @@ class StoreController:
                 backend="memory",
             )
         if self.state.answers.has(request.id):
-            return self.state.answers.get(request.id)
+            return self.state.answers.get(request.id), None
         return self._change(request)
 
-    def _change(self, request: Request) -> Any:
+    def _change(self, request: Request) -> tuple[Any, Invalidation | None]:
         now = time.time()
+        effect = self._leases.before(self.state.tree, request)
         answer = self.state.apply(request, now)
         self._journal.add(encode((request, now)))
         for node, ids in self.state.released:
@@ -106,13 +122,14 @@ class StoreController:
             self._journal.after(partial(self._release, node, ids))
         if self.state.ledger.due():
             self._changed.notify_all()
-        return answer
+        has_failed = isinstance(answer, Refusal)
+        return answer, None if has_failed else self._leases.after(effect)
 
     def status(self) -> dict[str, Any]:
         """Return what is counted, and how the controller does."""
         follower = self._journal.follower
         with self._lock:
-            status = self.state.ledger.status()
+            status = self.state.ledger.status() | self._leases.status()
             if self._journal.is_synchronous and self.state.ledger.has_one_node:
                 status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
         return status | {
@@ -138,11 +155,18 @@ class StoreController:
         parts: Iterable[bytes],
         release: Callable[[str, list[str]], None] = lambda _node, _ids: None,
         journal: Journal | None = None,
+        tell: Tell | None = None,
     ) -> StoreController:
         """Return a controller with the state that `parts` of another one returned."""
-        made = cls(release, journal=journal)
+        made = cls(release, journal=journal, tell=tell)
         vars(made.state).update(snapshot.state_of(parts))
         return made
+
+    def may_miss_volumes(self, joined: dict[str, Joined]) -> bool:
+        """Return whether there may be volumes, or were a moment ago, that are not among these."""
+        with self._lock:
+            present = {node: volume.incarnation for node, volume in joined.items()}
+            return self.state.may_miss_volumes(present)
 
     def recover(self, joined: dict[str, Joined]) -> None:
         """Take stock after another controller was lost: these volumes live, by node."""
@@ -150,6 +174,20 @@ class StoreController:
             self.state.volumes = {node: volume.incarnation for node, volume in joined.items()}
             self.state.ledger.recover({node: volume.holdings for node, volume in joined.items()})
             self._changed.notify_all()
+
+    # Read leases
+
+    def renew_lease(self, node: str, incarnation: str) -> Renewal | None:
+        """Renew the read lease of a node for its volume; see `Leases.renew`."""
+        with self._lock:
+            return self._leases.renew(node, incarnation)
+
+    def end_leases(self) -> None:
+        """Grant no lease any more; return when nobody has one."""
+        with self._lock:
+            ended = self._leases.end()
+        if ended is not None:
+            ended.carry_out()
 
     # Nodes and repairs
 

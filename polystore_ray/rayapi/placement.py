@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import suppress
+from glob import escape, glob
 from typing import Any
 
 import ray
@@ -11,11 +14,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore_ray.config.nodes import Node
 from polystore_ray.errors import NodeNotFoundError
+from polystore_ray.rayapi.private import session_directory
 
 __all__ = [
     "CONTROLLER",
     "MEMORY",
     "actor_options",
+    "board_path",
     "head_node",
     "host_name",
     "is_alive",
@@ -41,6 +46,19 @@ def this_process() -> tuple[str, str]:
     """
     context = ray.get_runtime_context()
     return context.get_node_id(), context.get_job_id()
+
+
+def board_path(namespace: str, node: str, incarnation: str) -> str:
+    """Return a free path for the lease board of a volume; boards of former ones there are removed.
+
+    Whoever reads a board that is removed keeps it until its lease has run out.
+    """
+    store = hashlib.sha256(namespace.encode()).hexdigest()[:16]
+    start = os.path.join(session_directory(), "polystore", f"{store}-{node}-")
+    for former in glob(escape(start) + "*"):
+        with suppress(FileNotFoundError):
+            os.unlink(former)
+    return start + incarnation
 
 
 def nodes() -> list[dict[str, Any]]:

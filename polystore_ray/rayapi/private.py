@@ -13,6 +13,7 @@ __all__ = [
     "authentication_mode",
     "cluster_address",
     "cluster_id",
+    "connection",
     "control_store",
     "draining_nodes",
     "forget",
@@ -23,6 +24,7 @@ __all__ = [
     "recorded_address",
     "remember",
     "remembered",
+    "session_directory",
     "spilled_bytes",
     "waiting_actors",
 ]
@@ -194,6 +196,20 @@ def cluster_address() -> str:
         server: str = ray_client.ray.get_context().client_worker._conn_str  # noqa: SLF001 - as above
         return f"ray://{server}"
     return str(ray.get_runtime_context().gcs_address)
+
+
+def connection() -> Any:
+    """Return what tells this process's connection to a cluster from the next; None without one.
+
+    It costs 0.2 us, of which most reads of a cache have none to spare.
+    """
+    return ray._private.worker.global_worker.node if ray.is_initialized() else None  # noqa: SLF001 - as above
+
+
+def session_directory() -> str:
+    """Return the directory in which Ray keeps the files of this cluster on this machine."""
+    node: Any = ray._private.worker.global_worker.node  # noqa: SLF001 - as above
+    return str(node.get_session_dir_path())
 
 
 def is_client() -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from polystore_ray.controller.journal import LEASE, Following, Journal, Record
+from polystore_ray.controller.leases import HELD, Tell
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import HostLostError
@@ -78,7 +79,7 @@ class Leadership:
         Its place among the controllers of its store.
     peers : Peers
         The store's volumes.
-    release : callable
+    release, tell : callable
         As for `StoreController`.
     """
 
@@ -87,6 +88,7 @@ class Leadership:
         succession: Succession,
         peers: Peers,
         release: Callable[[str, list[str]], None],
+        tell: Tell | None = None,
     ) -> None:
         self._succession = succession
         self._peers = peers
@@ -96,12 +98,12 @@ class Leadership:
         self.lost = ""
         self.journal = Journal(succession.epoch, synchronous=self._synchronous)
         self.controller = StoreController(
-            release, Ledger(succession.options.max_bytes), self.journal
+            release, Ledger(succession.options.max_bytes), self.journal, tell
         )
         if succession.epoch > 1:
-            self._take_over(release)
+            self._take_over(release, tell)
 
-    def _take_over(self, release: Callable[[str, list[str]], None]) -> None:
+    def _take_over(self, release: Callable[[str, list[str]], None], tell: Tell | None) -> None:
         epoch = self._succession.epoch
         node = self._succession.designated()
         if node is not None:
@@ -115,11 +117,16 @@ class Leadership:
                 )
             else:
                 self.journal = Journal(epoch, found[0], synchronous=self._synchronous)
-                self.controller = StoreController.from_parts(found[1], release, self.journal)
+                self.controller = StoreController.from_parts(found[1], release, self.journal, tell)
         fenced = time.monotonic()
-        # Volumes that answer now report all values that the former leader acknowledged.
-        self.controller.recover(self._peers.join(epoch))
-        time.sleep(max(0.0, fenced + LEASE - time.monotonic()))
+        # Volumes that answer now report all values that the former leader acknowledged, and have
+        # ended the read leases of their nodes; those of the others run out.
+        joined = self._peers.join(epoch)
+        free = fenced + LEASE
+        if self.controller.may_miss_volumes(joined):
+            free = max(free, time.monotonic() + HELD)
+        self.controller.recover(joined)
+        time.sleep(max(0.0, free - time.monotonic()))
         if node is not None and not self.lost:
             self.use()
             logger.warning("a new controller took over from the follower on node %s", node)

@@ -13,7 +13,8 @@ from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import HostBusyError
 from polystore_ray.status import StoreStatus
-from polystore_ray.wire.messages import Items, Pin
+from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.wire.messages import Items, Pin, Wish
 
 __all__ = ["Task", "Transport"]
 
@@ -37,9 +38,12 @@ class Transport(ABC):
         When the call that uses this transport must be answered.
     opens_here : bool
         Whether values are opened in this process, not by a proxy.
+    reads : LeasedReads
+        The answers that this process keeps.
     """
 
     opens_here = True
+    reads: LeasedReads
 
     def __init__(self, options: StoreOptions) -> None:
         self.options = options
@@ -69,8 +73,13 @@ class Transport(ABC):
         return
 
     @abstractmethod
-    def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        """Return the controller's answer to a question about the tree."""
+    def ask(
+        self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
+    ) -> Any:
+        """Return the controller's answer to a question about the tree.
+
+        With a wish to keep it, it is `Leased` where it may be kept.
+        """
 
     @abstractmethod
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:

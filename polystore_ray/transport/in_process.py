@@ -16,13 +16,16 @@ from polystore_ray.config.backends import options_on
 from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.nodes import Node, node_called
 from polystore_ray.config.store import StoreOptions
+from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.repair import carry_out
 from polystore_ray.controller.state import StoreController
 from polystore_ray.hosting.backend_host import MOST_CALLS, BackendHost
+from polystore_ray.hosting.lease_keeper import LeaseKeeper
 from polystore_ray.hosting.volume import MemoryVolume
 from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport.base import Task, Transport
+from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.wire.classes import class_to_bytes
 from polystore_ray.wire.envelope import (
     Envelope,
@@ -32,7 +35,8 @@ from polystore_ray.wire.envelope import (
     open_message,
     sealed_message,
 )
-from polystore_ray.wire.messages import Items, Pin, Request
+from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard
+from polystore_ray.wire.messages import Items, Pin, Request, Wish
 from polystore_ray.wire.sessions import Session
 
 __all__ = ["LocalTransport"]
@@ -60,6 +64,16 @@ class LocalTransport(Transport):
         self._controller = StoreController(
             release=lambda _node, pins: self._volume.release(pins),
             ledger=Ledger(self.options.max_bytes),
+            tell=self._tell,
+        )
+        self._board = WritableLeaseBoard()
+        self._leases = LeaseKeeper(self._board, lambda: self._controller.renew_lease(_NODE, _NODE))
+        self.reads = LeasedReads(
+            _NODE,
+            self._find_board,
+            lambda: True,
+            self.options.bytes_of_leased_reads,
+            is_local=True,
         )
         self._volume = MemoryVolume(
             node=_NODE,
@@ -86,8 +100,18 @@ class LocalTransport(Transport):
         """Have the next use start an empty store."""
         _stores.pop((store, lifetime), None)
 
-    def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        return self._controller.handle(Request(operation, arguments))
+    def ask(
+        self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
+    ) -> Any:
+        return self._controller.handle(Request(operation, arguments, wish=wish))
+
+    def _find_board(self) -> LeaseBoard:
+        self._leases.renew()
+        return self._board
+
+    def _tell(self, _node: str, term: int, paths: Paths) -> Callable[[float], bool]:
+        heard = self._leases.count(term, paths)
+        return lambda _: heard
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         with self._session.change() as id_:
@@ -193,6 +217,8 @@ class LocalTransport(Transport):
             store=self._store,
             max_bytes=self.options.max_bytes,
             answered_in=time.monotonic() - start,
+            lease_hits=self.reads.hits,
+            lease_misses=self.reads.misses,
             hosts_lost=0,
             nodes=(node,),
             **facts,
@@ -204,6 +230,8 @@ class LocalTransport(Transport):
         )
 
     def shutdown(self) -> None:
+        self.reads.close()
+        self._controller.end_leases()
         with self._lock:
             hosts = list(self._hosts.values())
             self._hosts.clear()

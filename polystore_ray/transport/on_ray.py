@@ -30,15 +30,17 @@ from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import DIED, translated
 from polystore_ray.rayapi.metrics import measured, moved
 from polystore_ray.rayapi.placement import MEMORY, known_nodes, nodes, object_store_bytes
-from polystore_ray.rayapi.private import is_client
+from polystore_ray.rayapi.private import connection, is_client
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.base import Task, Transport
 from polystore_ray.transport.failover import Handles
+from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.transport.node_status import node_statuses
 from polystore_ray.transport.replicas import NODES_KNOWN_FOR, ReplicaNodes
 from polystore_ray.transport.tasks import apply_to_reference, run_tasks
 from polystore_ray.wire.decoding import decode, encode
 from polystore_ray.wire.envelope import Envelope, as_message, open_message
+from polystore_ray.wire.lease_board import LeaseBoard
 from polystore_ray.wire.messages import (
     WITHDRAWN,
     ChangeId,
@@ -47,12 +49,14 @@ from polystore_ray.wire.messages import (
     Pin,
     Request,
     StaleVolumeError,
+    Wish,
     new_operation_id,
 )
 from polystore_ray.wire.sessions import Session
 
 __all__ = ["RayTransport"]
 
+_BOARD_WITHIN = 30.0  # seconds; nobody waits for it
 _SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
 
 
@@ -75,9 +79,17 @@ class RayTransport(Transport):
         self._called: dict[str, tuple[str, float]] = {}
         self._replicas = ReplicaNodes(node, is_lenient=store.options.too_few_nodes == "warn")
         self._session = Session()
+        self._board: tuple[str, LeaseBoard | None] = "", None
         # Over a Ray client connection there is no object store here, only in the cluster.
         self._is_remote = is_client()
         self.opens_here = not self._is_remote
+        here = connection()
+        self.reads = LeasedReads(
+            node,
+            self._find_board,
+            lambda: connection() is here,
+            0 if self._is_remote else store.options.bytes_of_leased_reads,
+        )
 
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
         return measured(self.store.name, backend, operation)
@@ -87,8 +99,10 @@ class RayTransport(Transport):
 
     # The controller
 
-    def ask(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
-        return self._request(Request(operation, arguments), path)
+    def ask(
+        self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
+    ) -> Any:
+        return self._request(Request(operation, arguments, wish=wish), path)
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         with self._session.change() as id_:
@@ -100,6 +114,19 @@ class RayTransport(Transport):
             lambda controller: controller.call.remote(message), self.deadline, path=path
         )
         return decode(answer) if isinstance(answer, bytes) else answer
+
+    def _find_board(self) -> LeaseBoard | None:
+        """Have the volume of this node keep the read lease, and return its board."""
+        deadline = Deadline(_BOARD_WITHIN)
+        try:
+            path = self.handles.of_host(
+                MEMORY, self._node, lambda volume: volume.lease.remote(), deadline, repeatable=True
+            )
+            if path != self._board[0]:
+                self._board = path, LeaseBoard.at(path)
+        except (StorageError, OSError):
+            return None  # reads go on with calls
+        return self._board[1]
 
     # Objects
 
@@ -319,6 +346,8 @@ class RayTransport(Transport):
             store=self.store.name,
             max_bytes=self.options.max_bytes,
             answered_in=answered_in,
+            lease_hits=self.reads.hits,
+            lease_misses=self.reads.misses,
             hosts_lost=lost,
             nodes=tuple(node_statuses(hosts)),
             lost_with_head=self.handles.of_store(
@@ -342,6 +371,7 @@ class RayTransport(Transport):
         return until.poll(remaining, lambda count: not count)
 
     def shutdown(self) -> None:
+        self.reads.close()
         try:
             self.handles.of_store(lambda controller: controller.shutdown.remote(), self.deadline)
         except StoreUnavailableError:

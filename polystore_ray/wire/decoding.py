@@ -17,7 +17,18 @@ from typing import IO, Any
 from polystore import exceptions
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
 from polystore_ray import errors
-from polystore_ray.wire.messages import ChangeId, Found, Items, Kept, Loss, Pin, Record, Request
+from polystore_ray.wire.messages import (
+    ChangeId,
+    Found,
+    Items,
+    Kept,
+    Leased,
+    Loss,
+    Pin,
+    Record,
+    Request,
+    Wish,
+)
 
 __all__ = ["decode", "decode_state", "encode", "encode_state"]
 
@@ -57,7 +68,7 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 _MESSAGES = {
     (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
-    for cls in (ChangeId, Found, Items, Kept, Loss, Pin, Record, Request)
+    for cls in (ChangeId, Found, Items, Kept, Leased, Loss, Pin, Record, Request, Wish)
 }
 
 _STATE = frozenset(

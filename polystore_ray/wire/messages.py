@@ -19,15 +19,18 @@ __all__ = [
     "Items",
     "Joined",
     "Kept",
+    "Leased",
     "Loss",
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
     "Record",
+    "Renewal",
     "Request",
     "StaleEpochError",
     "StaleVolumeError",
     "Stored",
+    "Wish",
     "new_operation_id",
 ]
 
@@ -160,6 +163,14 @@ class ChangeId(NamedTuple):
 
 
 @_called
+class Wish(NamedTuple):
+    """A reader's wish to keep an answer under the read lease of its node, of this term."""
+
+    node: str
+    term: int
+
+
+@_called
 class Request(NamedTuple):
     """A call of one operation of the controller; a change has an id, so that it can be repeated."""
 
@@ -168,6 +179,23 @@ class Request(NamedTuple):
     id: ChangeId | None = None
     within: float = 60.0
     """Seconds that the caller waits for the answer."""
+    wish: Wish | None = None
+
+
+@_called
+class Leased(NamedTuple):
+    """An answer that the reader may keep as it wished; without this it may not."""
+
+    answer: Any
+
+
+class Renewal(NamedTuple):
+    """The renewal of a node's read lease."""
+
+    term: int
+    """Another one than before ends all that was read under that."""
+    changed: list[str] | None
+    """Paths that have changed, and of which the node may not know yet; None for any."""
 
 
 class HostEndedError(Exception):

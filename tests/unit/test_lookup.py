@@ -12,6 +12,7 @@ from polystore.exceptions import StorageError
 from polystore_ray import DataLostError
 from polystore_ray.client.lookup import look_up
 from polystore_ray.deadline import Deadline
+from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.wire.messages import Found
 from polystore_ray.wire.pack import Pack
 
@@ -22,11 +23,12 @@ class Controller:
     def __init__(self, rewritten: Any, *, moves_at: int) -> None:
         self.deadline = Deadline(2.0)
         self.node = "here"
+        self.reads = LeasedReads("here", lambda: None, lambda: True, 0)
         self.rewritten = rewritten
         self.asked = 0
         self._moves_at = moves_at
 
-    def ask(self, _operation: str, *_arguments: Any, path: str | None = None) -> Found:
+    def ask(self, _operation: str, *_arguments: Any, path: str | None = None, **_: Any) -> Found:
         self.asked += 1
         return Found([], [(0, 5 if self.asked < self._moves_at else 1)], [self.asked])
 

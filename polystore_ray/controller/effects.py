@@ -1,0 +1,137 @@
+"""The effects of changes on answers: which answers differ afterwards, and which depend on what.
+
+Nothing here is exact where that would cost more than it saves: an effect may be taken for larger
+than it is, and never for smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from polystore.exceptions import InvalidPathError
+from polystore.path_nodes import Link, entries_below
+from polystore.path_tree import PathTree
+from polystore_ray.controller.entries import Entry
+from polystore_ray.wire.messages import Items, Pin, Request
+
+__all__ = ["LEASED", "Effect", "Names", "effect_of", "names_read"]
+
+Names = tuple[str, ...]
+"""Where a path leads, name by name from the root."""
+
+Tree = PathTree[Entry]
+
+
+class Effect(NamedTuple):
+    """What a change does to the answers to questions about files."""
+
+    entries: list[Entry]
+    """The values that leave a path."""
+    names: frozenset[Names] | None
+    """Where answers differ afterwards; None for anywhere."""
+    has_links: bool = False
+    """Whether links lead elsewhere afterwards."""
+    is_everywhere: bool = False
+    """Whether so much changes that no answer is kept."""
+
+
+_MOVED_TREE = Effect([], None, has_links=True, is_everywhere=True)
+_COPIES = Effect([], frozenset(), is_everywhere=True)  # of values, which `stat` counts
+
+
+def effect_of(tree: Tree, request: Request) -> Effect | None:
+    """Return the effect that a change is about to have, None for none on what existed."""
+    effect = _EFFECTS.get(request.operation)
+    if effect is None:
+        return None
+    try:
+        return effect(tree, *request.arguments)
+    except InvalidPathError:
+        return None  # the change will fail
+
+
+def _publish(tree: Tree, _pins: list[Pin], items: Items, *_volumes: Any) -> Effect | None:
+    if not items.overwrite and items.if_version is None:
+        return None  # nothing is replaced
+    found = [tree.reached(path) for path in items.paths]
+    old = [location for location in found if location and isinstance(location.node, Entry)]
+    return Effect([location.node for location in old], frozenset(each.names for each in old))
+
+
+def _removed(tree: Tree, path: str) -> Effect | None:
+    location = tree.reached(path, follow=False)
+    if location is None or location.node is None:
+        return None
+    if isinstance(location.node, Entry):
+        return Effect([location.node], frozenset([location.names]))
+    return Effect(list(entries_below(location.node)), None, has_links=True)
+
+
+def _delete_keys(tree: Tree, paths: list[str], _top: str) -> Effect:
+    effects = [effect for path in paths if (effect := _removed(tree, path)) is not None]
+    entries = [entry for effect in effects for entry in effect.entries]
+    return Effect(entries, None, any(effect.has_links for effect in effects))
+
+
+def _move(tree: Tree, source: str, destination: str) -> Effect | None:
+    effect, target = _removed(tree, source), tree.reached(destination, follow=False)
+    if effect is None or target is None:
+        return None
+    if effect.names is None:
+        return _MOVED_TREE
+    return effect._replace(names=effect.names | {target.names})
+
+
+def _create_symlink(tree: Tree, _source: str, link: str, *_overwrite: bool) -> Effect | None:
+    location = tree.reached(link, follow=False)
+    if location is None or not isinstance(location.node, Link):
+        return None
+    return Effect([], None, has_links=True)
+
+
+_EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
+    "create_symlink": _create_symlink,
+    "delete": _removed,
+    "delete_all": _removed,
+    "delete_keys": _delete_keys,
+    "graft": lambda *_: _MOVED_TREE,
+    "lost": lambda *_: _COPIES,
+    "move": _move,
+    "pinned": lambda *_: _COPIES,
+    "publish": _publish,
+    "volume_lost": lambda *_: _COPIES,
+}
+
+LEASED = frozenset({"exists", "is_file", "read", "stat"})
+"""The questions whose answers readers may keep, where they are about files."""
+
+_OF_ONE_PATH = frozenset({"exists", "is_dir", "is_file", "kept", "stat", "why"})
+_OF_NO_PATH = frozenset({"adopted", "class_arrived", "confirm", "packed", "status", "withdraw"})
+
+
+def names_read(tree: Tree, request: Request) -> frozenset[Names] | None:
+    """Return where the answer to a request looks; None for anywhere.
+
+    It is asked after the request was carried out, and before anything else is.
+    """
+    operation, arguments = request.operation, request.arguments
+    if operation in _OF_NO_PATH:
+        return frozenset()
+    if operation in _OF_ONE_PATH:
+        return _names(tree, arguments[:1])
+    if operation == "read":
+        return _names(tree, arguments[0])
+    if operation == "publish":
+        return _names(tree, arguments[1].paths)
+    return None
+
+
+def _names(tree: Tree, paths: Iterable[str]) -> frozenset[Names] | None:
+    try:
+        found = [tree.reached(path) for path in paths]
+    except InvalidPathError:
+        return None
+    if None in found:
+        return None
+    return frozenset(location.names for location in found if location is not None)

@@ -1,0 +1,252 @@
+"""Read leases: which nodes may have kept which answers, and who waits until they are forgotten.
+
+A node's lease covers the answers that its processes keep. A change that makes one of them wrong is
+made at once, and acknowledged only when the boards of all nodes that may have kept it say so, or
+their leases have run out. An answer that depends on the change waits for the same moment. The
+controller counts a lease from the arrival of the request for it, and longer than the node does, so
+that it never ends here before it ends there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from polystore.exceptions import StorageError
+from polystore_ray.controller.effects import LEASED, Effect, Names, Tree, effect_of, names_read
+from polystore_ray.controller.entries import Entry
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.wire.lease_board import LEASE, first_term
+from polystore_ray.wire.messages import Leased, Renewal, Request, Wish
+
+__all__ = ["HELD", "Invalidation", "Leases", "Tell"]
+
+HELD = 1.25 * LEASE
+"""Seconds that a lease counts here: more than on its node, though clocks differ by a tenth."""
+
+_MOST_PATHS = 1000  # that a node is told of one by one
+_MOST_KEPT = 500_000  # answers under one term of a node's lease
+
+Paths = list[str] | None
+"""Those whose answers are not to be used any more; None for all."""
+
+Tell = Callable[[str, int, Paths], Callable[[float], bool]]
+"""Tell a node, under a term of its lease, which answers not to use. Return what waits for some
+seconds, and returns whether the node has heard."""
+
+
+class _Lease:
+    """The read lease of one node."""
+
+    def __init__(self, incarnation: str, term: int) -> None:
+        self.incarnation = incarnation
+        self.term = term
+        self.until = 0.0
+        self.kept = 0
+
+
+class Invalidation:
+    """An effect that some nodes are still to hear of; it is carried out by whoever changed.
+
+    Parameters
+    ----------
+    names : frozenset of tuple or None
+        Where answers depend on it; None for anywhere.
+    paths : dict
+        By node: the term and the end of its lease, and what it is to be told.
+    tell : callable
+        As for `Leases`.
+    """
+
+    def __init__(
+        self,
+        names: frozenset[Names] | None,
+        paths: dict[str, tuple[int, float, Paths]],
+        tell: Tell,
+    ) -> None:
+        self._names = names
+        self.paths = paths
+        self._tell = tell
+        self._done = threading.Event()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all nodes have heard, or have no lease any more."""
+        return self._done.is_set()
+
+    def concerns(self, names: frozenset[Names] | None) -> bool:
+        """Return whether an answer about these names depends on it."""
+        if names is None or self._names is None:
+            return names is None or bool(names)
+        return not names.isdisjoint(self._names)
+
+    def carry_out(self) -> None:
+        """Tell the nodes, and return when each has heard or its lease has run out."""
+        heard: list[tuple[float, Callable[[float], bool]]] = []
+        for node, (term, until, paths) in self.paths.items():
+            with suppress(Exception):  # whatever it is, the lease runs out
+                heard.append((until, self._tell(node, term, paths)))
+                continue
+            heard.append((until, lambda _: False))
+        for until, has_heard in heard:
+            with suppress(Exception):  # as above
+                if has_heard(max(0.0, until - time.monotonic())):
+                    continue
+            time.sleep(max(0.0, until - time.monotonic()))
+        self._done.set()
+
+    def wait(self, timeout: float) -> None:
+        """Return when it is carried out; raise `StoreUnavailableError` if it takes too long."""
+        if not self._done.wait(timeout):
+            raise StoreUnavailableError(
+                f"a node that may read an older value was not reached within {timeout:.3g} s, and "
+                f"its lease has not run out; a change that was asked for may have been made",
+                backend="memory",
+            )
+
+
+class Leases:
+    """The read leases of a store. It is not thread-safe; the controller holds its lock.
+
+    Parameters
+    ----------
+    epoch : int, default 0
+        The controller's.
+    tell : callable, optional
+        See `Tell`; without it no lease is granted.
+    """
+
+    def __init__(self, epoch: int = 0, tell: Tell | None = None) -> None:
+        self._tell = tell
+        self._term = first_term(epoch)
+        self._leases: dict[str, _Lease] = {}
+        self._kept: dict[int, tuple[Entry, dict[str, tuple[int, set[str]]]]] = {}
+        self._through_links: set[str] = set()  # nodes
+        self._pending: list[Invalidation] = []
+        self.invalidations = 0
+
+    def renew(self, node: str, incarnation: str) -> Renewal | None:
+        """Renew the lease of a node for its volume; None if it has to wait for a former one."""
+        if self._tell is None:
+            return None
+        arrived = time.monotonic()
+        lease = self._leases.get(node)
+        if lease is None or lease.until <= arrived:
+            self._term += 1
+            lease = self._leases[node] = _Lease(incarnation, self._term)
+            self._through_links.discard(node)
+        elif lease.incarnation != incarnation or lease.kept >= _MOST_KEPT:
+            return None
+        lease.until = arrived + HELD
+        changed: Paths = []
+        for invalidation in self._unfinished():
+            _, _, paths = invalidation.paths.get(node, (0, 0.0, []))
+            changed = None if changed is None or paths is None else changed + paths
+        return Renewal(lease.term, changed)
+
+    def end(self) -> Invalidation | None:
+        """Grant nothing any more, and end all leases."""
+        ended = self._invalidation(Effect([], None, is_everywhere=True))
+        self._tell = None
+        return ended
+
+    def answered(self, tree: Tree, request: Request, answer: Any) -> Any:
+        """Return the answer to a question, as one that may be kept if the reader may keep it."""
+        wish = request.wish
+        if wish is None or request.operation not in LEASED or isinstance(answer, StorageError):
+            return answer
+        lease = self._leases.get(wish.node)
+        if lease is None or lease.term != wish.term or lease.until <= time.monotonic():
+            return answer
+        first = request.arguments[0]
+        for path in first if isinstance(first, list) else [first]:
+            if not self._keep(tree, lease, wish, path):
+                return answer
+        return Leased(answer)
+
+    def _keep(self, tree: Tree, lease: _Lease, wish: Wish, path: str) -> bool:
+        """Remember that a node may keep answers about a path; return False if it is no file."""
+        location = tree.reached(path)
+        if location is None or not isinstance(location.node, Entry):
+            return False
+        _, nodes = self._kept.setdefault(id(location.node), (location.node, {}))
+        term, paths = nodes.get(wish.node, (0, set[str]()))
+        if term != lease.term:
+            paths = set()
+            nodes[wish.node] = lease.term, paths
+        if path not in paths:
+            paths.add(path)
+            lease.kept += 1
+        if path != "/" + "/".join(location.names):
+            self._through_links.add(wish.node)
+        return True
+
+    def before(self, tree: Tree, request: Request) -> Effect | None:
+        """Return the effect of a change that is about to be made, if anything may be kept."""
+        return effect_of(tree, request) if self._leases else None
+
+    def after(self, effect: Effect | None) -> Invalidation | None:
+        """Return what is to be carried out now that a change was made, None for nothing."""
+        return None if effect is None else self._invalidation(effect)
+
+    def _invalidation(self, effect: Effect) -> Invalidation | None:
+        moment = time.monotonic()
+        live = {node: lease for node, lease in self._leases.items() if lease.until > moment}
+        told: dict[str, Paths] = {}
+        if effect.is_everywhere:
+            told = dict.fromkeys(live)
+            self._kept.clear()
+            self._through_links.clear()
+        else:
+            self._collect(effect.entries, live, told)
+            if effect.has_links:
+                told |= dict.fromkeys(self._through_links & live.keys())
+        if not told or self._tell is None:
+            return None
+        paths = {
+            node: (
+                live[node].term,
+                live[node].until,
+                each if len(each or ()) < _MOST_PATHS else None,
+            )
+            for node, each in told.items()
+        }
+        invalidation = Invalidation(effect.names, paths, self._tell)
+        self._pending = [*self._unfinished(), invalidation]
+        self.invalidations += 1
+        return invalidation
+
+    def _collect(
+        self, entries: Iterable[Entry], live: dict[str, _Lease], told: dict[str, Paths]
+    ) -> None:
+        """Add the paths under which nodes may have kept answers about entries."""
+        for entry in entries:
+            _, nodes = self._kept.pop(id(entry), (None, {}))
+            for node, (term, paths) in nodes.items():
+                if node in live and live[node].term == term:
+                    found = told.setdefault(node, [])
+                    if found is not None:
+                        found.extend(paths)
+
+    def _unfinished(self) -> list[Invalidation]:
+        return [each for each in self._pending if not each.is_done]
+
+    def pending(self, tree: Tree, request: Request) -> list[Invalidation]:
+        """Return what has to be carried out before the answer to a request may be given."""
+        if not self._pending:
+            return []
+        self._pending = self._unfinished()
+        if not self._pending:
+            return []
+        names = names_read(tree, request)
+        return [each for each in self._pending if each.concerns(names)]
+
+    def status(self) -> dict[str, int]:
+        """Return what is counted."""
+        return {
+            "leases": sum(lease.until > time.monotonic() for lease in self._leases.values()),
+            "invalidations": self.invalidations,
+        }

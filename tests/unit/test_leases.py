@@ -1,0 +1,477 @@
+"""Read leases without Ray: one controller, the boards of some nodes, and a reader on each."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polystore.exceptions import PathNotFoundError, StorageError
+from polystore_ray.controller import leases
+from polystore_ray.controller.leases import Paths
+from polystore_ray.controller.state import StoreController
+from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.hosting.lease_keeper import LeaseKeeper
+from polystore_ray.transport import leased_reads
+from polystore_ray.transport.leased_reads import MISSING, LeasedReads
+from polystore_ray.wire import lease_board
+from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard, first_term
+from polystore_ray.wire.messages import Items, Pin, Request, Wish
+from polystore_ray.wire.sessions import Session
+
+SHORT = 0.4  # seconds that a lease lasts here
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_board, "LEASE", SHORT)
+    monkeypatch.setattr(leases, "HELD", 1.25 * SHORT)
+
+
+class Node:
+    """A node: the board that its volume writes, and a process that reads."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name = store, name
+        self.board = WritableLeaseBoard()
+        self.keeper = LeaseKeeper(self.board, lambda: store.controller.renew_lease(name, name))
+        self.reads = LeasedReads(name, self.find, lambda: True, 10_000, is_local=True)
+        self.renews = True
+        self.hears = True
+        self.calls = 0
+
+    def find(self) -> LeaseBoard:
+        if self.renews:
+            self.keeper.renew()
+        return self.board
+
+    def ask(
+        self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
+    ) -> Any:
+        self.calls += 1
+        return self.store.controller.handle(Request(operation, arguments, wish=wish))
+
+    def load(self, path: str) -> bytes:
+        found = self.reads.look_up(self, [path], existing=False)
+        return found.stored[0]  # type: ignore[return-value]
+
+    def load_often(self, path: str) -> bytes:
+        """Load until it needs no call."""
+        for _ in range(3):
+            value = self.load(path)
+        calls = self.calls
+        assert self.load(path) == value
+        assert self.calls == calls, "it still needs a call"
+        return value
+
+
+class Store:
+    """A controller and its nodes."""
+
+    def __init__(self) -> None:
+        self.nodes = {name: Node(self, name) for name in "ab"}
+        self.controller = StoreController(lambda _node, _pins: None, tell=self.tell)
+        self.session = Session()
+
+    def tell(self, node: str, term: int, paths: Paths) -> Callable[[float], bool]:
+        if self.nodes[node].hears:
+            heard = self.nodes[node].keeper.count(term, paths)
+            return lambda _: heard
+        return lambda _: False
+
+    def change(self, operation: str, *arguments: Any, within: float = 60.0) -> Any:
+        with self.session.change() as id_:
+            return self.controller.handle(Request(operation, arguments, id_, within))
+
+    def save(self, path: str, value: bytes, *, overwrite: bool = True, **options: Any) -> None:
+        items = Items([path], [(len(value), None, None)], [value], overwrite, True, **options)
+        self.change("publish", [], items)
+
+    def seconds(self, change: Callable[[], object]) -> float:
+        start = time.monotonic()
+        change()
+        return time.monotonic() - start
+
+
+@pytest.fixture
+def store() -> Store:
+    made = Store()
+    made.save("/d/x", b"1")
+    return made
+
+
+@pytest.fixture
+def reader(store: Store) -> Node:
+    return store.nodes["a"]
+
+
+def test_a_repeated_read_needs_no_call(reader: Node) -> None:
+    assert reader.load_often("/d/x") == b"1"
+    calls = reader.calls
+    assert reader.reads.answer("exists", "/d/x") is True
+    assert reader.reads.answer("is_file", "/d/x") is True
+    assert reader.reads.ask(reader, "stat", "/d/x")["version"] == 1
+    assert reader.reads.ask(reader, "stat", "/d/x")["version"] == 1
+    assert reader.calls == calls + 1
+
+
+def test_what_is_read_once_is_not_kept(reader: Node, store: Store) -> None:
+    reader.load("/d/x")
+    assert store.controller.handle(Request("status", ()))["leases"] == 0
+
+
+CHANGES: dict[str, Callable[[Store], object]] = {
+    "overwrite": lambda s: s.save("/d/x", b"2"),
+    "replace a version": lambda s: s.save("/d/x", b"2", overwrite=False, if_version=1),
+    "delete": lambda s: s.change("delete", "/d/x"),
+    "delete_all": lambda s: s.change("delete_all", "/d/x"),
+    "delete the tree": lambda s: s.change("delete_all", "/d"),
+    "delete keys": lambda s: s.change("delete_keys", ["/d/x"], "/"),
+    "move": lambda s: s.change("move", "/d/x", "/y"),
+    "move the tree": lambda s: s.change("move", "/d", "/e"),
+    "overwrite by a link": lambda s: s.save("/link", b"2"),
+    "overwrite by another spelling": lambda s: s.save("//d/./x", b"2"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("path", ["/d/x", "/link", "/d/../d/x", "/folder/x"])
+def test_nobody_reads_what_was_before_an_acknowledged_change(
+    store: Store, path: str, change: str
+) -> None:
+    store.change("create_symlink", "/d/x", "/link")
+    store.change("create_symlink", "/d", "/folder")
+    for node in store.nodes.values():
+        assert node.load_often(path) == b"1"
+        node.reads.ask(node, "stat", path)
+    CHANGES[change](store)
+    for node in store.nodes.values():
+        assert node.reads.answer("read", path) is MISSING
+        assert node.reads.answer("exists", path) is MISSING
+        try:
+            assert node.load(path) == b"2"
+        except PathNotFoundError:
+            assert not change.startswith(("overwrite", "replace"))
+
+
+@pytest.mark.parametrize("gone", ["move", "delete_all", "another way"])
+def test_nobody_reads_through_a_link_that_changed(store: Store, reader: Node, gone: str) -> None:
+    store.save("/d/y", b"2")
+    store.change("ensure_directory", "/links")
+    store.change("create_symlink", "/d/x", "/links/x")
+    assert reader.load_often("/links/x") == b"1"
+    changes: dict[str, tuple[Any, ...]] = {
+        "move": ("move", "/links/x", "/z"),
+        "delete_all": ("delete_all", "/links"),
+        "another way": ("create_symlink", "/d/y", "/links/x", True),
+    }
+    store.change(*changes[gone])
+    assert reader.reads.answer("read", "/links/x") is MISSING
+
+
+def test_a_value_with_two_paths_is_read_anew_under_both(store: Store, reader: Node) -> None:
+    store.change("copy", "/d/x", "/d/copy")
+    reader.load_often("/d/copy")
+    store.save("/d/x", b"2")
+    assert reader.load("/d/copy") == b"1"
+    reader.load_often("/d/copy")
+    store.save("/d/copy", b"3")
+    assert reader.load("/d/copy") == b"3"
+
+
+def test_a_change_that_fails_has_nobody_ask_again(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    with pytest.raises(StorageError):
+        store.change("move", "/d/x", "/d")
+    with pytest.raises(StorageError):
+        store.save("/d/x", b"2", overwrite=False)
+    assert reader.reads.answer("read", "/d/x") is not MISSING
+
+
+def test_the_copies_that_stat_counts_are_not_of_yesterday(store: Store, reader: Node) -> None:
+    store.controller.note("volume_joined", "a", "a")
+    store.controller.note("volume_joined", "b", "b")
+    items = Items(["/big"], [(9, None, None)], [(0, -1)], replicas=2)
+    store.change("publish", [Pin("pin", (), None, 9)], items, [("a", "a")])
+    for _ in range(3):
+        assert reader.reads.ask(reader, "stat", "/big")["replicas"] == 1
+    store.controller.note("pinned", "b", "b", ["pin"])
+    end = time.monotonic() + 20
+    while reader.reads.ask(reader, "stat", "/big")["replicas"] == 1:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# Nodes that do not hear
+
+
+def test_a_change_waits_until_the_lease_of_a_silent_node_is_over(
+    store: Store, reader: Node
+) -> None:
+    reader.load_often("/d/x")
+    reader.hears = reader.renews = False
+    waited = store.seconds(lambda: store.save("/d/x", b"2"))
+    assert waited > 0.9 * SHORT
+    assert reader.load("/d/x") == b"2"
+    assert store.seconds(lambda: store.save("/d/x", b"3")) < 0.5 * SHORT
+
+
+def test_creating_and_reading_something_else_waits_for_nobody(store: Store, reader: Node) -> None:
+    store.save("/d/z", b"1")
+    reader.load_often("/d/x")
+    reader.hears = reader.renews = False
+    changing = threading.Thread(target=store.save, args=("/d/x", b"2"))
+    changing.start()
+    while not store.controller.handle(Request("status", ()))["invalidations"]:
+        time.sleep(0.001)
+    other = store.nodes["b"]
+    assert store.seconds(lambda: store.save("/new", b"1", overwrite=False)) < 0.5 * SHORT
+    assert store.seconds(lambda: other.load("/d/z")) < 0.5 * SHORT
+    assert changing.is_alive()
+    changing.join()
+
+
+@pytest.mark.parametrize(
+    "dependent",
+    [
+        lambda s: s.nodes["b"].load("/d/x"),
+        lambda s: s.nodes["b"].load("/d/../d/x"),
+        lambda s: s.nodes["b"].ask("list_dir", "/d"),
+        lambda s: s.nodes["b"].ask("stat", "/d/x"),
+        lambda s: s.save("/d/x", b"3"),
+        lambda s: s.change("copy", "/d/x", "/copy"),
+    ],
+)
+def test_what_depends_on_a_change_waits_as_it_does(
+    store: Store, reader: Node, dependent: Callable[[Store], object]
+) -> None:
+    reader.load_often("/d/x")
+    reader.hears = reader.renews = False
+    done: list[str] = []
+
+    def change() -> None:
+        store.save("/d/x", b"2")
+        done.append("changed")
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    while not store.controller.handle(Request("status", ()))["invalidations"]:
+        time.sleep(0.001)
+    dependent(store)
+    assert reader.reads.answer("read", "/d/x") is MISSING
+    changing.join()
+    assert done == ["changed"]
+
+
+def test_a_wait_for_a_silent_node_has_the_callers_deadline(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    reader.hears = reader.renews = False
+    changing = threading.Thread(target=store.save, args=("/d/x", b"2"))
+    changing.start()
+    while not store.controller.handle(Request("status", ()))["invalidations"]:
+        time.sleep(0.001)
+    with pytest.raises(StoreUnavailableError, match="lease has not run out"):
+        store.controller.handle(Request("read", (["/d/x"], "b"), within=0.01))
+    changing.join()
+
+
+def test_a_renewal_brings_what_the_node_did_not_hear(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    reader.hears = False
+    changing = threading.Thread(target=store.save, args=("/d/x", b"2"))
+    changing.start()
+    while not store.controller.handle(Request("status", ()))["invalidations"]:
+        time.sleep(0.001)
+    assert reader.reads.answer("read", "/d/x") is not MISSING  # not acknowledged, so it holds
+    reader.keeper.renew()
+    assert reader.board.is_live
+    assert reader.reads.answer("read", "/d/x") is MISSING
+    changing.join()
+
+
+def test_a_lease_that_ran_out_begins_anew(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    time.sleep(1.3 * SHORT)
+    store.save("/d/x", b"2")  # nobody is told
+    reader.keeper.renew()
+    assert reader.board.is_live
+    assert reader.reads.answer("read", "/d/x") is MISSING
+
+
+def test_a_volume_waits_for_the_lease_of_the_one_before_it(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    assert store.controller.renew_lease("a", "another") is None
+    time.sleep(1.3 * SHORT)
+    assert store.controller.renew_lease("a", "another") is not None
+
+
+def test_the_controller_counts_a_lease_from_its_arrival(
+    store: Store, reader: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.load_often("/d/x")
+    reader.hears = False
+
+    def late() -> Any:
+        renewal = store.controller.renew_lease("a", "a")
+        time.sleep(2 * SHORT)
+        return renewal
+
+    LeaseKeeper(reader.board, late).renew()
+    assert not reader.board.is_live
+
+
+# Controllers that come after each other
+
+
+def test_a_volume_that_turned_to_another_controller_has_no_lease(
+    store: Store, reader: Node
+) -> None:
+    reader.load_often("/d/x")
+    renewal = store.controller.renew_lease("a", "a")
+    assert renewal is not None
+    reader.keeper.turn_to(1)
+    assert not reader.board.is_live
+    reader.board.renew(renewal.term, lease_board.now(), [])
+    assert not reader.board.is_live, "the former controller still grants"
+    reader.board.renew(first_term(1) + 1, lease_board.now(), [])
+    assert reader.board.is_live
+    assert not reader.board.allows(reader.board.mark("/d/x")._replace(generation=1))
+
+
+def test_a_wish_of_another_term_is_not_granted(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    term = reader.board.mark("/d/x").term
+    for wrong in (0, term - 1, term + 1, first_term(1)):
+        answer = store.controller.handle(Request("stat", ("/d/x",), wish=Wish("a", wrong)))
+        assert type(answer) is dict
+    assert type(store.controller.handle(Request("stat", ("/d",), wish=Wish("a", term)))) is dict
+
+
+def test_a_store_that_ends_leaves_nothing_to_read(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    store.controller.end_leases()
+    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert store.controller.renew_lease("a", "a") is None
+
+
+# What a process keeps
+
+
+def test_a_batch_is_of_one_moment(
+    store: Store, reader: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save("/d/y", b"1")
+    reader.load_often("/d/x")
+    reader.load_often("/d/y")
+    allows, looked = LeaseBoard.allows, list[int]()
+
+    def overwritten_in_between(self: LeaseBoard, mark: Any) -> bool:
+        found = allows(self, mark)
+        if not looked:
+            looked.append(1)
+            items = Items(["/d/x", "/d/y"], [(1, None, None)] * 2, [b"2", b"2"], True)
+            store.change("publish", [], items)
+        return found
+
+    monkeypatch.setattr(LeaseBoard, "allows", overwritten_in_between)
+    assert reader.reads.look_up(reader, ["/d/x", "/d/y"], existing=False).stored == [b"2", b"2"]
+
+
+def test_a_batch_asks_for_what_is_not_kept(store: Store, reader: Node) -> None:
+    store.save("/d/y", b"2")
+    reader.load_often("/d/x")
+    calls = reader.calls
+    found = reader.reads.look_up(reader, ["/d/y", "/none", "/d/x"], existing=True)
+    assert found.stored[::2] == [b"2", b"1"]
+    assert found.versions == [2, 0, 1]
+    assert reader.calls == calls + 1
+
+
+def test_what_was_used_longest_ago_makes_room(store: Store, reader: Node) -> None:
+    for number in range(5):
+        store.save(f"/{number}", bytes(3000))
+    for number in range(5):
+        reader.load_often(f"/{number}")
+        reader.load("/0")
+    assert reader.reads.answer("read", "/1") is MISSING
+    assert reader.reads.answer("read", "/0") is not MISSING
+    assert reader.reads.answer("read", "/4") is not MISSING
+
+
+def test_a_forked_process_asks_for_itself(reader: Node) -> None:
+    reader.load_often("/d/x")
+    child = os.fork()
+    if not child:
+        os._exit(reader.reads.answer("read", "/d/x") is not MISSING)
+    assert os.waitpid(child, 0)[1] == 0
+    assert reader.reads.answer("read", "/d/x") is not MISSING
+
+
+def test_references_are_given_up_after_a_change_or_without_use(
+    monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    times = {"_TENDED_EVERY": 0.05, "_ASKED_EVERY": 0.1, "_IDLE_AFTER": 2.0}
+    for name, seconds in times.items():
+        monkeypatch.setattr(leased_reads, name, seconds)
+    node = store.nodes["a"]
+    store.controller.note("volume_joined", "a", "a")
+    for name in ("one", "two"):
+        items = Items([f"/{name}"], [(9, None, None)], [(0, -1)])
+        store.change("publish", [Pin(name, (), None, 9)], items, [("a", "a")])
+    node.keeper.renew()
+    reads = LeasedReads("a", node.find, lambda: True, 10_000)
+    end = time.monotonic() + 20
+    while reads.answer("read", "/two") is MISSING or reads.answer("read", "/one") is MISSING:
+        for name in ("/one", "/two"):
+            reads.look_up(node, [name], existing=False)
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    store.change("delete", "/one")
+    while "/one" in reads._kept:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert "/two" in reads._kept
+    while "/two" in reads._kept:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+# The board
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "boards" / "one")
+    board = WritableLeaseBoard(path)
+    board.renew(1, lease_board.now(), [])
+    yield path
+    board.close()
+    assert not os.path.exists(path)
+
+
+def test_a_board_is_read_by_other_processes_and_written_by_none(file: str) -> None:
+    board = LeaseBoard.at(file)
+    assert board.is_live
+    assert board.allows(board.mark("/x"))
+    with pytest.raises(TypeError):
+        board._numbers[0] = 1
+    with pytest.raises(FileExistsError):
+        WritableLeaseBoard(file)
+
+
+def test_a_path_that_changed_is_counted_and_others_are_not() -> None:
+    board = WritableLeaseBoard()
+    board.renew(1, lease_board.now(), [])
+    x, y = board.mark("/x"), board.mark("/y")
+    assert board.count(1, ["/x"])
+    assert not board.allows(x)
+    assert board.allows(y)
+    assert not board.count(2, ["/y"])
+    assert board.allows(y)
+    assert board.count(1, None)
+    assert not board.allows(y)
