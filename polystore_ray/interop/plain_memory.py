@@ -61,6 +61,10 @@ class PlainMemory(ClusterMemoryBackend):
 
         return look_up(transport, paths, taken, existing=existing)
 
+    def _kept_here(self, _paths: list[str]) -> None:
+        """Return nothing: what the process keeps would be opened as any value."""
+        return
+
     def send(
         self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:

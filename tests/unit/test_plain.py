@@ -6,6 +6,7 @@ import collections
 import datetime as dt
 import pickle
 import pickletools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,4 +265,25 @@ def test_an_object_that_is_not_the_pack_it_should_be_is_damaged_at_its_path() ->
     transport.publish([pin], Items(["/a"], [(3, None, None)], [(0, 3)]))
     with pytest.raises(CorruptDataError, match="'/a'"):
         PlainMemory.of(registry).load("/a")
+    registry.shutdown()
+
+
+def test_what_a_process_keeps_of_former_reads_is_not_opened_either(tmp_path: Path) -> None:
+    trap = tmp_path / "was-run"
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (trap,)
+
+    registry = RayBackendRegistry("kept", local=True)
+    registry["memory"].save([Trap()], "/trap")
+    for _ in range(3):  # so that the process keeps it
+        registry["memory"].load("/trap")
+    trap.unlink()
+    plain = PlainMemory.of(registry)
+    for _ in range(5):
+        assert plain.stat("/trap")["exists"]
+        with pytest.raises(UnsupportedOperationError, match="not plain data"):
+            plain.load("/trap")
+    assert not trap.exists()
     registry.shutdown()
