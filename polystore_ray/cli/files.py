@@ -1,8 +1,9 @@
-"""Commands that read a store: ``ls``, ``tree``, ``stat``, ``cat`` and ``du``."""
+"""Commands that read a store: ``ls``, ``tree``, ``stat``, ``cat``, ``head`` and ``du``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import click
@@ -20,16 +21,17 @@ from polystore_ray.cli.output import (
     print_value,
     say,
 )
+from polystore_ray.cli.patterns import expanded
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
 
-__all__ = ["cat", "du", "ls", "stat", "tree"]
+__all__ = ["cat", "du", "head", "ls", "stat", "tree"]
 
 Facts = dict[str, Any]
 
 
-@click.command(short_help="List a directory.")
-@click.argument("place", type=PLACE, default="memory:/")
+@click.command(short_help="List directories and files.")
+@click.argument("places", type=PLACE, nargs=-1)
 @click.option(
     "-l",
     "--long",
@@ -37,10 +39,34 @@ Facts = dict[str, Any]
     help="Also show type (or that it is lost), size, shape, dtype and time.",
 )
 @with_session
-def ls(session: Session, place: Place, *, long: bool) -> None:
-    """List a directory or one file. Names of directories end in a slash."""
+def ls(session: Session, places: tuple[Place, ...], *, long: bool) -> None:
+    """List directories and files; by default, the root of the memory.
+
+    PLACES can be globs; ``**`` stands for any number of directories. Names of directories end in a
+    slash.
+    """
     fm = session.files()
-    entries = list(_listed(fm, place))
+    wanted = places or (Place("memory", "/"),)
+    found = [place for pattern in wanted for place in expanded(fm, pattern)]
+    if len(found) == 1:
+        _print_entries(session, list(_listed(fm, found[0])), long=long)
+        return
+    directories = [place for place in found if fm.is_dir(place.path, place.backend)]
+    files = [place for place in found if place not in directories]
+    if session.as_json:
+        listed: Facts = {str(place): list(_entries(fm, place)) for place in directories}
+        print_json({str(place): _facts(fm, place) for place in files} | listed)
+        return
+    entries = [_facts(fm, place) | {"name": str(place)} for place in files]
+    _print_entries(session, entries, long=long)
+    for place in directories:
+        if entries or place is not directories[0]:
+            say()
+        say(f"{place}:")
+        _print_entries(session, list(_entries(fm, place)), long=long)
+
+
+def _print_entries(session: Session, entries: list[Facts], *, long: bool) -> None:
     if session.as_json:
         print_json(entries)
     elif long and entries:
@@ -52,9 +78,13 @@ def ls(session: Session, place: Place, *, long: bool) -> None:
 
 def _listed(fm: FileManager, place: Place) -> Iterator[Facts]:
     facts = _facts(fm, place)
-    if not fm.is_dir(place.path, place.backend):
+    if fm.is_dir(place.path, place.backend):
+        yield from _entries(fm, place)
+    else:
         yield facts | {"name": place.name or place.path}
-        return
+
+
+def _entries(fm: FileManager, place: Place) -> Iterator[Facts]:
     for name in fm.list_dir(place.path, place.backend):
         yield fm.stat(place.below(name).path, place.backend) | {"name": name}
 
@@ -189,6 +219,42 @@ def cat(session: Session, place: Place, *, unpickle: bool) -> None:
     """
     fm = session.files(unpickle=unpickle)
     print_value(fm.load(place.path, place.backend), as_json=session.as_json)
+
+
+@click.command(short_help="Print the first lines, rows or items of a value.")
+@click.argument("place", type=PLACE)
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many lines of text, rows of an array, items of a list or a dict, or bytes.",
+)
+@click.option("--unpickle", is_flag=True, help="Load a value of any type, as for cat.")
+@with_session
+def head(session: Session, place: Place, *, number: int, unpickle: bool) -> None:
+    """Print the first lines, rows, items or bytes of a value, as cat does.
+
+    Of an array, only these rows are read, where its format allows it.
+    """
+    fm = session.files(unpickle=unpickle)
+    facts = _facts(fm, place)
+    if facts.get("shape"):
+        value = fm.load(place.path, place.backend, region=(slice(0, number),))
+    else:
+        value = _first(fm.load(place.path, place.backend), number)
+    print_value(value, as_json=session.as_json)
+
+
+def _first(value: Any, number: int) -> Any:
+    if isinstance(value, str):
+        return "".join(value.splitlines(keepends=True)[:number])
+    if isinstance(value, dict):
+        return dict(islice(value.items(), number))
+    if isinstance(value, list | tuple | bytes | bytearray):
+        return value[:number]
+    return value
 
 
 @click.command(short_help="Sum the sizes of values by directory.")

@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
-from polystore import FileManager
+from polystore import DiskBackend, FileManager
 from polystore_ray.interop.plain_memory import PlainMemory
 from polystore_ray.registry import RayBackendRegistry
 
-__all__ = ["Session", "shared_options", "with_session"]
+__all__ = ["THIS_MACHINE", "Session", "shared_options", "with_session"]
+
+THIS_MACHINE = "this-machine"
+"""The key under which a command reaches the files of this machine, as this process sees them."""
 
 _OPTIONS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
     (("--address",), "RAY_ADDRESS", {"metavar": "HOST:PORT", "help": "The Ray cluster."}),
@@ -113,7 +116,7 @@ class Session:
     def files(self, *, create: bool = False, unpickle: bool = False) -> FileManager:
         """Return a file manager on the store; without `unpickle`, it loads only plain data."""
         registry = self.registry(create=create)
-        if unpickle:
-            return FileManager(registry)
-        memory = PlainMemory.of(registry)
-        return FileManager(ChainMap({"memory": memory}, registry))  # type: ignore[arg-type]
+        own: dict[str, Any] = {THIS_MACHINE: DiskBackend()}
+        if not unpickle:
+            own["memory"] = PlainMemory.of(registry)
+        return FileManager(ChainMap(own, registry))  # type: ignore[arg-type]

@@ -204,7 +204,7 @@ WRONG = [
     (["lss"], 2, "No such command 'lss'"),
     (["ls", "--jsn"], 2, "No such option"),
     (["ls", "plate"], 2, "names no backend: write memory:plate or disk:plate"),
-    (["ls", "memory:/", "memory:/"], 2, "unexpected extra argument"),
+    (["tree", "memory:/", "memory:/"], 2, "unexpected extra argument"),
     (["cat"], 2, "Missing argument 'PLACE'"),
     (["tree", "-d", "x"], 2, "'x' is not a valid integer range"),
     (["cp", "memory:/", "disk:"], 2, "has no name; give"),
