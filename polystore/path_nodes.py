@@ -209,13 +209,18 @@ def outline(directory: Directory, path: str) -> tuple[list[str], list[tuple[str,
     directories: list[str] = []
     links: list[tuple[str, str]] = []
     files: list[str] = []
-    for where, node in nodes_below(directory, path):
-        if isinstance(node, Link):
-            links.append((where, node.target))
-        elif not isinstance(node, Directory):
-            files.append(where)
-        elif where != path:
-            directories.append(where)
+    waiting = [(path.rstrip("/"), directory)]
+    while waiting:
+        prefix, directory = waiting.pop()
+        for name, node in directory.items():
+            where = f"{prefix}/{name}"
+            if type(node) is Directory:
+                directories.append(where)
+                waiting.append((where, node))
+            elif type(node) is Link:
+                links.append((where, node.target))
+            else:
+                files.append(where)
     return directories, links, files
 
 

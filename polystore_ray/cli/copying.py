@@ -58,6 +58,8 @@ class Copier:
         Whether to skip files that the destination has, if they are not older than the source.
     keep_going : bool
         Whether to remember errors and go on, instead of raising the first one.
+    lossy : bool
+        Whether a copy may leave behind metadata of files that the other backend cannot keep.
     progress : callable
         Called with the number of files that are done, and the number of all.
 
@@ -74,6 +76,7 @@ class Copier:
     force: bool = False
     resume: bool = False
     keep_going: bool = False
+    lossy: bool = False
     progress: Callable[[int, int], object] = lambda _done, _total: None
     copied: int = 0
     skipped: int = 0
@@ -157,7 +160,7 @@ class Copier:
 
     def _copy_files(self, source: Place, target: Place, pairs: Pairs, *, is_new: bool) -> None:
         """Copy files, given by their paths below the source and below the target."""
-        if not self.keep_going:
+        if not (self.keep_going or self.lossy):
             self._check_losses(source, target, pairs)
         together: list[tuple[str, str]] = []
         for old, new in pairs:
@@ -225,7 +228,8 @@ class Copier:
             reading(self.fm.registry, backend) as origin,
             writing(self.fm.registry, to_backend, "save") as there,
         ):
-            check_losses(origin, there, pairs)
+            if not self.lossy:
+                check_losses(origin, there, pairs)
             options = parents_option(there, parents=True)
             copy_values(origin, there, pairs, overwrite=self.force, **options)
         self._count(len(pairs))

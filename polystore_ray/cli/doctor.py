@@ -23,7 +23,6 @@ from polystore_ray.cli.failure import Failed, one_line
 from polystore_ray.cli.output import aligned, human_bytes, print_json
 from polystore_ray.cli.session import Session, with_session
 from polystore_ray.rayapi.head_loss import LASTING
-from polystore_ray.registry import RayBackendRegistry
 
 if TYPE_CHECKING:  # it imports Ray
     from polystore_ray.cli.cluster import KnownStore
@@ -94,14 +93,14 @@ def _check_cluster(session: Session) -> Iterator[Finding]:
     except (Failed, StorageError) as error:
         yield Finding("cluster", "failure", one_line(error))
         return
-    from polystore_ray.cli.cluster import known_stores, store
+    from polystore_ray.cli.cluster import known_stores
     from polystore_ray.rayapi.private import authentication_mode, control_store, waiting_actors
 
     yield from _check_nodes(_TIMEOUT)
     yield _check_actors(waiting_actors())
     yield _check_control_store(control_store())
     for known in known_stores():
-        yield from _check_store(known, store(known.name, known.job, create=False))
+        yield from _check_store(known)
     yield _check_authentication(authentication_mode())
     yield _check_encryption(os.environ.get("RAY_USE_TLS", "0") == "1")
 
@@ -203,13 +202,15 @@ def _check_control_store(kept_in: str | None) -> Finding:
     return Finding("control store", "warning", seen, cure)
 
 
-def _check_store(known: KnownStore, registry: RayBackendRegistry) -> Iterator[Finding]:
+def _check_store(known: KnownStore) -> Iterator[Finding]:
     """Check whether a store has all its values, and a detached one whether it outlives the head."""
     what = f"store {known.name}" if known.job is None else f"store {known.name} of job {known.job}"
     command = f"polystore --store {known.name}" + (f" --job {known.job}" if known.job else "")
+    from polystore_ray.cli.cluster import store
+
     try:
-        status = registry.status()
-    except StorageError as error:
+        status = store(known.name, known.job, create=False).status()
+    except (Failed, StorageError) as error:
         seen = f"it does not answer ({type(error).__name__})"
         yield Finding(what, "failure", seen, f"`{command} status`")
         return

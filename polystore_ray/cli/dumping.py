@@ -10,6 +10,7 @@ import click
 from polystore_ray.cli.failure import Failed
 from polystore_ray.cli.output import human_bytes, moment, print_json, progress_bar, say
 from polystore_ray.cli.session import Session, with_session
+from polystore_ray.config.store import StoreOptions
 from polystore_ray.dumps import Manifest
 from polystore_ray.dumps import dump as write_dump
 from polystore_ray.dumps import restore as restore_dump
@@ -20,7 +21,7 @@ __all__ = ["dump", "restore", "verify"]
 
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 _WHERE = "DIRECTORY-OR-URL"
-_RECORDED = ("max_bytes", "pin_budget", "replicas", "too_few_nodes", "host_calls", "read_cache")
+_OPTIONS = {field.name for field in dataclasses.fields(StoreOptions)} - {"backends"}
 
 
 @click.command(short_help="Write all that a store's memory holds into files.")
@@ -76,7 +77,7 @@ def restore(
     memory must be empty. Nothing in the dump is run; loading a value runs what its author chose.
     """
     recorded = Manifest.read(files_at(source)).options
-    options = {option: recorded[option] for option in _RECORDED if option in recorded}
+    options = {option: value for option, value in recorded.items() if option in _OPTIONS}
     given = {"replicas": replicas, "max_bytes": max_bytes}
     options |= {option: value for option, value in given.items() if value is not None}
     chosen = dataclasses.replace(session, store=name)

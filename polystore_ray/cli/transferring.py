@@ -43,6 +43,11 @@ _COPYING = (
         is_flag=True,
         help="Skip files that cannot be copied, report them at the end, and exit with 1.",
     ),
+    click.option(
+        "--lossy",
+        is_flag=True,
+        help="Leave behind metadata of files that the other backend cannot keep.",
+    ),
     _UNPICKLE,
     _QUIET,
 )
@@ -139,8 +144,9 @@ def _copy(
     resume: bool,
     keep_going: bool,
     excluded: Sequence[str],
+    lossy: bool,
 ) -> None:
-    copier = Copier(fm, excluded, force=force, resume=resume, keep_going=keep_going)
+    copier = Copier(fm, excluded, force, resume, keep_going, lossy)
     with progress_bar("copying", hidden=quiet) as copier.progress:
         try:
             for source, target in pairs:

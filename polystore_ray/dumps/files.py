@@ -95,6 +95,10 @@ class DumpFiles(ABC):
             )
         return data
 
+    def check(self, file: DumpFile) -> None:
+        """Raise as `read_checked`."""
+        self.read_checked(file)
+
 
 def files_at(where: P, storage_options: Mapping[str, Any] | None = None) -> DumpFiles:
     """Return the files in a directory or at a URL, which needs the extra ``remote``."""

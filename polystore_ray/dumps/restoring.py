@@ -6,6 +6,7 @@ import base64
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from polystore.serialization import Sealed, seal
 from polystore_ray.dumps.files import DumpFile, DumpFiles, files_at
 from polystore_ray.dumps.manifest import MANIFEST, Manifest, lines_in
 from polystore_ray.dumps.objects import objects_in
-from polystore_ray.dumps.tasks import OWN_NAMES, Connect, is_own, run_part_tasks
+from polystore_ray.dumps.tasks import OWN_NAMES, THREADS, Connect, is_own, run_part_tasks
 from polystore_ray.registry import RayBackendRegistry
 from polystore_ray.transport.base import Task
 from polystore_ray.wire.messages import WHOLE, Facts, InlineFullError, Items, Pin, Stored
@@ -132,9 +133,11 @@ def verify(
     """
     files = files_at(source, storage_options)
     manifest = Manifest.read(files)
-    with reporting(progress, len(manifest.files), "verifying") as step:
-        for file in manifest.files:
-            files.read_checked(file)
+    with (
+        reporting(progress, len(manifest.files), "verifying") as step,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        for _ in pool.map(files.check, manifest.files):
             step()
     return manifest
 
@@ -245,7 +248,9 @@ def _publish(
     transport = connect()
     paths = [staging + _path(row["path"]) for row in rows]
     moments = [(_at_least(0, row["version"]), float(row["modified"])) for row in rows]
-    items = Items(paths, [_facts(row) for row in rows], stored, parents=True, moments=moments)
+    facts = [_facts(row) for row in rows]
+    # A task that Ray repeats finds what it has published.
+    items = Items(paths, facts, stored, overwrite=True, parents=True, moments=moments)
     transport.publish(pins, items._replace(replicas=replicas))
     for path, row, (version, _) in zip(paths, rows, moments, strict=True):
         if row["fallback"] is not None:

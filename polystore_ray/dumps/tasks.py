@@ -12,7 +12,7 @@ from polystore_ray.dumps.files import DumpFile, DumpFiles
 from polystore_ray.transport.base import Task, Transport
 from polystore_ray.transport.in_process import LocalTransport
 
-__all__ = ["OWN_NAMES", "Connect", "is_own", "run_part_tasks"]
+__all__ = ["OWN_NAMES", "THREADS", "Connect", "is_own", "run_part_tasks"]
 
 OWN_NAMES = ("/.polystore-dump-", "/.polystore-restore-")
 """How paths of the memory begin that hold a snapshot, or what is being restored."""
@@ -20,7 +20,8 @@ OWN_NAMES = ("/.polystore-dump-", "/.polystore-restore-")
 Connect = Callable[[], Transport]
 """Return the transport to a store, for one call."""
 
-_THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
+"""Of one process that reads or writes many files."""
 
 
 def is_own(path: str) -> bool:
@@ -49,7 +50,7 @@ def run_part_tasks(
     """
     transport = connect()
     if isinstance(transport, LocalTransport):
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             yield from pool.map(lambda task: task[1](*task[2]), tasks)
         return
     sent: list[Task] = []

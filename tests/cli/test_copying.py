@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from polystore import FileManager
 from polystore_ray.cli import copying
@@ -180,3 +181,17 @@ def test_put_and_get_copy_files_of_this_machine(
     assert sorted(os.listdir("plates")) == ["A0.npy", "A1.npy", "A2.npy"]
     assert "exists" in says_one_line(run_locally("get", "memory:/plate/A1.npy", "out.npy"))
     assert run_locally("put", "none.npy", "memory:/x").code == 2
+
+
+def test_metadata_is_left_behind_only_on_request(fm: FileManager, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fm.save(np.zeros(3), tmp_path / "in" / name, backend="zarr")
+    zarr.open_array(tmp_path / "in/b").attrs["scale"] = 2
+    source = f"zarr:{tmp_path}/in"
+    assert "not keep" in says_one_line(run_locally("cp", source, "memory:/none"))
+    assert not fm.exists("/none/a", backend="memory")
+    done = run_locally("cp", "-k", source, "memory:/some")
+    assert (done.code, "not keep" in done.err) == (1, True)
+    assert fm.list_dir("/some", backend="memory") == ["a"]
+    assert run_locally("cp", "--lossy", source, "memory:/all") == Done(0, "", "")
+    assert fm.list_dir("/all", backend="memory") == ["a", "b"]

@@ -14,6 +14,7 @@ import ray
 from polystore_ray import DataLostError, RayBackendRegistry, TooFewNodesError
 from polystore_ray.dumps import dump, restore, tasks, verify
 from polystore_ray.dumps.files import files_at
+from tests.cli.commands import run_here
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 
 
@@ -117,6 +118,17 @@ def test_what_died_with_a_node_is_left_out_and_the_rest_is_rescued(
     assert (lost.path, lost.node) == ("/gone", late)
     with pytest.raises(DataLostError):
         registry["memory"].load("/gone")
+    doctor = run_here("doctor", "--json")
+    assert doctor.code == 1
+    job = ray.get_runtime_context().get_job_id()
+    [finding] = [
+        finding
+        for finding in doctor.json
+        if finding["what"] == f"values of store {registry._store} of job {job}"
+    ]
+    assert (finding["verdict"], finding["seen"]) == ("failure", "1 are lost")
+    given = ("--store", registry._store, "--job", job)
+    assert run_here(*given, "lost").out.startswith("/gone  20")
     manifest = dump(registry, tmp_path / "dump")
     assert (manifest.values, manifest.lost) == (1, 1)
     restore(other, tmp_path / "dump")

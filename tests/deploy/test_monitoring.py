@@ -12,9 +12,10 @@ import promql_parser
 import pytest
 import ray
 import yaml
+from ray.util.metrics import Metric
 
 from polystore_ray import errors
-from polystore_ray.rayapi.metrics import _Metrics
+from polystore_ray.rayapi.metrics import _Metrics, counted
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 REPORTER = Path(ray.__file__).with_name("dashboard") / "modules/reporter/reporter_agent.py"
@@ -86,6 +87,25 @@ def test_every_metric_of_ours_is_shown() -> None:
     shown = {s.name for expression in expressions() for s in selectors(expression)}
     bases = {re.sub("_bucket$|_count$|_sum$", "", name) for name in our_series()}
     assert bases <= {re.sub("_bucket$|_count$|_sum$", "", str(name)) for name in shown}
+
+
+def test_what_a_controller_counts_is_reported_of_its_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded: dict[str, float] = {}
+
+    def record(self: Metric, value: float, tags: dict[str, str]) -> None:
+        assert tags == {"store": "plates"}
+        recorded[self._name] = value
+
+    monkeypatch.setattr(Metric, "_record", record)
+    counted("plates", {"files": 5, "bytes": 80, "lost": 1, "too_few_replicas": 2, "calls": 3})
+    assert recorded == {
+        "polystore_files": 5,
+        "polystore_held_bytes": 80,
+        "polystore_lost": 1,
+        "polystore_too_few_replicas": 2,
+    }
 
 
 def test_a_death_that_costs_values_raises_alerts() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from typing import Any
 
@@ -17,6 +18,7 @@ from polystore.exceptions import (
 from polystore_ray.controller.entries import Held
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.ledger import Adopt, Ledger, PackInline, Replicate
+from polystore_ray.controller.repair import carry_out
 from polystore_ray.controller.replicated import QUERIES
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import DataLostError
@@ -399,6 +401,38 @@ def test_a_loss_is_told_in_two_sentences_with_node_time_and_cure(store: Store) -
     assert re.search(r"was lost by \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", what)
     assert cure.startswith("Save the value again; replicas=2 or fallback= keeps")
     assert "the nodes that held the value were lost" in str(Loss("", "", 0.0, ""))
+
+
+class OneOtherNode:
+    """Volumes of which that of one other node remains, which cannot get what is lost."""
+
+    def host_of(self, node: str) -> str:
+        return f"host-of-{node}"
+
+    def place(self, _pin: Pin, _preferred: str) -> str:
+        return "other"
+
+    def pin_again(self, _node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
+        return "v2", [], {one.id: "OwnerDiedError: no bytes" for one in pins}
+
+
+def test_a_death_that_costs_values_is_logged_with_node_and_numbers(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.publish("/a", pin("p"))
+    store.publish_pack("q", ["/b", "/c"])
+    store.change("volume_lost", NODE)
+    store.change("volume_joined", "other", "v2")
+    repair = store.controller.next_repair(0)
+    assert isinstance(repair, Replicate)
+    volumes: Any = OneOtherNode()
+    carry_out(repair, store.controller, volumes, replicas=1)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("3 values of 2000 bytes are lost: the last copy was on node host-of-")
+    assert line.endswith("(OwnerDiedError: no bytes)")
+    [first, *_] = store.ask("losses", "/")
+    assert (first[1].node, first[1].host) == (NODE, f"host-of-{NODE}")
+    assert abs(first[1].moment - time.time()) < 60
 
 
 def test_a_fallback_is_set_for_the_version_it_is_of(store: Store) -> None:
