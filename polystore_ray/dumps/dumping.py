@@ -8,7 +8,7 @@ import itertools
 import platform
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from polystore.progress import Progress, reporting
 from polystore.serialization import Sealed
 from polystore_ray.client.lookup import look_up
 from polystore_ray.dumps.files import DumpFile, DumpFiles, files_at
-from polystore_ray.dumps.manifest import ENTRIES, OBJECTS, TREE, Manifest, json_lines
+from polystore_ray.dumps.manifest import ENTRIES, OBJECTS, TREE, Manifest, json_line, lines_in
 from polystore_ray.dumps.objects import pieces_of
 from polystore_ray.dumps.tasks import OWN_NAMES, Connect, is_own, run_part_tasks
 from polystore_ray.errors import DataLostError
@@ -34,6 +34,7 @@ _BEGUN = "INCOMPLETE"  # the name of a file that is there until the manifest is
 _PAGE = 1000  # paths that the controller describes in one answer
 _PART_BYTES = 64 * 2**20  # of objects, or of small values, in one file, about
 _PART_OBJECTS = 10_000
+_PART_ROWS = 100_000  # of small values
 
 Row = dict[str, Any]
 
@@ -147,7 +148,7 @@ class _Writing:
     def __init__(self, connect: Connect, files: DumpFiles, snapshot: str) -> None:
         self._connect, self._files, self._snapshot = connect, files, snapshot
         self._tree: list[Row] = []
-        self._rows: defaultdict[str, list[Row]] = defaultdict(list)  # by part
+        self._rows: defaultdict[str, list[bytes]] = defaultdict(list)  # by part, as lines
         self._part_of: dict[str, str] = {}  # by object
         self._first: dict[tuple[str, int], str] = {}  # the path of a value, by object and number
         self._open: dict[str, _Part] = {}  # by node
@@ -162,7 +163,7 @@ class _Writing:
     def run(self, begun: DumpFile, progress: Progress) -> None:
         """Write all files but the manifest."""
         directories, links, paths = self._connect().ask("outline", self._snapshot)
-        rows = [{"directory": self._cut(path)} for path in directories]
+        rows: list[Row] = [{"directory": self._cut(path)} for path in directories]
         rows += [{"link": self._cut(path), "target": target} for path, target in links]
         self._tree = [row for row in rows if not is_own(next(iter(row.values())))]
         paths = [path for path in paths if not is_own(self._cut(path))]
@@ -173,14 +174,13 @@ class _Writing:
                 self._written.append(file)
                 self._lost.update(lost)
                 self._step(count)
-        for part, rows in self._rows.items():
-            self._write(part + ENTRIES, rows)
-        self._write(TREE, self._tree)
+        for part, lines in self._rows.items():
+            self._write(part + ENTRIES, lines)
+        self._write(TREE, map(json_line, self._tree))
 
     def counts(self) -> dict[str, Any]:
         """Return what was written, for the manifest."""
-        rows = itertools.chain.from_iterable(self._rows.values())
-        gone = {row["path"] for row in rows if row.get("object") in self._lost}
+        gone = self._lost_paths() if self._lost else set()
         lost = len(gone) + sum("lost" in row or row.get("of") in gone for row in self._tree)
         return {
             "values": self._paths - lost,
@@ -190,11 +190,17 @@ class _Writing:
             "lost_objects": tuple(sorted(self._lost)),
         }
 
+    def _lost_paths(self) -> set[str]:
+        """Return the paths of objects that were lost during the dump, except those of copies."""
+        parts = {self._part_of[id_] for id_ in self._lost}
+        rows = (row for part in parts for row in lines_in(memoryview(b"".join(self._rows[part]))))
+        return {row["path"] for row in rows if row["object"] in self._lost}
+
     def _cut(self, path: str) -> str:
         return path[len(self._snapshot) :]
 
-    def _write(self, name: str, rows: list[Row]) -> None:
-        self._written.append(self._files.write(name, json_lines(rows)))
+    def _write(self, name: str, lines: Iterable[bytes]) -> None:
+        self._written.append(self._files.write(name, lines))
 
     def _tasks(self, paths: Sequence[str]) -> Iterator[Task]:
         """Yield the tasks that write objects, as soon as it is known which."""
@@ -224,21 +230,21 @@ class _Writing:
             self._tree.append({"copy": here, "of": first})
         elif isinstance(stored, bytes):
             value = base64.b64encode(stored).decode()
-            self._add_small(_row(here, record) | {"value": value}, len(value))
+            self._add_small(json_line(_row(here, record) | {"value": value}))
         elif pin is not None:
             is_new = pin.id not in self._part_of
             part = self._part_of.get(pin.id) or self._add_object(pin, path)
-            self._rows[part].append(
-                _row(here, record) | {"object": pin.id, "number": record.number}
-            )
+            row = _row(here, record) | {"object": pin.id, "number": record.number}
+            self._rows[part].append(json_line(row))
             if is_new:
                 return  # it counts once its object is written
         self._step()
 
-    def _add_small(self, row: Row, size: int) -> None:
-        self._rows[self._small].append(row)
-        self._small_bytes += size
-        if self._small_bytes >= _PART_BYTES:
+    def _add_small(self, line: bytes) -> None:
+        lines = self._rows[self._small]
+        lines.append(line)
+        self._small_bytes += len(line)
+        if self._small_bytes >= _PART_BYTES or len(lines) >= _PART_ROWS:
             self._write(self._small + ENTRIES, self._rows.pop(self._small))
             self._small, self._small_bytes = next(self._names), 0
 

@@ -12,7 +12,7 @@ from typing import Any
 from polystore.exceptions import CorruptDataError, PathNotFoundError
 from polystore_ray.dumps.files import DumpFile, DumpFiles
 
-__all__ = ["ENTRIES", "MANIFEST", "OBJECTS", "TREE", "Manifest", "json_lines", "lines_in"]
+__all__ = ["ENTRIES", "MANIFEST", "OBJECTS", "TREE", "Manifest", "json_line", "lines_in"]
 
 MANIFEST = "manifest.json"
 TREE = "tree.jsonl"
@@ -125,14 +125,13 @@ def _checksum(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def json_lines(rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield a line of JSON for each row."""
-    for row in rows:
-        yield json.dumps(row, separators=(",", ":")).encode() + b"\n"
+def json_line(row: dict[str, Any]) -> bytes:
+    """Return a row as a line of JSON."""
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 def lines_in(data: memoryview) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file that `json_lines` made.
+    """Yield the rows of a file of lines that `json_line` made.
 
     Raises
     ------
