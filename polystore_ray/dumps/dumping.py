@@ -222,11 +222,13 @@ class _Writing:
     def _plan(self, path: str, record: Record, pins: Sequence[Pin]) -> None:
         """Decide where a value goes, and add its row."""
         here, stored = self._cut(path), record.stored
-        pin = pins[stored] if isinstance(stored, int) else None
-        first = self._first.setdefault((pin.id if pin else "", record.number), here)
         if stored is None:
             self._tree.append({"lost": here, "fallback": record.fallback})
-        elif first != here:
+            self._step()
+            return
+        pin = pins[stored] if isinstance(stored, int) else None
+        first = self._first.setdefault((pin.id if pin else "", record.number), here)
+        if first != here:
             self._tree.append({"copy": here, "of": first})
         elif isinstance(stored, bytes):
             value = base64.b64encode(stored).decode()

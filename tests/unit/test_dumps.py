@@ -315,19 +315,24 @@ def test_what_is_lost_is_counted_and_left_out(store: Any, tmp_path: Path) -> Non
     memory = registry["memory"]
     memory.save(np.arange(50_000), "/gone")
     memory.copy("/gone", "/gone-too")
-    memory.save("small", "/kept")
+    pack = [f"/pack/{i}" for i in range(100)]
+    memory.save_batch([np.zeros(1000) for _ in pack], pack, parents=True)
+    for number in range(5):
+        memory.save(f"small {number}", f"/pack/kept/{number}", parents=True)
     transport = registry._connect()
-    [pin] = transport.ask("read", ["/gone"]).pins
+    lost = [pin.id for pin in transport.ask("read", ["/gone", *pack]).pins]
     transport._controller.note("volume_lost", "local")
-    transport._controller.note("lost", [pin.id], Loss("n", "host", 1.0, "why"))
+    transport._controller.note("lost", lost, Loss("n", "host", 1.0, "why"))
     seen: list[tuple[int, int]] = []
     manifest = dump(registry, tmp_path / "dump", progress=lambda *now: seen.append(now))
-    assert (manifest.values, manifest.lost) == (1, 2)
-    assert seen[-1] == (3, 3)
+    assert (manifest.values, manifest.lost) == (5, 102)
+    assert seen[-1] == (107, 107)
     other = store("without-losses")
     restore(other, tmp_path / "dump", progress=lambda *now: seen.append(now))
-    assert seen[-1] == (3, 3)
-    assert other["memory"].list_dir("/") == ["kept"]
+    assert seen[-1] == (107, 107)
+    kept = [f"/pack/kept/{number}" for number in range(5)]
+    assert other["memory"].list_files("/", recursive=True) == kept
+    assert other["memory"].load_batch(kept) == [f"small {number}" for number in range(5)]
 
 
 def test_what_is_lost_during_the_dump_is_left_out(
