@@ -15,6 +15,13 @@ ONLY ?=
 # The duration of `make chaos` and `make chaos-network`.
 SECONDS ?= 600
 
+# Tests that start no cluster: a process for each core runs a part of them.
+WITHOUT_CLUSTER = tests/api tests/architecture tests/conformance/test_in_process.py \
+	tests/conformance/test_remote.py tests/corpus tests/explored tests/faults tests/fuzz tests/unit
+PARALLEL = -n logical --maxprocesses 8 --dist worksteal
+DOCTESTS = --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
+	--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py --ignore=tests/fuzz/fuzzing.py
+
 .PHONY: help demo test test-fast check docs architecture bench soak chaos chaos-network corpus \
 	test-oldest test-newest dist \
 	test-wheel clean
@@ -26,14 +33,12 @@ demo: $(VENV)/.demo  ## Run the demo: segment photographs in Ray tasks; results 
 	$(BIN)/python -m polystore_ray.demo --out demo-out
 
 test: check docs  ## Run all checks, the examples of the documentation, and all tests
-	$(BIN)/python -m pytest tests examples
-	$(BIN)/python -m pytest --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
-		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
+	$(BIN)/python -m pytest $(PARALLEL) $(WITHOUT_CLUSTER) $(DOCTESTS)
+	$(BIN)/python -m pytest tests examples $(addprefix --ignore=,$(WITHOUT_CLUSTER))
 
 test-fast: $(VENV)/.all  ## Run the tests that start no cluster, in about three minutes
-	POLYSTORE_MODEL_SECONDS=5 $(BIN)/python -m pytest -q tests/unit tests/api tests/architecture tests/explored \
-		tests/conformance/test_in_process.py --doctest-modules polystore polystore_ray \
-		--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/api tests/architecture tests/explored tests/unit \
+		tests/conformance/test_in_process.py $(DOCTESTS)
 
 check: $(VENV)/.all  ## Check style, format, types and import layers
 	$(BIN)/ruff check .
@@ -60,7 +65,7 @@ bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all $(VENV)/.fuzz  ## Run the model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]
-	$(BIN)/python -m pytest tests/stateful tests/fuzz tests/faults \
+	POLYSTORE_MODEL_SECONDS=600 $(BIN)/python -m pytest tests/stateful tests/explored tests/fuzz tests/faults \
 		tests/cluster/test_zarr_writers.py --hypothesis-profile=soak \
 		--hypothesis-seed=$(SEED) --timeout=0 --durations=0 -k "$(ONLY)"
 

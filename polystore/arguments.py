@@ -10,6 +10,7 @@ from polystore.exceptions import (
     BatchLengthError,
     PathExistsError,
     PathNotDirectoryError,
+    UnsupportedOperationError,
     VFSTypeError,
 )
 from polystore.paths import P, as_text, check_distinct, display
@@ -19,6 +20,7 @@ __all__ = [
     "check_batch",
     "check_collection",
     "path_exists",
+    "refuse_loss",
     "seconds",
     "whole_number",
 ]
@@ -61,16 +63,10 @@ def check_apart(
 ) -> None:
     """Refuse a batch in which two paths lead to one location, or one lies inside another.
 
-    Parameters
-    ----------
-    locations : sequence of hashable
-        The normal form of each path.
-    parent : callable
-        Returns the parent of a location; that of the root is the root.
-    paths : sequence of str or os.PathLike
-        The paths, as the error shows them.
-    backend : str or None
-        The backend, as the error shows it.
+    - `locations`: the normal form of each path
+    - `parent`: returns the parent of a location; that of the root is the root
+    - `paths`: the paths, as the error shows them
+    - `backend`: the backend, as the error shows it
     """
     check_distinct(locations, paths, backend=backend)
     taken = set(locations)
@@ -92,6 +88,17 @@ def path_exists(path: str | None = None, backend: str | None = None) -> PathExis
         path=path,
         backend=backend,
     )
+
+
+def refuse_loss(lost: Sequence[str], path: P, *, backend: str | None) -> None:
+    """Refuse a copy to another backend that would lose what is named, unless it is nothing."""
+    if lost:
+        raise UnsupportedOperationError(
+            f"the other backend would not keep what is there besides the values: "
+            f"{', '.join(lost)}. lossy=True leaves it behind",
+            path=display(path),
+            backend=backend,
+        )
 
 
 def whole_number(value: Any, name: str, least: int, *, backend: str | None = None) -> int:

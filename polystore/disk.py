@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
-from polystore.exceptions import StorageError, UnsupportedOperationError
+from polystore.exceptions import StorageError
 from polystore.filesystem.lookup import portable_path
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of
-from polystore.paths import P, display
+from polystore.forwarding import forwarded
+from polystore.hostable import Hostable
+from polystore.paths import P
 from polystore.region import Region
-from polystore.stat import Stat
 from polystore.writable import private
 
 __all__ = ["DiskBackend"]
@@ -69,19 +71,9 @@ class DiskBackend(StorageBackend):
             return format_of(path).name
         return None
 
-    def content_identity(self, path: P) -> Hashable | None:
-        return self._tree.content_identity(path)
-
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
-            lost = self._tree.apart(path)
-            if lost:
-                raise UnsupportedOperationError(
-                    f"the other backend would not keep what the file has besides its values: "
-                    f"{', '.join(lost)}. lossy=True leaves it behind",
-                    path=display(path),
-                    backend=self._backend_type,
-                )
+            refuse_loss(self._tree.apart(path), path, backend=self._backend_type)
 
     def load(
         self,
@@ -206,50 +198,21 @@ class DiskBackend(StorageBackend):
     def _check_batch(self, paths: list[str], **options: Any) -> None:
         self._tree.check_batch(paths, **options)
 
-    def exists(self, path: P) -> bool:
-        return self._tree.exists(path)
+    def _forward(self, operation: str, *args: Any, **options: Any) -> Any:
+        return getattr(self._tree, operation)(*args, **options)
 
-    def is_file(self, path: P) -> bool:
-        return self._tree.is_file(path)
-
-    def is_dir(self, path: P) -> bool:
-        return self._tree.is_dir(path)
-
-    def is_symlink(self, path: P) -> bool:
-        return self._tree.is_symlink(path)
-
-    def stat(self, path: P) -> Stat:
-        return self._tree.stat(path)
-
-    def list_dir(self, path: P) -> list[str]:
-        return self._tree.list_dir(path)
-
-    def list_files(
-        self,
-        path: P,
-        pattern: str | None = None,
-        extensions: Iterable[str] | None = None,
-        recursive: bool = False,
-    ) -> list[str]:
-        return self._tree.list_files(path, pattern, extensions, recursive)
-
-    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
-        return self._tree.walk(path, recursive)
-
-    def ensure_directory(self, path: P) -> str:
-        return self._tree.ensure_directory(path)
-
-    def delete(self, path: P) -> None:
-        self._tree.delete(path)
-
-    def delete_all(self, path: P) -> None:
-        self._tree.delete_all(path)
-
-    def copy(self, source: P, destination: P) -> None:
-        self._tree.copy(source, destination)
-
-    def move(self, source: P, destination: P) -> None:
-        self._tree.move(source, destination)
-
-    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        self._tree.create_symlink(source, link, overwrite=overwrite)
+    exists = forwarded(StorageBackend.exists)
+    is_file = forwarded(StorageBackend.is_file)
+    is_dir = forwarded(StorageBackend.is_dir)
+    is_symlink = forwarded(StorageBackend.is_symlink)
+    stat = forwarded(StorageBackend.stat)
+    list_dir = forwarded(StorageBackend.list_dir)
+    list_files = forwarded(StorageBackend.list_files)
+    walk = forwarded(StorageBackend.walk)
+    content_identity = forwarded(Hostable.content_identity)
+    ensure_directory = forwarded(StorageBackend.ensure_directory)
+    delete = forwarded(StorageBackend.delete)
+    delete_all = forwarded(StorageBackend.delete_all)
+    copy = forwarded(StorageBackend.copy)
+    move = forwarded(StorageBackend.move)
+    create_symlink = forwarded(StorageBackend.create_symlink)

@@ -38,21 +38,12 @@ def fitted(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Array:
     in an integer array. Floats may be rounded, but must not become infinite. Text and times must
     not be truncated.
 
-    Parameters
-    ----------
-    data : array_like
-        Values of a shape that broadcasts to `shape`.
-    shape : tuple of int
-        The shape to fill.
-    dtype : numpy.dtype
-        The dtype to fill it with.
+    - `data`: values of a shape that broadcasts to `shape`
+    - `shape`: the shape to fill
+    - `dtype`: the dtype to fill it with
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the values are masked.
-    TypeError, ValueError, OverflowError
-        If a value does not fit.
+    Raises `UnsupportedFormatError` if the values are masked; `TypeError`, `ValueError` or
+    `OverflowError` if a value does not fit.
 
     Examples
     --------

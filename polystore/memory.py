@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn
@@ -13,11 +13,12 @@ from polystore.base import StorageBackend
 from polystore.error_translation import located
 from polystore.exceptions import UnsupportedOperationError
 from polystore.forks import held_over_forks
+from polystore.forwarding import forwarded
 from polystore.path_tree import PathTree
 from polystore.paths import P
 from polystore.region import Region, put_region, take_region
 from polystore.serialization import Sealed, seal, shape_and_dtype
-from polystore.stat import Details, Stat
+from polystore.stat import Details
 from polystore.writable import private
 
 __all__ = ["MemoryBackend"]
@@ -203,63 +204,31 @@ class MemoryBackend(StorageBackend):
             put_region(changed, region, data, path=path, backend="memory")
             self._tree.put([(path, self._snapshot(changed, path))], overwrite=True)
 
-    def exists(self, path: P) -> bool:
+    def _forward(self, operation: str, *args: Any, **options: Any) -> Any:
         with self._lock:
-            return self._tree.exists(path)
+            return getattr(self._tree, operation)(*args, **options)
 
-    def is_file(self, path: P) -> bool:
-        with self._lock:
-            return self._tree.is_file(path)
+    exists = forwarded(StorageBackend.exists)
+    is_file = forwarded(StorageBackend.is_file)
+    is_dir = forwarded(StorageBackend.is_dir)
+    is_symlink = forwarded(StorageBackend.is_symlink)
+    stat = forwarded(StorageBackend.stat)
+    list_dir = forwarded(StorageBackend.list_dir)
+    list_files = forwarded(StorageBackend.list_files)
+    ensure_directory = forwarded(StorageBackend.ensure_directory)
+    move = forwarded(StorageBackend.move)
+    create_symlink = forwarded(StorageBackend.create_symlink)
 
-    def is_dir(self, path: P) -> bool:
-        with self._lock:
-            return self._tree.is_dir(path)
-
-    def is_symlink(self, path: P) -> bool:
-        with self._lock:
-            return self._tree.is_symlink(path)
-
-    def stat(self, path: P) -> Stat:
-        with self._lock:
-            return self._tree.stat(path)
-
-    def list_dir(self, path: P) -> list[str]:
-        with self._lock:
-            return self._tree.list_dir(path)
-
-    def list_files(
-        self,
-        path: P,
-        pattern: str | None = None,
-        extensions: Iterable[str] | None = None,
-        recursive: bool = False,
-    ) -> list[str]:
-        with self._lock:
-            return self._tree.list_files(path, pattern, extensions, recursive)
-
-    def ensure_directory(self, path: P) -> str:
-        with self._lock:
-            return self._tree.ensure_directory(path)
+    # The tree returns the entries that it drops, or has twice.
 
     def delete(self, path: P) -> None:
-        with self._lock:
-            self._tree.delete(path)
+        self._forward("delete", path)
 
     def delete_all(self, path: P) -> None:
-        with self._lock:
-            self._tree.delete_all(path)
+        self._forward("delete_all", path)
 
     def copy(self, source: P, destination: P) -> None:
-        with self._lock:
-            self._tree.copy(source, destination)
-
-    def move(self, source: P, destination: P) -> None:
-        with self._lock:
-            self._tree.move(source, destination)
-
-    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        with self._lock:
-            self._tree.create_symlink(source, link, overwrite=overwrite)
+        self._forward("copy", source, destination)
 
     def close(self) -> None:
         """Forget everything stored."""

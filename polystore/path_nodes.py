@@ -90,12 +90,8 @@ def replaced(locations: Sequence[Location]) -> list[Any]:
 def find(root: Directory, path: P, *, follow: bool, backend: str) -> Location:
     """Return where `path` leads, through links; also through a last one where `follow`.
 
-    Raises
-    ------
-    PathNotDirectoryError
-        If the path leads through a file.
-    StorageResolutionError
-        If links lead in a circle.
+    Raises `PathNotDirectoryError` if the path leads through a file; `StorageResolutionError` if
+    links lead in a circle.
     """
     ahead = split(path, backend=backend)[::-1]
     names: list[str] = []

@@ -58,10 +58,7 @@ class PathTree(Generic[E]):
     listed paths; the move of a tree is one step. Links hold absolute paths. A change that raises
     changes nothing.
 
-    Parameters
-    ----------
-    backend : str
-        The key of the backend, for errors.
+    - `backend`: the key of the backend, for errors
     """
 
     def __init__(self, backend: str) -> None:
@@ -80,12 +77,7 @@ class PathTree(Generic[E]):
     def get(self, path: P) -> E:
         """Return the entry at `path`.
 
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        PathIsDirectoryError
-            If it is a directory.
+        Raises `PathNotFoundError` if nothing is there; `PathIsDirectoryError` if it is a directory.
         """
         node = node_at(self._root, path) or self._existing(path, "no such file")
         if isinstance(node, Directory):
@@ -197,18 +189,11 @@ class PathTree(Generic[E]):
     ) -> list[Location]:
         """Raise the errors that `put` of these paths raises; return the locations of the paths.
 
-        Raises
-        ------
-        PathExistsError
-            If one exists, without `overwrite`, or occurs twice.
-        VersionConflictError
-            If one has another version than `if_version`.
-        PathIsDirectoryError
-            If one is a directory, with `overwrite`.
-        PathNotFoundError
-            If a parent is missing, without `parents`; with `if_version`, if the path is missing.
-        PathNotDirectoryError
-            If a parent is a file, or another path of the batch.
+        Raises `PathExistsError` if one exists, without `overwrite`, or occurs twice;
+        `VersionConflictError` if one has another version than `if_version`; `PathIsDirectoryError`
+        if one is a directory, with `overwrite`; `PathNotFoundError` if a parent is missing, without
+        `parents`; with `if_version`, if the path is missing; `PathNotDirectoryError` if a parent is
+        a file, or another path of the batch.
         """
         locations: list[Location] = []
         parents_of: dict[str, Location] = {}  # each parent is looked up once
@@ -255,10 +240,7 @@ class PathTree(Generic[E]):
     def ensure_directory(self, path: P) -> str:
         """Create a directory and its missing ancestors; return its path.
 
-        Raises
-        ------
-        PathExistsError
-            If the path or a part of it is a file.
+        Raises `PathExistsError` if the path or a part of it is a file.
         """
         try:
             location = self._find(path)
@@ -273,14 +255,9 @@ class PathTree(Generic[E]):
     def create_symlink(self, source: P, link: P, overwrite: bool = False) -> None:
         """Make `link` a link to `source`.
 
-        Raises
-        ------
-        PathNotFoundError
-            If the source or the link's parent is missing.
-        PathExistsError
-            If the link's path exists; with `overwrite`, if it is not a link.
-        StorageResolutionError
-            If the link would lead to itself.
+        Raises `PathNotFoundError` if the source or the link's parent is missing; `PathExistsError`
+        if the link's path exists; with `overwrite`, if it is not a link; `StorageResolutionError`
+        if the link would lead to itself.
         """
         target = normalize(source, backend=self._backend)
         if self._target(source) is None:
@@ -293,12 +270,8 @@ class PathTree(Generic[E]):
     def delete(self, path: P) -> list[E]:
         """Delete a file, a link or an empty directory; return the dropped entries.
 
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        DirectoryNotEmptyError
-            If it is a directory with something in it.
+        Raises `PathNotFoundError` if nothing is there; `DirectoryNotEmptyError` if it is a
+        directory with something in it.
         """
         location = self._present(path)
         if isinstance(location.node, Directory) and location.node:
@@ -314,14 +287,9 @@ class PathTree(Generic[E]):
     def move(self, source: P, destination: P) -> None:
         """Move a file, a tree or a link, in one step.
 
-        Raises
-        ------
-        PathNotFoundError
-            If the source or the destination's parent is missing.
-        PathExistsError
-            If the destination exists.
-        InvalidPathError
-            If a directory would go into itself.
+        Raises `PathNotFoundError` if the source or the destination's parent is missing;
+        `PathExistsError` if the destination exists; `InvalidPathError` if a directory would go into
+        itself.
         """
         origin, location = self._transfer(source, destination)
         location.directory[location.name] = origin.directory.pop(origin.name)

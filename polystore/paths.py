@@ -34,12 +34,8 @@ _DIGITS = re.compile(r"(\d+)")
 def as_text(path: P, *, backend: str | None = None) -> str:
     """Return `path` as `str`.
 
-    Raises
-    ------
-    VFSTypeError
-        If `path` is neither `str` nor an `os.PathLike` of `str`.
-    InvalidPathError
-        If `path` is empty or contains a NUL character.
+    Raises `VFSTypeError` if `path` is neither `str` nor an `os.PathLike` of `str`;
+    `InvalidPathError` if `path` is empty or contains a NUL character.
     """
     text = path if type(path) is str else _plain(path, backend)
     if not text:
@@ -54,10 +50,8 @@ def as_text(path: P, *, backend: str | None = None) -> str:
 def as_system_text(path: P) -> str:
     """Return `path` as text that can be the name of a file.
 
-    Raises
-    ------
-    VFSTypeError, InvalidPathError
-        As `as_text`; also if it cannot be encoded for the file system.
+    Raises `VFSTypeError` or `InvalidPathError` as `as_text`; also if it cannot be encoded for the
+    file system.
     """
     text = as_text(path)
     try:
@@ -95,10 +89,7 @@ def display(path: object) -> str:
 def split(path: P, *, backend: str | None = None) -> list[str]:
     """Return the names that lead from the root of a virtual tree to `path`.
 
-    Raises
-    ------
-    InvalidPathError
-        Same as for `as_text`, and if the path leads above the root.
+    Raises `InvalidPathError` same as for `as_text`, and if the path leads above the root.
     """
     text = as_text(path, backend=backend)
     names: list[str] = []
@@ -166,17 +157,10 @@ class NameFilter:
 
     A name must satisfy both conditions.
 
-    Parameters
-    ----------
-    pattern : str, optional
-        A glob on the base name; case matters.
-    extensions : iterable of str, optional
-        Endings with their dot, such as ``{".tif", ".ome.tif"}``; case does not matter.
+    - `pattern`: a glob on the base name; case matters
+    - `extensions`: endings with their dot, such as ``{".tif", ".ome.tif"}``; case does not matter
 
-    Raises
-    ------
-    VFSTypeError
-        If the pattern or an ending is not a `str`.
+    Raises `VFSTypeError` if the pattern or an ending is not a `str`.
     """
 
     __slots__ = ("_endings", "_pattern")

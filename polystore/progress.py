@@ -17,20 +17,10 @@ Progress = Callable[[int, int], object] | bool | None
 def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[..., None]]:
     """Yield a function ``step(count=1)`` that reports `count` more items as done.
 
-    Parameters
-    ----------
-    progress : callable or bool or None
-        Called as ``progress(done, total)``; True shows a bar on standard error; False or None
-        reports nothing.
-    total : int
-        The number of items.
-    what : str
-        The label of the bar.
+    - `progress`: called as ``progress(done, total)``; True shows a bar on standard error; False or
+      None reports nothing
 
-    Raises
-    ------
-    MissingDependencyError
-        If `progress` is True and tqdm is not installed.
+    Raises `MissingDependencyError` if `progress` is True and tqdm is not installed.
 
     Examples
     --------

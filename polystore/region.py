@@ -49,10 +49,7 @@ def chunk_shape(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 def as_index(region: Region) -> tuple[int | slice | EllipsisType, ...]:
     """Return `region` as a tuple for basic indexing, which always selects a view.
 
-    Raises
-    ------
-    VFSTypeError
-        If it contains anything but integers, slices and ``...``.
+    Raises `VFSTypeError` if it contains anything but integers, slices and ``...``.
     """
     return tuple(map(_part, region if isinstance(region, tuple) else (region,)))
 
@@ -85,12 +82,8 @@ def take_region(
 ) -> Any:
     """Return the part of an array that `region` selects, as a view; the whole array for None.
 
-    Raises
-    ------
-    UnsupportedOperationError
-        If `value` is not an array.
-    VFSTypeError
-        If `region` does not fit the array.
+    Raises `UnsupportedOperationError` if `value` is not an array; `VFSTypeError` if `region` does
+    not fit the array.
     """
     if region is None:
         return value
@@ -112,12 +105,8 @@ def put_region(
 ) -> None:
     """Write `data` into the part of an array that `region` selects.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the part cannot hold the data unchanged: see `polystore.fitting.fitted`.
-    UnsupportedOperationError, VFSTypeError
-        Same as for `take_region`.
+    Raises `UnsupportedFormatError` if the part cannot hold the data unchanged: see
+    `polystore.fitting.fitted`; as `take_region` otherwise.
     """
     part = take_region(array, region, path=path, backend=backend)
     with located(path, backend):
@@ -127,10 +116,7 @@ def put_region(
 def fitting_region(data: Any, region: Region, array: Any, shape: tuple[int, ...]) -> Any:
     """Return `data` with the dtype of `array` and `shape`, the shape that `region` selects.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the part cannot hold the data unchanged.
+    Raises `UnsupportedFormatError` if the part cannot hold the data unchanged.
     """
     try:
         if isinstance(array, np.ma.MaskedArray) and isinstance(data, np.ma.MaskedArray):

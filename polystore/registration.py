@@ -50,15 +50,9 @@ _CONFIG = RegistryConfig(
 def backend_key(key: object) -> str:
     """Return a backend's key in lower case.
 
-    Parameters
-    ----------
-    key : str or enum.Enum
-        A key in any case, or an enum member whose value is a key.
+    - `key`: a key in any case, or an enum member whose value is a key
 
-    Raises
-    ------
-    VFSTypeError
-        If it is neither.
+    Raises `VFSTypeError` if it is neither.
     """
     value = key.value if isinstance(key, Enum) else key
     if not isinstance(value, str):
@@ -75,10 +69,7 @@ class BackendMeta(AutoRegisterMeta):
     A class that inherits its key registers nothing. An abstract class is remembered, so that a
     lookup of its key can name the methods it lacks.
 
-    Raises
-    ------
-    metaclass_registry.DuplicateRegistryKeyError
-        At definition, if another class has the key.
+    Raises `DuplicateRegistryKeyError` at definition, if another class has the key.
     """
 
     def __new__(

@@ -83,12 +83,8 @@ class Sealed:
 
         So are arrays in dicts, lists and tuples.
 
-        Raises
-        ------
-        MissingDependencyError
-            If its class is missing here.
-        CorruptDataError
-            If opening it fails otherwise, as the code of its class may.
+        Raises `MissingDependencyError` if its class is missing here; `CorruptDataError` if opening
+        it fails otherwise, as the code of its class may.
         """
         try:
             value = loads(self.head, buffers=self.buffers)
@@ -112,11 +108,8 @@ def seal(value: Any) -> Sealed:
     open as copies, so that these objects (a table of pandas) can be changed; in a `Carrier` they
     are views.
 
-    Raises
-    ------
-    VFSTypeError
-        If the value, or something in it, cannot be pickled, or is an object of Ray (an object
-        reference or an actor handle) that means nothing once its owner is gone.
+    Raises `VFSTypeError` if the value, or something in it, cannot be pickled, or is an object of
+    Ray (an object reference or an actor handle) that means nothing once its owner is gone.
     """
     if type(value) in _PLAIN:
         return Sealed(pickle.dumps(value, protocol=5))
@@ -284,10 +277,7 @@ def _description(dtype: np.dtype[Any]) -> Description:
 def described_dtype(description: Any) -> np.dtype[Any]:
     """Return the dtype of a description; one that is a dtype already is itself.
 
-    Raises
-    ------
-    CorruptDataError
-        If it describes none, or one whose values are not their bytes.
+    Raises `CorruptDataError` if it describes none, or one whose values are not their bytes.
     """
     if isinstance(description, np.dtype):
         return description
@@ -361,10 +351,7 @@ def view_of(
 ) -> npt.NDArray[Any]:
     """Return an array that is a part of a buffer.
 
-    Raises
-    ------
-    CorruptDataError
-        If the buffer has no such part.
+    Raises `CorruptDataError` if the buffer has no such part.
     """
     check_inside(_size(buffer), dtype, shape, offset)
     return np.ndarray(shape, dtype, buffer, offset, order=order)

@@ -44,16 +44,7 @@ def walk_tree(
 ) -> tuple[list[str], list[str], list[str]]:
     """Return directories, files and others, as `DataSource.walk` does.
 
-    Parameters
-    ----------
-    tree : DataSource
-        A backend.
-    top : str
-        A directory.
-    recursive : bool
-        Whether to descend.
-    known_files : collection of str, optional
-        Paths of which the backend need not be asked what they are.
+    - `known_files`: paths of which the backend need not be asked what they are
     """
     top = top.rstrip("/") or "/"
     directories, waiting = [top], [top]

@@ -17,10 +17,7 @@ E = TypeVar("E", bound=Exception)
 class Deadline:
     """The moment by which a call must be answered.
 
-    Parameters
-    ----------
-    timeout : float
-        Seconds from now.
+    - `timeout`: seconds from now
     """
 
     __slots__ = ("_at", "timeout")
@@ -45,18 +42,12 @@ class Deadline:
     ) -> T:
         """Return the result of an attempt, which is repeated while it fails and there is time.
 
-        Parameters
-        ----------
-        attempt : callable
-            What to do.
-        on : exception class or tuple of them
-            The errors after which another attempt may succeed.
-        prepare : callable, optional
-            Called with such an error before the next attempt. It raises if none can succeed, and
-            may return the error to raise at the deadline, by default that of the last attempt.
-        pause, longest : float
-            Seconds before the second attempt; they are doubled for each further one up to
-            `longest`.
+        - `on`: the errors after which another attempt may succeed
+        - `prepare`: called with such an error before the next attempt. It raises if none can
+          succeed, and may return the error to raise at the deadline, by default that of the last
+          attempt
+        - `pause`, `longest`: seconds before the second attempt; they are doubled for each further
+          one up to `longest`
         """
         while True:
             try:

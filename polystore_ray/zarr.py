@@ -32,7 +32,7 @@ from polystore.paths import P, normalize
 from polystore.region import Region
 from polystore_ray.interop.batcher import Gathering
 from polystore_ray.interop.chunk_reading import read_into
-from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.plain_memory import plain_memory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterStore", "read"]
@@ -220,8 +220,8 @@ class ClusterStore(Store):
     @property
     def _plain(self) -> Any:
         """The memory whose loads run nothing; over ``ray://`` the proxy opens values anyway."""
-        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as PlainMemory does
-        return PlainMemory.of(self._registry) if opens_here else self._memory
+        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as plain_memory does
+        return plain_memory(self._registry) if opens_here else self._memory
 
     def _at(self, key: str) -> str:
         if not {".", ".."}.isdisjoint(key.split("/")):

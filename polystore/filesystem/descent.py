@@ -19,12 +19,8 @@ class Descent(Handle):
     It holds one descriptor, however deep it is. On the way back it looks whether the directory
     above is still the one that it came from.
 
-    Parameters
-    ----------
-    start : Handle or str
-        The directory where it starts, which the caller may close; or its path.
-    flags : int, optional
-        How directories are opened; by default so that they can be listed.
+    - `start`: the directory where it starts, which the caller may close; or its path
+    - `flags`: how directories are opened; by default so that they can be listed
     """
 
     __slots__ = ("_above", "_flags", "_start")

@@ -31,14 +31,9 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Handle:
     """A file, a directory or anything else that is held open.
 
-    Parameters
-    ----------
-    descriptor : int
-        An open file, which is closed with this.
-    shown : str, optional
-        A path that leads to it, for systems that have none for what is held open.
-    name : str, optional
-        The path or the last name by which it was opened, unless that is a link.
+    - `descriptor`: an open file, which is closed with this
+    - `shown`: a path that leads to it, for systems that have none for what is held open
+    - `name`: the path or the last name by which it was opened, unless that is a link
     """
 
     __slots__ = ("descriptor", "name", "shown")
@@ -95,12 +90,8 @@ class Handle:
     def open(self) -> IO[bytes]:
         """Open it for reading, if it is a file.
 
-        Raises
-        ------
-        UnsupportedFormatError
-            If it is a pipe, a socket or a device.
-        IsADirectoryError
-            If it is a directory.
+        Raises `UnsupportedFormatError` if it is a pipe, a socket or a device; `IsADirectoryError`
+        if it is a directory.
         """
         _check_file(self.status())
         return os.fdopen(os.open(self.path, _READABLE), "rb")
@@ -169,12 +160,7 @@ class Location:
     A link is never followed: where something else is asked for, it raises `OSError` (``ELOOP``).
     As a context manager, it closes the directory at the end.
 
-    Parameters
-    ----------
-    directory : Handle
-        The directory.
-    name : str
-        One name, or ``"."`` for the directory itself.
+    - `name`: one name, or ``"."`` for the directory itself
     """
 
     __slots__ = ("directory", "name")
@@ -315,12 +301,8 @@ class Location:
 def open_file(path: str, flags: int = _READABLE, directory: int | None = None) -> IO[bytes]:
     """Open a file for reading, and nothing but a file.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the path leads to a pipe, a socket or a device.
-    IsADirectoryError
-        If it leads to a directory.
+    Raises `UnsupportedFormatError` if the path leads to a pipe, a socket or a device;
+    `IsADirectoryError` if it leads to a directory.
     """
     descriptor = os.open(path, flags, dir_fd=directory)
     try:
@@ -340,10 +322,7 @@ def is_special(status: os.stat_result) -> bool:
 def check_no_device(status: os.stat_result) -> None:
     """Refuse anything but a file, a directory or a link.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If it is a pipe, a socket or a device.
+    Raises `UnsupportedFormatError` if it is a pipe, a socket or a device.
     """
     if is_special(status):
         raise UnsupportedFormatError("the path is a pipe, a socket or a device")

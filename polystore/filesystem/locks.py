@@ -57,14 +57,8 @@ def hold_lock_file(
 
     The file is made where it is missing.
 
-    Raises
-    ------
-    FileLockTimeoutError
-        If the lock was not free in time.
-    FileNotFoundError
-        If the file or its directory was deleted.
-    FileLockError
-        If the file cannot be used as a lock.
+    Raises `FileLockTimeoutError` if the lock was not free in time; `FileNotFoundError` if the file
+    or its directory was deleted; `FileLockError` if the file cannot be used as a lock.
     """
     try:
         descriptor = location.lock_file()

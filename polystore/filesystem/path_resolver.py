@@ -160,10 +160,8 @@ class SystemResolver(PathResolver):
 class RootedResolver(PathResolver):
     """One virtual tree that lies in a directory, out of which nothing leads.
 
-    Parameters
-    ----------
-    root : str or Handle
-        A directory, its links resolved; or one that is held open, whose links lead nowhere else.
+    - `root`: a directory, its links resolved; or one that is held open, whose links lead nowhere
+      else
     """
 
     def __init__(self, root: str | Handle) -> None:

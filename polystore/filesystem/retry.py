@@ -26,10 +26,7 @@ def read_until_stable(
 
     What ``read(state)`` raises is an error only if ``is_still(state)`` afterwards.
 
-    Raises
-    ------
-    StorageResolutionError
-        If it changed during each of 100 attempts.
+    Raises `StorageResolutionError` if it changed during each of 100 attempts.
     """
     for _ in range(MOST_ATTEMPTS):
         with look() as state:

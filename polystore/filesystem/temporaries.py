@@ -174,10 +174,8 @@ def _is_process(text: str) -> bool:
 def keep_mode(location: Location, temporary: Location | None = None) -> None:
     """Copy the mode bits of the file that a temporary replaces, if it is of its kind.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If that is a pipe, a socket or a device, whose place nothing takes.
+    Raises `UnsupportedFormatError` if that is a pipe, a socket or a device, whose place nothing
+    takes.
     """
     try:
         status = location.status()
@@ -195,10 +193,7 @@ class ReplacedError(Exception):
 def publish_file(temporary: Location, target: Location, *, overwrite: bool) -> None:
     """Rename a written temporary to its target, at once; of several without `overwrite`, one wins.
 
-    Raises
-    ------
-    FileExistsError
-        If the target exists, unless `overwrite`.
+    Raises `FileExistsError` if the target exists, unless `overwrite`.
     """
     if overwrite:
         temporary.rename(target)
@@ -209,11 +204,8 @@ def publish_file(temporary: Location, target: Location, *, overwrite: bool) -> N
 def rename_new(one: Location, other: Location) -> None:
     """Rename a file, link or directory to a name that is free.
 
-    Raises
-    ------
-    FileExistsError
-        If the name is taken. Where the system has neither ``renameat2`` nor hard links, the check
-        and the rename are two steps.
+    Raises `FileExistsError` if the name is taken. Where the system has neither ``renameat2`` nor
+    hard links, the check and the rename are two steps.
     """
     if _renameat2(one, other, _NOREPLACE):
         return
@@ -278,12 +270,8 @@ def replace_checked(
 def replace_only(known: os.stat_result, new: Location, location: Location) -> None:
     """Put a file in the place of a known one.
 
-    Raises
-    ------
-    ReplacedError
-        If another has taken its place, and keeps it.
-    FileNotFoundError
-        If nothing is there any more.
+    Raises `ReplacedError` if another has taken its place, and keeps it; `FileNotFoundError` if
+    nothing is there any more.
     """
     if not os.path.samestat(location.status(), known):
         raise ReplacedError

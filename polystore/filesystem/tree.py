@@ -42,16 +42,11 @@ T = TypeVar("T")
 class LocalTree:
     """The tree of a backend. What its methods promise is said by `polystore.base.StorageBackend`.
 
-    Parameters
-    ----------
-    root : str or os.PathLike, optional
-        Without it, paths are those of the operating system. With it, paths form one tree rooted
-        at ``/``, as in the memory backend, that lies in this directory, and nothing outside it
-        can be reached, not by ``..``, an absolute path or a symbolic link.
-    values : callable
-        ``values(resolver)`` returns what a value of the tree is.
-    backend : str, optional
-        The key that errors name.
+    - `root`: without it, paths are those of the operating system. With it, paths form one tree
+      rooted at ``/``, as in the memory backend, that lies in this directory, and nothing outside it
+      can be reached, not by ``..``, an absolute path or a symbolic link
+    - `values`: ``values(resolver)`` returns what a value of the tree is
+    - `backend`: the key that errors name
     """
 
     def __init__(

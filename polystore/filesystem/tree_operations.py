@@ -21,12 +21,9 @@ def copy_tree(origin: Location, target: Location, skip: Callable[[str], bool]) -
 
     Modes and times are kept. Names that `skip` accepts are left out.
 
-    Raises
-    ------
-    FileNotFoundError
-        Also if a part of it went, or a directory was replaced by another, while it was copied.
-    OSError
-        Also for what is neither file, link nor directory, such as a socket.
+    Raises `FileNotFoundError` also if a part of it went, or a directory was replaced by another,
+    while it was copied; `OSError` also for what is neither file, link nor directory, such as a
+    socket.
     """
     with Descent(origin.directory, REACH) as source, Descent(target.directory, REACH) as location:
         # What is still to be copied in each directory from the top to where the walk stands.

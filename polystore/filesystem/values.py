@@ -141,8 +141,7 @@ class FileValues:
     ) -> Any:
         """Return the value that is held open, or a part of it."""
         index = None if region is None else as_index(region)
-        given = {name: value for name, value in options.items() if value is not None}
-        return self.format_of(path, suffix, handle).load(handle.path, index, **given)
+        return self.format_of(path, suffix, handle).load(handle.path, index, **options)
 
     def apart(self, handle: Handle, path: P) -> list[str]:
         """Return the names of what a value holds that `load` does not return."""

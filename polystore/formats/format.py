@@ -83,6 +83,7 @@ class Format:
         MemoryError
             If a large file needs more memory than is free. A small file that does is damaged.
         """
+        options = {name: value for name, value in options.items() if value is not None}
         for option in sorted(options.keys() - self.options):
             known = f"it has {', '.join(sorted(self.options))}" if self.options else "it has none"
             raise VFSTypeError(f"{self.name} has no option {option!r} for load; {known}")

@@ -19,18 +19,11 @@ MOST_DECODED = 2**32
 def check_declared_size(declared: int, stored: int, most: float = math.inf) -> None:
     """Refuse compressed data that declares a larger size than it can hold.
 
-    Parameters
-    ----------
-    declared, stored : int
-        The declared decoded size and the stored size, in bytes.
-    most : float, optional
-        The largest factor of the compression. Beyond `MOST_DECODED` bytes, the factor is at most
-        100.
+    - `declared`, `stored`: the declared decoded size and the stored size, in bytes
+    - `most`: the largest factor of the compression. Beyond `MOST_DECODED` bytes, the factor is at
+      most 100
 
-    Raises
-    ------
-    CorruptDataError
-        If the declared size is too large; no memory was allocated.
+    Raises `CorruptDataError` if the declared size is too large; no memory was allocated.
     """
     believed = max(ANY_FILE, most * stored)
     if declared > min(believed, max(MOST_DECODED, 100 * stored)):

@@ -53,10 +53,8 @@ def _as_array(value: Any) -> np.ndarray[Any, Any]:
 def write_array(file: IO[bytes], value: Any) -> None:
     """Write an array as NumPy does.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the value is not an array, or a load would return another value.
+    Raises `UnsupportedFormatError` if the value is not an array, or a load would return another
+    value.
     """
     array = _as_array(value)
     order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
@@ -144,10 +142,7 @@ class _Header:
 def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
     """Return the array at the beginning of a file that has `size` bytes.
 
-    Raises
-    ------
-    CorruptDataError
-        If the file contains no array, or less than its header declares.
+    Raises `CorruptDataError` if the file contains no array, or less than its header declares.
     """
     header = _read_header(file, size)
     data = np.empty(header.nbytes, np.uint8)
@@ -158,10 +153,7 @@ def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
 def npy_array(data: bytes) -> Any:
     """Return the array in the bytes of an ``.npy`` file, as a view of them.
 
-    Raises
-    ------
-    CorruptDataError
-        If the bytes contain no array, or one of pickled objects.
+    Raises `CorruptDataError` if the bytes contain no array, or one of pickled objects.
     """
     with NPY.decoding():
         file = io.BytesIO(data)

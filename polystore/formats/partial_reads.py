@@ -36,14 +36,10 @@ def read_part(
 ) -> Any:
     """Return a copy of a part of an array whose values begin at the position of the file.
 
-    Parameters
-    ----------
-    file : file object
-        Open for bytes.
-    shape, dtype, fortran
-        Shape and dtype of the array, and whether its first axis varies fastest.
-    index : tuple of int, slice and ...
-        An index that `polystore.region.check_region` accepts and that selects at least one value.
+    - `shape`, `dtype`, `fortran`: shape and dtype of the array, and whether its first axis varies
+      fastest
+    - `index`: an index that `polystore.region.check_region` accepts and that selects at least one
+      value
     """
     ahead, turn = forward(shape, index)
     taken = [

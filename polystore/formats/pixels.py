@@ -14,10 +14,7 @@ __all__ = ["as_image"]
 def as_image(value: Any) -> np.ndarray[Any, Any]:
     """Return an array that can be stored as an image.
 
-    Raises
-    ------
-    ImageSaveError
-        If the value is not an array, has no pixels, or has a mask.
+    Raises `ImageSaveError` if the value is not an array, has no pixels, or has a mask.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise ImageSaveError(

@@ -37,10 +37,7 @@ def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 class Onlookers:
     """Threads that look at something repeatedly while it changes.
 
-    Attributes
-    ----------
-    seen : list
-        The result of each look.
+    - `seen`: the result of each look
     """
 
     def __init__(self, look: Callable[[], Any]) -> None:

@@ -83,21 +83,12 @@ def copy_values(
     Between two backends that keep a value in a file of one format, the bytes of the file are
     copied.
 
-    Parameters
-    ----------
-    source, target : DataSource, StorageBackend
-        The two backends.
-    pairs : sequence of (str, str)
-        The paths of the values, and those of their copies.
-    progress : callable or bool, optional
-        Called with the number of values copied so far and the number of all; `True` shows a bar.
-    **options
-        Passed to the ``save_batch`` of `target`.
+    - `pairs`: the paths of the values, and those of their copies
+    - `progress`: called with the number of values copied so far and the number of all; `True` shows
+      a bar
+    - `options`: passed to the ``save_batch`` of `target`
 
-    Raises
-    ------
-    Exception
-        The error of either backend; it names the paths that were written.
+    The error of either backend names the paths that were written.
     """
     if isinstance(source, Sender):
         source.send(target, pairs, progress, **options)
@@ -146,10 +137,7 @@ def copy_directories(source: DataSource, target: StorageBackend, pairs: Pairs) -
 def check_losses(source: DataSource, target: StorageBackend, pairs: Pairs) -> None:
     """Raise if a copy would lose what files hold in addition to the values that `load` returns.
 
-    Raises
-    ------
-    UnsupportedOperationError
-        With the names of what would be lost.
+    Raises `UnsupportedOperationError` with the names of what would be lost.
     """
     if issubclass(class_of(source), ChecksLosses):
         origin: Any = source
@@ -181,23 +169,12 @@ def save_in_parts(
 ) -> None:
     """Save values in batches, each as soon as enough of them are loaded.
 
-    Parameters
-    ----------
-    values : iterable of object
-        The values at the first paths of the pairs.
-    pairs : sequence of (str, str)
-        The paths; no value is loaded twice.
-    save_batch : callable
-        That of the other backend.
-    step : callable
-        Called with the number of values in each batch that is saved.
-    **options
-        Passed to `save_batch`.
+    - `values`: the values at the first paths of the pairs
+    - `pairs`: the paths; no value is loaded twice
+    - `save_batch`: that of the other backend
+    - `step`: called with the number of values in each batch that is saved
 
-    Raises
-    ------
-    Exception
-        The error of either backend; it names the paths that were written.
+    The error of either backend names the paths that were written.
     """
     if not pairs:
         return

@@ -25,16 +25,10 @@ Like = tuple[tuple[int, ...], str]
 class Rows:
     """Adjacent rows of an array that is being filled; no other call writes into their chunks.
 
-    Attributes
-    ----------
-    paths : tuple of str
-        The paths of the arrays that become these rows.
-    like : tuple
-        The shape and the dtype of each of these arrays.
-    place : str
-        The path of the array that is filled.
-    start : int
-        The index of the first row.
+    - `paths`: the paths of the arrays that become these rows
+    - `like`: the shape and the dtype of each of these arrays
+    - `place`: the path of the array that is filled
+    - `start`: the index of the first row
     """
 
     paths: tuple[str, ...]
@@ -46,10 +40,7 @@ class Rows:
 class Proxy(Capability, methods=("portable",)):
     """A backend whose operations an instance of another class does, in another process.
 
-    Attributes
-    ----------
-    hosted_class : type
-        The class of that instance.
+    - `hosted_class`: the class of that instance
     """
 
     hosted_class: type[Any]

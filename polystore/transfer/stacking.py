@@ -41,26 +41,16 @@ def stack(
 
     The new array exists only once it is complete.
 
-    Parameters
-    ----------
-    source, target : DataSource, StorageBackend
-        The two backends. The arrays of `target` have regions and can be resized.
-    paths : sequence of str or os.PathLike
-        Arrays of one shape and dtype, at least one.
-    path : str or os.PathLike
-        The path of the new array.
-    progress : callable or bool, optional
-        Called with the number of arrays stacked so far and the number of all; `True` shows a bar.
-    **options
-        Passed to the ``save`` of `target`, such as ``chunks=`` and ``shards=``. By default a
-        chunk has about 1 MiB: several rows, one, or a part of one.
+    - `source`, `target`: the two backends. The arrays of `target` have regions and can be resized
+    - `paths`: arrays of one shape and dtype, at least one
+    - `path`: the path of the new array
+    - `progress`: called with the number of arrays stacked so far and the number of all; `True`
+      shows a bar
+    - `options`: passed to the ``save`` of `target`, such as ``chunks=`` and ``shards=``. By default
+      a chunk has about 1 MiB: several rows, one, or a part of one
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the values are not arrays of one shape and dtype.
-    UnsupportedOperationError
-        If the arrays of `target` cannot be resized.
+    Raises `UnsupportedFormatError` if the values are not arrays of one shape and dtype;
+    `UnsupportedOperationError` if the arrays of `target` cannot be resized.
     """
     texts = [as_text(each) for each in paths]
     if not texts:
@@ -104,10 +94,8 @@ def _filled(source: DataSource, target: StorageBackend, parts: Sequence[Rows]) -
 def save_rows(source: DataSource, target: StorageBackend, rows: Rows) -> None:
     """Load arrays and save them as rows of a stored array, all in one region.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If an array differs in shape or dtype from the first one of the stack.
+    Raises `UnsupportedFormatError` if an array differs in shape or dtype from the first one of the
+    stack.
     """
     shape, dtype = rows.like
     data = np.empty((len(rows.paths), *shape), dtype)

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import zarr
-
+from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
-from polystore.exceptions import (
-    MissingDependencyError,
-    PathMismatchError,
-    UnsupportedFormatError,
-    UnsupportedOperationError,
-    VFSTypeError,
-)
+from polystore.exceptions import UnsupportedFormatError, UnsupportedOperationError
 from polystore.filesystem.lookup import portable_path
+from polystore.forwarding import forwarded
+from polystore.hostable import Hostable
 from polystore.paths import P, as_text
 from polystore.region import Region
-from polystore.stat import Stat
 from polystore.transfer.copying import RAW
-from polystore.traversal import walk_tree
 from polystore.writable import private
+from polystore.zarr import array_methods
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
-from polystore.zarr.array.reading import Mode
 from polystore.zarr.array.stored import Packed
-from polystore.zarr.copy_between import changes_format, copy_across, pack, put_packed
+from polystore.zarr.copy_between import copy, move, pack, put_packed
 from polystore.zarr.local.tree import LocalZarr
 from polystore.zarr.object_store.parallel import save_together
-from polystore.zarr.object_store.urls import Url, as_url
-
-if TYPE_CHECKING:
-    from polystore.zarr.object_store.tree import RemoteZarr
+from polystore.zarr.object_store.urls import as_url
+from polystore.zarr.trees import AnyTree, Trees, check_format
 
 __all__ = ["ZarrBackend"]
 
@@ -79,30 +70,7 @@ class ZarrBackend(StorageBackend):
     machines where it has locks, as NFS has from version 4 on, unless it is mounted with
     ``local_lock`` or ``nolock``.
 
-    In a store:
-
-    - URLs are given as `str`: a `pathlib.Path` takes a slash away from ``://``. Results show them
-      as URLs. A ``file://`` URL means the path that it names, and a chained URL of fsspec, such as
-      ``zip://::s3://bucket/plates.zip``, can be a root only.
-    - A bucket is never made. A directory is a group, or implied by what lies below it.
-    - Several processes may save one path. Each writer of a path first locks it, by an object
-      next to it that no listing shows; others wait for it, up to a minute
-      (`FileLockTimeoutError`). The lock of a process that has died is taken over, on its own
-      machine at once and on another one after a day. This rests on conditional puts, which
-      ``memory://``, s3fs, gcsfs and adlfs have. Through another file system, as through that of
-      obstore, two that begin in the same moment may both go on, and mix what they write.
-    - A save into a region works in place, and locks only the shards, or chunks, that it touches,
-      with two requests for each. None may run while another overwrites the array.
-    - A copy is made within the store. A copy, a move or a deletion of a tree is not atomic: a
-      failure midway leaves a part of it.
-    - An array that was opened before it was overwritten loses its chunks, which then read as fill
-      values. `load` notices, and reads again.
-    - In stores with true directories (``memory://``, ``sftp://``) an array cannot take the place
-      of a file, nor a file that of an array (`UnsupportedOperationError`).
-    - There are no links.
-
-    A store that cannot be reached, or refuses, raises `StorageError` on reading and
-    `StorageWriteError` on writing, with the URL and the cause, never that nothing is there.
+    What differs in a store is in the documentation, under *Zarr hierarchies in object stores*.
 
     Examples
     --------
@@ -138,30 +106,7 @@ class ZarrBackend(StorageBackend):
         storage_options: Mapping[str, Any] | None = None,
         zarr_format: ZarrFormat | None = None,
     ) -> None:
-        if zarr_format not in (None, 2, 3):
-            raise VFSTypeError(
-                f"zarr_format is 2 or 3, not {zarr_format!r}",
-                path=None if root is None else str(root),
-                backend=self._backend_type,
-            )
-        self._options = dict(storage_options or {})
-        self._format = zarr_format
-        self._local = LocalZarr(zarr_format=zarr_format)
-        self._sites: dict[str, RemoteZarr] = {}
-        self._root: LocalZarr | RemoteZarr | None = None
-        if root is None:
-            return
-        url = as_url(root, backend=self._backend_type)
-        if url is not None and url.local is None:
-            self._root = self._remote(url, rooted=True)
-            return
-        if storage_options:
-            raise VFSTypeError(
-                "storage_options are for a store that a URL names, and the root is a directory",
-                path=str(root),
-                backend=self._backend_type,
-            )
-        self._root = LocalZarr(root if url is None else url.local, zarr_format=zarr_format)
+        self._trees = Trees(root, storage_options, zarr_format)
 
     @classmethod
     def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
@@ -174,86 +119,7 @@ class ZarrBackend(StorageBackend):
         root = options.get("root")
         return options if root is None else options | {"root": cls.portable_path(root)}
 
-    # The tree of a path
-
-    def _tree(self, path: P) -> tuple[LocalZarr | RemoteZarr, str]:
-        """Return the tree that a path lies in, and the path as that takes it."""
-        text = as_text(path, backend=self._backend_type)
-        url = as_url(text, backend=self._backend_type) if ":" in text else None
-        if self._root is not None:
-            if url is not None:
-                raise PathMismatchError(
-                    "the paths of a backend with a root lie below it; ZarrBackend() takes URLs",
-                    path=text,
-                    backend=self._backend_type,
-                )
-            return self._root, text
-        if url is None:
-            return self._local, text
-        if url.local is not None:
-            return self._local, url.local
-        if url.chained:
-            raise PathMismatchError(
-                f"a chained URL names a store, and no path in it; ZarrBackend({text!r}) takes it",
-                path=text,
-                backend=self._backend_type,
-            )
-        if url.site not in self._sites:
-            self._sites[url.site] = self._remote(Url(url.site, ""), rooted=False)
-        return self._sites[url.site], text
-
-    def _remote(self, url: Url, *, rooted: bool) -> RemoteZarr:
-        try:
-            from polystore.zarr.object_store.tree import RemoteZarr
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"URLs need the package {error.name!r}: pip install 'polystore-ray[remote]'",
-                path=url.site + url.path,
-                backend=self._backend_type,
-            ) from error
-        return RemoteZarr(url, self._options, rooted=rooted, zarr_format=self._format)
-
     # Reading
-
-    def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
-        """Return the zarr array at `path`, for lazy work; of a directory, the zarr group.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            An array or a directory.
-        mode : {"r", "r+"}, default "r"
-            Whether it can be read only, or changed too.
-
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there. Nothing is made.
-        UnsupportedFormatError
-            If it is a file, or a directory that is not a zarr group.
-
-        Notes
-        -----
-        As for `load`, a damaged chunk of an array raises an error. Of arrays that are reached
-        through a group, a damaged Blosc chunk can end the process, as anywhere in zarr. An array
-        that claims to be huge is only refused by `load`.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import numpy as np
-        >>> store = ZarrBackend(tempfile.mkdtemp())
-        >>> store.save(np.zeros((100, 100)), "/image", attributes={"unit": "um"})
-        >>> array = store.open("/image")
-        >>> array.chunks, dict(array.attrs)
-        ((100, 100), {'unit': 'um'})
-        """
-        tree, text = self._tree(path)
-        return tree.open(text, mode)
-
-    def content_identity(self, path: P) -> Hashable | None:
-        tree, text = self._tree(path)
-        return tree.content_identity(text) if isinstance(tree, LocalZarr) else None
 
     @classmethod
     def file_format(cls, path: str) -> str | None:
@@ -263,15 +129,8 @@ class ZarrBackend(StorageBackend):
 
     def check_convertible(self, paths: Sequence[P]) -> None:
         for path in paths:
-            tree, text = self._tree(path)
-            more = tree.apart(text)
-            if more:
-                raise UnsupportedOperationError(
-                    f"the other backend would not keep what is there beside the values: "
-                    f"{', '.join(more)}. lossy=True leaves it behind",
-                    path=str(path),
-                    backend=self._backend_type,
-                )
+            tree, text = self._trees.of(path)
+            refuse_loss(tree.apart(text), path, backend=self._backend_type)
 
     def load(
         self,
@@ -312,7 +171,7 @@ class ZarrBackend(StorageBackend):
         CorruptDataError
             If the array's metadata or a chunk is damaged.
         """
-        tree, text = self._tree(path)
+        tree, text = self._trees.of(path)
         if suffix == RAW and region is None:
             return pack(tree, text)
         value = tree.load(text, region=region, suffix=suffix, **options)
@@ -321,52 +180,33 @@ class ZarrBackend(StorageBackend):
     def _load_all(
         self, paths: Sequence[P], *, writable: bool = False, **options: Any
     ) -> Iterable[Any]:
-        trees = [self._tree(path) for path in paths]
+        trees = [self._trees.of(path) for path in paths]
         if len({id(tree) for tree, _ in trees}) != 1:
             return super()._load_all(paths, writable=writable, **options)
         values = trees[0][0].load_all([text for _, text in trees], **options)
         return map(private, values) if writable else values
 
-    def exists(self, path: P) -> bool:
-        tree, text = self._tree(path)
-        return tree.exists(text)
+    # Operations of the tree that a path lies in
 
-    def is_file(self, path: P) -> bool:
-        tree, text = self._tree(path)
-        return tree.is_file(text)
+    def _forward(self, operation: str, path: P, *args: Any, **options: Any) -> Any:
+        tree, text = self._trees.of(path)
+        return getattr(tree, operation)(text, *args, **options)
 
-    def is_dir(self, path: P) -> bool:
-        tree, text = self._tree(path)
-        return tree.is_dir(text)
+    exists = forwarded(StorageBackend.exists)
+    is_file = forwarded(StorageBackend.is_file)
+    is_dir = forwarded(StorageBackend.is_dir)
+    is_symlink = forwarded(StorageBackend.is_symlink)
+    stat = forwarded(StorageBackend.stat)
+    list_dir = forwarded(StorageBackend.list_dir)
+    list_files = forwarded(StorageBackend.list_files)
+    walk = forwarded(StorageBackend.walk)
+    content_identity = forwarded(Hostable.content_identity)
+    ensure_directory = forwarded(StorageBackend.ensure_directory)
+    delete = forwarded(StorageBackend.delete)
+    delete_all = forwarded(StorageBackend.delete_all)
 
-    def is_symlink(self, path: P) -> bool:
-        tree, text = self._tree(path)
-        return tree.is_symlink(text)
-
-    def stat(self, path: P) -> Stat:
-        tree, text = self._tree(path)
-        return tree.stat(text)
-
-    def list_dir(self, path: P) -> list[str]:
-        tree, text = self._tree(path)
-        return tree.list_dir(text)
-
-    def list_files(
-        self,
-        path: P,
-        pattern: str | None = None,
-        extensions: Iterable[str] | None = None,
-        recursive: bool = False,
-    ) -> list[str]:
-        tree, text = self._tree(path)
-        return tree.list_files(text, pattern, extensions, recursive)
-
-    def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
-        tree, text = self._tree(path)
-        if isinstance(tree, LocalZarr):
-            return tree.walk(text, recursive)
-        files = tree.list_files(text, recursive=recursive)  # in fewer requests than one for each
-        return walk_tree(tree, text, recursive, set(files))
+    open = array_methods.open_lazily
+    append, resize = array_methods.append, array_methods.resize
 
     # Writing
 
@@ -462,13 +302,8 @@ class ZarrBackend(StorageBackend):
         >>> store.open("/plate.zarr/labels").metadata.zarr_format
         2
         """
-        if zarr_format not in (None, 2, 3):
-            raise VFSTypeError(
-                f"zarr_format is 2 or 3, not {zarr_format!r}",
-                path=str(path),
-                backend=self._backend_type,
-            )
-        tree, text = self._tree(path)
+        check_format(zarr_format, path)
+        tree, text = self._trees.of(path)
         if isinstance(data, Packed):
             put_packed(tree, text, data, parents=parents)
             return
@@ -500,85 +335,6 @@ class ZarrBackend(StorageBackend):
             options=options,
         )
 
-    def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
-        """Put values at the end of a stored array's axis; return where along it they begin.
-
-        They are written first, and then the new shape is published in one step: a reader, and the
-        next to append, sees all of them or none, also if the writer is killed. Of several that
-        append to one array at once each gets a range of its own, one after another. Writers that
-        know their ranges beforehand `resize` once, and save regions at the same time.
-
-        Parameters
-        ----------
-        values : array_like
-            Of the array's shape, but for the axis.
-        path : str or os.PathLike
-            An array.
-        axis : int, default 0
-            The axis that grows.
-        durable : bool, default False
-            As for `save`.
-
-        Returns
-        -------
-        int
-            How long the axis was.
-
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        UnsupportedOperationError
-            If it is a file.
-        UnsupportedFormatError
-            If the values do not fit.
-        FileLockTimeoutError
-            If other writers did not end within a minute.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import numpy as np
-        >>> store = ZarrBackend(tempfile.mkdtemp())
-        >>> store.save(np.zeros((2, 3)), "/rows", chunks=(64, 3))
-        >>> store.append(np.ones((1, 3)), "/rows")
-        2
-        >>> store.load("/rows").shape
-        (3, 3)
-        """
-        tree, text = self._tree(path)
-        return tree.append(values, text, axis=axis, durable=durable)
-
-    def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
-        """Change the shape of a stored array.
-
-        What it grows by reads as its fill value, also where it was cut off before. It waits for
-        all writers of the array, and they for it. A reader that opened the array before it was cut
-        off may still read what is gone, as fill values; `load` notices, and reads again.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            An array.
-        shape : sequence of int
-            Its new shape, of as many axes.
-        durable : bool, default False
-            As for `save`.
-
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
-        UnsupportedOperationError
-            If it is a file.
-        VFSTypeError
-            If the shape is none, or has another number of axes.
-        FileLockTimeoutError
-            If other writers did not end within a minute.
-        """
-        tree, text = self._tree(path)
-        tree.resize(text, shape, durable=durable)
-
     def _save_all(
         self,
         values: Sequence[Any],
@@ -587,35 +343,23 @@ class ZarrBackend(StorageBackend):
         *args: Any,
         **options: Any,
     ) -> None:
-        if all(isinstance(self._tree(path)[0], LocalZarr) for path in paths):
+        if all(isinstance(self._trees.of(path)[0], LocalZarr) for path in paths):
             super()._save_all(values, paths, step, *args, **options)
             return
         self._check_batch([as_text(path) for path in paths], **options)
         save_together(partial(self.save, **options), values, paths, step)
 
     def _check_batch(self, paths: list[str], **options: Any) -> None:
-        batches: dict[int, tuple[LocalZarr | RemoteZarr, list[str]]] = {}
+        batches: dict[int, tuple[AnyTree, list[str]]] = {}
         for path in paths:
-            tree, text = self._tree(path)
+            tree, text = self._trees.of(path)
             batches.setdefault(id(tree), (tree, []))[1].append(text)
         for tree, texts in batches.values():
             tree.check_batch(texts, **options)
 
-    def ensure_directory(self, path: P) -> str:
-        tree, text = self._tree(path)
-        return tree.ensure_directory(text)
-
-    def delete(self, path: P) -> None:
-        tree, text = self._tree(path)
-        tree.delete(text)
-
-    def delete_all(self, path: P) -> None:
-        tree, text = self._tree(path)
-        tree.delete_all(text)
-
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        tree, text = self._tree(link)
-        origin, target = self._tree(source)
+        tree, text = self._trees.of(link)
+        origin, target = self._trees.of(source)
         if origin is not tree:
             raise UnsupportedOperationError(
                 "a link cannot lead into another store",
@@ -646,19 +390,8 @@ class ZarrBackend(StorageBackend):
         UnsupportedFormatError
             If an array that is not of numbers would go into a group of another format.
         """
-        tree, text = self._tree(source)
-        other, target = self._tree(destination)
-        if other is tree and not changes_format(tree, text, target):
-            tree.copy(text, target)
-        else:
-            copy_across(tree, text, other, target)
+        copy(*self._trees.of(source), *self._trees.of(destination))
 
     def move(self, source: P, destination: P) -> None:
         """Move as `copy` copies; a tree within one directory in one step."""
-        tree, text = self._tree(source)
-        other, target = self._tree(destination)
-        if other is tree and not changes_format(tree, text, target):
-            tree.move(text, target)
-        else:
-            copy_across(tree, text, other, target)
-            tree.delete_all(text)
+        move(*self._trees.of(source), *self._trees.of(destination))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from polystore.exceptions import (
     PathNotFoundError,
@@ -20,17 +20,35 @@ from polystore.zarr.array.creation import ArrayOptions, ZarrFormat, as_numbers
 from polystore.zarr.array.groups import metadata_of_copy
 from polystore.zarr.array.reading import open_array
 from polystore.zarr.array.stored import ArrayChangedError, Packed, StoredArray, packed, unpacked
-from polystore.zarr.local.tree import LocalZarr
+from polystore.zarr.trees import AnyTree
 
-if TYPE_CHECKING:
-    from polystore.zarr.object_store.tree import RemoteZarr
-
-__all__ = ["changes_format", "copy_across", "pack", "put_packed"]
+__all__ = ["copy", "move", "pack", "put_packed"]
 
 T = TypeVar("T")
 
 
-def changes_format(tree: LocalZarr | RemoteZarr, source: str, target: str) -> bool:
+def copy(tree: AnyTree, source: str, other: AnyTree, target: str) -> None:
+    """Copy as `ZarrBackend.copy` does, from a path of one tree to a path of another, or the same.
+
+    Raises `UnsupportedOperationError` before anything is written, if a link to a directory would go
+    into the other tree.
+    """
+    if other is tree and not _changes_format(tree, source, target):
+        tree.copy(source, target)
+    else:
+        _copy_across(tree, source, other, target)
+
+
+def move(tree: AnyTree, source: str, other: AnyTree, target: str) -> None:
+    """Move as `copy` copies."""
+    if other is tree and not _changes_format(tree, source, target):
+        tree.move(source, target)
+    else:
+        _copy_across(tree, source, other, target)
+        tree.delete_all(source)
+
+
+def _changes_format(tree: AnyTree, source: str, target: str) -> bool:
     """Return whether a source is an array of a format that the target's group does not show."""
     if not tree.is_file(source):
         return False
@@ -38,23 +56,8 @@ def changes_format(tree: LocalZarr | RemoteZarr, source: str, target: str) -> bo
     return kind is not None and not tree.shows(target, kind)
 
 
-def copy_across(
-    tree: LocalZarr | RemoteZarr, source: str, other: LocalZarr | RemoteZarr, target: str
-) -> None:
-    """Copy every value at and below a path of one tree into the other.
-
-    Raises
-    ------
-    PathNotFoundError
-        If the source or the target's parent is missing.
-    PathExistsError
-        If the target exists.
-    UnsupportedOperationError
-        Before anything is written, if a link to a directory is among them.
-    UnsupportedFormatError
-        If the source is an array that is not of numbers, and the target is in a group of the other
-        format.
-    """
+def _copy_across(tree: AnyTree, source: str, other: AnyTree, target: str) -> None:
+    """Copy every value at and below a path of one tree into the other."""
     if not tree.exists(source):
         raise PathNotFoundError("no such file or directory", path=source, backend="zarr")
     other.check_batch([target])
@@ -66,7 +69,7 @@ def copy_across(
             other.save(tree.load(path, suffix=RAW), location, suffix=RAW)
 
 
-def pack(tree: LocalZarr | RemoteZarr, path: str) -> Packed | bytes:
+def pack(tree: AnyTree, path: str) -> Packed | bytes:
     """Return an array or a group for `put_packed` elsewhere, or the bytes of a file."""
     if tree.is_dir(path):
         return Packed(_metadata_of_copy(tree, path), is_group=True)
@@ -75,9 +78,7 @@ def pack(tree: LocalZarr | RemoteZarr, path: str) -> Packed | bytes:
     return found or data
 
 
-def put_packed(
-    tree: LocalZarr | RemoteZarr, path: str, value: Packed, *, parents: bool = False
-) -> None:
+def put_packed(tree: AnyTree, path: str, value: Packed, *, parents: bool = False) -> None:
     """Store a packed array or group at a free path."""
     if value.is_group:
         tree.put_group(path, value.contents)
@@ -85,9 +86,7 @@ def put_packed(
         _put_array(tree, path, unpacked(value), parents=parents)
 
 
-def _put_array(
-    tree: LocalZarr | RemoteZarr, path: str, array: StoredArray, *, parents: bool = False
-) -> bool:
+def _put_array(tree: AnyTree, path: str, array: StoredArray, *, parents: bool = False) -> bool:
     """Store a copy of an array in the format of the target's group."""
     if tree.shows(path, array.zarr_format):
         tree.put_stored(path, array, parents=parents)
@@ -104,9 +103,7 @@ def _put_array(
     return True
 
 
-def _with_stored(
-    tree: LocalZarr | RemoteZarr, path: str, use: Callable[[StoredArray], T]
-) -> T | None:
+def _with_stored(tree: AnyTree, path: str, use: Callable[[StoredArray], T]) -> T | None:
     """Return what `use` makes of an array, None for a file; retry if the array was replaced."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         with tree.stored(path) as array:
@@ -120,7 +117,7 @@ def _with_stored(
     return None
 
 
-def _metadata_of_copy(tree: LocalZarr | RemoteZarr, path: str) -> dict[str, bytes]:
+def _metadata_of_copy(tree: AnyTree, path: str) -> dict[str, bytes]:
     metadata = tree.group_metadata(path)
     if metadata.keys() & {"zarr.json", ".zgroup"}:
         return metadata_of_copy(metadata)
@@ -128,14 +125,14 @@ def _metadata_of_copy(tree: LocalZarr | RemoteZarr, path: str) -> dict[str, byte
     return metadata_of_copy({}, next(filter(None, inner), None))
 
 
-def _format_at(tree: LocalZarr | RemoteZarr, path: str) -> ZarrFormat | None:
+def _format_at(tree: AnyTree, path: str) -> ZarrFormat | None:
     """Return the format of the array at a path, None for a file."""
     with tree.stored(path) as array:
         return None if array is None else array.zarr_format
 
 
 def _below(
-    tree: LocalZarr | RemoteZarr, source: str, target: str
+    tree: AnyTree, source: str, target: str
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return the paths of directories, and of values, each with that of its copy."""
     if tree.is_file(source):

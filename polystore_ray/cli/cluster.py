@@ -25,12 +25,8 @@ _PREFIX = "polystore/"
 def connect(address: str | None) -> None:
     """Connect this process to a cluster without output; by default to the one on this machine.
 
-    Raises
-    ------
-    Failed
-        If the connection fails.
-    StoreUnavailableError
-        If nothing listens at the address.
+    Raises `Failed` if the connection fails; `StoreUnavailableError` if nothing listens at the
+    address.
     """
     if ray.is_initialized():
         return
@@ -93,21 +89,11 @@ def store(
 ) -> RayBackendRegistry:
     """Return the registry of an existing store.
 
-    Parameters
-    ----------
-    name : str
-        The store's name.
-    job : str or None
-        The job that owns the store; None for a detached store.
-    create : bool
-        Whether to create a missing detached store.
-    options : mapping, optional
-        The options of a store that is created.
+    - `job`: the job that owns the store; None for a detached store
+    - `create`: whether to create a missing detached store
+    - `options`: the options of a store that is created
 
-    Raises
-    ------
-    Failed
-        If the store does not exist.
+    Raises `Failed` if the store does not exist.
     """
     is_missing = has_ended(store_namespace(name, job))
     made_with: Any = options if is_missing and options else {}

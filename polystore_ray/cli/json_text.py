@@ -36,10 +36,7 @@ class _Rows(NamedTuple):
 def json_pieces(value: Any, indent: int | None = None) -> Iterator[str]:
     """Yield the JSON text of a value in pieces, on one line unless `indent` is given.
 
-    Raises
-    ------
-    ValueError
-        If the value contains itself.
+    Raises `ValueError` if the value contains itself.
     """
     levels: list[_Level] = []
     inside: set[int] = set()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from polystore import DiskBackend, FileManager
-from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.plain_memory import plain_memory
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["THIS_MACHINE", "Session", "shared_options", "with_session"]
@@ -80,10 +80,7 @@ class Session:
     def connect(self) -> None:
         """Connect to the cluster.
 
-        Raises
-        ------
-        Failed
-            If there is no cluster, or it refuses the connection.
+        Raises `Failed` if there is no cluster, or it refuses the connection.
         """
         from polystore_ray.cli.cluster import connect
 
@@ -94,17 +91,10 @@ class Session:
     ) -> RayBackendRegistry:
         """Return the registry of the store.
 
-        Parameters
-        ----------
-        create : bool, default False
-            Whether to create a missing detached store.
-        options : mapping, optional
-            The options of a store that is created.
+        - `create`: whether to create a missing detached store
+        - `options`: the options of a store that is created
 
-        Raises
-        ------
-        Failed
-            If the store does not exist.
+        Raises `Failed` if the store does not exist.
         """
         if self.local:
             return RayBackendRegistry(self.name, local=True)
@@ -118,5 +108,5 @@ class Session:
         registry = self.registry(create=create)
         own: dict[str, Any] = {THIS_MACHINE: DiskBackend()}
         if not unpickle:
-            own["memory"] = PlainMemory.of(registry)
+            own["memory"] = plain_memory(registry)
         return FileManager(ChainMap(own, registry))  # type: ignore[arg-type]

@@ -42,19 +42,11 @@ Known = dict[tuple[np.dtype[Any], tuple[int, ...]], Facts]
 class Sealing:
     """The sealed values of a batch, before any of their bytes move.
 
-    Parameters
-    ----------
-    values, paths : sequence
-        The values, and where they are to be stored.
-    step : callable, optional
-        Called after each value.
-    bundled : int, default 0
-        Up to how many bytes arrays share objects.
+    - `values`, `paths`: the values, and where they are to be stored
+    - `step`: called after each value
+    - `bundled`: up to how many bytes arrays share objects
 
-    Raises
-    ------
-    VFSTypeError
-        If a value does not pickle, or contains an object of Ray.
+    Raises `VFSTypeError` if a value does not pickle, or contains an object of Ray.
     """
 
     def __init__(
@@ -178,18 +170,11 @@ def opened(
 ) -> list[Any]:
     """Return the values that were found; no two of them share a mutable object.
 
-    Parameters
-    ----------
-    found : Found
-        What is stored.
-    paths : sequence of str
-        Where they are stored, for errors.
-    objects : sequence of object
-        What its pins lead to: values and packs.
-    again : callable
-        Get the value of a pin once more.
-    loads : callable, default `pickle.loads`
-        Opens the pickles of small values.
+    - `found`: what is stored
+    - `paths`: where they are stored, for errors
+    - `objects`: what its pins lead to: values and packs
+    - `again`: get the value of a pin once more
+    - `loads`: opens the pickles of small values
     """
     values: list[Any] = [None] * len(found.stored)
     taken: set[int] = set()

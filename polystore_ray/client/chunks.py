@@ -29,19 +29,11 @@ def hand_over(
     Parts grow while calls are short, so that many small things cost few calls, and shrink when
     calls are long, so that none comes near a deadline. After an error no new part is begun.
 
-    Parameters
-    ----------
-    call : callable
-        Called with each part.
-    things : sequence
-        The sequence.
-    done : callable
-        Called with each part that is done, one at a time.
+    - `call`: called with each part
+    - `things`: the sequence
+    - `done`: called with each part that is done, one at a time
 
-    Raises
-    ------
-    Exception
-        The first that `call` raised, once no call runs any more.
+    Raises the first error of `call`, once no call runs any more.
     """
     parts = _Parts(things)
     telling = threading.Lock()

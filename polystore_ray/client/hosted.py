@@ -10,6 +10,7 @@ from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import MakesParents
 from polystore.error_translation import naming_written
 from polystore.exceptions import VFSTypeError
+from polystore.forwarding import forwarded
 from polystore.hostable import hostable
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
@@ -117,25 +118,17 @@ class HostedBackend(StorageBackend):
     def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
         self._call("resize", path, tuple(shape), **options)
 
-    def exists(self, path: P) -> bool:
-        return bool(self._call("exists", path))
-
-    def is_file(self, path: P) -> bool:
-        return bool(self._call("is_file", path))
-
-    def is_dir(self, path: P) -> bool:
-        return bool(self._call("is_dir", path))
-
-    def is_symlink(self, path: P) -> bool:
-        return bool(self._call("is_symlink", path))
+    exists = forwarded(StorageBackend.exists)
+    is_file = forwarded(StorageBackend.is_file)
+    is_dir = forwarded(StorageBackend.is_dir)
+    is_symlink = forwarded(StorageBackend.is_symlink)
+    list_dir = forwarded(StorageBackend.list_dir)
+    delete = forwarded(StorageBackend.delete)
+    delete_all = forwarded(StorageBackend.delete_all)
 
     def stat(self, path: P) -> Stat:
         stat: Stat = self._call("stat", path)
         return {**stat, "path": self._as_given(path, stat["path"])}
-
-    def list_dir(self, path: P) -> list[str]:
-        names: list[str] = self._call("list_dir", path)
-        return names
 
     def list_files(
         self,
@@ -152,12 +145,6 @@ class HostedBackend(StorageBackend):
 
     def ensure_directory(self, path: P) -> str:
         return self._as_given(path, self._call("ensure_directory", path))
-
-    def delete(self, path: P) -> None:
-        self._call("delete", path)
-
-    def delete_all(self, path: P) -> None:
-        self._call("delete_all", path)
 
     def copy(self, source: P, destination: P) -> None:
         self._call("copy", source, self.portable(destination))
@@ -235,6 +222,9 @@ class HostedBackend(StorageBackend):
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)
+
+    def _forward(self, operation: str, path: P) -> Any:
+        return self._call(operation, path)
 
     def _call(self, method: str, path: P, *arguments: Any, **options: Any) -> Any:
         return self._run(method, self.portable(path), *arguments, **options)

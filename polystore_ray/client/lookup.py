@@ -11,9 +11,13 @@ from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import Found, NotPinnedError
 
-__all__ = ["Memory", "look_up", "texts_of"]
+__all__ = ["Memory", "Read", "look_up", "texts_of"]
 
 T = TypeVar("T")
+
+
+Read = Callable[[Transport, list[str], bool], tuple[list[Any], list[int]]]
+"""Returns the values at paths and their versions; Nones where ``existing`` and nothing is there."""
 
 
 class Memory(Protocol):
@@ -45,23 +49,12 @@ def look_up(
 ) -> T:
     """Return what `use` makes of what is stored at some paths.
 
-    Parameters
-    ----------
-    transport : Transport
-        Where to ask.
-    paths : list of str
-        The paths.
-    use : callable
-        Called with a `Found`, and again with a new one whenever it raises `NotPinnedError`.
-    existing : bool, default False
-        Whether a path without a file is None in the `Found` instead of an error.
+    - `transport`: where to ask
+    - `use`: called with a `Found`, and again with a new one whenever it raises `NotPinnedError`
+    - `existing`: whether a path without a file is None in the `Found` instead of an error
 
-    Raises
-    ------
-    PathNotFoundError, PathIsDirectoryError
-        Same as for a load.
-    DataLostError
-        If an object is lost for good, or cannot be read by the deadline.
+    Raises `PathNotFoundError` or `PathIsDirectoryError` same as for a load; `DataLostError` if an
+    object is lost for good, or cannot be read by the deadline.
     """
     path = paths[0] if paths else None
 

@@ -15,6 +15,7 @@ from polystore.exceptions import (
     VersionConflictError,
     VFSTypeError,
 )
+from polystore.forwarding import forwarded
 from polystore.paths import NameFilter, P, as_text
 from polystore.progress import Progress
 from polystore.region import Region, put_region, take_region
@@ -27,7 +28,7 @@ from polystore.traversal import walk_tree
 from polystore.writable import private
 from polystore_ray.client import keys, locality
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
-from polystore_ray.client.lookup import look_up, texts_of
+from polystore_ray.client.lookup import Read, look_up, texts_of
 from polystore_ray.client.turns import save_in_turn
 from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
@@ -61,11 +62,20 @@ class ClusterMemoryBackend(StorageBackend):
     False
     """
 
-    def __init__(self, connect: Callable[[], Transport], registry: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Transport],
+        registry: Mapping[str, Any],
+        read: Read | None = None,
+    ) -> None:
         self._backend_type = "memory"  # type: ignore[misc] # the class registers no key
         self._connect = connect
         self._registry = registry
+        self._read = read  # in place of opening any value
         self._reads: LeasedReads | None = None  # of the store, once it is connected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._connect, self._registry)  # what is kept stays in its process
 
     def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
@@ -119,7 +129,7 @@ class ClusterMemoryBackend(StorageBackend):
 
     def _kept_here(self, paths: list[str]) -> list[Any] | None:
         """Return small values that this process keeps, None if there is anything to ask."""
-        if self._reads is None:
+        if self._reads is None or self._read is not None:
             return None
         found = self._reads.inline(paths)
         return None if found is None else opened(found, paths, (), _no_object)
@@ -137,6 +147,8 @@ class ClusterMemoryBackend(StorageBackend):
         self, transport: Transport, paths: list[str], *, existing: bool = False
     ) -> tuple[list[Any], list[int]]:
         """Return values and their versions, taking from their fallbacks what was lost."""
+        if self._read is not None:
+            return self._read(transport, paths, existing)
 
         def taken(found: Found) -> tuple[list[Any], list[int]]:
             objects = transport.get(found.pins, paths[0] if paths else None)
@@ -334,7 +346,8 @@ class ClusterMemoryBackend(StorageBackend):
     def send(
         self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
     ) -> None:
-        if isinstance(target, Receiver):
+        # A host opens any value.
+        if isinstance(target, Receiver) and self._read is None:
             target.receive(self, pairs, progress, **options)
         else:
             load_and_save(self, target, pairs, progress, **options)
@@ -360,19 +373,13 @@ class ClusterMemoryBackend(StorageBackend):
     def is_file(self, path: P) -> bool:
         return bool(self._ask_of_file("is_file", path))
 
-    def is_dir(self, path: P) -> bool:
-        return bool(self._ask("is_dir", path))
-
-    def is_symlink(self, path: P) -> bool:
-        return bool(self._ask("is_symlink", path))
+    is_dir = forwarded(StorageBackend.is_dir)
+    is_symlink = forwarded(StorageBackend.is_symlink)
+    list_dir = forwarded(StorageBackend.list_dir)
 
     def stat(self, path: P) -> Stat:
         stat: Stat = self._ask_of_file("stat", path)
         return stat.copy()
-
-    def list_dir(self, path: P) -> list[str]:
-        names: list[str] = self._ask("list_dir", path)
-        return names
 
     def list_files(
         self,
@@ -402,6 +409,9 @@ class ClusterMemoryBackend(StorageBackend):
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._change("create_symlink", source, as_text(link, backend="memory"), bool(overwrite))
+
+    def _forward(self, operation: str, path: P) -> Any:
+        return self._ask(operation, path)
 
     def _ask_of_file(self, operation: str, path: P) -> Any:
         """Return the answer to a question that may be kept where it is about a file."""

@@ -38,10 +38,7 @@ class BackendOptions:
     def of(cls, key: str, options: Mapping[str, Any]) -> BackendOptions:
         """Close the options of the backend `key`.
 
-        Raises
-        ------
-        VFSTypeError
-            If one does not pickle.
+        Raises `VFSTypeError` if one does not pickle.
         """
         pickled = {}
         for name, value in options.items():
@@ -86,12 +83,8 @@ def options_of_backends(
 ) -> dict[str, BackendOptions] | None:
     """Check and close the options of backends, by their keys, also ``"backend@node"``.
 
-    Raises
-    ------
-    VFSTypeError
-        If a constructor does not take its options, or they do not pickle.
-    BackendNotFoundError
-        If no backend has the key.
+    Raises `VFSTypeError` if a constructor does not take its options, or they do not pickle;
+    `BackendNotFoundError` if no backend has the key.
     """
     if given is None:
         return None
@@ -126,10 +119,7 @@ def _named(key: object, options: object) -> dict[str, Any]:
 def check_arguments(cls: Any, key: str, options: Mapping[str, Any]) -> None:
     """Raise if the constructor of a backend does not take these options.
 
-    Raises
-    ------
-    VFSTypeError
-        It names the option that is unknown or missing, and the known ones.
+    Raises `VFSTypeError` that names the option that is unknown or missing, and the known ones.
     """
     signature = inspect.signature(cls)
     try:

@@ -25,18 +25,10 @@ if hasattr(os, "register_at_fork"):
 class Home(NamedTuple):
     """Which process made a registry and, once it was pickled, which store it means.
 
-    Attributes
-    ----------
-    process : str
-        A text that identifies the process that made the registry.
-    address : str
-        The address of the cluster; empty until the registry is pickled.
-    cluster : str
-        A text that tells the cluster from others at the same address.
-    job : str
-        The id of the job whose store it is, if it is a job's.
-    store_id : str
-        What tells the store from others of its name; empty if it has not been used yet.
+    - `address`: the address of the cluster; empty until the registry is pickled
+    - `cluster`: a text that tells the cluster from others at the same address
+    - `job`: the id of the job whose store it is, if it is a job's
+    - `store_id`: what tells the store from others of its name; empty if it has not been used yet
     """
 
     process: str
@@ -53,10 +45,7 @@ class Home(NamedTuple):
     def require_here(self) -> None:
         """Raise unless the registry was made in this process, as one of a local store must be.
 
-        Raises
-        ------
-        UnsupportedOperationError
-            If it was not.
+        Raises `UnsupportedOperationError` if it was not.
         """
         if not self.is_here:
             raise UnsupportedOperationError(

@@ -18,16 +18,7 @@ _OWN = "ray.io/"  # prefix of Ray's own labels, which errors omit
 class Node:
     """The names of a node.
 
-    Attributes
-    ----------
-    id : str
-        Its id.
-    names : tuple of str
-        Its host name, its address, and the name that it was started with.
-    labels : mapping
-        Its labels.
-    resources : mapping
-        Its resources for tasks and actors.
+    - `names`: its host name, its address, and the name that it was started with
     """
 
     id: str
@@ -81,10 +72,7 @@ def _selects(wanted: str, has: str | None) -> bool:
 def node_called(name: str, nodes: Iterable[Node]) -> Node:
     """Return the one node that a name fits.
 
-    Raises
-    ------
-    NodeNotFoundError
-        If it fits no node or several nodes; the error lists them.
+    Raises `NodeNotFoundError` if it fits no node or several nodes; the error lists them.
     """
     known = list(nodes)
     found = [node for node in known if node.is_called(name)]

@@ -20,30 +20,20 @@ _LEASED_BYTES = 32 * 2**20
 class StoreOptions:
     """The options of a store when it is made; None means the default, or that of the store.
 
-    Attributes
-    ----------
-    max_bytes : int, optional
-        What all values in the memory may take together; by default there is no limit.
-    pin_budget : float, optional
-        The part of a node's object store that is pinned before the oldest values are adopted, so
-        that Ray can spill them; half of it by default.
-    replicas : int, optional
-        On how many nodes each value is held; 1 by default. From 2 on, no change is acknowledged
-        before a process on another node has it too.
-    too_few_nodes : {"error", "warn"}, optional
-        Whether a save that finds fewer nodes fails, which is the default, or warns and goes on with
-        as many as there are; others get their copies when they join.
-    backends : mapping, optional
-        The options of backends, by ``"backend"`` and ``"backend@node"``.
-    host_calls : int, optional
-        How many calls a host may have at a time, 256 by default.
-    read_cache : int, optional
-        Bytes of loaded files that each host keeps; an eighth of its node's object store by default.
-    read_leases : bool, optional
-        Whether processes keep what they read repeatedly from the memory, and read it again without
-        a call; True by default.
-    leased_bytes : int, optional
-        Bytes of small values that each process keeps for it, 32 MiB by default.
+    - `max_bytes`: what all values in the memory may take together; by default there is no limit
+    - `pin_budget`: the part of a node's object store that is pinned before the oldest values are
+      adopted, so that Ray can spill them; half of it by default
+    - `replicas`: on how many nodes each value is held; 1 by default. From 2 on, no change is
+      acknowledged before a process on another node has it too
+    - `too_few_nodes`: whether a save that finds fewer nodes fails, which is the default, or warns
+      and goes on with as many as there are; others get their copies when they join
+    - `backends`: the options of backends, by ``"backend"`` and ``"backend@node"``
+    - `host_calls`: how many calls a host may have at a time, 256 by default
+    - `read_cache`: bytes of loaded files that each host keeps; an eighth of its node's object store
+      by default
+    - `read_leases`: whether processes keep what they read repeatedly from the memory, and read it
+      again without a call; True by default
+    - `leased_bytes`: bytes of small values that each process keeps for it, 32 MiB by default
     """
 
     max_bytes: int | None = None
@@ -83,10 +73,7 @@ class StoreOptions:
     def check_against(self, made_with: StoreOptions, store: object) -> None:
         """Raise if a store was made with other options than these.
 
-        Raises
-        ------
-        StorageResolutionError
-            Naming the options that differ.
+        Raises `StorageResolutionError` naming the options that differ.
         """
         if self is made_with or self == _ANY:
             return
@@ -117,10 +104,7 @@ class StoreOptions:
 def check_timeout(timeout: Any) -> float:
     """Return a number of seconds above 0.
 
-    Raises
-    ------
-    VFSTypeError
-        If it is anything else.
+    Raises `VFSTypeError` if it is anything else.
     """
     if not (_is_real(timeout) and 0 < timeout < math.inf):
         raise VFSTypeError(f"timeout must be a number of seconds above 0, not {timeout!r}")

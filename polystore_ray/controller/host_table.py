@@ -35,20 +35,14 @@ _ANSWER_WITHIN = 60.0  # seconds, for a volume; the upkeep that waits for it can
 class HostTable:
     """Which actor hosts which backend on which node.
 
-    Parameters
-    ----------
-    make : callable
-        Start the actor of a backend on a node: ``make(key, node, shipped)``, with the class of
-        a backend that is not ``memory``; with ``another=True``, one that follows another.
-    find : callable
-        Return the actor of a backend on a node, ``find(key, node)``, which another controller
-        started without the knowledge of this one; None if it has ended.
-    joined : callable
-        Told the node and the id of each new volume, before anybody can use it.
-    lost : callable
-        Told the node of a volume that has died, once it is not in the table any more.
-    number : callable
-        Return the number of a version of a class, ``number(key, shipped)``; later ones have higher.
+    - `make`: start the actor of a backend on a node: ``make(key, node, shipped)``, with the class
+      of a backend that is not ``memory``; with ``another=True``, one that follows another
+    - `find`: return the actor of a backend on a node, ``find(key, node)``, which another controller
+      started without the knowledge of this one; None if it has ended
+    - `joined`: told the node and the id of each new volume, before anybody can use it
+    - `lost`: told the node of a volume that has died, once it is not in the table any more
+    - `number`: return the number of a version of a class, ``number(key, shipped)``; later ones have
+      higher
     """
 
     def __init__(
@@ -78,18 +72,11 @@ class HostTable:
 
         That a host is dead is for Ray to say: a caller who cannot reach it knows only that.
 
-        Parameters
-        ----------
-        key, node : str
-            The backend's key and the node's id.
-        shipped : bytes
-            The backend's class; empty for ``memory``. If it is a later version than that of the
-            host, the host ends in order and another takes its place.
+        - `key`, `node`: the backend's key and the node's id
+        - `shipped`: the backend's class; empty for ``memory``. If it is a later version than that
+          of the host, the host ends in order and another takes its place
 
-        Raises
-        ------
-        StoreUnavailableError
-            If the node is gone.
+        Raises `StoreUnavailableError` if the node is gone.
         """
         host: Any = self._hosts.get((key, node))
         if host is not None and key == MEMORY:

@@ -70,14 +70,9 @@ class Following(ABC):
 class Journal:
     """Number the changes of a leader and ship them to its follower.
 
-    Parameters
-    ----------
-    epoch : int
-        The leader's.
-    number : int, default 0
-        How many changes its state holds already.
-    synchronous : bool, default False
-        Whether `wait` waits until the follower has the changes.
+    - `epoch`: the leader's
+    - `number`: how many changes its state holds already
+    - `synchronous`: whether `wait` waits until the follower has the changes
     """
 
     def __init__(self, epoch: int, number: int = 0, *, synchronous: bool = False) -> None:
@@ -132,12 +127,8 @@ class Journal:
 
         With `copied`, the follower must have them, also in a store that does not promise it.
 
-        Raises
-        ------
-        StoreUnavailableError
-            If the follower does not answer within `timeout` seconds.
-        StaleEpochError
-            If another controller has taken over, which is to be asked.
+        Raises `StoreUnavailableError` if the follower does not answer within `timeout` seconds;
+        `StaleEpochError` if another controller has taken over, which is to be asked.
         """
 
         def may_answer() -> bool:
@@ -250,12 +241,8 @@ class Journal:
     def ship(self) -> None:
         """Send what there is to send, or a sign of life, and wait for the answer.
 
-        Raises
-        ------
-        HostLostError
-            If the follower is dead, or has not answered for long; then there is none any more.
-        OutOfStepError
-            If it misses changes; then there is none either.
+        Raises `HostLostError` if the follower is dead, or has not answered for long; then there is
+        none any more; `OutOfStepError` if it misses changes; then there is none either.
         """
         self._gather()
         with self._shipping:

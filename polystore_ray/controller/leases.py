@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -48,17 +48,26 @@ class _Lease:
         self.kept = 0
 
 
+class _Readers:
+    """Which nodes may have kept answers about an entry, and under which paths."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry  # which keeps its identity from being another's
+        self.paths: dict[tuple[str, int], dict[str, Names]] = {}  # by node and term of its lease
+
+    def told(self, live: dict[str, _Lease]) -> Iterator[tuple[str, dict[str, Names]]]:
+        """Yield the nodes whose lease lasts, and the paths, with where these lead."""
+        for (node, term), paths in self.paths.items():
+            if node in live and live[node].term == term:
+                yield node, paths
+
+
 class Invalidation:
     """An effect that some nodes are still to hear of; it is carried out by whoever changed.
 
-    Parameters
-    ----------
-    names : frozenset of tuple or None
-        Where answers depend on it; None for anywhere.
-    paths : dict
-        By node: the term and the end of its lease, and what it is to be told.
-    tell : callable
-        As for `Leases`.
+    - `names`: where answers depend on it; None for anywhere
+    - `paths`: by node: the term and the end of its lease, and what it is to be told
+    - `tell`: as for `Leases`
     """
 
     def __init__(
@@ -111,19 +120,15 @@ class Invalidation:
 class Leases:
     """The read leases of a store. It is not thread-safe; the controller holds its lock.
 
-    Parameters
-    ----------
-    epoch : int, default 0
-        The controller's.
-    tell : callable, optional
-        See `Tell`; without it no lease is granted.
+    - `epoch`: the controller's
+    - `tell`: see `Tell`; without it no lease is granted
     """
 
     def __init__(self, epoch: int = 0, tell: Tell | None = None) -> None:
         self._tell = tell
         self._term = first_term(epoch)
         self._leases: dict[str, _Lease] = {}
-        self._kept: dict[int, tuple[Entry, dict[str, tuple[int, set[str]]]]] = {}
+        self._kept: dict[int, _Readers] = {}  # by the identity of an entry
         self._through_links: set[str] = set()  # nodes
         self._pending: list[Invalidation] = []
         self.invalidations = 0
@@ -172,13 +177,10 @@ class Leases:
         location = tree.reached(path)
         if location is None or not isinstance(location.node, Entry):
             return False
-        _, nodes = self._kept.setdefault(id(location.node), (location.node, {}))
-        term, paths = nodes.get(wish.node, (0, set[str]()))
-        if term != lease.term:
-            paths = set()
-            nodes[wish.node] = lease.term, paths
+        readers = self._kept.setdefault(id(location.node), _Readers(location.node))
+        paths = readers.paths.setdefault((wish.node, lease.term), {})
         if path not in paths:
-            paths.add(path)
+            paths[path] = location.names
             lease.kept += 1
         if path != "/" + "/".join(location.names):
             self._through_links.add(wish.node)
@@ -196,40 +198,43 @@ class Leases:
         moment = time.monotonic()
         live = {node: lease for node, lease in self._leases.items() if lease.until > moment}
         told: dict[str, Paths] = {}
+        names = effect.names
         if effect.is_everywhere:
             told = dict.fromkeys(live)
-            self._kept.clear()
-            self._through_links.clear()
+            if names is None:  # so that whatever comes later waits for it
+                self._kept.clear()
         else:
-            self._collect(effect.entries, live, told)
+            names = self._collect(effect, live, told)
             if effect.has_links:
                 told |= dict.fromkeys(self._through_links & live.keys())
         if not told or self._tell is None:
             return None
-        paths = {
-            node: (
-                live[node].term,
-                live[node].until,
-                each if len(each or ()) < _MOST_PATHS else None,
-            )
-            for node, each in told.items()
-        }
-        invalidation = Invalidation(effect.names, paths, self._tell)
+        paths: dict[str, tuple[int, float, Paths]] = {}
+        for node, each in told.items():
+            lease, few = live[node], len(each or ()) < _MOST_PATHS
+            paths[node] = lease.term, lease.until, each if few else None
+        invalidation = Invalidation(names, paths, self._tell)
         self._pending = [*self._unfinished(), invalidation]
         self.invalidations += 1
         return invalidation
 
     def _collect(
-        self, entries: Iterable[Entry], live: dict[str, _Lease], told: dict[str, Paths]
-    ) -> None:
-        """Add the paths under which nodes may have kept answers about entries."""
-        for entry in entries:
-            _, nodes = self._kept.pop(id(entry), (None, {}))
-            for node, (term, paths) in nodes.items():
-                if node in live and live[node].term == term:
-                    found = told.setdefault(node, [])
-                    if found is not None:
-                        found.extend(paths)
+        self, effect: Effect, live: dict[str, _Lease], told: dict[str, Paths]
+    ) -> frozenset[Names] | None:
+        """Add the paths under which nodes may have kept answers about the effect's entries.
+
+        Return where answers depend on it: also where a copy of such an entry is, of which nothing
+        is known to be kept from now on.
+        """
+        names: set[Names] = set()
+        for entry in effect.entries:
+            readers = self._kept.pop(id(entry), None)
+            for node, paths in readers.told(live) if readers is not None else ():
+                found = told.setdefault(node, [])
+                if found is not None:
+                    found.extend(paths)
+                names.update(paths.values())
+        return None if effect.names is None else effect.names | names
 
     def _unfinished(self) -> list[Invalidation]:
         return [each for each in self._pending if not each.is_done]

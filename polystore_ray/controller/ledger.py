@@ -54,12 +54,8 @@ Repair = PackInline | Adopt | Replicate
 class Ledger:
     """Count what entries refer to. It is not thread-safe; the controller holds its lock.
 
-    Parameters
-    ----------
-    max_bytes : int, optional
-        What all values of the store may take together.
-    inline_most : int, optional
-        Bytes of inline values beyond which the oldest are packed.
+    - `max_bytes`: what all values of the store may take together
+    - `inline_most`: bytes of inline values beyond which the oldest are packed
     """
 
     def __init__(self, max_bytes: int | None = None, inline_most: int = INLINE_MOST) -> None:
@@ -85,12 +81,8 @@ class Ledger:
     def admit(self, new: Iterable[Facts], replaced: Iterable[Entry], *, inline: bool) -> None:
         """Raise if values would take the store beyond what it may hold.
 
-        Raises
-        ------
-        StorageFullError
-            Beyond `max_bytes`.
-        InlineFullError
-            If they are inline, and packing cannot keep up.
+        Raises `StorageFullError` beyond `max_bytes`; `InlineFullError` if they are inline, and
+        packing cannot keep up.
         """
         if inline and self._inline_cost() > 2 * self._inline_most:
             raise InlineFullError

@@ -45,12 +45,8 @@ class Volumes(Protocol):
 def carry_out(repair: Repair, controller: StoreController, volumes: Volumes, replicas: int) -> None:
     """Do one repair and tell the controller; if it fails, it is still due.
 
-    Raises
-    ------
-    NotPinnedError
-        If an object was released in between, or its volume lost, which is another repair.
-    Exception
-        If a volume does not answer.
+    Raises `NotPinnedError` if an object was released in between, or its volume lost, which is
+    another repair; `Exception` if a volume does not answer.
     """
     if isinstance(repair, PackInline):
         _pack(repair, controller, volumes, replicas)

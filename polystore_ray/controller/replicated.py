@@ -147,21 +147,13 @@ class ReplicatedState:
     ) -> None:
         """Make values visible, all at once or not at all.
 
-        Parameters
-        ----------
-        pins : list of Pin
-            The objects that hold them.
-        items : Items
-            The values.
-        volumes : iterable of tuple of str
-            The nodes whose volumes have pinned the objects, with the incarnation of each.
+        - `pins`: the objects that hold them
+        - `items`: the values
+        - `volumes`: the nodes whose volumes have pinned the objects, with the incarnation of each
 
-        Raises
-        ------
-        InlineFullError
-            If small values have to be made objects; nothing has happened.
-        StaleVolumeError
-            If the controller believes that one of the volumes is dead; nothing has happened.
+        Raises `InlineFullError` if small values have to be made objects; nothing has happened;
+        `StaleVolumeError` if the controller believes that one of the volumes is dead; nothing has
+        happened.
         """
         nodes = self._current_nodes(volumes)
         try:

@@ -26,22 +26,13 @@ _FOLLOWED_WITHIN = 10.0  # seconds, for repairs, which are tried again
 class StoreController:
     """The single writer of a store's tree. It never opens a value and never waits for a volume.
 
-    Parameters
-    ----------
-    release : callable
-        Called with a node and the ids of its pins that no entry needs any more. It must not wait
-        for the volume, since volumes wait for the controller.
-    ledger : Ledger, optional
-        What counts the values; one without limits by default.
-    journal : Journal, optional
-        What has a follower make the same changes.
-    tell : callable, optional
-        Tells a node which answers not to use any more; see `polystore_ray.controller.leases`.
+    - `release`: called with a node and the ids of its pins that no entry needs any more. It must
+      not wait for the volume, since volumes wait for the controller
+    - `ledger`: what counts the values; one without limits by default
+    - `journal`: what has a follower make the same changes
+    - `tell`: tells a node which answers not to use any more; see `polystore_ray.controller.leases`
 
-    Attributes
-    ----------
-    state : ReplicatedState
-        All that decides an answer. The other attributes belong to this process alone.
+    - `state`: all that decides an answer. The other attributes belong to this process alone
     """
 
     def __init__(
@@ -62,14 +53,9 @@ class StoreController:
     def handle(self, request: Request) -> Any:
         """Carry out a request and return its answer; a repeated change only gets its answer.
 
-        Raises
-        ------
-        StorageError
-            As the operation that the request names.
-        UnsupportedOperationError
-            If there is no such operation, or the request changes something and has no id.
-        InlineFullError, StaleVolumeError
-            As `ReplicatedState.publish`.
+        Raises `StorageError` as the operation that the request names; `UnsupportedOperationError`
+        if there is no such operation, or the request changes something and has no id;
+        `InlineFullError` or `StaleVolumeError` as `ReplicatedState.publish`.
         """
         self._calls += 1
         try:

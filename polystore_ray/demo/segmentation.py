@@ -28,17 +28,12 @@ Signal = npt.NDArray[np.float64]
 class Survey:
     """The parameters that a survey of the whole image sets for all tiles.
 
-    Attributes
-    ----------
-    channel : str
-        The channel that separates objects from background best.
-    threshold : float
-        Otsu's threshold: a pixel belongs to an object if its signal is above (or below) it.
-    bright : bool
-        Whether objects are above the threshold.
-    background : ndarray or None
-        The slowly varying part of the signal at every `STRIDE`-th pixel; None if subtracting it
-        does not help.
+    - `channel`: the channel that separates objects from background best
+    - `threshold`: Otsu's threshold: a pixel belongs to an object if its signal is above (or below)
+      it
+    - `bright`: whether objects are above the threshold
+    - `background`: the slowly varying part of the signal at every `STRIDE`-th pixel; None if
+      subtracting it does not help
     """
 
     channel: str
@@ -76,14 +71,9 @@ def survey(image: Image) -> Survey:
 def segment(image: Image, tile: Tile, decided: Survey) -> npt.NDArray[np.int32]:
     """Return the labels of one tile: connected pixels beyond the threshold, numbered from 1.
 
-    Parameters
-    ----------
-    image : ndarray
-        The pixels of the tile, (rows, columns) or (rows, columns, channels).
-    tile : Tile
-        The position of the tile in the image.
-    decided : Survey
-        The survey of the whole image.
+    - `image`: the pixels of the tile, (rows, columns) or (rows, columns, channels)
+    - `tile`: the position of the tile in the image
+    - `decided`: the survey of the whole image
     """
     signal = gaussian(_channels(image)[decided.channel], SMOOTHING, mode="nearest")
     if decided.background is not None:

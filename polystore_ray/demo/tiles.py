@@ -64,12 +64,8 @@ def stitch(shape: tuple[int, int], parts: Iterable[tuple[Tile, Labels]]) -> Labe
     Objects of two tiles that share a pixel become one, so an object that crosses a border keeps
     one label. Labels are numbered from 1, 0 is background.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the image.
-    parts : iterable of (Tile, ndarray)
-        Each tile with its labels, numbered from 1.
+    - `shape`: rows and columns of the image
+    - `parts`: each tile with its labels, numbered from 1
     """
     whole = np.zeros(shape, np.int32)
     same: list[npt.NDArray[np.int32]] = []

@@ -55,16 +55,10 @@ class BackendHost:
     each other. The instance is made on the first call, so that a constructor that fails says so
     to its caller and is tried again by the next.
 
-    Parameters
-    ----------
-    key : str
-        The backend's key.
-    shipped : bytes
-        Its class.
-    options : BackendOptions
-        What its constructor gets.
-    most_calls : int, default 256
-        How many calls may run, or wait for a path, at a time.
+    - `key`: the backend's key
+    - `shipped`: its class
+    - `options`: what its constructor gets
+    - `most_calls`: how many calls may run, or wait for a path, at a time
     """
 
     def __init__(
@@ -88,14 +82,8 @@ class BackendHost:
         A call that ends its program (`sys.exit`, as command line parsers do) ends itself only: the
         host is shared by others.
 
-        Raises
-        ------
-        StorageResolutionError
-            If the block raises `SystemExit`.
-        HostBusyError
-            If the host is at its limit of calls.
-        HostEndedError
-            If the host has been closed.
+        Raises `StorageResolutionError` if the block raises `SystemExit`; `HostBusyError` if the
+        host is at its limit of calls; `HostEndedError` if the host has been closed.
         """
         with self._counted:
             if self._has_ended:
@@ -131,12 +119,8 @@ class BackendHost:
         ``load_batch`` returns the first values, at least one and as many as fill a piece; the
         caller asks again for the others.
 
-        Raises
-        ------
-        UnsupportedOperationError
-            If the contract, or the backend, has no such method.
-        Exception
-            Whatever the backend raises.
+        Raises `UnsupportedOperationError` if the contract, or the backend, has no such method;
+        and what the backend raises.
         """
         backend = self._backend()
         run = partial(TRANSFERS[method], backend) if method in TRANSFERS else None

@@ -20,12 +20,8 @@ _RENEWED_EVERY = 1.0  # seconds
 class LeaseKeeper:
     """Renew a node's read lease, and have its board count what changes.
 
-    Parameters
-    ----------
-    board : WritableLeaseBoard
-        The node's board.
-    ask : callable
-        Return the controller's answer to a renewal, None if it grants no lease now.
+    - `board`: the node's board
+    - `ask`: return the controller's answer to a renewal, None if it grants no lease now
     """
 
     def __init__(self, board: WritableLeaseBoard, ask: Callable[[], Renewal | None]) -> None:

@@ -16,15 +16,10 @@ _REGION, _SOURCE = "region", "source"
 class Claim(NamedTuple):
     """The path that a call locks.
 
-    Attributes
-    ----------
-    path : str
-        The path.
-    tree : bool
-        Whether all paths below it are locked too.
-    shared : str
-        Claims with the same word here do not exclude each other, such as the sources of two copies;
-        "" excludes every other claim.
+    - `path`: the path
+    - `tree`: whether all paths below it are locked too
+    - `shared`: claims with the same word here do not exclude each other, such as the sources of two
+      copies; "" excludes every other claim
     """
 
     path: str
@@ -47,12 +42,8 @@ def claims_of(
 ) -> list[Claim]:
     """Return the claims of a call of a method of the contract; a call that reads has none.
 
-    Parameters
-    ----------
-    method, arguments, options
-        The call.
-    regions_together : bool
-        Whether the backend itself locks regions that are written at the same time.
+    - `method`, `arguments`, `options`: the call
+    - `regions_together`: whether the backend itself locks regions that are written at the same time
     """
     match method:
         case "save":

@@ -37,12 +37,8 @@ class ReadCache:
     A value is served while the identity of its file is the same, so that a load after a change
     never returns the former value. Small values are not kept.
 
-    Parameters
-    ----------
-    put : callable
-        Put an `Envelope` into the object store; return the reference.
-    capacity : int
-        Bytes that are kept at most. The least recently used value is dropped first.
+    - `put`: put an `Envelope` into the object store; return the reference
+    - `capacity`: bytes that are kept at most. The least recently used value is dropped first
     """
 
     def __init__(self, put: Callable[[Envelope], Any], capacity: int) -> None:
@@ -58,14 +54,9 @@ class ReadCache:
     ) -> Message | Shared:
         """Return the message of a value: one that is kept, or one that is loaded now.
 
-        Parameters
-        ----------
-        path : str
-            Where the value is.
-        identify : callable
-            Return a key that changes whenever the content does; None if there is none.
-        load : callable
-            Return the value.
+        - `path`: where the value is
+        - `identify`: return a key that changes whenever the content does; None if there is none
+        - `load`: return the value
         """
         identity = identify()
         if identity is None or not self._capacity:

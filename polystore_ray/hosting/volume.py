@@ -40,21 +40,15 @@ class MemoryVolume:
 
     A volume may wait for the controller, which never waits for a volume.
 
-    Parameters
-    ----------
-    node, incarnation : str
-        The node, and what tells this volume from others that the node had or will have.
-    get : callable
-        Return the closed envelopes of these references, as views of the node's object store, and
-        in place of those that cannot be had the reasons.
-    put : callable
-        Put an envelope again and return the new reference.
-    ask : callable
-        Send a request to the controller and wait for its answer.
-    capacity : int, optional
-        The size of the node's object store in bytes; without it nothing is adopted for room.
-    budget : float, default 0.5
-        The part of it that is pinned at most.
+    - `node`, `incarnation`: the node, and what tells this volume from others that the node had or
+      will have
+    - `get`: return the closed envelopes of these references, as views of the node's object store,
+      and in place of those that cannot be had the reasons
+    - `put`: put an envelope again and return the new reference
+    - `ask`: send a request to the controller and wait for its answer
+    - `capacity`: the size of the node's object store in bytes; without it nothing is adopted for
+      room
+    - `budget`: the part of it that is pinned at most
     """
 
     def __init__(
@@ -114,10 +108,7 @@ class MemoryVolume:
 
         The controller says which they are, by having them released.
 
-        Raises
-        ------
-        StaleVolumeError
-            If the controller has given this volume up.
+        Raises `StaleVolumeError` if the controller has given this volume up.
         """
         before = time.monotonic() - age
         with self._lock:

@@ -23,15 +23,10 @@ class Gathering(Generic[T, R]):
     It waits for nothing: the first to ask goes at once, with all who ask in the same step of the
     event loop. The order in which batches arrive is not kept.
 
-    Parameters
-    ----------
-    together : callable
-        ``together(paths, arguments)``: return the results for different paths, in a thread. If it
-        raises, it is asked again for each path alone, unless nobody answers at all.
-    size : callable, optional
-        What one argument counts.
-    most : int, optional
-        What the arguments of a batch count at most, one alone excepted.
+    - `together`: ``together(paths, arguments)``: return the results for different paths, in a
+      thread. If it raises, it is asked again for each path alone, unless nobody answers at all
+    - `size`: what one argument counts
+    - `most`: what the arguments of a batch count at most, one alone excepted
     """
 
     def __init__(
@@ -49,10 +44,7 @@ class Gathering(Generic[T, R]):
     async def ask(self, path: str, argument: T) -> R:
         """Return the result for a path; of several arguments for it the last one may count for all.
 
-        Raises
-        ------
-        Exception
-            What ``together`` raises for this path alone.
+        Raises what ``together`` raises for this path alone.
         """
         loop = asyncio.get_running_loop()
         queue = self._loops.get(loop)

@@ -38,23 +38,12 @@ def read_into(
 ) -> Array:
     """Return an array of zarr or a part of it, read by the fastest way that its codecs allow.
 
-    Parameters
-    ----------
-    array : zarr.Array
-        What to read.
-    region : int, slice, ... or tuple of them, optional
-        The part; by default all of it.
-    out : numpy.ndarray, optional
-        Where to put the values; by default a new array.
-    load : callable
-        Returns the bytes of some keys of the array's store, None for a missing one.
+    - `region`: the part; by default all of it
+    - `out`: where to put the values; by default a new array
+    - `load`: returns the bytes of some keys of the array's store, None for a missing one
 
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such region, or `out` has another shape or dtype.
-    CorruptDataError
-        If a chunk has not the size that the metadata give it.
+    Raises `VFSTypeError` if the array has no such region, or `out` has another shape or dtype;
+    `CorruptDataError` if a chunk has not the size that the metadata give it.
     """
     part = ... if region is None else region
     shape = check_region(array.shape, part)

@@ -49,12 +49,8 @@ def as_file(value: Any, path: str) -> memoryview:
     are encoded as ``.npy``, text as ``.txt``, what JSON holds as ``.json``, and the rest as a
     pickle.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the suffix names a format that cannot hold the value.
-    MissingDependencyError
-        If the format needs a package that is not installed.
+    Raises `UnsupportedFormatError` if the suffix names a format that cannot hold the value;
+    `MissingDependencyError` if the format needs a package that is not installed.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return memoryview(value).cast("B")
@@ -94,12 +90,7 @@ def from_file(data: bytes, path: str) -> Any:
 def file_size(facts: dict[str, Any], path: str) -> int | None:
     """Return the size of the file as which a value appears, None where only its encoding tells.
 
-    Parameters
-    ----------
-    facts : dict
-        What `stat` says of the value.
-    path : str
-        Where it is.
+    - `facts`: what `stat` says of the value
     """
     shape, dtype = facts.get("shape"), facts.get("dtype")
     if shape is None or dtype is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from polystore_ray.client.hosted import HostedBackend
 from polystore_ray.interop.file_codec import NO_FILE, as_file, file_size
-from polystore_ray.interop.plain_memory import PlainMemory
+from polystore_ray.interop.plain_memory import plain_memory
 from polystore_ray.interop.stored_files import is_raw
 from polystore_ray.registry import RayBackendRegistry
 
@@ -41,7 +41,7 @@ def described(backend: Any, location: str, name: str) -> dict[str, Any] | None:
 
 def size_of(registry: RayBackendRegistry, backend: Any, location: str) -> int | None:
     """Return the size of the file as which a value appears, without running any code of it."""
-    plain = backend if isinstance(backend, HostedBackend) else PlainMemory.of(registry)
+    plain = backend if isinstance(backend, HostedBackend) else plain_memory(registry)
     try:
         return len(as_file(plain.load(location), location))
     except NO_FILE:

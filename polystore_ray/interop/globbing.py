@@ -16,20 +16,11 @@ __all__ = ["matching"]
 def matching(memory: Any, paths: P | Iterable[P]) -> list[str]:
     """Return the paths that are meant.
 
-    Parameters
-    ----------
-    memory : ClusterMemoryBackend
-        Where.
-    paths : str, os.PathLike or iterable of them
-        Paths, in their order; or one whose last name is a glob such as ``/plate1/*.npy``, for
-        its matches in natural order. A path that exists is taken literally.
+    - `paths`: paths, in their order; or one whose last name is a glob such as ``/plate1/*.npy``,
+      for its matches in natural order. A path that exists is taken literally
 
-    Raises
-    ------
-    PathNotFoundError
-        If nothing matches.
-    InvalidPathError
-        If a directory is a glob, and none of that name exists.
+    Raises `PathNotFoundError` if nothing matches; `InvalidPathError` if a directory is a glob, and
+    none of that name exists.
     """
     if not isinstance(paths, str | os.PathLike):
         found = [normalize(path, backend="memory") for path in paths]

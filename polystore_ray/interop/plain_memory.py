@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from polystore.base import StorageBackend
 from polystore.error_translation import located
 from polystore.exceptions import CorruptDataError, StorageError, UnsupportedOperationError
-from polystore.progress import Progress
-from polystore.transfer.copying import load_and_save
-from polystore.transfer.proxies import Pairs
 from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import look_up
 from polystore_ray.client.memory import ClusterMemoryBackend
@@ -21,55 +17,39 @@ from polystore_ray.wire.envelope import Envelope, closed
 from polystore_ray.wire.messages import Found
 from polystore_ray.wire.plain_pickle import plain_loads
 
-__all__ = ["PlainMemory", "plain_loads"]
+__all__ = ["plain_loads", "plain_memory"]
 
 
-class PlainMemory(ClusterMemoryBackend):
-    """The cluster memory whose loads open plain data only.
+def plain_memory(registry: RayBackendRegistry) -> ClusterMemoryBackend:
+    """Return the memory of a registry's store, whose loads open plain data only.
 
-    Raises
-    ------
-    UnsupportedOperationError
-        By every load of a value that is not plain data; over a Ray client connection (``ray://``),
-        by every load of a large value, since there the proxy opens it.
+    Every load of a value that is not plain data raises `UnsupportedOperationError`; over a Ray
+    client connection (``ray://``), every load of a large value, since there the proxy opens it.
     """
+    return ClusterMemoryBackend(registry._connect, registry, _read)  # noqa: SLF001 - what its own memory has
 
-    @classmethod
-    def of(cls, registry: RayBackendRegistry) -> PlainMemory:
-        """Return the memory of a registry's store."""
-        return cls(registry._connect, registry)  # noqa: SLF001 - what its own memory has
 
-    def _load(
-        self, transport: Transport, paths: list[str], *, existing: bool = False
-    ) -> tuple[list[Any], list[int]]:
-        def taken(found: Found) -> tuple[list[Any], list[int]]:
-            if found.pins and not transport.opens_here:
-                raise UnsupportedOperationError(
-                    "over ray:// the proxy opens every value; connect from a node of the cluster",
-                    path=paths[0],
-                    backend="memory",
-                )
-            with closed():
-                envelopes = transport.get(found.pins, paths[0] if paths else None)
-            with located(paths[0] if paths else None, "memory"), _damage_reported():
-                objects = [
-                    _opened(envelope, _path_of(pin, found, paths))
-                    for pin, envelope in enumerate(envelopes)
-                ]
-                again = lambda pin: _opened(envelopes[found.pins.index(pin)], None)  # noqa: E731
-                return opened(found, paths, objects, again, plain_loads), found.versions
+def _read(transport: Transport, paths: list[str], existing: bool) -> tuple[list[Any], list[int]]:
+    first = paths[0] if paths else None
 
-        return look_up(transport, paths, taken, existing=existing)
+    def taken(found: Found) -> tuple[list[Any], list[int]]:
+        if found.pins and not transport.opens_here:
+            raise UnsupportedOperationError(
+                "over ray:// the proxy opens every value; connect from a node of the cluster",
+                path=first,
+                backend="memory",
+            )
+        with closed():
+            envelopes = transport.get(found.pins, first)
+        with located(first, "memory"), _damage_reported():
+            objects = [
+                _opened(envelope, _path_of(pin, found, paths))
+                for pin, envelope in enumerate(envelopes)
+            ]
+            again = lambda pin: _opened(envelopes[found.pins.index(pin)], None)  # noqa: E731
+            return opened(found, paths, objects, again, plain_loads), found.versions
 
-    def _kept_here(self, _paths: list[str]) -> None:
-        """Return nothing: what the process keeps would be opened as any value."""
-        return
-
-    def send(
-        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
-    ) -> None:
-        # Here, where envelopes may stay closed; not in a host, whose other threads open them.
-        load_and_save(self, target, pairs, progress, **options)
+    return look_up(transport, paths, taken, existing=existing)
 
 
 def _opened(envelope: Envelope, path: str | None) -> Any:

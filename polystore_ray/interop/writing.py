@@ -31,18 +31,11 @@ class WritableFile(io.BytesIO):
     ``OpenFile``, pandas) close it without a word of the error. A file that nobody closes, as
     zipfile and ``np.savez`` leave it, is saved by its finalizer, with a `ResourceWarning`.
 
-    Parameters
-    ----------
-    path : str
-        What errors and warnings call it.
-    mode : str
-        That of `open`, such as ``"wb"``.
-    save : callable
-        Called once with the bytes; of a file opened to append, with those that were appended.
-    before : bytes
-        What the file holds at first.
-    autocommit : bool
-        Whether closing saves it; if not, `commit` does.
+    - `path`: what errors and warnings call it
+    - `mode`: that of `open`, such as ``"wb"``
+    - `save`: called once with the bytes; of a file opened to append, with those that were appended
+    - `before`: what the file holds at first
+    - `autocommit`: whether closing saves it; if not, `commit` does
     """
 
     _is_over = True  # until it is made
@@ -190,12 +183,9 @@ class WritableFile(io.BytesIO):
 class CompressedFile(io.BufferedIOBase):
     """A file that compresses what is written, and owns the file into which it writes.
 
-    Parameters
-    ----------
-    compressed : file
-        A file of gzip, bz2 or another library, which writes into `file` but does not close it.
-    file : WritableFile
-        Closed after it.
+    - `compressed`: a file of gzip, bz2 or another library, which writes into `file` but does not
+      close it
+    - `file`: closed after it
     """
 
     def __init__(self, compressed: Any, file: WritableFile) -> None:

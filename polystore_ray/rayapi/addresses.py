@@ -21,10 +21,7 @@ def require_listener(address: str, within: float = _ANSWER_WITHIN) -> None:
     Ray itself tries for a minute and then ends the process. Addresses of another form (``auto``,
     ``local``, ``ray://...``) are left to it.
 
-    Raises
-    ------
-    StoreUnavailableError
-        If no connection can be made within 5 s.
+    Raises `StoreUnavailableError` if no connection can be made within 5 s.
     """
     if not _is_host_and_port(address):
         return
@@ -42,10 +39,7 @@ def require_answer(address: str, deadline: Deadline) -> None:
     A cluster that hangs, or another program at its port, accepts connections; Ray would wait for
     it for minutes. Addresses of another form are left to Ray, as by `require_listener`.
 
-    Raises
-    ------
-    StoreUnavailableError
-        If there is no answer.
+    Raises `StoreUnavailableError` if there is no answer.
     """
     require_listener(address, min(_ANSWER_WITHIN, deadline.left))
     if not _is_host_and_port(address):

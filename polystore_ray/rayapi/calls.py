@@ -34,10 +34,7 @@ def wait_for(
 ) -> Any:
     """Return what references lead to, by the deadline.
 
-    Raises
-    ------
-    StorageError
-        For any error of Ray; a backend's own error comes as itself.
+    Raises `StorageError` for any error of Ray; a backend's own error comes as itself.
     """
     return answer_of(
         lambda: references, backend=backend, timeout=timeout, path=path, repeatable=False

@@ -17,16 +17,10 @@ def lost_with_head(
 ) -> tuple[str, ...]:
     """Return why a store, or a part of it, would not outlive the loss of the head; with the cures.
 
-    Parameters
-    ----------
-    control_store : str or None
-        Where Ray keeps its control store; see `ray_internals.control_store`.
-    head, follower : str or None
-        The ids of the head and of the node that has the other copy of the tree.
-    job : str or None
-        The job that the store ends with, if any.
-    replicas : int
-        Of each value.
+    - `control_store`: where Ray keeps its control store; see `ray_internals.control_store`
+    - `head`, `follower`: the ids of the head and of the node that has the other copy of the tree
+    - `job`: the job that the store ends with, if any
+    - `replicas`: of each value
 
     Examples
     --------

@@ -114,11 +114,8 @@ def host_name(key: str, node: str, another: str = "") -> str:
 def needs_of(key: str, node: str, needs: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a backend needs as options of the actor that hosts it on a node.
 
-    Raises
-    ------
-    NodeNotFoundError
-        If the node lacks what the backend needs: Ray would let the actor wait for ever. The error
-        lists the nodes that have it.
+    Raises `NodeNotFoundError` if the node lacks what the backend needs: Ray would let the actor
+    wait for ever. The error lists the nodes that have it.
     """
     known = known_nodes()
     lacks = {this.id: this.lacks(needs) for this in known}

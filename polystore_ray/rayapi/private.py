@@ -161,15 +161,9 @@ def recorded_address(wanted: str | None = "auto") -> str | None:
 
     It may be that of a cluster that has ended.
 
-    Parameters
-    ----------
-    wanted : str or None, default "auto"
-        None to be given None where there is none.
+    - `wanted`: None to be given None where there is none
 
-    Raises
-    ------
-    ConnectionError
-        If there is none.
+    Raises `ConnectionError` if there is none.
     """
     from ray._private.services import get_ray_address_from_environment
 

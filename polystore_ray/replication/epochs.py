@@ -32,12 +32,8 @@ def has_ended(namespace: str) -> bool:
 class Succession:
     """One controller's place among those of its store.
 
-    Parameters
-    ----------
-    namespace : str
-        The store's Ray namespace.
-    options : StoreOptions
-        What a new store is made with; one that lost its controller keeps its own.
+    - `namespace`: the store's Ray namespace
+    - `options`: what a new store is made with; one that lost its controller keeps its own
     """
 
     def __init__(self, namespace: str, options: StoreOptions) -> None:
@@ -80,12 +76,8 @@ class Succession:
     def designate(self, node: str) -> None:
         """Have the next controller take the tree from this node, and from no other.
 
-        Raises
-        ------
-        StaleEpochError
-            If the next one has begun; then nothing is designated.
-        StorageError
-            If the cluster does not answer; then this node may be designated, or not.
+        Raises `StaleEpochError` if the next one has begun; then nothing is designated;
+        `StorageError` if the cluster does not answer; then this node may be designated, or not.
         """
         try:
             while not self._add(node):
@@ -96,10 +88,7 @@ class Succession:
     def check(self) -> None:
         """Raise if another controller has begun.
 
-        Raises
-        ------
-        StaleEpochError
-            If so.
+        Raises `StaleEpochError` if so.
         """
         number = self._last + 1
         while (epoch := self._entry(number)[0]) == self.epoch:

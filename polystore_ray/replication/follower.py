@@ -25,10 +25,7 @@ class Follower:
     def promise(self, epoch: int) -> None:
         """Refuse whoever has a lower epoch from now on.
 
-        Raises
-        ------
-        StaleEpochError
-            If a higher one has been promised.
+        Raises `StaleEpochError` if a higher one has been promised.
         """
         with self._lock:
             self._check(epoch)
@@ -47,10 +44,7 @@ class Follower:
     def install(self, epoch: int, number: int, parts: int) -> None:
         """Take over a whole state, of so many parts that were taken, with so many changes in it.
 
-        Raises
-        ------
-        OutOfStepError
-            If parts are missing.
+        Raises `OutOfStepError` if parts are missing.
         """
         with self._lock:
             self._check(epoch)
@@ -63,12 +57,8 @@ class Follower:
     def append(self, epoch: int, first: int, records: list[Record]) -> None:
         """Apply changes, of which the first has this number; those it has already are left out.
 
-        Raises
-        ------
-        StaleEpochError
-            If another leader has taken over.
-        OutOfStepError
-            If changes before them are missing.
+        Raises `StaleEpochError` if another leader has taken over; `OutOfStepError` if changes
+        before them are missing.
         """
         with self._lock:
             self._check(epoch)
@@ -84,10 +74,7 @@ class Follower:
 
         Whoever has a lower epoch is refused from now on.
 
-        Raises
-        ------
-        OutOfStepError
-            If there is no state.
+        Raises `OutOfStepError` if there is no state.
         """
         with self._lock:
             self._check(epoch)

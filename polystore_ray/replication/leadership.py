@@ -39,19 +39,13 @@ class Peers(Protocol):
 
         None if it has no copy, or its volume has died.
 
-        Raises
-        ------
-        StoreUnavailableError
-            If it may live and does not answer.
+        Raises `StoreUnavailableError` if it may live and does not answer.
         """
 
     def join(self, epoch: int) -> dict[str, Joined]:
         """Make every volume turn to this controller; return their answers by node.
 
-        Raises
-        ------
-        StoreUnavailableError
-            If one that may live does not answer.
+        Raises `StoreUnavailableError` if one that may live does not answer.
         """
 
     def candidates(self, present: str | None) -> list[str]:
@@ -73,14 +67,9 @@ class Peers(Protocol):
 class Leadership:
     """One incarnation of a store's controller: what it took over, and its follower.
 
-    Parameters
-    ----------
-    succession : Succession
-        Its place among the controllers of its store.
-    peers : Peers
-        The store's volumes.
-    release, tell : callable
-        As for `StoreController`.
+    - `succession`: its place among the controllers of its store
+    - `peers`: the store's volumes
+    - `release`, `tell`: as for `StoreController`
     """
 
     def __init__(

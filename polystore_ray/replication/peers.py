@@ -29,12 +29,8 @@ _BYTES_PER_SECOND = 2e6  # of a state that is installed, at the least
 class RayPeers:
     """See `polystore_ray.replication.leadership.Peers`.
 
-    Parameters
-    ----------
-    namespace : str
-        The store's Ray namespace.
-    hosts : HostTable
-        The store's hosts; those that live join it.
+    - `namespace`: the store's Ray namespace
+    - `hosts`: the store's hosts; those that live join it
     """
 
     def __init__(self, namespace: str, hosts: HostTable) -> None:

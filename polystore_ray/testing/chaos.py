@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from polystore.exceptions import StorageError
 from polystore_ray import RayBackendRegistry
+from polystore_ray.controller.leases import HELD
 from polystore_ray.rayapi.errors import DIED
 from polystore_ray.rayapi.placement import store_namespace
 from polystore_ray.testing import faults
@@ -49,6 +50,8 @@ class Report:
         The number of operations of clients, and of those with an unknown outcome.
     faults : Counter
         The number of injected faults, by name.
+    kept : int
+        The number of reads that clients which lived to the end made without a call.
     directories, undecided : int
         The number of checked histories, and of those with too many possible orders to decide.
     notes : list of str
@@ -59,6 +62,7 @@ class Report:
 
     operations: int = 0
     unknown: int = 0
+    kept: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     directories: int = 0
     undecided: int = 0
@@ -71,6 +75,7 @@ class Report:
         found = "\n".join(self.violations) or "nothing lost, undone, torn, late or left over"
         return (
             f"{self.operations} operations, {self.unknown} of unknown outcome\n"
+            f"{self.kept} reads without a call\n"
             f"{self.faults.total()} faults: {made}\n"
             f"{self.directories} histories of directories checked for linearizability, "
             f"{self.undecided} undecided\n{notes}{found}"
@@ -164,7 +169,7 @@ class Chaos:
             self._wait_until_healed()
         for _, _, task in self._clients.values():
             with suppress(ray.exceptions.RayError):
-                ray.get(task, timeout=3 * DEADLINE)
+                self.report.kept += ray.get(task, timeout=3 * DEADLINE)
         self._read_everything()
         self._check()
         self._end_store()
@@ -180,6 +185,7 @@ class Chaos:
             "node lost": self._lose_node,
             "controller paused": lambda: self._pause(controller()),
             "volume paused": lambda: self._pause(self._volume()),
+            "client paused": lambda: self._pause(self._some_client()),
             "client with a bad network": lambda: self._worsen(self._some_client(), cut=False),
             "controller with a bad network": lambda: self._worsen(controller(), cut=False),
             "controller cut off": lambda: self._worsen(controller(), cut=True),
@@ -231,7 +237,7 @@ class Chaos:
         self._start_client(slot)
 
     def _pause(self, actor: Any) -> None:
-        seconds = self._random.uniform(0.5, 4.0)
+        seconds = self._random.uniform(0.5, 2 * HELD)  # also longer than any lease
         faults.pause(faults.process_of(actor), seconds)
         time.sleep(seconds)
 

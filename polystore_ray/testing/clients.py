@@ -29,28 +29,23 @@ _NAMES = list("abcdefgh")
 _LARGE = 20_000  # values, too large to travel inside a call
 # An operation that is listed n times is n times as likely.
 _KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5 + ["delete", "list", "move", "replace_all"]
+_HOT = "a"  # the name that every client reads again and again
+_READS = 6  # of it at a time
 
 
 class Client:
     """A client of the store, in its own process.
 
-    Parameters
-    ----------
-    registry : RayBackendRegistry
-        The store.
-    folder : str
-        The directory for the client's history and violations.
-    name : str
-        The client's name.
-    seed : int
-        The seed of the operations.
-    begin : float
-        The start of the run, by the monotonic clock of the machine.
+    - `folder`: the directory for the client's history and violations
+    - `name`: the client's name
+    - `seed`: the seed of the operations
+    - `begin`: the start of the run, by the monotonic clock of the machine
     """
 
     def __init__(
         self, registry: RayBackendRegistry, folder: str, name: str, seed: int, begin: float
     ) -> None:
+        self._registry = registry
         self._memory = registry["memory"]
         self._folder = Path(folder)
         self._recorder = Recorder(self._folder / f"{name}.history", name)
@@ -63,12 +58,17 @@ class Client:
         """Return the id of this process."""
         return os.getpid()
 
-    def run(self, until: float) -> None:
-        """Run operations until a time of the monotonic clock."""
+    def run(self, until: float) -> int:
+        """Run operations until a time of the monotonic clock; return how many needed no call."""
         while time.monotonic() < until:
             where = f"/{int((time.monotonic() - self._begin) / TURNED_EVERY)}"
             name, argument, call = self._choice(where)
-            self._do(where, name, argument, call)
+            for _ in range(_READS if argument == _HOT and name == "load" else 1):
+                self._do(where, name, argument, call)
+        try:
+            return self._registry.status().lease_hits
+        except StorageError:
+            return 0
 
     def read(self, directories: list[str]) -> None:
         """Read every path once after the last fault, when every path must be readable."""
@@ -104,6 +104,7 @@ class Client:
             return kind, [name, other], partial(memory.move, path, f"{where}/{other}")
         if kind == "list":
             return kind, None, partial(self._list, where)
+        name = self._random.choice((name, _HOT))
         return kind, name, partial(self._load, where, name)
 
     def _list(self, where: str) -> Any:

@@ -25,12 +25,8 @@ UNREAD = -1
 class Recorder:
     """Record the operations of one client.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The client's own file.
-    client : str
-        The client's name.
+    - `path`: the client's own file
+    - `client`: the client's name
     """
 
     def __init__(self, path: Path, client: str) -> None:

@@ -23,17 +23,10 @@ def goes_without(program: str) -> bool:
 def require(program: str, package: str, what: str) -> str:
     """Return the path of a program.
 
-    Parameters
-    ----------
-    program, package : str
-        The name of the program, and the Debian package that contains it.
-    what : str
-        The feature that needs the program, for the message.
+    - `program`, `package`: the name of the program, and the Debian package that contains it
+    - `what`: the feature that needs the program, for the message
 
-    Raises
-    ------
-    MissingProgramError
-        If the program is not installed.
+    Raises `MissingProgramError` if the program is not installed.
     """
     found = shutil.which(program)
     if found is None:

@@ -26,15 +26,9 @@ class Network:
 
     Each has one device, ``eth0``, with an address. Creating them needs root and iproute2.
 
-    Parameters
-    ----------
-    count : int
-        The number of namespaces.
+    - `count`: the number of namespaces
 
-    Raises
-    ------
-    MissingProgramError
-        If a program, root rights or the kernel's TAP devices are missing.
+    Raises `MissingProgramError` if a program, root rights or the kernel's TAP devices are missing.
     """
 
     def __init__(self, count: int) -> None:

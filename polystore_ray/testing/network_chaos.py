@@ -19,10 +19,7 @@ _GIVEN_UP_WITHIN = 90.0  # seconds until Ray declares a silent node dead
 class NetworkChaos(Chaos):
     """A cluster of nodes in network namespaces, and injected faults of its network.
 
-    Parameters
-    ----------
-    folder, seed, nodes, clients, heal_timeout
-        Same as for `Chaos`.
+    - `folder`, `seed`, `nodes`, `clients`, `heal_timeout`: same as for `Chaos`
     """
 
     def __init__(

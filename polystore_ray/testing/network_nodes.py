@@ -44,15 +44,9 @@ class NetworkNodes:
 
     This process enters the namespace of the second node and is a driver there.
 
-    Parameters
-    ----------
-    count : int, default 3
-        The number of nodes; at least 3.
+    - `count`: the number of nodes; at least 3
 
-    Attributes
-    ----------
-    network : Network
-        The network between the nodes.
+    - `network`: the network between the nodes
     """
 
     watched = ""

@@ -33,25 +33,15 @@ class Nodes:
     This process is a driver on the second node, which is never lost. Ray's memory monitor runs on
     one of the other nodes at a time, never on the head.
 
-    Parameters
-    ----------
-    count : int
-        The number of nodes; at least 3.
+    - `count`: the number of nodes; at least 3
 
-    Raises
-    ------
-    MissingProgramError
-        If Redis is not installed, and the environment does not say to skip it.
+    Raises `MissingProgramError` if Redis is not installed, and the environment does not say to skip
+    it.
 
-    Attributes
-    ----------
-    head : str
-        The id of the head.
-    watched : str
-        The id of the node that kills workers when the free memory of the machine is 3 GiB less
-        than when the node started.
-    can_lose_head : bool
-        Whether the cluster outlives its head.
+    - `head`: the id of the head
+    - `watched`: the id of the node that kills workers when the free memory of the machine is 3 GiB
+      less than when the node started
+    - `can_lose_head`: whether the cluster outlives its head
     """
 
     def __init__(self, count: int) -> None:
@@ -94,10 +84,7 @@ class Nodes:
 
         The new head has the same address.
 
-        Parameters
-        ----------
-        missing : float, default 0.0
-            The number of seconds without a head.
+        - `missing`: the number of seconds without a head
         """
         lost = self.head
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)

@@ -20,19 +20,10 @@ _STARTS_WITHIN = 30.0  # seconds
 class RedisServer:
     """A Redis server on a free port, with its own directory and password.
 
-    Raises
-    ------
-    MissingProgramError
-        If Redis is not installed.
-    RuntimeError
-        If it does not start.
+    Raises `MissingProgramError` if Redis is not installed; `RuntimeError` if it does not start.
 
-    Attributes
-    ----------
-    address : str
-        The address, in the form of ``RAY_REDIS_ADDRESS``.
-    password : str
-        The password for clients.
+    - `address`: the address, in the form of ``RAY_REDIS_ADDRESS``
+    - `password`: the password for clients
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:

@@ -33,12 +33,8 @@ _PREFIX = b"\x02\x00\x00\x00\x00"
 class Fate(NamedTuple):
     """The loss and delay of frames from one port to another.
 
-    Attributes
-    ----------
-    loss : float
-        The probability that a frame is lost; 1.0 cuts this direction.
-    delay : float
-        The delay of a frame in seconds.
+    - `loss`: the probability that a frame is lost; 1.0 cuts this direction
+    - `delay`: the delay of a frame in seconds
     """
 
     loss: float = 0.0
@@ -53,16 +49,10 @@ def hardware_address(port: int) -> bytes:
 class Switch:
     """Send frames from port to port, according to their fates.
 
-    Parameters
-    ----------
-    ports : int
-        The number of ports.
-    deliver : callable
-        ``deliver(port, frame)`` sends a frame out of a port.
-    clock : callable, optional
-        A function that returns the time in seconds.
-    seed : int, default 1
-        The seed that decides which frames are lost.
+    - `ports`: the number of ports
+    - `deliver`: ``deliver(port, frame)`` sends a frame out of a port
+    - `clock`: a function that returns the time in seconds
+    - `seed`: the seed that decides which frames are lost
     """
 
     def __init__(

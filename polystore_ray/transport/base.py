@@ -30,16 +30,10 @@ T = TypeVar("T")
 class Transport(ABC):
     """Reach one store. All waits end by one deadline; every error is a `StorageError`.
 
-    Attributes
-    ----------
-    options : StoreOptions
-        What the store was made with.
-    deadline : Deadline
-        When the call that uses this transport must be answered.
-    opens_here : bool
-        Whether values are opened in this process, not by a proxy.
-    reads : LeasedReads
-        The answers that this process keeps.
+    - `options`: what the store was made with
+    - `deadline`: when the call that uses this transport must be answered
+    - `opens_here`: whether values are opened in this process, not by a proxy
+    - `reads`: the answers that this process keeps
     """
 
     opens_here = True
@@ -98,30 +92,22 @@ class Transport(ABC):
     def publish(self, pins: list[Pin], items: Items) -> None:
         """Pin what was `put`, then make all items visible at once, or none.
 
-        Raises
-        ------
-        InlineFullError
-            If there are no pins, and the values must be put too.
+        Raises `InlineFullError` if there are no pins, and the values must be put too.
         """
 
     @abstractmethod
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
         """Return the values of pinned objects, their arrays as read-only views.
 
-        Raises
-        ------
-        NotPinnedError
-            If an object is not where it was expected, so that it must be looked up again.
+        Raises `NotPinnedError` if an object is not where it was expected, so that it must be looked
+        up again.
         """
 
     @abstractmethod
     def owned(self, pin: Pin) -> Pin:
         """Return a pin whose reference stays valid after the saver of the value has ended.
 
-        Raises
-        ------
-        NotPinnedError
-            As `get`.
+        Raises `NotPinnedError` as `get`.
         """
 
     @abstractmethod
@@ -149,12 +135,8 @@ class Transport(ABC):
 
         The node is this one, unless another is named.
 
-        Raises
-        ------
-        NodeNotFoundError
-            If the name fits no node or several nodes.
-        HostBusyError
-            If the host is at its limit of calls; a batch waits first.
+        Raises `NodeNotFoundError` if the name fits no node or several nodes; `HostBusyError` if the
+        host is at its limit of calls; a batch waits first.
         """
 
     @abstractmethod

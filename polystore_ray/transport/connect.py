@@ -49,28 +49,16 @@ def connect(
 ) -> RayTransport | None:
     """Return this process's connection to a store, for one call; start what does not run yet.
 
-    Parameters
-    ----------
-    store : str
-        The store's name.
-    lifetime : {"job", "detached"}
-        Whether the store is a job's or outlives it.
-    timeout : float
-        Seconds within which the call has to be answered.
-    options : StoreOptions
-        The options of a new store, which an existing store must have too.
-    home : Home
-        Where the store is. A registry that was pickled finds its own store there, or none.
-    create : bool, default True
-        Whether to start Ray and the store. Without it None is returned where either is missing.
+    - `lifetime`: whether the store is a job's or outlives it
+    - `timeout`: seconds within which the call has to be answered
+    - `options`: the options of a new store, which an existing store must have too
+    - `home`: where the store is. A registry that was pickled finds its own store there, or none
+    - `create`: whether to start Ray and the store. Without it None is returned where either is
+      missing
 
-    Raises
-    ------
-    StoreUnavailableError
-        If Ray cannot be reached, the controller does not start by the deadline, or the store of a
-        registry that was pickled has ended.
-    StorageResolutionError
-        If the store exists with other options.
+    Raises `StoreUnavailableError` if Ray cannot be reached, the controller does not start by the
+    deadline, or the store of a registry that was pickled has ended; `StorageResolutionError` if the
+    store exists with other options.
     """
     _check_process(store, home)
     if not ray.is_initialized():
@@ -102,14 +90,8 @@ def disconnect(connection: RayTransport) -> None:
 def home_of(store: str, lifetime: str, home: Home, *, job: str = "") -> Home:
     """Return a registry's home as it is to travel: with the cluster, the job and the store.
 
-    Parameters
-    ----------
-    store, lifetime
-        Same as for `connect`.
-    home : Home
-        The registry's home in this process.
-    job : str, optional
-        The id of the job whose store is meant; this process's by default.
+    - `home`: the registry's home in this process
+    - `job`: the id of the job whose store is meant; this process's by default
     """
     if home.address or not ray.is_initialized():
         return home
@@ -122,17 +104,9 @@ def home_of(store: str, lifetime: str, home: Home, *, job: str = "") -> Home:
 def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
     """Connect this process to a cluster, or start one, unless it is connected.
 
-    Parameters
-    ----------
-    address : str, optional
-        Same as for `ray.init`.
-    timeout : float, default 60.0
-        Seconds within which an existing cluster has to answer.
+    - `timeout`: seconds within which an existing cluster has to answer
 
-    Raises
-    ------
-    StoreUnavailableError
-        If there is no cluster at the address.
+    Raises `StoreUnavailableError` if there is no cluster at the address.
     """
     deadline = Deadline(timeout)
     if not _starting.acquire(timeout=timeout):
@@ -218,10 +192,7 @@ def _made(
 def _next_controller(store: StoreOf, store_id: str, deadline: Deadline) -> Any:
     """Return the controller that comes after one that died.
 
-    Raises
-    ------
-    StoreUnavailableError
-        If the store has ended, or no controller answers.
+    Raises `StoreUnavailableError` if the store has ended, or no controller answers.
     """
     found = reach_controller(store, controller_of, deadline, start=False)
     if found is None or found.store_id != store_id:

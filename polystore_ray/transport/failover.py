@@ -27,12 +27,7 @@ class Handles:
     No lock is held while anything remote is waited for, so that a call with little time does not
     wait for one with much. Two threads may both look for a successor; they find the same.
 
-    Parameters
-    ----------
-    controller : actor handle
-        The store's.
-    next_controller : callable
-        Return the one that comes after it, by a deadline.
+    - `next_controller`: return the one that comes after it, by a deadline
     """
 
     def __init__(self, controller: Any, next_controller: Callable[[Deadline], Any]) -> None:

@@ -58,19 +58,12 @@ class _Kept:
 class LeasedReads:
     """Keep answers while the node's lease lasts, and the board shows that they still hold.
 
-    Parameters
-    ----------
-    node : str
-        The node of this process.
-    find_board : callable
-        Ask the node's volume to keep the lease, and return its board; called in a thread, unless
-        `is_local`. None if it cannot be had now.
-    is_here : callable
-        Return whether this process is still connected to the store that was asked.
-    most_bytes : int
-        What is kept at most.
-    is_local : bool, default False
-        Whether the board is one of this process, which is live whenever it is found.
+    - `node`: the node of this process
+    - `find_board`: ask the node's volume to keep the lease, and return its board; called in a
+      thread, unless `is_local`. None if it cannot be had now
+    - `is_here`: return whether this process is still connected to the store that was asked
+    - `most_bytes`: what is kept at most
+    - `is_local`: whether the board is one of this process, which is live whenever it is found
     """
 
     def __init__(

@@ -36,23 +36,14 @@ __all__ = [
 class Shipped(NamedTuple):
     """A class as it travels; it can be read without running its code.
 
-    Attributes
-    ----------
-    code : bytes
-        The class: by reference where possible, else whole.
-    whole : bytes
-        The whole class, for processes that cannot import it; empty if `code` is the same, or if
-        the class cannot travel whole.
-    why_not : str
-        Why it cannot travel whole.
-    fingerprint : str
-        A text that differs if the code does.
-    origin : str
-        The process that defined it.
-    sequence : int
-        Its place among the versions that this process has sent.
-    needs : dict
-        The options of an actor that its hosts need.
+    - `code`: the class: by reference where possible, else whole
+    - `whole`: the whole class, for processes that cannot import it; empty if `code` is the same, or
+      if the class cannot travel whole
+    - `why_not`: why it cannot travel whole
+    - `fingerprint`: a text that differs if the code does
+    - `origin`: the process that defined it
+    - `sequence`: its place among the versions that this process has sent
+    - `needs`: the options of an actor that its hosts need
     """
 
     code: bytes
@@ -109,10 +100,8 @@ def opened(shipped: bytes) -> Shipped:
 def class_from_bytes(shipped: bytes) -> Any:
     """Return the class that `class_to_bytes` shipped, registered in this process.
 
-    Raises
-    ------
-    StorageResolutionError
-        If this process lacks the code of the class, and the class could not travel whole.
+    Raises `StorageResolutionError` if this process lacks the code of the class, and the class could
+    not travel whole.
     """
     cls = _class(opened(shipped))
     register_backend(cls)

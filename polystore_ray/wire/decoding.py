@@ -141,12 +141,8 @@ def encode_state(state: Any, file: IO[bytes]) -> None:
 def decode(data: bytes) -> Any:
     """Return the message of these bytes.
 
-    Raises
-    ------
-    UnsupportedOperationError
-        If it holds anything except plain values and our tuples; none of it has been run.
-    CorruptDataError
-        If it is damaged.
+    Raises `UnsupportedOperationError` if it holds anything except plain values and our tuples; none
+    of it has been run; `CorruptDataError` if it is damaged.
     """
     return _read(_Messages, io.BytesIO(data))
 

@@ -120,10 +120,7 @@ def array_message(array: npt.NDArray[Any]) -> bytes:
 def open_message(message: Message, loads: Callable[..., Any] = pickle.loads) -> Any:
     """Return the value of a message; the envelope of a large one has opened on arrival.
 
-    Raises
-    ------
-    StorageError
-        Same as for `Sealed.open`.
+    Raises `StorageError` same as for `Sealed.open`.
     """
     if isinstance(message, tuple):
         return message[0]

@@ -52,11 +52,11 @@ class LeaseBoard:
 
     Parameters
     ----------
-    memory : mmap.mmap
+    memory : mmap.mmap or bytearray
         The board's memory, shared with the volume.
     """
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: mmap.mmap | bytearray) -> None:
         self._numbers = memoryview(memory).cast("Q")
 
     @classmethod
@@ -105,7 +105,7 @@ class WritableLeaseBoard(LeaseBoard):
         self._lock = threading.Lock()
         self._least = 0  # terms below it are those of former controllers
         if path is None:
-            super().__init__(mmap.mmap(-1, _BYTES))
+            super().__init__(bytearray(_BYTES))
             return
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

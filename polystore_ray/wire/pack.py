@@ -37,18 +37,11 @@ Kind = tuple[np.dtype[Any], tuple[int, ...], str] | None
 class Pack(Carrier):
     """Some values by their numbers, from 0 on.
 
-    Parameters
-    ----------
-    kinds : list of tuple or None
-        The distinct dtypes, shapes and orders of arrays; None for messages.
-    codes : array of uint32
-        For each value the number of its kind.
-    offsets : array of int64
-        Where each value begins in `data`, and where the last one ends.
-    data : array of uint8
-        The bytes of all values but these:
-    own : dict of int to array
-        The arrays that lie in buffers of their own, by their numbers.
+    - `kinds`: the distinct dtypes, shapes and orders of arrays; None for messages
+    - `codes`: for each value the number of its kind
+    - `offsets`: where each value begins in `data`, and where the last one ends
+    - `data`: the bytes of all values but these:
+    - `own`: the arrays that lie in buffers of their own, by their numbers
     """
 
     __slots__ = ("_codes", "_data", "_kinds", "_offsets", "_own")
@@ -106,10 +99,7 @@ class Pack(Carrier):
     def values(self, numbers: Sequence[int], loads: Callable[..., Any] = pickle.loads) -> list[Any]:
         """Return the values of these numbers: arrays as read-only views, all else fresh.
 
-        Raises
-        ------
-        NotPinnedError
-            If one was dropped.
+        Raises `NotPinnedError` if one was dropped.
         """
         found: list[Any] = []
         for first, count in self._runs(numbers):

@@ -116,12 +116,8 @@ class _PlainUnpickler(pickle._Unpickler):  # noqa: SLF001
 def plain_loads(data: Any, buffers: Any = None) -> Any:
     """Do as `pickle.loads` does for plain data, and refuse everything else.
 
-    Raises
-    ------
-    UnsupportedOperationError
-        If the pickle names anything that is not plain data; nothing of it has been run.
-    CorruptDataError
-        If it is damaged.
+    Raises `UnsupportedOperationError` if the pickle names anything that is not plain data; nothing
+    of it has been run; `CorruptDataError` if it is damaged.
 
     Examples
     --------

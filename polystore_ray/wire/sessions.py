@@ -100,10 +100,8 @@ class Answers:
     def has(self, id_: ChangeId) -> bool:
         """Return whether a change has been carried out.
 
-        Raises
-        ------
-        StoreUnavailableError
-            If its client has given it up since: it must not be carried out any more.
+        Raises `StoreUnavailableError` if its client has given it up since: it must not be carried
+        out any more.
         """
         kept = self._sessions.get(id_.session)
         if kept is None:

@@ -18,6 +18,8 @@ from polystore_ray import RayBackendRegistry
 
 MIB = 2**20
 WITHIN = 120.0  # seconds; on a loaded machine Ray takes a minute to notice a death
+# A node is dead after five failed checks, one each three seconds by default.
+NOTICED_SOON = {"health_check_period_ms": 500}
 
 
 class Nodes:
@@ -25,9 +27,8 @@ class Nodes:
 
     def __init__(self) -> None:
         arguments: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 256 * MIB}
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={**arguments, "include_dashboard": False}
-        )
+        head = {**arguments, "include_dashboard": False, "_system_config": NOTICED_SOON}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         ray.init(address=self.cluster.address, log_to_driver=False)
         self.arguments = arguments
         self.head = ray.get_runtime_context().get_node_id()

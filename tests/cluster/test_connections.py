@@ -114,20 +114,6 @@ def test_eight_threads_that_start_a_store_start_one() -> None:
     registry.shutdown()
 
 
-def test_tasks_that_start_a_store_at_once_start_one() -> None:
-    @ray.remote(num_cpus=0.1)
-    def save(i: int) -> None:
-        RayBackendRegistry("tasks")["memory"].save(np.zeros(20_000), f"/{i}")
-
-    ray.get([save.remote(i) for i in range(40)])
-    registry = RayBackendRegistry("tasks")
-    assert len(registry["memory"].list_dir("/")) == 40
-    named = ray.util.list_named_actors(all_namespaces=True)
-    mine = [actor["name"] for actor in named if "/tasks" in actor["namespace"]]
-    assert sorted(name.split("@")[0] for name in mine) == ["controller", "memory"]
-    registry.shutdown()
-
-
 def kill_host(store: str, key: str) -> None:
     """Kill the one host of a backend, and wait until Ray knows."""
     [host] = [

@@ -221,14 +221,21 @@ def test_a_change_waits_until_the_lease_of_a_silent_node_is_over(
     assert store.seconds(lambda: store.save("/d/x", b"3")) < 0.5 * SHORT
 
 
+def in_the_background(store: Store, change: Callable[[], object]) -> threading.Thread:
+    """Begin a change that waits for a node."""
+    before = store.controller.handle(Request("status", ()))["invalidations"]
+    changing = threading.Thread(target=change)
+    changing.start()
+    while store.controller.handle(Request("status", ()))["invalidations"] == before:
+        time.sleep(0.001)
+    return changing
+
+
 def test_creating_and_reading_something_else_waits_for_nobody(store: Store, reader: Node) -> None:
     store.save("/d/z", b"1")
     reader.load_often("/d/x")
     reader.hears = reader.renews = False
-    changing = threading.Thread(target=store.save, args=("/d/x", b"2"))
-    changing.start()
-    while not store.controller.handle(Request("status", ()))["invalidations"]:
-        time.sleep(0.001)
+    changing = in_the_background(store, lambda: store.save("/d/x", b"2"))
     other = store.nodes["b"]
     assert store.seconds(lambda: store.save("/new", b"1", overwrite=False)) < 0.5 * SHORT
     assert store.seconds(lambda: other.load("/d/z")) < 0.5 * SHORT
@@ -258,23 +265,38 @@ def test_what_depends_on_a_change_waits_as_it_does(
         store.save("/d/x", b"2")
         done.append("changed")
 
-    changing = threading.Thread(target=change)
-    changing.start()
-    while not store.controller.handle(Request("status", ()))["invalidations"]:
-        time.sleep(0.001)
+    changing = in_the_background(store, change)
     dependent(store)
     assert reader.reads.answer("read", "/d/x") is MISSING
     changing.join()
     assert done == ["changed"]
 
 
+def test_a_value_that_a_copy_was_told_of_is_not_forgotten_too_early(
+    store: Store, reader: Node
+) -> None:
+    store.change("copy", "/d/x", "/copy")
+    reader.load_often("/d/x")
+    reader.load_often("/copy")
+    reader.hears = reader.renews = False
+    changing = in_the_background(store, lambda: store.save("/d/x", b"2"))
+    store.save("/copy", b"3")
+    assert reader.reads.answer("read", "/copy") is MISSING
+    changing.join()
+
+
+def test_a_lost_volume_does_not_have_leases_forgotten(store: Store, reader: Node) -> None:
+    reader.load_often("/d/x")
+    reader.hears = reader.renews = False
+    store.controller.note("volume_lost", "a")
+    store.save("/d/x", b"2")
+    assert reader.reads.answer("read", "/d/x") is MISSING
+
+
 def test_a_wait_for_a_silent_node_has_the_callers_deadline(store: Store, reader: Node) -> None:
     reader.load_often("/d/x")
     reader.hears = reader.renews = False
-    changing = threading.Thread(target=store.save, args=("/d/x", b"2"))
-    changing.start()
-    while not store.controller.handle(Request("status", ()))["invalidations"]:
-        time.sleep(0.001)
+    changing = in_the_background(store, lambda: store.save("/d/x", b"2"))
     with pytest.raises(StoreUnavailableError, match="lease has not run out"):
         store.controller.handle(Request("read", (["/d/x"], "b"), within=0.01))
     changing.join()
@@ -283,10 +305,7 @@ def test_a_wait_for_a_silent_node_has_the_callers_deadline(store: Store, reader:
 def test_a_renewal_brings_what_the_node_did_not_hear(store: Store, reader: Node) -> None:
     reader.load_often("/d/x")
     reader.hears = False
-    changing = threading.Thread(target=store.save, args=("/d/x", b"2"))
-    changing.start()
-    while not store.controller.handle(Request("status", ()))["invalidations"]:
-        time.sleep(0.001)
+    changing = in_the_background(store, lambda: store.save("/d/x", b"2"))
     assert reader.reads.answer("read", "/d/x") is not MISSING  # not acknowledged, so it holds
     reader.keeper.renew()
     assert reader.board.is_live

@@ -87,6 +87,8 @@ def uses(tree: ast.AST) -> Iterator[tuple[str, int]]:
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:
+            if isinstance(node.ctx, ast.Store):
+                continue  # what is given this name
             name = ast.unparse(node)
             if re.fullmatch(r"[\w.]+", name) is None:
                 continue  # of what a call returns

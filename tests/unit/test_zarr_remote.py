@@ -437,7 +437,7 @@ def test_without_conditional_puts_writers_one_after_another_are_safe() -> None:
             refused()
     store.save(IMAGE + 1, "d/a", overwrite=True, **CHUNKS)
     assert np.array_equal(store.load("d/a"), IMAGE + 1)
-    objects = store._root._objects  # type: ignore[union-attr]
+    objects = store._trees._root._objects  # type: ignore[union-attr]
     with (
         lock_object(objects, "d/a"),
         pytest.raises(FileLockTimeoutError),
@@ -520,7 +520,7 @@ def test_a_store_that_refuses_writes_only_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.store.save(IMAGE, "a")
-    files = place.store._root._objects._fs  # type: ignore[union-attr]
+    files = place.store._trees._root._objects._fs  # type: ignore[union-attr]
 
     async def refused(*arguments: Any, **options: Any) -> None:
         raise PermissionError("Access Denied")

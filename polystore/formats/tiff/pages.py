@@ -39,14 +39,9 @@ class Plane:
 class TiffImage:
     """One image of a TIFF file: an array whose last axes are stored plane by plane.
 
-    Parameters
-    ----------
-    series : tifffile.TiffPageSeries
-        What tifffile knows of it.
-    planes : list of Plane or None
-        In C order; None for one that the metadata names and the file lacks.
-    leading : int
-        The number of axes that count planes; the axes after it are those of one plane.
+    - `series`: what tifffile knows of it
+    - `planes`: in C order; None for one that the metadata names and the file lacks
+    - `leading`: the number of axes that count planes; the axes after it are those of one plane
     """
 
     series: tifffile.TiffPageSeries
@@ -87,10 +82,7 @@ def open_tiff(path: str) -> Iterator[tifffile.TiffFile]:
 
     Other files that it names are not opened: they could be anywhere.
 
-    Raises
-    ------
-    ImageLoadError
-        If it claims more than it can hold; before memory is taken.
+    Raises `ImageLoadError` if it claims more than it can hold; before memory is taken.
     """
     # Given a name, tifffile would open it again and follow links.
     with Path(path).open("rb") as opened:
@@ -104,12 +96,8 @@ def open_tiff(path: str) -> Iterator[tifffile.TiffFile]:
 def tiff_image(file: tifffile.TiffFile, number: int | None) -> TiffImage:
     """Return one image of a file; `number` is needed if there are several.
 
-    Raises
-    ------
-    ImageLoadError
-        If its shape does not fit its planes.
-    VFSTypeError
-        If there is no such image, or no number though there are several.
+    Raises `ImageLoadError` if its shape does not fit its planes; `VFSTypeError` if there is no such
+    image, or no number though there are several.
     """
     found = file.series
     if not found:

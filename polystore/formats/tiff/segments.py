@@ -111,10 +111,7 @@ def selected(
 ) -> tuple[list[range], tuple[int | slice | EllipsisType, ...]]:
     """Return ranges that contain a region, and the index of the region in their array.
 
-    Raises
-    ------
-    VFSTypeError
-        If the image has no such region.
+    Raises `VFSTypeError` if the image has no such region.
     """
     check_region(image.shape, index)
     ahead, turn = forward(image.shape, index)
@@ -134,19 +131,11 @@ def read_pixels(
 
     Decodes no strip or tile that the part does not touch. Missing planes come as zeros.
 
-    Parameters
-    ----------
-    image : TiffImage
-        The image, of a file that is open.
-    ranges : sequence of range
-        One for each axis.
-    most : int, optional
-        Bytes that the part may take, instead of what is believed of a file of its size.
+    - `ranges`: one for each axis
+    - `most`: bytes that the part may take, instead of what is believed of a file of its size
 
-    Raises
-    ------
-    ImageLoadError
-        If strips or tiles are missing, damaged, or hold more than they can or may.
+    Raises `ImageLoadError` if strips or tiles are missing, damaged, or hold more than they can or
+    may.
     """
     keyframe = image.keyframe
     dtype = keyframe.dtype

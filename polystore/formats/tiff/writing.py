@@ -47,10 +47,8 @@ def write_tiff(file: IO[bytes], value: Any) -> None:
 def rewrite_tiff(path: str, file: IO[bytes], index: tuple[Any, ...], data: Any) -> None:
     """Rewrite a TIFF file, with a part of its pixels replaced and everything else kept.
 
-    Raises
-    ------
-    ImageSaveError
-        If the pixels are compressed or tiled, and the file contains more than pixels.
+    Raises `ImageSaveError` if the pixels are compressed or tiled, and the file contains more than
+    pixels.
     """
     with open_tiff(path) as opened:
         if len(opened.series) > 1 or len(opened.series[0].levels) > 1:

@@ -35,22 +35,13 @@ class ArrayOptions:
 
     What is left out is that of the array that is replaced, where it fits.
 
-    Parameters
-    ----------
-    chunks, shards : tuple of int, optional
-        Shapes; by default chunks of about 1 MiB, and no shards.
-    compressors, filters : optional
-        Codecs.
-    fill_value : scalar, optional
-        The value of chunks that were never written.
-    attributes : mapping, optional
-        The array's attributes.
-    dimension_names : sequence of str or None, optional
-        The names of its axes.
-    zarr_format : {2, 3}, optional
-        The format where no group has one yet.
-    like : zarr.Array, optional
-        The array of which a new one keeps what is left out, if it takes the place of none.
+    - `chunks`, `shards`: shapes; by default chunks of about 1 MiB, and no shards
+    - `compressors`, `filters`: codecs
+    - `fill_value`: the value of chunks that were never written
+    - `attributes`: the array's attributes
+    - `dimension_names`: the names of its axes
+    - `zarr_format`: the format where no group has one yet
+    - `like`: the array of which a new one keeps what is left out, if it takes the place of none
     """
 
     chunks: tuple[int, ...] | None = None
@@ -85,10 +76,7 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
 def check_file(data: Any, name: str) -> None:
     """Raise an error that says why an array that is not of numbers cannot be stored.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the suffix is not one of a file format either.
+    Raises `UnsupportedFormatError` if the suffix is not one of a file format either.
     """
     if not isinstance(data, np.ndarray | np.generic):
         return
@@ -112,25 +100,12 @@ def create(
 ) -> None:
     """Write a new array into an empty store.
 
-    Parameters
-    ----------
-    store : zarr.abc.store.Store or str
-        Where; a directory, or a store of this array alone.
-    array : numpy.ndarray
-        What.
-    options : ArrayOptions
-        How.
-    zarr_format : {2, 3}, default 3
-        The format of the group that it is in.
-    replaced : zarr.Array, optional
-        The array whose place it takes: what the options leave open stays as it was there.
-    encoding : mapping, optional
-        How the keys of its chunks are made.
+    - `store`: where; a directory, or a store of this array alone
+    - `zarr_format`: the format of the group that it is in
+    - `replaced`: the array whose place it takes: what the options leave open stays as it was there
+    - `encoding`: how the keys of its chunks are made
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If zarr refuses the options; the error names the one.
+    Raises `UnsupportedFormatError` if zarr refuses the options; the error names the one.
     """
     like = options.like if replaced is None else replaced
     given = _given(options, array.ndim, zarr_format)
@@ -183,12 +158,8 @@ def _refused(
 def _given(options: ArrayOptions, axes: int, zarr_format: ZarrFormat) -> dict[str, Any]:
     """Return the options that the caller gave.
 
-    Raises
-    ------
-    VFSTypeError
-        If the attributes are no mapping, or the names of axes no texts.
-    UnsupportedFormatError
-        If the array, or the format, cannot have these names of axes.
+    Raises `VFSTypeError` if the attributes are no mapping, or the names of axes no texts;
+    `UnsupportedFormatError` if the array, or the format, cannot have these names of axes.
     """
     if options.attributes is not None and not isinstance(options.attributes, Mapping):
         kind = type(options.attributes).__name__

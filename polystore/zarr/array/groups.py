@@ -48,12 +48,8 @@ GROUP_FILES: dict[ZarrFormat, tuple[str, bytes]] = {
 class GroupMark:
     """What says that a directory is a group.
 
-    Parameters
-    ----------
-    zarr_format : {2, 3}, optional
-        Its format, None for a directory that is not a group.
-    is_bare : bool, default False
-        Whether it is the root, as a backend marks it, of which nothing else is said.
+    - `zarr_format`: its format, None for a directory that is not a group
+    - `is_bare`: whether it is the root, as a backend marks it, of which nothing else is said
     """
 
     zarr_format: ZarrFormat | None = None
@@ -72,19 +68,12 @@ def member_format(
 ) -> ZarrFormat:
     """Return the format of a new member.
 
-    Parameters
-    ----------
-    marks : iterable of GroupMark
-        Those of the directories that it lies in, the nearest first.
-    wanted : {2, 3}, optional
-        The format that the caller asked for.
-    default : {2, 3}, optional
-        The format where there is no group yet.
+    - `marks`: those of the directories that it lies in, the nearest first
+    - `wanted`: the format that the caller asked for
+    - `default`: the format where there is no group yet
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If the group has another format than the one asked for: it would not show its member.
+    Raises `UnsupportedFormatError` if the group has another format than the one asked for: it would
+    not show its member.
     """
     for mark in marks:
         if mark.zarr_format is None:
@@ -112,10 +101,7 @@ def is_shown(marks: Iterable[GroupMark], zarr_format: ZarrFormat) -> bool:
 def without_consolidated(metadata: bytes | None) -> bytes | None:
     """Return the bytes of a ``zarr.json`` without consolidated metadata; None if it has none.
 
-    Raises
-    ------
-    CorruptDataError
-        If it is larger than `MOST_METADATA`.
+    Raises `CorruptDataError` if it is larger than `MOST_METADATA`.
     """
     if metadata is not None and len(metadata) > MOST_METADATA:
         raise CorruptDataError(f"the metadata of a group have more than {MOST_METADATA} bytes")
@@ -137,12 +123,9 @@ def metadata_of_copy(
 
     What a group says of its members, consolidated, stays behind: they are yet to come.
 
-    Parameters
-    ----------
-    metadata : mapping
-        Those of the group, by the names in `GROUP_METADATA`; none if it is only a directory.
-    inner : {2, 3}, optional
-        The format that a directory which is not a group gets: that of the arrays in it.
+    - `metadata`: those of the group, by the names in `GROUP_METADATA`; none if it is only a
+      directory
+    - `inner`: the format that a directory which is not a group gets: that of the arrays in it
     """
     new = metadata.get("zarr.json")
     if new is not None:

@@ -25,10 +25,7 @@ _STEPS = (1, 11, 37, 23, 53, 29)
 def lock_of(shards: Iterable[Iterable[int]]) -> list[int]:
     """Return the numbers of the locks of some shards, sorted.
 
-    Parameters
-    ----------
-    shards : iterable of iterable of int
-        For each axis, the indices along it; the shards are those at every combination.
+    - `shards`: for each axis, the indices along it; the shards are those at every combination
 
     Examples
     --------

@@ -102,12 +102,8 @@ def described(metadata: bytes | None) -> dict[str, Any]:
 def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
     """Return the array or the group in a store; nothing is made.
 
-    Raises
-    ------
-    UnsupportedFormatError
-        If there is neither.
-    CorruptDataError
-        If its metadata is damaged.
+    Raises `UnsupportedFormatError` if there is neither; `CorruptDataError` if its metadata is
+    damaged.
     """
     with _damage("it cannot be opened"):
         found = sync(_array_metadata(store))
@@ -133,10 +129,7 @@ def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
 def open_array(store: Store) -> zarr.Array[Any]:
     """Return the array in a store.
 
-    Raises
-    ------
-    CorruptDataError
-        If its metadata is damaged.
+    Raises `CorruptDataError` if its metadata is damaged.
     """
     with _damage("the zarr array cannot be opened"):
         found = sync(_array_metadata(store))
@@ -251,23 +244,11 @@ def _guarded_node(node: Any) -> Any:
 def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
     """Return the array in a store, or a part of it; no more chunks than that touches are read.
 
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        Where.
-    region : int, slice, ... or tuple of them, optional
-        The part.
-    stored : callable
-        Returns the bytes that are stored; called only if the array claims to be very large.
+    - `region`: the part
+    - `stored`: returns the bytes that are stored; called only if the array claims to be very large
 
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such part.
-    CorruptDataError
-        If its metadata or a chunk is damaged.
-    StorageResolutionError
-        If others change its shards all the time.
+    Raises `VFSTypeError` if the array has no such part; `CorruptDataError` if its metadata or a
+    chunk is damaged; `StorageResolutionError` if others change its shards all the time.
     """
     return read_until_stable(
         lambda: nullcontext(_Watched(store)),
@@ -309,10 +290,8 @@ def element_size(array: zarr.Array[Any]) -> int:
 def write_part(array: zarr.Array[Any], part: Any, values: Any) -> None:
     """Write into a part of an array, and keep the rest of the chunks that it touches.
 
-    Raises
-    ------
-    CorruptDataError
-        If one of those is damaged. It stays as it is; a part that covers all of it mends it.
+    Raises `CorruptDataError` if one of those is damaged. It stays as it is; a part that covers all
+    of it mends it.
     """
     with _damage("a chunk that the region covers in part cannot be decoded"):
         array[part] = values

@@ -29,14 +29,8 @@ class ArrayChangedError(StorageResolutionError):
 class StoredArray:
     """The stored form of an array.
 
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        The store of this array alone.
-    zarr_format : {2, 3}
-        Its format.
-    is_still_there : callable
-        Returns False if the array was replaced or cut off since.
+    - `store`: the store of this array alone
+    - `is_still_there`: returns False if the array was replaced or cut off since
     """
 
     store: Store
@@ -48,12 +42,8 @@ class StoredArray:
 class Packed:
     """The stored form of an array, or of a group without its members, for another process.
 
-    Parameters
-    ----------
-    contents : mapping of str to bytes
-        The metadata and chunks, by key.
-    is_group : bool
-        Whether it is a group.
+    - `contents`: the metadata and chunks, by key
+    - `is_group`: whether it is a group
     """
 
     contents: Mapping[str, bytes]
@@ -67,10 +57,7 @@ class Packed:
 def packed(array: StoredArray) -> Packed:
     """Return the stored form of an array as one value.
 
-    Raises
-    ------
-    ArrayChangedError
-        If the array was replaced concurrently.
+    Raises `ArrayChangedError` if the array was replaced concurrently.
     """
     held: dict[str, Buffer] = {}
     copy_stored(array, MemoryStore(held))
@@ -88,10 +75,7 @@ def unpacked(array: Packed) -> StoredArray:
 def copy_stored(array: StoredArray, target: Store) -> None:
     """Copy the metadata and the chunks of an array into an empty store.
 
-    Raises
-    ------
-    ArrayChangedError
-        If the array was replaced concurrently. The copy is useless then.
+    Raises `ArrayChangedError` if the array was replaced concurrently. The copy is useless then.
     """
     sync(_copy(array.store, target, _METADATA[array.zarr_format]))
     if not array.is_still_there():

@@ -38,12 +38,8 @@ _MOST_CHUNKS = 2**20  # in a shard
 class Shared(ABC):
     """An array that several may change at once, wherever it lies.
 
-    Attributes
-    ----------
-    store : zarr.abc.store.Store
-        The store of this array alone, for writing.
-    locks : Locks
-        Those of its writers.
+    - `store`: the store of this array alone, for writing
+    - `locks`: those of its writers
     """
 
     store: Store
@@ -57,12 +53,7 @@ class Shared(ABC):
     def publish(self, metadata: bytes, *, shows_less: bool = False) -> None:
         """Replace the bytes of `metadata`, in one step.
 
-        Parameters
-        ----------
-        metadata : bytes
-            The new ones.
-        shows_less : bool, default False
-            Whether something is cut off that readers may be about to read.
+        - `shows_less`: whether something is cut off that readers may be about to read
         """
 
     @abstractmethod
@@ -77,14 +68,8 @@ class Shared(ABC):
 def write_region(array: Shared, region: Region, data: Any) -> None:
     """Write into a part of an array, in place.
 
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such part.
-    UnsupportedFormatError
-        If the value does not fit it.
-    FileLockTimeoutError
-        If other writers do not end in time.
+    Raises `VFSTypeError` if the array has no such part; `UnsupportedFormatError` if the value does
+    not fit it; `FileLockTimeoutError` if other writers do not end in time.
     """
     while True:
         stored = _opened(array)
@@ -110,14 +95,9 @@ def write_region(array: Shared, region: Region, data: Any) -> None:
 def append(array: Shared, values: Any, axis: int) -> int:
     """Put values at the end of an axis; return where they begin.
 
-    Raises
-    ------
-    VFSTypeError
-        If the array has no such axis.
-    UnsupportedFormatError
-        If the values do not fit the other axes, or are none that the array can hold.
-    FileLockTimeoutError
-        If other writers do not end in time.
+    Raises `VFSTypeError` if the array has no such axis; `UnsupportedFormatError` if the values do
+    not fit the other axes, or are none that the array can hold; `FileLockTimeoutError` if other
+    writers do not end in time.
     """
     with array.locks.shape():
         stored = _opened(array)
@@ -140,12 +120,8 @@ def append(array: Shared, values: Any, axis: int) -> int:
 def resize(array: Shared, shape: Sequence[int]) -> None:
     """Change the shape of an array; what it grows by is fill values, what it is cut off by is gone.
 
-    Raises
-    ------
-    VFSTypeError
-        If the shape is none, or has another number of axes.
-    FileLockTimeoutError
-        If other writers do not end in time.
+    Raises `VFSTypeError` if the shape is none, or has another number of axes;
+    `FileLockTimeoutError` if other writers do not end in time.
     """
     with array.locks.shape(), array.locks.all_shards():
         stored = _opened(array)

@@ -32,10 +32,7 @@ _SYSTEM = SystemResolver()
 class LocalGroups:
     """The groups above a path of a tree on a local file system.
 
-    Parameters
-    ----------
-    resolver : PathResolver
-        Where paths lead. Of a tree with a root, nothing above that is looked at.
+    - `resolver`: where paths lead. Of a tree with a root, nothing above that is looked at
     """
 
     def __init__(self, resolver: PathResolver) -> None:

@@ -38,12 +38,7 @@ class KeyFiles:
 
     Of a file no more is read than the metadata of its array allow.
 
-    Parameters
-    ----------
-    resolver : PathResolver
-        Where paths lead.
-    prefix : str
-        The path below which the keys lie.
+    - `prefix`: the path below which the keys lie
     """
 
     def __init__(self, resolver: PathResolver, prefix: str) -> None:
@@ -53,12 +48,8 @@ class KeyFiles:
     def read(self, key: str, wanted: ByteRequest | None = None) -> bytes | None:
         """Return what is at a key, or a part of it; None where no file is.
 
-        Raises
-        ------
-        CorruptDataError
-            If it is a pipe, a socket or a device, or more than the metadata allow.
-        InvalidPathError
-            If a link leads out of a root.
+        Raises `CorruptDataError` if it is a pipe, a socket or a device, or more than the metadata
+        allow; `InvalidPathError` if a link leads out of a root.
         """
         try:
             with self._resolver.open(self._path(key)) as file:
@@ -131,16 +122,10 @@ class TreeStore(Store):
     Unlike zarr's own `LocalStore`, it opens files alone, never a pipe or a device, and below a
     root it follows no link that leads out.
 
-    Parameters
-    ----------
-    root : str, optional
-        The root of the tree; without it, the prefix is a path of the system.
-    prefix : str, default "/"
-        The path in the tree under which the keys lie.
-    read_only : bool, default True
-        Whether writing is refused.
-    files : KeyFiles, optional
-        What reads and writes, if it is there already.
+    - `root`: the root of the tree; without it, the prefix is a path of the system
+    - `prefix`: the path in the tree under which the keys lie
+    - `read_only`: whether writing is refused
+    - `files`: what reads and writes, if it is there already
     """
 
     supports_writes = True

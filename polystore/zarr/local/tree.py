@@ -21,7 +21,7 @@ from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, GROUP_METADATA
 from polystore.zarr.array.reading import Mode, open_node
 from polystore.zarr.array.stored import StoredArray, copy_stored
-from polystore.zarr.array.updating import Shared, append, resize
+from polystore.zarr.array.updating import Shared
 from polystore.zarr.local.rooted_store import TreeStore
 from polystore.zarr.local.values import ArrayValues
 
@@ -34,12 +34,7 @@ class LocalZarr(LocalTree):
     A save is atomic: the array is written next to its place and takes it in one step. What the
     methods promise is said by `polystore.zarr.ZarrBackend`.
 
-    Parameters
-    ----------
-    root : str or os.PathLike, optional
-        As for `LocalTree`.
-    zarr_format : {2, 3}, optional
-        The format where no group has one yet; by default 3.
+    - `zarr_format`: the format where no group has one yet; by default 3
     """
 
     _values: ArrayValues
@@ -70,16 +65,9 @@ class LocalZarr(LocalTree):
     def load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
         return load_files(partial(self.load, **options), paths)
 
-    def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
-        with self._shared_array(path, durable=durable) as array:
-            return append(array, values, axis)
-
-    def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
-        with self._shared_array(path, durable=durable) as array:
-            resize(array, shape)
-
     @contextmanager
-    def _shared_array(self, path: P, *, durable: bool) -> Iterator[Shared]:
+    def shared(self, path: P, *, durable: bool) -> Iterator[Shared]:
+        """Yield an array that others change too."""
         with os_errors(path, self._backend), self._lookup.existing_value(path) as handle:
             if not handle.is_directory():
                 raise UnsupportedOperationError("only zarr arrays grow, and this is a file")

@@ -63,19 +63,10 @@ class RemoteObjects:
     in any event loop.
     A put is whole or nothing. Asking creates nothing.
 
-    Parameters
-    ----------
-    url : Url
-        Where the keys lie.
-    options : mapping
-        What fsspec calls ``storage_options``.
+    - `options`: what fsspec calls ``storage_options``
 
-    Raises
-    ------
-    PathMismatchError
-        If fsspec knows no such scheme.
-    MissingDependencyError
-        If the package for the scheme is not installed.
+    Raises `PathMismatchError` if fsspec knows no such scheme; `MissingDependencyError` if the
+    package for the scheme is not installed.
     """
 
     def __init__(self, url: Url, options: Mapping[str, Any]) -> None:
@@ -239,10 +230,7 @@ class RemoteObjects:
     async def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy objects from key to key, in the store where it can.
 
-        Raises
-        ------
-        PathNotFoundError
-            If one is not there.
+        Raises `PathNotFoundError` if one is not there.
         """
         await self.together(
             self._request("cp_file", self._path(source), self._path(target), writing=True)

@@ -12,12 +12,8 @@ __all__ = ["RemoteGroups"]
 class RemoteGroups:
     """The groups above the keys of a store.
 
-    Parameters
-    ----------
-    objects : RemoteObjects
-        The store.
-    is_rooted : bool
-        Whether the top of the store is the root of a tree that a backend marks as a group.
+    - `is_rooted`: whether the top of the store is the root of a tree that a backend marks as a
+      group
     """
 
     def __init__(self, objects: RemoteObjects, *, is_rooted: bool) -> None:

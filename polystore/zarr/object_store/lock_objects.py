@@ -29,12 +29,8 @@ _held: set[str] = set()  # by this process
 class LockObject:
     """A lock object that is held.
 
-    Attributes
-    ----------
-    inherited : bool
-        Whether it was taken over, so that something may lie there that nobody may see.
-    left : bool
-        Whether it stays when the block ends, for the next writer to take over.
+    - `inherited`: whether it was taken over, so that something may lie there that nobody may see
+    - `left`: whether it stays when the block ends, for the next writer to take over
     """
 
     inherited: bool = False
@@ -58,19 +54,9 @@ def lock_object(
 ) -> Iterator[LockObject]:
     """Hold the lock object of a key for a block; that of a dead process is taken over.
 
-    Parameters
-    ----------
-    objects : RemoteObjects
-        The store.
-    key : str
-        What is locked.
-    patience : float, optional
-        Seconds to wait for another writer.
+    - `patience`: seconds to wait for another writer
 
-    Raises
-    ------
-    FileLockTimeoutError
-        If it did not end in time.
+    Raises `FileLockTimeoutError` if it did not end in time.
     """
     lock, token = lock_key(key), temporary_name()
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE

@@ -22,17 +22,11 @@ Kind = Literal["array", "file", "directory", "missing"]
 class Node:
     """What lies at a key.
 
-    Parameters
-    ----------
-    kind : str
-        "array", "file", "directory" or "missing".
-    metadata : bytes, optional
-        Of an array or a group: what says so.
-    old : bool
-        Whether the metadata are those of format 2.
-    occupied : bool
-        Of a missing one that is locked: whether there are chunks below it, of a save
-        that has not ended, or was killed.
+    - `kind`: "array", "file", "directory" or "missing"
+    - `metadata`: of an array or a group: what says so
+    - `old`: whether the metadata are those of format 2
+    - `occupied`: of a missing one that is locked: whether there are chunks below it, of a save that
+      has not ended, or was killed
     """
 
     kind: Kind
@@ -79,11 +73,6 @@ class Nodes:
 
     An array has nothing below it. Chunks without metadata, whose key is locked, are of one
     that is being saved and is not there yet.
-
-    Parameters
-    ----------
-    objects : RemoteObjects
-        The store.
     """
 
     def __init__(self, objects: RemoteObjects) -> None:

@@ -23,14 +23,7 @@ _SHARD_LOCKS = 16  # for the shards of an array; a resize takes them all, two re
 class SharedObjects(Shared):
     """The objects of an array.
 
-    Parameters
-    ----------
-    objects : RemoteObjects
-        The store.
-    key : str
-        The array's.
-    node : Node
-        What lies there. Whoever changes the shape holds the lock of the key.
+    - `node`: what lies there. Whoever changes the shape holds the lock of the key
     """
 
     def __init__(self, objects: RemoteObjects, key: str, node: Node) -> None:

@@ -70,29 +70,12 @@ def put_array(
     An array of format 2 with at most one axis has but one way to name its chunks. Where it takes
     the place of one that has the same, that is deleted before the chunks are put.
 
-    Parameters
-    ----------
-    objects, key
-        Where.
-    write : callable
-        Writes it into an empty store, ``write(store, replaced=, encoding=)``, as `create` does.
-    replaced : Node
-        What is there.
-    lock : LockObject
-        That of the key.
-    axes : int
-        How many the array has.
-    zarr_format : {2, 3}
-        Its format.
+    - `write`: writes it into an empty store, ``write(store, replaced=, encoding=)``, as `create`
+      does
 
-    Raises
-    ------
-    PathExistsError
-        If something took the path that was free.
-    UnsupportedFormatError
-        If zarr refuses the options.
-    UnsupportedOperationError
-        If a file is to be replaced in a store with true directories.
+    Raises `PathExistsError` if something took the path that was free; `UnsupportedFormatError` if
+    zarr refuses the options; `UnsupportedOperationError` if a file is to be replaced in a store
+    with true directories.
     """
     _check_kind(objects, replaced, "file", "array")
     old: set[str] = set()
@@ -135,12 +118,8 @@ def put_file(
 ) -> None:
     """Write a file, in one put.
 
-    Raises
-    ------
-    PathExistsError
-        If something took the path that was free.
-    UnsupportedOperationError
-        If an array is to be replaced in a store with true directories.
+    Raises `PathExistsError` if something took the path that was free; `UnsupportedOperationError`
+    if an array is to be replaced in a store with true directories.
     """
     _check_kind(objects, replaced, "array", "file")
     old: set[str] = set()
@@ -177,10 +156,7 @@ def copy_array(
 ) -> bool:
     """Copy an array to a free key, its chunks in the store itself; False if it changed by then.
 
-    Raises
-    ------
-    PathExistsError
-        If something took the free key.
+    Raises `PathExistsError` if something took the free key.
     """
     first = _parts(objects, source) - {node.metadata_name}
     try:

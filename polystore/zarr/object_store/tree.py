@@ -28,6 +28,7 @@ from polystore.formats import format_of
 from polystore.paths import NameFilter, P, file_order
 from polystore.region import Region, put_region
 from polystore.stat import Stat
+from polystore.traversal import walk_tree
 from polystore.zarr.array.creation import (
     DEFAULTS,
     ArrayOptions,
@@ -38,7 +39,7 @@ from polystore.zarr.array.creation import (
 )
 from polystore.zarr.array.reading import Mode, open_node
 from polystore.zarr.array.stored import StoredArray, copy_stored
-from polystore.zarr.array.updating import Shared, append, resize, write_region
+from polystore.zarr.array.updating import Shared, write_region
 from polystore.zarr.object_store.changes import KeyChanges, check_replaced
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Node, below, is_hidden, parent_of
@@ -58,16 +59,11 @@ class RemoteZarr:
     A save is atomic, also where several processes save one path; a copy, a move or a deletion of
     a tree is not. What the methods promise is said by `polystore.zarr.ZarrBackend`.
 
-    Parameters
-    ----------
-    url : Url
-        Where the tree lies.
-    options : mapping
-        fsspec's ``storage_options``.
-    rooted : bool
-        Whether paths are those of one tree rooted at ``/``; or URLs, of which `url` is the site.
-    zarr_format : {2, 3}, optional
-        The format where no group has one yet; by default 3.
+    - `url`: where the tree lies
+    - `options`: fsspec's ``storage_options``
+    - `rooted`: whether paths are those of one tree rooted at ``/``; or URLs, of which `url` is the
+      site
+    - `zarr_format`: the format where no group has one yet; by default 3
     """
 
     def __init__(
@@ -155,6 +151,13 @@ class RemoteZarr:
             found = (self._reader.text(key) for _, values in levels for key in values)
             return sorted(found, key=file_order)
 
+    def walk(self, path: P, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
+        files = self.list_files(path, recursive=recursive)  # in fewer requests than one for each
+        return walk_tree(self, str(path), recursive, set(files))
+
+    def content_identity(self, path: P) -> None:
+        return None
+
     # Reading
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
@@ -170,12 +173,8 @@ class RemoteZarr:
         *,
         region: Region | None = None,
         suffix: str | None = None,
-        series: int | None = None,
-        missing: str | None = None,
-        max_decoded: int | None = None,
+        **options: Any,
     ) -> Any:
-        asked = {"series": series, "missing": missing, "max_decoded": max_decoded}
-        options = {name: value for name, value in asked.items() if value is not None}
         with self._located(path):
             return self._reader.load(self._reader.key(path), region, suffix, options)
 
@@ -245,16 +244,8 @@ class RemoteZarr:
         put_region(array, region, data, path=path, backend="zarr")
         self.save(array, path, overwrite=True)
 
-    def append(self, values: Any, path: P, *, axis: int = 0, durable: bool = False) -> int:
-        with self._shared(path) as array:
-            return append(array, values, axis)
-
-    def resize(self, path: P, shape: Sequence[int], *, durable: bool = False) -> None:
-        with self._shared(path) as array:
-            resize(array, shape)
-
     @contextmanager
-    def _shared(self, path: P) -> Iterator[Shared]:
+    def shared(self, path: P, *, durable: bool) -> Iterator[Shared]:
         """Yield an array that others change too, whose shape nobody else changes."""
         with self._located(path):
             key = self._reader.key(path)

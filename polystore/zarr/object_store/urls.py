@@ -21,14 +21,9 @@ _COLLAPSED = re.compile(rf"({_SCHEMES}):/([^/].*)?", re.DOTALL)
 class Url:
     """A URL, taken apart.
 
-    Parameters
-    ----------
-    site : str
-        The store: scheme and authority, such as ``"s3://bucket"``; all of a chained URL.
-    path : str
-        The path in it, such as ``"/plate/0"``; ``""`` for none.
-    chained : bool
-        Whether it names one store inside of another, as fsspec's ``zip://::s3://...`` does.
+    - `site`: the store: scheme and authority, such as ``"s3://bucket"``; all of a chained URL
+    - `path`: the path in it, such as ``"/plate/0"``; ``""`` for none
+    - `chained`: whether it names one store inside of another, as fsspec's ``zip://::s3://...`` does
     """
 
     site: str
@@ -45,10 +40,8 @@ class Url:
 def as_url(path: P, *, backend: str | None = None) -> Url | None:
     """Return a URL taken apart, None for any other path.
 
-    Raises
-    ------
-    PathMismatchError
-        If the path was a URL before it became a `pathlib.Path`, which takes a slash away.
+    Raises `PathMismatchError` if the path was a URL before it became a `pathlib.Path`, which takes
+    a slash away.
 
     Examples
     --------

@@ -29,16 +29,10 @@ class RemoteStore(Store):
 
     Unlike zarr's own `FsspecStore`, it takes no name for a glob, and lists no lock objects.
 
-    Parameters
-    ----------
-    objects : RemoteObjects
-        Where.
-    prefix : str
-        The key below which its keys lie, ``""`` for all.
-    read_only : bool, default True
-        Whether writing is refused.
-    metadata : mapping, optional
-        The bytes of the metadata that it has, by name, if they are known; they are not asked for.
+    - `prefix`: the key below which its keys lie, ``""`` for all
+    - `read_only`: whether writing is refused
+    - `metadata`: the bytes of the metadata that it has, by name, if they are known; they are not
+      asked for
     """
 
     supports_writes = True
@@ -132,19 +126,10 @@ class RemoteStore(Store):
 class UnpublishedArray(RemoteStore):
     """The store of an array that is being written: chunks go out, the metadata are kept back.
 
-    Attributes
-    ----------
-    metadata : dict
-        The bytes of the metadata that publish the array, by name.
-    written : set of str
-        The keys of the chunks.
+    - `metadata`: the bytes of the metadata that publish the array, by name
+    - `written`: the keys of the chunks
 
-    Parameters
-    ----------
-    objects, prefix
-        As for `RemoteStore`.
-    is_held : bool, default False
-        Whether the chunks are kept back too, until `release`.
+    - `is_held`: whether the chunks are kept back too, until `release`
     """
 
     def __init__(self, objects: RemoteObjects, prefix: str, *, is_held: bool = False) -> None:
