@@ -135,10 +135,7 @@ class PathTree(Generic[E]):
     def entries(self, path: P) -> Iterator[tuple[str, E]]:
         """Return the path and the entry of each file at and below `path`, except through links.
 
-        Raises
-        ------
-        PathNotFoundError
-            If nothing is there.
+        Raises `PathNotFoundError` if nothing is there.
         """
         found = nodes_below(self._existing(path, "no such file or directory"), normalize(path))
         return ((where, node) for where, node in found if not isinstance(node, Directory | Link))
@@ -310,20 +307,13 @@ class PathTree(Generic[E]):
     def graft(self, path: P, links: Iterable[tuple[P, P]] = ()) -> None:
         """Move what a directory holds to the root, and delete the directory, in one step.
 
-        Parameters
-        ----------
-        path : str or os.PathLike
-            The directory. An error leaves everything outside of it as it was.
-        links : iterable of (path, path)
-            Links that are made at the same time, as they are at the root, and their targets, which
-            may be missing.
+        An error leaves everything outside of the directory as it was.
 
-        Raises
-        ------
-        PathExistsError
-            If the root has something of the same name, or a link's path exists.
-        PathNotFoundError
-            If the directory, or the parent of a link, is missing.
+        - `links`: links that are made at the same time, as they are at the root, and their targets,
+          which may be missing
+
+        Raises `PathExistsError` if the root has something of the same name, or a link's path
+        exists; `PathNotFoundError` if the directory, or the parent of a link, is missing.
         """
         origin, directory = self._present(path), self._directory(path)
         add_links(directory, links, backend=self._backend)

@@ -46,29 +46,14 @@ _PLAIN = (bytes, bytearray, str, np.ndarray)  # what a file without a suffix can
 class Copier:
     """Copies files from one backend into another or the same, and remembers what failed.
 
-    Parameters
-    ----------
-    fm : FileManager
-        The backends.
-    excluded : sequence of str
-        Globs to leave out: on a name, or with a slash on a path below the source.
-    force : bool
-        Whether to replace existing files.
-    resume : bool
-        Whether to skip files that the destination has, if they are not older than the source.
-    keep_going : bool
-        Whether to remember errors and go on, instead of raising the first one.
-    lossy : bool
-        Whether a copy may leave behind metadata of files that the other backend cannot keep.
-    progress : callable
-        Called with the number of files that are done, and the number of all.
-
-    Attributes
-    ----------
-    copied, skipped : int
-        The number of files that were copied, and that were there already.
-    failed : list of (Place, StorageError)
-        What was not copied, and why.
+    - `excluded`: globs to leave out: on a name, or with a slash on a path below the source
+    - `force`: whether to replace existing files
+    - `resume`: whether to skip files that are there, if they are not older than the source
+    - `keep_going`: whether to remember errors and go on, instead of raising the first one
+    - `lossy`: whether a copy may leave behind metadata that the other backend cannot keep
+    - `progress`: called with the number of files that are done, and the number of all
+    - `copied`, `skipped`: the number of files that were copied, and that were there already
+    - `failed`: what was not copied, and why
     """
 
     fm: FileManager
@@ -87,15 +72,9 @@ class Copier:
     def copy(self, source: Place, target: Place) -> None:
         """Copy a file, or a directory with what is below it.
 
-        Raises
-        ------
-        PathNotFoundError
-            If the source is missing.
-        PathExistsError
-            If the destination exists, without `force` and `resume`.
-        StorageError
-            Without `keep_going`, for the first file that cannot be copied; with it, if the store
-            does not answer or is full.
+        Raises `PathNotFoundError` if the source is missing, `PathExistsError` if the destination
+        exists and neither `force` nor `resume` is given, and the error of the first file that
+        cannot be copied; with `keep_going`, only if the store does not answer or is full.
         """
         fm = self.fm
         is_new = not (fm.exists(target.path, target.backend) or self._is_link(target))

@@ -61,10 +61,7 @@ def _skipping(parts: list[str], ahead: set[int]) -> set[int]:
 def expanded(fm: FileManager, place: Place) -> list[Place]:
     """Return the place itself; if it is a glob and does not exist, the places that it fits.
 
-    Raises
-    ------
-    PathNotFoundError
-        If it is a glob that fits nothing.
+    Raises `PathNotFoundError` if it fits nothing.
     """
     if not has_magic(place.path) or fm.exists(place.path, place.backend):
         return [place]

@@ -237,13 +237,9 @@ class ReplicatedState:
 
         An error leaves everything outside of `staging` as it was.
 
-        Parameters
-        ----------
-        staging : str
-            The directory, which is deleted.
-        directories, copies, links : list
-            Further directories, copies of values, and links, with paths as they are at the root.
-            The target of a link may be missing.
+        - `staging`: the directory, which is deleted
+        - `directories`, `copies`, `links`: what the tree has in addition, with paths as they are at
+          the root; the target of a link may be missing
         """
         for path in directories:
             self.tree.ensure_directory(staging + path)

@@ -278,14 +278,8 @@ def write_objects(
 ) -> tuple[DumpFile, list[str], int]:
     """Write objects, given by their ids and paths to them, into one file.
 
-    Returns
-    -------
-    file : DumpFile
-        The file.
-    lost : list of str
-        The ids of objects that are lost, which the file lacks.
-    count : int
-        The number of objects that were wanted.
+    Return the file, the ids of objects that it lacks since they are lost, and the number of objects
+    that were wanted.
     """
     lost: list[str] = []
     count = len(wanted)

@@ -34,15 +34,10 @@ class DumpFile(NamedTuple):
 
 
 class DumpFiles(ABC):
-    """The files of a dump by name. It pickles, so that tasks write and read them too.
-
-    Attributes
-    ----------
-    where : str
-        The directory or URL.
-    """
+    """The files of a dump by name. It pickles, so that tasks write and read them too."""
 
     where: str
+    """The directory or URL."""
 
     @abstractmethod
     def write(self, name: str, pieces: Iterable[Buffer]) -> DumpFile:
@@ -50,13 +45,7 @@ class DumpFiles(ABC):
 
     @abstractmethod
     def read(self, name: str) -> Buffer:
-        """Return the bytes of a file.
-
-        Raises
-        ------
-        PathNotFoundError
-            If it is missing.
-        """
+        """Return the bytes of a file; raise `PathNotFoundError` if it is missing."""
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -78,10 +67,7 @@ class DumpFiles(ABC):
     def read_checked(self, file: DumpFile) -> memoryview:
         """Return the bytes of a file.
 
-        Raises
-        ------
-        CorruptDataError
-            If it is missing, or its bytes are not those that were written.
+        Raises `CorruptDataError` if it is missing, or its bytes are not those that were written.
         """
         try:
             data = memoryview(self.read(file.name))

@@ -84,12 +84,8 @@ class Manifest:
     def read(cls, files: DumpFiles) -> Manifest:
         """Return the manifest of a dump.
 
-        Raises
-        ------
-        PathNotFoundError
-            If there is no dump, or one that was interrupted.
-        CorruptDataError
-            If the manifest is damaged, or of a later version of polystore.
+        Raises `PathNotFoundError` if there is no dump, or one that was interrupted, and
+        `CorruptDataError` if the manifest is damaged, or of a later version of polystore.
         """
         try:
             data = bytes(files.read(MANIFEST))
@@ -131,13 +127,7 @@ def json_line(row: dict[str, Any]) -> bytes:
 
 
 def lines_in(data: memoryview) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of lines that `json_line` made.
-
-    Raises
-    ------
-    CorruptDataError
-        If a line is not a JSON object.
-    """
+    """Yield the rows of a file of lines that `json_line` made; raise `CorruptDataError` if none."""
     for line in bytes(data).splitlines():
         try:
             row = json.loads(line)

@@ -39,10 +39,7 @@ def _flat(buffer: Any) -> memoryview:
 def objects_in(data: memoryview) -> Iterator[tuple[str, Sealed]]:
     """Yield the objects in a file with their ids; their buffers are views of `data`.
 
-    Raises
-    ------
-    CorruptDataError
-        If the file is damaged.
+    Raises `CorruptDataError` if the file is damaged.
     """
     at = 0
     while at < len(data):

@@ -178,12 +178,7 @@ def restore_part(
 ) -> tuple[int, list[str]]:
     """Publish the values of one part below a directory.
 
-    Returns
-    -------
-    count : int
-        The number of paths in the part.
-    skipped : list of str
-        Those of them whose values are not in the dump.
+    Return the number of paths in the part, and those whose values are not in the dump.
     """
     default = connect().options.replicas or 1
     skipped: list[str] = []

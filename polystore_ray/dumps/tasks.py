@@ -37,16 +37,7 @@ def run_part_tasks(
     Where a task does not find the dump, since nodes do not share its directory, the caller runs its
     function.
 
-    Parameters
-    ----------
-    connect : callable
-        Return the transport to the store.
-    files : DumpFiles
-        The files of the dump.
-    proof : DumpFile
-        A file of the dump: who can read it has the same directory.
-    tasks : iterable of Task
-        The functions, with nodes and arguments.
+    - `proof`: a file of the dump; who can read it has the same directory
     """
     transport = connect()
     if isinstance(transport, LocalTransport):
