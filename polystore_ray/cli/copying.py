@@ -197,9 +197,11 @@ class Copier:
             if len(pairs) == 1 or isinstance(error, _FATAL):
                 self._fail(Place(backend, pairs[0][0]), error)
                 return
-        self._count(len(written))
         for pair in pairs:
-            if pair[1] not in written:
+            # A backend of another package may not say what was written.
+            if pair[1] in written or (not self.force and self.fm.exists(pair[1], to_backend)):
+                self._count(1)
+            else:
                 self._copy_together(backend, to_backend, [pair])
 
     def _copy_pairs(self, backend: str, to_backend: str, pairs: Pairs) -> None:

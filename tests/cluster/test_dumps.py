@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import ray
 from polystore_ray import DataLostError, RayBackendRegistry, TooFewNodesError
 from polystore_ray.dumps import dump, restore, tasks, verify
 from polystore_ray.dumps.files import files_at
+from polystore_ray.testing import faults
 from tests.cli.commands import run_here
 from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
 
@@ -134,3 +135,30 @@ def test_what_died_with_a_node_is_left_out_and_the_rest_is_rescued(
     restore(other, tmp_path / "dump")
     assert other["memory"].list_dir("/") == ["kept"]
     assert first(other, "/kept") == (2, False)
+
+
+def test_a_dump_and_a_restore_outlive_their_controllers(
+    nodes: Nodes, registry: RayBackendRegistry, other: RayBackendRegistry, tmp_path: Path
+) -> None:
+    paths = [f"/d/{i}" for i in range(20)]
+    for number, path in enumerate(paths):
+        registry["memory"].save(np.full(50_000, number), path, parents=True, replicas=2)
+    registry["memory"].save("small", "/small")
+
+    def once_killing(registry: RayBackendRegistry) -> Callable[[int, int], None]:
+        def progress(_done: int, _total: int) -> None:
+            if not killed:
+                killed.append(faults.process_of(registry._connect().handles.controller))
+                kill(killed[0])
+
+        killed: list[int] = []
+        return progress
+
+    manifest = dump(registry, tmp_path / "dump", progress=once_killing(registry))
+    assert (manifest.values, manifest.lost) == (21, 0)
+    assert registry["memory"].list_dir("/") == ["d", "small"]
+    restore(other, tmp_path / "dump", progress=once_killing(other))
+    assert (registry.status().epoch, other.status().epoch) == (2, 2)
+    assert other["memory"].list_dir("/") == ["d", "small"]
+    for number, path in enumerate(paths):
+        assert first(other, path) == (number, False)
