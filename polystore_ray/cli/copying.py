@@ -97,19 +97,23 @@ class Copier:
 
     def _copy_tree(self, source: Place, target: Place, *, is_new: bool) -> None:
         entries = dict(self._without_excluded(below(self.fm, source)))
-        refused = [path for path, kind in entries.items() if kind == "other"]
-        directories = [path for path, kind in entries.items() if kind == "directory"]
-        if source.backend != target.backend:
-            linked = [path for path in directories if self._is_link(_joined(source, path))]
-            refused += linked
-            directories = [path for path in directories if path not in linked]
-        files = [path for path, kind in entries.items() if kind == "file"]
-        self._total += len(files) + len(refused)
-        for path in refused:
+        is_within = source.backend == target.backend
+        kinds: dict[str, list[str]] = {"directory": [""], "file": [], "other": [], "link": []}
+        for path, kind in entries.items():
+            # A link to a file arrives in another backend as a file.
+            may_be_link = is_within or kind == "directory"
+            is_link = may_be_link and self._is_link(_joined(source, path))
+            kinds["link" if is_link else kind].append(path)
+        self._total += len(entries) - len(kinds["directory"]) + 1
+        for path in [*kinds["other"], *([] if is_within else kinds["link"])]:
             message = "only files, links to files, and directories can be copied"
             self._fail(_joined(source, path), UnsupportedOperationError(message))
-        self._make_directories(source, target, ["", *directories])
-        self._copy_files(source, target, [(path, path) for path in files], is_new=is_new)
+        self._make_directories(source, target, kinds["directory"])
+        files = [(path, path) for path in kinds["file"]]
+        self._copy_files(source, target, files, is_new=is_new)
+        for path in kinds["link"] if is_within else ():
+            with self._remembering(_joined(source, path)):
+                self._copy_link(_joined(source, path), _joined(target, path))
 
     def _without_excluded(self, entries: dict[str, str]) -> Iterator[tuple[str, str]]:
         left_out: set[str] = set()
@@ -124,6 +128,16 @@ class Copier:
 
     def _is_link(self, place: Place) -> bool:
         return self.fm.is_symlink(place.path, place.backend)
+
+    def _copy_link(self, here: Place, there: Place) -> None:
+        """Copy a link within a backend, as a link to the same path."""
+        if self.resume and not self.force and self._is_link(there):
+            self.skipped += 1
+            self._step(1)
+            return
+        to = self.fm.stat(here.path, here.backend)["target"]
+        self.fm.create_symlink(to, there.path, there.backend, overwrite=self.force)
+        self._count(1)
 
     def _make_directories(self, source: Place, target: Place, paths: Sequence[str]) -> None:
         missing = [

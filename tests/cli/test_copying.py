@@ -195,3 +195,17 @@ def test_metadata_is_left_behind_only_on_request(fm: FileManager, tmp_path: Path
     assert fm.list_dir("/some", backend="memory") == ["a"]
     assert run_locally("cp", "--lossy", source, "memory:/all") == Done(0, "", "")
     assert fm.list_dir("/all", backend="memory") == ["a", "b"]
+
+
+def test_links_within_a_backend_stay_links(plate: FileManager) -> None:
+    plate.create_symlink("/plate/raw", "/plate/linked", backend="memory")
+    plate.create_symlink("/plate/A0.npy", "/plate/first", backend="memory")
+    assert run_locally("cp", "--exclude", "A1*", "memory:/plate", "memory:/copy").code == 0
+    for name, target in (("linked", "/plate/raw"), ("first", "/plate/A0.npy")):
+        assert plate.stat(f"/copy/{name}", backend="memory")["target"] == target
+    assert "A1.npy" not in plate.list_dir("/copy", backend="memory")
+    facts = run_locally("cp", "--resume", "--json", "memory:/plate", "memory:/copy").json
+    assert (facts["copied"], facts["skipped"]) == (1, 7)
+    again = run_locally("cp", "--resume", "--force", "memory:/plate", "memory:/copy")
+    assert again == Done(0, "", "")
+    assert plate.is_symlink("/copy/linked", backend="memory")
