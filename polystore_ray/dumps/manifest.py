@@ -99,7 +99,7 @@ class Manifest:
             ) from error
         try:
             return cls._from(json.loads(data))
-        except (KeyError, TypeError, ValueError, RecursionError, StopIteration) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             path = files.path_of(MANIFEST)
             raise CorruptDataError(f"the manifest is damaged ({error})", path=path) from error
 
@@ -110,6 +110,10 @@ class Manifest:
             raise ValueError("it is not of a dump that this version of polystore can read")
         if checksum != _checksum({"format": _FORMAT, "version": version, **facts}):
             raise ValueError("its checksum differs")
+        kinds = {"store": str, "moment": float, "values": int, "bytes": int, "lost": int}
+        for name, kind in (kinds | {"options": dict, "made_by": str}).items():
+            if type(facts[name]) is not kind:
+                raise ValueError(f"{name} is not of type {kind.__name__}")
         names = {file["name"] for file in facts["files"]}
         if TREE not in names or any("/" in name or "\\" in name for name in names):
             raise ValueError("its names are not those of a dump")

@@ -284,5 +284,5 @@ def _damage_reported(files: DumpFiles, file: DumpFile) -> Iterator[None]:
     except StorageError as error:
         error.located(path=path)
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise CorruptDataError(f"a row of the dump is damaged ({error!r})", path=path) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 import shutil
 import threading
@@ -280,6 +281,7 @@ def test_a_restore_that_fails_leaves_nothing(
         {"dtype": 5},
         {"version": "x"},
         {"modified": []},
+        {"modified": 10**400},
         {"replicas": -3},
         {"replicas": "2"},
         {"fallback": 3},
@@ -308,6 +310,30 @@ def certify(directory: Path) -> None:
     manifest = Manifest.read(files)
     now = tuple(files.describe(file.name) for file in manifest.files)
     dataclasses.replace(manifest, files=now).write(files)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": "1"},
+        {"moment": None},
+        {"options": []},
+        {"files": []},
+        {"store": 3},
+        {"lost_objects": 5},
+        {"files": [{"name": "../tree.jsonl", "size": 1, "sha256": ""}]},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_forged_manifest_is_damage(dumped: Path, change: dict[str, Any]) -> None:
+    path = dumped / "manifest.json"
+    facts = json.loads(path.read_text()) | change
+    del facts["sha256"]
+    checksum = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(facts | {"sha256": checksum}))
+    with pytest.raises(CorruptDataError, match=r"manifest\.json"):
+        verify(dumped)
 
 
 def test_what_is_lost_is_counted_and_left_out(store: Any, tmp_path: Path) -> None:
