@@ -303,7 +303,7 @@ class ClusterMemoryBackend(StorageBackend):
     map = locality.map_values
     run_tasks = locality.run_tasks
     persist = locality.persist
-    why = locality.why
+    why, lost = locality.why, locality.lost
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
     load_versions, save_versions = keys.load_versions, keys.save_versions
 
