@@ -7,7 +7,7 @@ around each call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from polystore.arguments import check_apart
@@ -29,6 +29,7 @@ from polystore.path_nodes import (
     Link,
     Location,
     State,
+    add_links,
     cloned,
     directories_below,
     entries_below,
@@ -36,6 +37,8 @@ from polystore.path_nodes import (
     find_beside,
     is_reached_through,
     node_at,
+    nodes_below,
+    outline,
     replaced,
     restored,
     state_of,
@@ -129,6 +132,21 @@ class PathTree(Generic[E]):
                 ):
                     found.append(f"{prefix}/{name}")
         return sorted(found, key=file_order)
+
+    def entries(self, path: P) -> Iterator[tuple[str, E]]:
+        """Return the path and the entry of each file at and below `path`, except through links.
+
+        Raises `PathNotFoundError` if nothing is there.
+        """
+        found = nodes_below(self._existing(path, "no such file or directory"), normalize(path))
+        return ((where, node) for where, node in found if not isinstance(node, Directory | Link))
+
+    def outline(self, path: P) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+        """Return what is below a directory: directories, links with their targets, and files.
+
+        Links are not followed, and dangling ones are listed too.
+        """
+        return outline(self._directory(path), normalize(path))
 
     def stat(self, path: P) -> Stat:
         """Describe `path`; see `DataSource.stat`."""
@@ -286,6 +304,31 @@ class PathTree(Generic[E]):
         origin, location = self._transfer(source, destination)
         location.directory[location.name] = cloned(origin.node)
         return list(entries_below(origin.node))
+
+    def snapshot(self, source: P, destination: P) -> list[E]:
+        """Copy a directory, also into itself, in one step; return entries that now exist twice."""
+        copied = cloned(self._directory(source))
+        location = self._free_location(destination)
+        location.directory[location.name] = copied
+        return list(entries_below(copied))
+
+    def graft(self, path: P, links: Iterable[tuple[P, P]] = ()) -> None:
+        """Move what a directory holds to the root, and delete the directory, in one step.
+
+        An error leaves everything outside of the directory as it was.
+
+        - `links`: links that are made at the same time, as they are at the root, and their targets,
+          which may be missing
+
+        Raises `PathExistsError` if the root has something of the same name, or a link's path
+        exists; `PathNotFoundError` if the directory, or the parent of a link, is missing.
+        """
+        origin, directory = self._present(path), self._directory(path)
+        add_links(directory, links, backend=self._backend)
+        for name in directory.keys() & self._root.keys():
+            raise self._error(PathExistsError, "the path exists already", f"/{name}")
+        del origin.directory[origin.name]
+        self._root.update(directory)
 
     # Finding
 

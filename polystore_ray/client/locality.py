@@ -15,10 +15,21 @@ from polystore.transfer.mapping import Call, Pair
 from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import Memory, look_up, texts_of
+from polystore_ray.status import LostValue
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import WHOLE, Found, Stored
 
-__all__ = ["locations", "map_values", "persist", "ref", "refs", "run_tasks", "save_ref", "why"]
+__all__ = [
+    "locations",
+    "lost",
+    "map_values",
+    "persist",
+    "ref",
+    "refs",
+    "run_tasks",
+    "save_ref",
+    "why",
+]
 
 
 def ref(self: Memory, path: P) -> Any:
@@ -207,6 +218,31 @@ def why(self: Memory, path: P) -> dict[str, Any]:
     text = as_text(path, backend="memory")
     facts: dict[str, Any] = self._connect().ask("why", text, path=text)
     return facts
+
+
+def lost(self: Memory, path: P = "/") -> list[LostValue]:
+    """Return the values at and below `path` whose bytes are lost, by path.
+
+    A value is lost if the only node that held it is lost. To prevent it, use ``replicas=2`` or
+    `persist`.
+
+    Raises
+    ------
+    PathNotFoundError
+        If nothing is at `path`.
+
+    Examples
+    --------
+    >>> from polystore_ray import RayBackendRegistry
+    >>> RayBackendRegistry("complete", local=True)["memory"].lost()
+    []
+    """
+    text = as_text(path, backend="memory")
+    losses = self._connect().ask("losses", text, path=text)
+    return [
+        LostValue(where, str(loss), loss.node, loss.host, loss.moment, loss.cause, fallback)
+        for where, loss, fallback in sorted(losses)
+    ]
 
 
 def _references(transport: Transport, found: Found, paths: list[str]) -> list[Any]:

@@ -300,7 +300,7 @@ class ClusterMemoryBackend(StorageBackend):
     ref, refs = locality.ref, locality.refs
     save_ref, locations = locality.save_ref, locality.locations
     map, run_tasks = locality.map_values, locality.run_tasks
-    persist, why = locality.persist, locality.why
+    persist, why, lost = locality.persist, locality.why, locality.lost
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
     load_versions, save_versions = keys.load_versions, keys.save_versions
 

@@ -92,6 +92,7 @@ _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
     "delete": _removed,
     "delete_all": _removed,
     "delete_keys": _delete_keys,
+    "graft": lambda *_: _MOVED_TREE,
     "lost": lambda *_: _COPIES,
     "move": _move,
     "pinned": lambda *_: _COPIES,

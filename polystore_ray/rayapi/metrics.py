@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
-from ray.util.metrics import Counter, Histogram
+from ray.util.metrics import Counter, Gauge, Histogram
 
-__all__ = ["leased", "measured", "moved"]
+__all__ = ["counted", "leased", "measured", "moved"]
 
 _LABELS = ("store", "backend", "operation")
 _SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
@@ -38,6 +38,17 @@ class _Metrics:
             tag_keys=("store", "how"),
         )
 
+        contents = {
+            "files": "Files in the memory",
+            "held_bytes": "Bytes of the values in the memory; copies share their bytes",
+            "lost": "Values that were lost with their node or volume",
+            "too_few_replicas": "Objects on fewer nodes than requested",
+        }
+        self.contents = {
+            name: Gauge(f"polystore_{name}", description, tag_keys=("store",))
+            for name, description in contents.items()
+        }
+
 
 _metrics = cache(_Metrics)
 
@@ -64,6 +75,12 @@ def moved(store: str, backend: str, operation: str, nbytes: int) -> None:
     """Count the bytes of values."""
     if nbytes:
         _metrics().bytes.inc(nbytes, _labels(store, backend, operation))
+
+
+def counted(store: str, status: dict[str, Any]) -> None:
+    """Report what the controller of a store counts; see `StoreStatus`."""
+    for name, gauge in _metrics().contents.items():
+        gauge.set(status["bytes" if name == "held_bytes" else name], {"store": store})
 
 
 @cache

@@ -148,6 +148,9 @@ class LocalTransport(Transport):
     def place(self, pin: Pin, preferred: str) -> str | None:
         return None
 
+    def host_of(self, node: str) -> str:
+        return node
+
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         return self._volume.pin_again(pins)
 
