@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ def test_what_needs_ray_says_so_and_names_the_extra(use: str) -> None:
     )
     assert "needs the package 'ray" in said
     assert "in a clone of polystore-ray, pip install '.[" in said
+
+
+def test_no_message_names_a_distribution_that_no_index_has() -> None:
+    sources = [
+        path for name in ("polystore", "polystore_ray") for path in (ROOT / name).rglob("*.py")
+    ]
+    assert len(sources) > 100
+    assert [path for path in sources if "polystore-ray[" in path.read_text("utf-8")] == []
+
+
+def test_the_install_page_lists_every_extra_for_users() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    page = (ROOT / "docs/install.rst").read_text("utf-8")
+    extras = project["optional-dependencies"].keys() - {"bench", "docs", "fuzz", "tests"}
+    assert [extra for extra in sorted(extras) if f"\n``{extra}``" not in page] == []
 
 
 @pytest.mark.parametrize(

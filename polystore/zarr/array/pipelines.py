@@ -17,7 +17,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.storage import LocalStore
 
-from polystore.exceptions import MissingDependencyError, VFSTypeError
+from polystore.exceptions import MissingDependencyError, VFSTypeError, brought_by
 
 __all__ = ["Pipeline", "check_pipeline", "pipeline_in_use", "with_pipeline"]
 
@@ -37,7 +37,7 @@ def check_pipeline(pipeline: str) -> None:
         )
     if pipeline == "zarrs" and find_spec("zarrs") is None:
         raise MissingDependencyError(
-            "pipeline='zarrs' needs the package 'zarrs': pip install 'polystore-ray[zarrs]'"
+            f"pipeline='zarrs' needs the package 'zarrs'; {brought_by('zarrs')}"
         )
 
 
