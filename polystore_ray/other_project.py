@@ -7,6 +7,7 @@ This module imports nothing of ``polystore``, since that may be the other projec
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from contextlib import suppress
@@ -18,6 +19,7 @@ CURE = (
     "run `pip uninstall polystore polystore-ray`, and install polystore-ray again; keep the other "
     "project in an environment of its own"
 )
+_METADATA = re.compile(r"polystore-(\d[^-]*)(?:-.*)?\.(?:dist|egg)-info")
 _OURS = "compat.py"  # a module that the other project lacks
 
 
@@ -41,9 +43,9 @@ def _installed_version() -> str | None:
     for entry in sys.path:  # importlib.metadata takes twenty times as long to import
         with suppress(OSError):
             for name in os.listdir(entry or "."):
-                start, end = os.path.splitext(name)
-                if end in (".dist-info", ".egg-info") and start.startswith("polystore-"):
-                    return start.split("-")[1]
+                found = _METADATA.fullmatch(name)
+                if found is not None:
+                    return found[1]
     return None
 
 
