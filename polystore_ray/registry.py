@@ -25,6 +25,7 @@ from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.ray_extra import needs_ray
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.in_process import LocalTransport
 from polystore_ray.wire.classes import class_from_bytes, custom_classes, is_newer
@@ -336,8 +337,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         if self._local:
             self._home.require_here()
             return LocalTransport.of(*name, options).by(Deadline(self._timeout))
-        # Imported late: it loads Ray, which takes a second.
-        from polystore_ray.transport.connect import connect
+        with needs_ray():  # late: it takes a second
+            from polystore_ray.transport.connect import connect
 
         return connect(*name, self._timeout, options, home=self._home, create=create)
 

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 from polystore.arguments import whole_number
 from polystore.base import StorageBackend
+from polystore.capabilities import accepting
 from polystore.forwarding import forwarded
-from polystore.paths import NameFilter, P, as_text
+from polystore.paths import NameFilter, P, PathT, as_given, as_text
 from polystore.progress import Progress
 from polystore.region import Region, put_region, take_region
 from polystore.stat import Stat
@@ -221,6 +222,7 @@ class ClusterMemoryBackend(StorageBackend):
         items = items._replace(fallback=portable_fallback(self, fallback))
         publish(self._connect(), Sealing([data], [text]), items, replicas)
 
+    @accepting("progress")
     def save_batch(
         self,
         values: Sequence[Any],
@@ -299,9 +301,11 @@ class ClusterMemoryBackend(StorageBackend):
     save_ref = locality.save_ref
     locations = locality.locations
     map = locality.map_values
+    run_tasks = locality.run_tasks
     persist = locality.persist
-    why = locality.why
+    why, lost = locality.why, locality.lost
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
+    load_versions, save_versions = keys.load_versions, keys.save_versions
 
     # Copies of many values: made where the values are, or where they go
 
@@ -350,8 +354,8 @@ class ClusterMemoryBackend(StorageBackend):
         files: list[str] = self._ask("list_files", path, *wanted, bool(recursive))
         return files
 
-    def ensure_directory(self, path: P) -> str:
-        return str(self._change("ensure_directory", path))
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._change("ensure_directory", path))
 
     def delete(self, path: P) -> None:
         self._change("delete", path)

@@ -19,9 +19,11 @@ from polystore.exceptions import (
     PathTypeError,
     StorageError,
     StorageWriteError,
+    VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
 from polystore_ray.controller.entries import Entry, Held
+from polystore_ray.controller.inventory import losses, records
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.messages import (
@@ -132,7 +134,7 @@ class ReplicatedState:
         facts = self.tree.stat(path) | {"fallback": entry.fallback}
         if isinstance(entry.held, Held):
             facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
-            facts |= {"lost": entry.held.lost}
+            facts |= {"lost": "" if entry.held.lost is None else str(entry.held.lost)}
         return facts
 
     def check(self, items: Items) -> None:
@@ -173,18 +175,32 @@ class ReplicatedState:
         locations = self._locations_for(items)
         old = replaced(locations)
         self.ledger.admit(items.facts, old, inline=not pins)
-        self.version += 1
+        if items.moments is None:
+            self.version += 1
+            moments = [(self.version, self.now)] * len(items.paths)
+        else:  # no later value may have a version of theirs
+            moments = items.moments
+            self.version = max(self.version, *(version for version, _ in moments))
         held_on = [pin._replace(nodes=nodes) for pin in pins]
-        self.tree.set(locations, self.ledger.enter(held_on, items, (self.version, self.now)))
+        self.tree.set(locations, self.ledger.enter(held_on, items, moments))
         self._drop(old)
 
     def _locations_for(self, items: Items) -> Any:
-        return self.tree.check_put(
+        locations = self.tree.check_put(
             items.paths,
             overwrite=items.overwrite,
             parents=items.parents,
             if_version=items.if_version,
         )
+        for location, path, wanted in zip(locations, items.paths, items.versions, strict=False):
+            version = 0 if location.node is None else location.node.version
+            if wanted not in (None, version):
+                raise VersionConflictError(
+                    f"the value has version {version}, not {wanted}, after another save",
+                    path=path,
+                    backend="memory",
+                )
+        return locations
 
     def withdraw(self, ids: list[str], nodes: Iterable[str]) -> bool:
         """Have volumes release objects whose publication failed before it arrived here."""
@@ -196,6 +212,9 @@ class ReplicatedState:
         entry = self.tree.get(path)
         if entry.version == version:
             entry.fallback = fallback
+
+    def create_symlink(self, source: str, link: str, overwrite: bool = False) -> None:
+        self._drop(self.tree.create_symlink(source, link, overwrite))
 
     def delete(self, path: str) -> None:
         self._drop(self.tree.delete(path))
@@ -214,6 +233,32 @@ class ReplicatedState:
 
     def copy(self, source: str, destination: str) -> None:
         self.ledger.copied(self.tree.copy(source, destination))
+
+    def snapshot(self, source: str, destination: str) -> float:
+        """Copy a directory, which may contain the destination, in one step; return the moment."""
+        self.ledger.copied(self.tree.snapshot(source, destination))
+        return self.now
+
+    def graft(
+        self,
+        staging: str,
+        directories: list[str],
+        copies: list[tuple[str, str]],
+        links: list[tuple[str, str]],
+    ) -> None:
+        """Move what a directory holds to the root, with what a restored tree has in addition.
+
+        An error leaves everything outside of `staging` as it was.
+
+        - `staging`: the directory, which is deleted
+        - `directories`, `copies`, `links`: what the tree has in addition, with paths as they are at
+          the root; the target of a link may be missing
+        """
+        for path in directories:
+            self.tree.ensure_directory(staging + path)
+        for source, destination in copies:
+            self.copy(staging + source, staging + destination)
+        self.tree.graft(staging, links)
 
     def _drop(self, entries: Iterable[Entry]) -> None:
         self._release(self.ledger.dropped(entries))
@@ -289,8 +334,12 @@ class ReplicatedState:
 
 
 def _check_not_lost(held: Held, entry: Entry, path: str) -> None:
-    if held.lost:
-        error = DataLostError(held.lost, path=path, backend="memory")
+    if held.lost is not None:
+        error = DataLostError(
+            f"{held.lost}. Save the value again; replicas=2 or fallback= keeps a second copy of it",
+            path=path,
+            backend="memory",
+        )
         error.fallback = entry.fallback
         error.version = entry.version
         error.replicas = held.wanted
@@ -322,7 +371,10 @@ QUERIES: Mapping[str, Operation] = {
     "kept": ReplicatedState.kept,
     "list_dir": _of_tree(PathTree.list_dir),
     "list_files": _of_tree(PathTree.list_files),
+    "losses": _of_tree(losses),
+    "outline": _of_tree(PathTree.outline),
     "read": ReplicatedState.read,
+    "records": _of_tree(records),
     "stat": _of_tree(PathTree.stat),
     "status": _of_ledger(Ledger.status),
     "why": ReplicatedState.why,
@@ -334,18 +386,20 @@ CHANGES: Mapping[str, Operation] = {
     "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
-    "create_symlink": _of_tree(PathTree.create_symlink),
+    "create_symlink": ReplicatedState.create_symlink,
     "delete": ReplicatedState.delete,
     "delete_all": ReplicatedState.delete_all,
     "delete_keys": ReplicatedState.delete_keys,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
+    "graft": ReplicatedState.graft,
     "lost": _of_ledger(Ledger.lost),
     "move": _of_tree(PathTree.move),
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,
     "publish": ReplicatedState.publish,
     "set_fallback": ReplicatedState.set_fallback,
+    "snapshot": ReplicatedState.snapshot,
     "volume_joined": ReplicatedState.volume_joined,
     "volume_lost": ReplicatedState.volume_lost,
     "withdraw": ReplicatedState.withdraw,

@@ -29,7 +29,7 @@ from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import DIED, translated
-from polystore_ray.rayapi.metrics import measured, moved
+from polystore_ray.rayapi.metrics import leased, measured, moved
 from polystore_ray.rayapi.placement import MEMORY, known_nodes, nodes, object_store_bytes
 from polystore_ray.rayapi.private import connection, is_client
 from polystore_ray.status import StoreStatus
@@ -91,10 +91,16 @@ class RayTransport(Transport):
             self._find_board,
             lambda: connection() is here,
             0 if self._is_remote else store.options.bytes_of_leased_reads,
+            partial(leased, store.name),
         )
 
+    @property
+    def named(self) -> str:
+        return self.store.named
+
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
-        return measured(self.store.name, backend, operation)
+        naming = super().measured(backend, operation)
+        return measured(self.store.name, backend, operation, naming)
 
     def moved(self, backend: str, operation: str, nbytes: int) -> None:
         moved(self.store.name, backend, operation, nbytes)
