@@ -51,6 +51,8 @@ class _Lease:
 class _Readers:
     """Which nodes may have kept answers about an entry, and under which paths."""
 
+    __slots__ = ("entry", "paths")
+
     def __init__(self, entry: Entry) -> None:
         self.entry = entry  # which keeps its identity from being another's
         self.paths: dict[tuple[str, int], dict[str, Names]] = {}  # by node and term of its lease
