@@ -65,10 +65,7 @@ def _counter(progress: Callable[[int, int], object], total: int) -> Callable[...
 class Lines:
     """Report progress in lines on standard error, for logs: one every ten seconds, and the last.
 
-    Parameters
-    ----------
-    what : str
-        The label of each line.
+    - `what`: the label of each line
     """
 
     every = 10.0  # seconds

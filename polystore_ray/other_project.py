@@ -52,10 +52,7 @@ def _installed_version() -> str | None:
 def check() -> None:
     """Warn where the other project is installed.
 
-    Raises
-    ------
-    ImportError
-        If ``import polystore`` finds the other project, or a mixture of both.
+    Raises `ImportError` if ``import polystore`` finds the other project, or a mixture of both.
     """
     problem = found()
     try:

@@ -10,10 +10,7 @@ __all__ = ["needs_ray"]
 class needs_ray:  # noqa: N801 - used as a function
     """Run a block that imports Ray; where Ray is missing, raise `MissingDependencyError`.
 
-    Parameters
-    ----------
-    what : str
-        What needs Ray, for the error.
+    - `what`: what needs Ray, for the error
     """
 
     __slots__ = ("_what",)

@@ -1,7 +1,8 @@
 """The file manager: one object that sends each call to the backend that the call names.
 
-``manager`` is the class that users hold, ``copying`` copies and moves values between backends,
-``trees`` finds, collects and mirrors, and ``mapping`` calls a function with each of many values.
+``manager`` is the class that users hold, ``batches`` loads and saves many values in one call,
+``copying`` copies and moves them between backends, ``trees`` finds, collects and mirrors,
+``mapping`` calls a function with each of many values,
 ``options`` checks the options of a call, and ``dispatch`` finds its backend. The package imports
 the contract in ``base`` and no backend. Within the project, only ``testing`` imports it.
 """

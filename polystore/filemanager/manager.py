@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from polystore.arguments import check_collection
 from polystore.async_methods import in_a_thread
-from polystore.base import DataSource
-from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
 from polystore.exceptions import PathNotFoundError
-from polystore.filemanager import copying, mapping, trees
+from polystore.filemanager import batches, copying, mapping, trees
 from polystore.filemanager.copying import listed_order
 from polystore.filemanager.dispatch import (
     Registry,
@@ -23,10 +19,8 @@ from polystore.filemanager.dispatch import (
 )
 from polystore.filemanager.options import OptionRules
 from polystore.paths import P, PathT, as_given, natural_key
-from polystore.progress import Progress, reporting
-from polystore.registration import BackendKey, backend_key
+from polystore.registration import BackendKey
 from polystore.stat import Stat
-from polystore.transfer.many import Errors, check_errors, collected, loaded_apart
 from polystore.writable import private
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
@@ -121,49 +115,6 @@ class FileManager:
                 suggest_near(error, target, path)
                 raise
         return private(value) if writable else value
-
-    def load_batch(
-        self,
-        paths: Sequence[P],
-        backend: BackendKey,
-        *,
-        writable: bool = False,
-        errors: Errors = "raise",
-        progress: Progress = None,
-        **options: Any,
-    ) -> list[Any]:
-        """Return the values at `paths`, in their order.
-
-        Parameters
-        ----------
-        paths, backend
-            Files, and their backend.
-        writable : bool, default False
-            As for `load`.
-        errors : {"raise", "skip", "return"}, default "raise"
-            Whether the first error raises, or a path that fails is left out, or its error is in
-            its place. For the last two the result is a list whose attribute ``failures`` is a
-            table of all failures.
-        progress : callable or bool, optional
-            Called with the number of values loaded so far and the number of all; `True` shows a
-            bar.
-        **options
-            Passed to the backend's ``load_batch``, such as ``region=``.
-        """
-        check_errors(errors)
-        check_collection(paths, "paths", backend=backend_key(backend))
-        with reading(self.registry, backend) as target:
-            options = self._rules.applied(target, "load_batch", options)
-            values: list[Any]
-            if errors != "raise":
-                found = loaded_apart(lambda some: target.load_batch(some, **options), list(paths))
-                values = collected(found, paths, errors, progress, "loading")
-                if writable:
-                    values[:] = [private(value) for value in values]
-                return values
-            with _progress(target, ReportsLoading, progress, paths) as reported:
-                values = target.load_batch(paths, **reported, **options)
-            return [private(value) for value in values] if writable else values
 
     def exists(self, path: P, backend: BackendKey) -> bool:
         """Return whether `path` leads to anything; a dangling link does not."""
@@ -267,49 +218,6 @@ class FileManager:
             options = self._rules.applied(target, "save", options)
             target.save(data, path, **parents_option(target, parents=parents), **options)
 
-    def save_batch(
-        self,
-        values: Sequence[Any],
-        paths: Sequence[P],
-        backend: BackendKey,
-        *,
-        parents: bool = True,
-        progress: Progress = None,
-        **options: Any,
-    ) -> None:
-        """Store `values` at `paths`, and create missing parents.
-
-        Everything that can be checked is checked before anything is written. Memory backends
-        publish the batch all at once. On other backends, an error names the paths that were
-        written.
-
-        Parameters
-        ----------
-        values, paths, backend
-            The values, the path of each, and their backend.
-        parents : bool, default True
-            As for `save`.
-        progress : callable or bool, optional
-            Called with the number of values saved so far and the number of all; `True` shows a
-            bar.
-        **options
-            Passed to the backend's ``save_batch``, such as ``overwrite=True``.
-
-        Raises
-        ------
-        BatchLengthError
-            If the numbers of values and paths differ.
-        PathExistsError
-            If a path occurs twice, or exists without ``overwrite=True``.
-        """
-        for items, what in ((values, "values"), (paths, "paths")):
-            check_collection(items, what, backend=backend_key(backend))
-        with writing(self.registry, backend, "save_batch") as target:
-            options = self._rules.applied(target, "save_batch", options)
-            options |= parents_option(target, parents=parents)
-            with _progress(target, ReportsSaving, progress, paths) as reported:
-                target.save_batch(values, paths, **reported, **options)
-
     def append(
         self, values: Any, path: P, backend: BackendKey, *, axis: int = 0, **options: Any
     ) -> int:
@@ -364,25 +272,11 @@ class FileManager:
 
     mirror_directory_with_symlinks = trees.mirror_directory_with_symlinks
 
-    # From one path to another
+    # Many values
 
+    load_batch, save_batch = batches.load_batch, batches.save_batch
     copy, move, stack = copying.copy, copying.move, copying.stack
     map = mapping.map_values
 
     aload, aload_batch = in_a_thread(load), in_a_thread(load_batch)
     asave, asave_batch = in_a_thread(save), in_a_thread(save_batch)
-
-
-@contextmanager
-def _progress(
-    backend: DataSource, reports: type[Capability], progress: Progress, paths: Sequence[P]
-) -> Iterator[dict[str, Any]]:
-    """Yield the option `progress`; for a backend without it, report the end of its call."""
-    if not progress:
-        yield {}
-    elif isinstance(backend, reports):
-        yield {"progress": progress}
-    else:
-        with reporting(progress, len(paths), "batch") as step:
-            yield {}
-            step(len(paths))

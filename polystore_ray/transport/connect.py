@@ -152,10 +152,7 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
 def _cluster_here(deadline: Deadline) -> str | None:
     """Return the address of the cluster that runs on this machine, or "local" to start one.
 
-    Raises
-    ------
-    TokenRefusedError
-        If a cluster runs here and wants a token that this process lacks.
+    Raises `TokenRefusedError` if a cluster runs here and wants a token that this process lacks.
     """
     address = recorded_address(None)
     if address is None:

@@ -78,10 +78,7 @@ def class_to_bytes(cls: Any) -> bytes:
     The bytes are the same each time, unless the code of the class has changed: IPython's
     ``%autoreload`` changes it in place.
 
-    Raises
-    ------
-    VFSTypeError
-        If the class does not pickle.
+    Raises `VFSTypeError` if the class does not pickle.
     """
     known = _sent.get(cls)
     if known is not None and known.code is None:

@@ -50,10 +50,7 @@ class Mark(NamedTuple):
 class LeaseBoard:
     """A board as the processes of a node read it.
 
-    Parameters
-    ----------
-    memory : mmap.mmap or bytearray
-        The board's memory, shared with the volume.
+    - `memory`: the board's memory, shared with the volume
     """
 
     def __init__(self, memory: mmap.mmap | bytearray) -> None:
@@ -94,10 +91,8 @@ class LeaseBoard:
 class WritableLeaseBoard(LeaseBoard):
     """A board as its volume writes it. Its lease is over until it is renewed.
 
-    Parameters
-    ----------
-    path : str, optional
-        The file to make, which `close` removes; without it only this process can read the board.
+    - `path`: the file to make, which `close` removes; without it only this process can read the
+      board
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -119,14 +114,9 @@ class WritableLeaseBoard(LeaseBoard):
     def renew(self, term: int, asked: int, changed: Iterable[str] | None) -> None:
         """Let the lease last `LEASE` seconds from the moment in which it was asked for.
 
-        Parameters
-        ----------
-        term : int
-            The lease's term; another one than before ends all that was read under that.
-        asked : int
-            When it was asked for, by `now`.
-        changed : iterable of str or None
-            Paths that have changed and may not have been counted; None for any.
+        - `term`: the lease's term; another one than before ends all that was read under that
+        - `asked`: when it was asked for, by `now`
+        - `changed`: paths that have changed and may not have been counted; None for any
         """
         numbers = self._numbers
         with self._lock:
