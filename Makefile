@@ -57,11 +57,13 @@ architecture: $(VENV)/.all  ## Draw the packages and trace the calls into docs/a
 bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
+	$(BIN)/python tests/bench/leases.py
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/reliability.py
 	$(BIN)/python tests/bench/hosted.py
 	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/ecosystem.py
+	$(BIN)/python tests/bench/arrays.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all $(VENV)/.fuzz  ## Run the model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]

@@ -23,6 +23,7 @@ __all__ = [
     "State",
     "add_links",
     "cloned",
+    "directories_below",
     "entries_below",
     "find",
     "find_beside",
@@ -232,6 +233,14 @@ def add_links(directory: Directory, links: Iterable[tuple[P, P]], *, backend: st
         location.directory[location.name] = Link(normalize(target, backend=backend))
 
 
+def directories_below(root: Directory) -> Iterator[Directory]:
+    """Yield every directory of a tree, breadth first."""
+    waiting = [root]
+    for directory in waiting:  # the list grows during the loop
+        yield directory
+        waiting.extend(node for node in directory.values() if isinstance(node, Directory))
+
+
 def cloned(node: Any) -> Any:
     """Return a copy of a tree with new directories; entries and links are immutable."""
     if not isinstance(node, Directory):
@@ -251,13 +260,11 @@ def cloned(node: Any) -> Any:
 
 def state_of(root: Directory) -> State:
     """Return a tree as two flat lists: its directories, and its links and entries."""
-    directories = [root]
     below: list[tuple[int, str]] = []
     others: list[tuple[int, str, Any]] = []
-    for number, directory in enumerate(directories):
+    for number, directory in enumerate(directories_below(root)):
         for name, node in directory.items():
             if isinstance(node, Directory):
-                directories.append(node)
                 below.append((number, name))
             else:
                 others.append((number, name, node))

@@ -31,6 +31,7 @@ from polystore.path_nodes import (
     State,
     add_links,
     cloned,
+    directories_below,
     entries_below,
     find,
     find_beside,
@@ -249,20 +250,21 @@ class PathTree(Generic[E]):
             raise self._error(PathExistsError, "the path is a file", path)
         return normalize(path)
 
-    def create_symlink(self, source: P, link: P, overwrite: bool = False) -> None:
-        """Make `link` a link to `source`.
+    def create_symlink(self, source: P, link: P, overwrite: bool = False) -> list[E]:
+        """Make `link` a link to `source`; return the entries that it replaces.
 
         Raises `PathNotFoundError` if the source or the link's parent is missing; `PathExistsError`
-        if the link's path exists; with `overwrite`, if it is not a link; `StorageResolutionError`
+        if the link's path exists; with `overwrite`, if it is a directory; `StorageResolutionError`
         if the link would lead to itself.
         """
         target = normalize(source, backend=self._backend)
         if self._target(source) is None:
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
-        location = self._free_location(link, instead_of=Link if overwrite else None)
+        location = self._free_location(link, over_file=overwrite)
         if is_reached_through(self._root, source, location.names):
             raise self._error(StorageResolutionError, "a link cannot lead to itself", link)
         location.directory[location.name] = Link(target)
+        return [] if location.node is None else list(entries_below(location.node))
 
     def delete(self, path: P) -> list[E]:
         """Delete a file, a link or an empty directory; return the dropped entries.
@@ -280,6 +282,12 @@ class PathTree(Generic[E]):
     def delete_all(self, path: P) -> list[E]:
         """Delete a file, a link or a whole tree, in one step; return the dropped entries."""
         return self._drop(self._present(path))
+
+    def clear_files(self) -> None:
+        """Delete every file and link, and keep the directories."""
+        for directory in directories_below(self._root):
+            for name in [n for n, node in directory.items() if not isinstance(node, Directory)]:
+                del directory[name]
 
     def move(self, source: P, destination: P) -> None:
         """Move a file, a tree or a link, in one step.
@@ -360,13 +368,15 @@ class PathTree(Generic[E]):
             raise self._error(InvalidPathError, "the root always exists and stays", path)
         return location
 
-    def _free_location(self, path: P, *, instead_of: type | None = None) -> Location:
-        """Return the location of a path that does not exist, in an existing directory."""
+    def _free_location(self, path: P, *, over_file: bool = False) -> Location:
+        """Return the location of a path that is free, or a file or a link where `over_file`."""
         location = self._find(path, follow=False)
         if location.missing:
             raise self._error(PathNotFoundError, "the parent directory is missing", path)
-        if location.node is not None and not (instead_of and isinstance(location.node, instead_of)):
+        if location.node is not None and not over_file:
             raise self._error(PathExistsError, "the path exists already", path)
+        if isinstance(location.node, Directory):
+            raise self._error(PathExistsError, "the path is a directory", path)
         return location
 
     def _check_replaced(self, node: Any, path: P, overwrite: bool, if_version: int | None) -> None:

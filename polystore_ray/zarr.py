@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
-from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.registry import register_pipeline
 
 from polystore.exceptions import (
     InvalidPathError,
@@ -30,21 +26,22 @@ from polystore.exceptions import (
 )
 from polystore.paths import P, normalize
 from polystore.region import Region
+from polystore_ray.deadline import Deadline
 from polystore_ray.interop.batcher import Gathering
+from polystore_ray.interop.chunk_pipeline import ChunkPipeline, ChunkStore
 from polystore_ray.interop.chunk_reading import read_into
 from polystore_ray.interop.plain_memory import plain_memory
+from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
 from polystore_ray.registry import RayBackendRegistry
 
-__all__ = ["ClusterStore", "read"]
+__all__ = ["ClusterPipeline", "ClusterStore", "intermediates", "read"]
 
 _BATCH_BYTES = 32 * 2**20  # of writes in one batch, two of which run at a time
 _SHARED_BYTES = 8 * 2**20  # the largest chunk that shares an object with others
 _NOTHING_THERE = (PathNotFoundError, PathTypeError)
 
-Bytes = npt.NDArray[np.uint8]
 
-
-class ClusterStore(Store):
+class ClusterStore(ChunkStore):
     """A zarr store in the memory of a cluster, the same in every process of a Ray store.
 
     Chunks are read as views of shared memory, with no copy. Each write is atomic, and what was
@@ -134,8 +131,8 @@ class ClusterStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        wanted = _wanted(byte_range)
-        return _buffer(await self._gets.ask(self._at(key), None), wanted, prototype)
+        wanted = wanted_part(byte_range)
+        return buffer_of(await self._gets.ask(self._at(key), None), wanted, prototype)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -152,23 +149,23 @@ class ClusterStore(Store):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """Return what `get` returns, outside an event loop."""
-        wanted = _wanted(byte_range)
+        wanted = wanted_part(byte_range)
         [value] = self._load([self._at(key)])
-        return _buffer(value, wanted, prototype)
+        return buffer_of(value, wanted, prototype)
 
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
-        await self._sets.ask(self._at(key), _bytes_of(value))
+        await self._sets.ask(self._at(key), bytes_of(value))
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Do what `set` does, outside an event loop."""
         self._check_writable()
-        self._save([self._at(key)], [_bytes_of(value)])
+        self._save([self._at(key)], [bytes_of(value)])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         self._check_writable()
         with suppress(PathExistsError):
-            await self._memory.asave(_bytes_of(value), self._at(key), parents=True)
+            await self._memory.asave(bytes_of(value), self._at(key), parents=True)
 
     async def delete(self, key: str) -> None:
         self._check_writable()
@@ -186,6 +183,28 @@ class ClusterStore(Store):
 
     async def clear(self) -> None:
         await self.delete_dir("")
+
+    # Many chunks at once
+
+    @property
+    def deadline(self) -> Deadline:
+        deadline: Deadline = self._registry._connect().deadline  # noqa: SLF001 - as plain_memory does
+        return deadline
+
+    def load_chunks(self, keys: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
+        return self._load_versions([self._at(key) for key in keys])
+
+    def save_chunks(
+        self, keys: Sequence[str], values: Sequence[Bytes], versions: Sequence[int | None]
+    ) -> None:
+        self._check_writable()
+        bundled = _SHARED_BYTES if len(keys) > 1 else 0
+        paths = [self._at(key) for key in keys]
+        self._memory.save_versions(values, paths, versions, bundled=bundled)
+
+    def delete_chunks(self, keys: Sequence[str]) -> None:
+        self._check_writable()
+        self._delete([self._at(key) for key in keys])
 
     # Questions
 
@@ -231,18 +250,19 @@ class ClusterStore(Store):
         return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
 
     def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
+        return self._load_versions(paths)[0]
+
+    def _load_versions(self, paths: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
         memory = self._plain
         try:
-            values = memory.load_existing(paths)
+            values, versions = memory.load_versions(paths)
         except UnsupportedOperationError as error:
             raise _not_bytes(str(error), error.path) from error
-        return [
+        found = [
             None if value is None else _as_bytes(value, path)
             for value, path in zip(values, paths, strict=True)
         ]
-
-    def _load_keys(self, keys: Sequence[str]) -> Sequence[Bytes | None]:
-        return self._load([self._at(key) for key in keys])
+        return found, versions
 
     def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
         # Alone, a chunk is an object of its own.
@@ -278,6 +298,71 @@ class ClusterStore(Store):
         if value is None:
             raise PathNotFoundError("no such key", path=path, backend="memory")
         return len(value)
+
+
+@contextmanager
+def intermediates(registry: RayBackendRegistry | None = None) -> Iterator[ClusterStore]:
+    """Yield an empty store for the intermediate arrays of one computation, deleted at the end.
+
+    Its directory has a name of its own below the root of the cluster memory. The end is that of the
+    ``with`` block, also by an error. What a process leaves that dies before is freed with its job,
+    unless the store of Ray is detached.
+
+    Parameters
+    ----------
+    registry : RayBackendRegistry, optional
+        The store of Ray; by default ``RayBackendRegistry()``.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from polystore_ray import RayBackendRegistry
+    >>> registry = RayBackendRegistry("intermediates", local=True)
+    >>> with intermediates(registry) as store:
+    ...     half = zarr.create_array(store, shape=(4,), chunks=(2,), dtype="u1", name="half")
+    ...     half[:] = 3
+    ...     total = int(half[:].sum())
+    >>> total, registry["memory"].list_dir("/")
+    (12, [])
+    """
+    store = ClusterStore(f"/intermediates-{uuid4().hex}", registry)
+    try:
+        yield store
+    finally:
+        store._delete_below(store.path)  # noqa: SLF001 - of this module
+
+
+class ClusterPipeline(ChunkPipeline):
+    """A codec pipeline for arrays in a `ClusterStore`, which `zarr.config` may name.
+
+    Arrays that are opened or created then are read and written with one request for many chunks.
+    And no update is lost where several processes write regions that do not fit the chunks: a chunk,
+    or shard, of which a write covers a part replaces only the value that it was made of; if another
+    writer was faster, it is read, merged and written again. With zarr's own pipelines the last
+    writer of a chunk wins, in every store.
+
+    Arrays in other stores have the fastest pipeline of zarr itself. An array keeps its pipeline
+    when it is pickled; a process that opens arrays by itself has to name it again.
+
+    Raises
+    ------
+    CallTimeoutError
+        By a write, if other writers change the same chunks until the deadline.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from polystore_ray import RayBackendRegistry
+    >>> store = ClusterStore("/plates/3.zarr", RayBackendRegistry("pipeline", local=True))
+    >>> with zarr.config.set({"codec_pipeline.path": "polystore_ray.zarr.ClusterPipeline"}):
+    ...     image = zarr.create_array(store, shape=(8,), chunks=(4,), dtype="u1")
+    >>> image[2:6] = 7
+    >>> image[:].tolist()
+    [0, 0, 7, 7, 7, 7, 0, 0]
+    """
+
+
+register_pipeline(ClusterPipeline)
 
 
 def read(
@@ -331,34 +416,7 @@ def read(
             f"read takes an array in a ClusterStore, not one in a {type(store).__name__}; "
             f"array[...] reads any"
         )
-    return read_into(array, region, out, store._load_keys)  # noqa: SLF001 - of this module
-
-
-def _wanted(byte_range: ByteRequest | None) -> slice:
-    if byte_range is None:
-        return slice(None)
-    if isinstance(byte_range, RangeByteRequest):
-        return slice(byte_range.start, byte_range.end)
-    if isinstance(byte_range, OffsetByteRequest):
-        return slice(byte_range.offset, None)
-    if isinstance(byte_range, SuffixByteRequest):
-        return slice(-byte_range.suffix, None) if byte_range.suffix else slice(0)
-    raise TypeError(f"Unexpected byte_range, got {byte_range}.")
-
-
-def _buffer(value: Bytes | None, wanted: slice, prototype: BufferPrototype | None) -> Buffer | None:
-    if value is None:
-        return None
-    kind = (prototype or default_buffer_prototype()).buffer
-    if issubclass(kind, cpu.Buffer):
-        return kind.from_array_like(value[wanted])
-    return kind.from_buffer(cpu.Buffer.from_array_like(value[wanted]))  # a copy, as for a GPU
-
-
-def _bytes_of(value: Buffer) -> Bytes:
-    if not isinstance(value, Buffer):
-        raise TypeError(f"a zarr store takes a Buffer, not a {type(value).__name__}")
-    return value.as_numpy_array().view(np.uint8)
+    return read_into(array, region, out, lambda keys: store.load_chunks(keys)[0])
 
 
 def _as_bytes(value: object, path: str) -> Bytes:

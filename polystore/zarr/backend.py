@@ -8,16 +8,18 @@ from typing import Any
 
 from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
+from polystore.capabilities import accepting
 from polystore.exceptions import UnsupportedFormatError, UnsupportedOperationError
 from polystore.filesystem.lookup import portable_path
 from polystore.forwarding import forwarded
 from polystore.hostable import Hostable
-from polystore.paths import P, as_text
+from polystore.paths import P, PathT, as_given, as_text
 from polystore.region import Region
 from polystore.transfer.copying import RAW
 from polystore.writable import private
 from polystore.zarr import array_methods
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
+from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.stored import Packed
 from polystore.zarr.copy_between import copy, move, pack, put_packed
 from polystore.zarr.local.tree import LocalZarr
@@ -52,18 +54,32 @@ class ZarrBackend(StorageBackend):
     zarr_format : {2, 3}, optional
         The format of new arrays and groups where no group has one yet; by default 3. In a group
         they have the format of that group.
+    pipeline : {"auto", "zarr", "fused", "zarrs"}, default "auto"
+        What reads, decodes, encodes and writes the chunks of arrays in directories: by default
+        the ``FusedCodecPipeline`` of zarr 3.3 or later, and with an older zarr the pipeline that
+        `zarr.config` names, which is ``"zarr"``. ``"zarrs"`` is that of the package ``zarrs``, for
+        data of authors that you trust; see the notes.
 
     Raises
     ------
+    VFSTypeError
+        If there is no such format or pipeline.
     PathMismatchError
         If nothing is known that serves the URL's scheme. By every operation, if a path is a URL
         and there is a root.
     MissingDependencyError
         If the package that serves it is missing: the extra ``remote`` brings fsspec, which serves
-        ``memory://``, and the extra ``s3`` what serves ``s3://`` too.
+        ``memory://``, and the extra ``s3`` what serves ``s3://`` too. If the pipeline needs a
+        package that is missing.
 
     Notes
     -----
+    `zarr.config` stays as it is. With ``"zarrs"``, whole saves, loads and arrays from `open` go
+    through that package; it does not check what a chunk declares before it decodes the chunk, so
+    that a small file can take all memory, it follows a chunk that is a link also out of the root,
+    and it waits for a chunk that is a pipe. A shard that another process writes during a load may
+    be mixed of the old and the new one. Saves into regions, appends and resizes use ``"auto"``.
+
     In a directory, writers of one array, and those that change its shape, exclude each other by
     locks of the operating system on files next to its metadata, of which there are at most 65, all
     empty. The system frees them when a process dies. On a network file system they hold among
@@ -105,8 +121,9 @@ class ZarrBackend(StorageBackend):
         *,
         storage_options: Mapping[str, Any] | None = None,
         zarr_format: ZarrFormat | None = None,
+        pipeline: Pipeline = "auto",
     ) -> None:
-        self._trees = Trees(root, storage_options, zarr_format)
+        self._trees = Trees(root, storage_options, zarr_format, pipeline)
 
     @classmethod
     def portable_path(cls, path: P, /, root: P | None = None, **options: Any) -> str:
@@ -132,6 +149,7 @@ class ZarrBackend(StorageBackend):
             tree, text = self._trees.of(path)
             refuse_loss(tree.apart(text), path, backend=self._backend_type)
 
+    @accepting("series", "missing", "max_decoded")
     def load(
         self,
         path: P,
@@ -201,9 +219,11 @@ class ZarrBackend(StorageBackend):
     list_files = forwarded(StorageBackend.list_files)
     walk = forwarded(StorageBackend.walk)
     content_identity = forwarded(Hostable.content_identity)
-    ensure_directory = forwarded(StorageBackend.ensure_directory)
     delete = forwarded(StorageBackend.delete)
     delete_all = forwarded(StorageBackend.delete_all)
+
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._forward("ensure_directory", path))
 
     open = array_methods.open_lazily
     append, resize = array_methods.append, array_methods.resize

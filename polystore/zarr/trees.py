@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from polystore.exceptions import MissingDependencyError, PathMismatchError, VFSTypeError
+from polystore.error_translation import located
+from polystore.exceptions import (
+    MissingDependencyError,
+    PathMismatchError,
+    VFSTypeError,
+    brought_by,
+)
 from polystore.paths import P, as_text
 from polystore.zarr.array.creation import ZarrFormat
+from polystore.zarr.array.pipelines import Pipeline, check_pipeline
 from polystore.zarr.local.tree import LocalZarr
 from polystore.zarr.object_store.urls import Url, as_url
 
@@ -27,11 +35,15 @@ class Trees:
         root: P | None,
         storage_options: Mapping[str, Any] | None,
         zarr_format: ZarrFormat | None,
+        pipeline: Pipeline,
     ) -> None:
         check_format(zarr_format, root)
+        with located(root, "zarr"):
+            check_pipeline(pipeline)
         self._options = dict(storage_options or {})
         self._format = zarr_format
-        self._local = LocalZarr(zarr_format=zarr_format)
+        local = partial(LocalZarr, zarr_format=zarr_format, pipeline=pipeline)
+        self._local = local()
         self._sites: dict[str, RemoteZarr] = {}
         self._root: AnyTree | None = None
         if root is None:
@@ -46,7 +58,7 @@ class Trees:
                 path=str(root),
                 backend="zarr",
             )
-        self._root = LocalZarr(root if url is None else url.local, zarr_format=zarr_format)
+        self._root = local(root if url is None else url.local)
 
     def of(self, path: P) -> tuple[AnyTree, str]:
         """Return the tree that a path lies in, and the path as the tree takes it."""
@@ -79,7 +91,7 @@ class Trees:
             from polystore.zarr.object_store.tree import RemoteZarr
         except ImportError as error:
             raise MissingDependencyError(
-                f"URLs need the package {error.name!r}: pip install 'polystore-ray[remote]'",
+                f"URLs need the package {error.name!r}; {brought_by('remote')}",
                 path=url.site + url.path,
                 backend="zarr",
             ) from error

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import ray
 
 from polystore_ray.cli.failure import Failed, one_line
-from polystore_ray.rayapi.addresses import require_listener
+from polystore_ray.deadline import Deadline
+from polystore_ray.rayapi.addresses import require_answer
 from polystore_ray.rayapi.placement import CONTROLLER, store_namespace
 from polystore_ray.rayapi.private import recorded_address
 from polystore_ray.registry import RayBackendRegistry
@@ -20,6 +21,7 @@ from polystore_ray.transport.connect import home_of
 __all__ = ["KnownStore", "connect", "known_stores", "store"]
 
 _PREFIX = "polystore/"
+_ANSWER_WITHIN = 30.0  # seconds
 
 
 def connect(address: str | None) -> None:
@@ -38,7 +40,8 @@ def connect(address: str | None) -> None:
                 "no Ray cluster runs on this machine; name one with --address, or use --local to "
                 "work without a cluster"
             ) from error
-    require_listener(address)
+    with _silence():
+        require_answer(address, Deadline(_ANSWER_WITHIN))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:

@@ -18,7 +18,9 @@ import click
 import numpy as np
 
 import polystore
-from polystore import StorageError
+from polystore import MissingDependencyError, StorageError
+from polystore.exceptions import brought_by
+from polystore_ray import other_project
 from polystore_ray.cli.failure import Failed, one_line
 from polystore_ray.cli.output import aligned, human_bytes, print_json
 from polystore_ray.cli.session import Session, with_session
@@ -51,6 +53,7 @@ class _Machine(NamedTuple):
     versions: tuple[str, str, str]  # of Python, Ray and polystore
     shared_memory: int | None  # bytes
     time: float  # seconds since the epoch
+    frees_soon: bool  # whether Ray gives freed memory back at once
 
 
 @click.command(short_help="Check this machine and the cluster.")
@@ -78,18 +81,38 @@ def doctor(session: Session) -> None:
 
 
 def _check_here() -> Iterator[Finding]:
-    import ray
-
-    versions = f"polystore {polystore.__version__}, Ray {ray.__version__}, NumPy {np.__version__}"
+    try:
+        import ray
+    except ModuleNotFoundError:
+        found = "no Ray"
+    else:
+        found = f"Ray {ray.__version__}"
+    versions = f"polystore {polystore.__version__}, {found}, NumPy {np.__version__}"
     yield Finding("versions here", "ok", f"Python {platform.python_version()}, {versions}")
+    yield _check_zarr()
+    other = other_project.found()
+    if other:
+        yield Finding("packages", "failure", other, other_project.CURE)
     if platform.system() != "Linux":
         cure = "clusters need Linux; use --local on this machine"
         yield Finding("system", "failure", platform.system(), cure)
 
 
+def _check_zarr() -> Finding:
+    import zarr
+
+    from polystore.zarr.array.pipelines import pipeline_in_use
+
+    pipeline = f"pipeline {pipeline_in_use()!r} for arrays in directories"
+    return Finding("zarr here", "ok", f"zarr {zarr.__version__}, {pipeline}")
+
+
 def _check_cluster(session: Session) -> Iterator[Finding]:
     try:
         session.connect()
+    except MissingDependencyError:
+        yield Finding("ray", "failure", "not installed", brought_by("ray"))
+        return
     except (Failed, StorageError) as error:
         yield Finding("cluster", "failure", one_line(error))
         return
@@ -138,15 +161,19 @@ def _check_nodes(timeout: float) -> Iterator[Finding]:
         object_store = int(node["Resources"].get("object_store_memory", 0))
         yield _check_versions(name, there, here)
         yield _check_memory(name, object_store, there.shared_memory)
+        yield _check_freeing(name, there.frees_soon)
         yield _check_clock(name, here.time - there.time, there.time - answered)
 
 
 def _this_machine() -> _Machine:
     import ray
 
+    from polystore_ray.rayapi.private import FREES_SOON
+
     shared = shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else None
     versions = (platform.python_version(), ray.__version__, polystore.__version__)
-    return _Machine(versions, shared, time.time())
+    frees_soon = os.environ.keys() >= FREES_SOON.keys()
+    return _Machine(versions, shared, time.time(), frees_soon)
 
 
 def _check_versions(name: str, there: _Machine, here: _Machine) -> Finding:
@@ -171,6 +198,17 @@ def _check_memory(name: str, object_store: int, shared: int | None) -> Finding:
     if object_store < _SMALL_STORE:
         return Finding(what, "warning", seen, "raise --object-store-memory")
     return Finding(what, "ok", seen)
+
+
+def _check_freeing(name: str, frees_soon: bool) -> Finding:
+    what = f"freed memory of {name}"
+    if frees_soon:
+        return Finding(what, "ok", "it comes back soon")
+    from polystore_ray.rayapi.private import FREES_SOON
+
+    [(variable, value)] = FREES_SOON.items()
+    cure = f"start Ray with {variable}={value}: saves in a loop are several times faster"
+    return Finding(what, "warning", "it comes back once a second", cure)
 
 
 def _check_clock(name: str, before: float, after: float) -> Finding:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from polystore.exceptions import MissingDependencyError
+from polystore.exceptions import missing_dependency
 from polystore_ray.cli.failure import Failed
 from polystore_ray.cli.output import aligned, fields, human_bytes, moment, print_json, say
 from polystore_ray.cli.places import PLACE, Place
@@ -201,9 +201,7 @@ def demo(session: Session, images: Path | None, out: Path | None) -> None:
     try:
         from polystore_ray.demo.__main__ import main
     except ImportError as error:
-        raise MissingDependencyError(
-            f"the demo needs the package {error.name!r}: pip install 'polystore-ray[demo]'"
-        ) from error
+        raise missing_dependency("the demo", error, "demo") from error
     given = {"--images": images, "--out": out, "--address": session.address}
     arguments = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     code = main(arguments)

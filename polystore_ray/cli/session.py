@@ -12,6 +12,7 @@ import click
 
 from polystore import DiskBackend, FileManager
 from polystore_ray.interop.plain_memory import plain_memory
+from polystore_ray.ray_extra import needs_ray
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["THIS_MACHINE", "Session", "shared_options", "with_session"]
@@ -82,7 +83,8 @@ class Session:
 
         Raises `Failed` if there is no cluster, or it refuses the connection.
         """
-        from polystore_ray.cli.cluster import connect
+        with needs_ray("a command without --local"):
+            from polystore_ray.cli.cluster import connect
 
         connect(self.address)
 

@@ -19,6 +19,7 @@ from polystore.exceptions import (
     PathTypeError,
     StorageError,
     StorageWriteError,
+    VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
 from polystore_ray.controller.entries import Entry, Held
@@ -185,12 +186,21 @@ class ReplicatedState:
         self._drop(old)
 
     def _locations_for(self, items: Items) -> Any:
-        return self.tree.check_put(
+        locations = self.tree.check_put(
             items.paths,
             overwrite=items.overwrite,
             parents=items.parents,
             if_version=items.if_version,
         )
+        for location, path, wanted in zip(locations, items.paths, items.versions, strict=False):
+            version = 0 if location.node is None else location.node.version
+            if wanted not in (None, version):
+                raise VersionConflictError(
+                    f"the value has version {version}, not {wanted}, after another save",
+                    path=path,
+                    backend="memory",
+                )
+        return locations
 
     def withdraw(self, ids: list[str], nodes: Iterable[str]) -> bool:
         """Have volumes release objects whose publication failed before it arrived here."""
@@ -202,6 +212,9 @@ class ReplicatedState:
         entry = self.tree.get(path)
         if entry.version == version:
             entry.fallback = fallback
+
+    def create_symlink(self, source: str, link: str, overwrite: bool = False) -> None:
+        self._drop(self.tree.create_symlink(source, link, overwrite))
 
     def delete(self, path: str) -> None:
         self._drop(self.tree.delete(path))
@@ -382,7 +395,7 @@ CHANGES: Mapping[str, Operation] = {
     "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
-    "create_symlink": _of_tree(PathTree.create_symlink),
+    "create_symlink": ReplicatedState.create_symlink,
     "delete": ReplicatedState.delete,
     "delete_all": ReplicatedState.delete_all,
     "delete_keys": ReplicatedState.delete_keys,

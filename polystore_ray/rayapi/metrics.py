@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-__all__ = ["counted", "measured", "moved"]
+__all__ = ["counted", "leased", "measured", "moved"]
 
 _LABELS = ("store", "backend", "operation")
 _SECONDS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
@@ -32,6 +32,11 @@ class _Metrics:
         self.bytes = Counter(
             "polystore_bytes", "Bytes of values that were saved and loaded", tag_keys=_LABELS
         )
+        self.leased = Counter(
+            "polystore_leased_reads",
+            "Reads of files in the memory: kept ones needed no call, asked ones did",
+            tag_keys=("store", "how"),
+        )
 
         contents = {
             "files": "Files in the memory",
@@ -49,13 +54,16 @@ _metrics = cache(_Metrics)
 
 
 @contextmanager
-def measured(store: str, backend: str, operation: str) -> Iterator[None]:
-    """Count an operation, its error, and how long it takes."""
+def measured(
+    store: str, backend: str, operation: str, within: AbstractContextManager[None]
+) -> Iterator[None]:
+    """Run an operation `within` a context; count it, its error, and how long it takes."""
     metrics = _metrics()
     labels = _labels(store, backend, operation)
     start = time.perf_counter()
     try:
-        yield
+        with within:
+            yield
     except Exception as error:
         metrics.errors.inc(1, {**labels, "error": type(error).__name__})
         raise
@@ -78,3 +86,10 @@ def counted(store: str, status: dict[str, Any]) -> None:
 @cache
 def _labels(store: str, backend: str, operation: str) -> dict[str, Any]:
     return {"store": store, "backend": backend, "operation": operation}
+
+
+def leased(store: str, kept: int, asked: int) -> None:
+    """Count reads that needed no call, and reads that did."""
+    for how, count in (("kept", kept), ("asked", asked)):
+        if count:
+            _metrics().leased.inc(count, {"store": store, "how": how})

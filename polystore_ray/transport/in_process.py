@@ -100,6 +100,10 @@ class LocalTransport(Transport):
         """Have the next use start an empty store."""
         _stores.pop((store, lifetime), None)
 
+    @property
+    def named(self) -> str:
+        return f"{self._store!r}, local"
+
     def ask(
         self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
     ) -> Any:

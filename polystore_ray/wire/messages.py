@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
@@ -72,7 +73,11 @@ class Pin(NamedTuple):
 
 @_called
 class Items(NamedTuple):
-    """Values to be published all at once, in columns; `Stored` numbers the pins sent with them."""
+    """Values to be published all at once, in columns; `Stored` numbers the pins sent with them.
+
+    Where there are `versions`, one for each path, the values that are replaced must have these: 0
+    is that of a path where nothing is, and None stands for any.
+    """
 
     paths: list[str]
     facts: list[Facts]
@@ -82,6 +87,7 @@ class Items(NamedTuple):
     if_version: int | None = None
     replicas: int = 1
     fallback: tuple[str, str] | None = None
+    versions: Sequence[int | None] = ()
     moments: list[tuple[int, float]] | None = None
     """The versions and times of restored values; None for a new version."""
 

@@ -9,7 +9,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ def start_ray(object_store_memory: int) -> None:
 
 
 def medians(
-    work: dict[str, Callable[[int], Any]], repeat: int = 1, rounds: int = ROUNDS
+    work: Mapping[str, Callable[[int], Any]], repeat: int = 1, rounds: int = ROUNDS
 ) -> dict[str, float]:
     """Return the median seconds of one call of each, measured in turn.
 

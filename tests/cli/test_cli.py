@@ -217,7 +217,11 @@ WRONG = [
     (["status", "--all"], 2, "--all lists the stores of a cluster"),
     (["demo"], 2, "neither --local nor --json"),
     (["ls", "foo:/"], 1, "no backend is called 'foo'"),
-    (["ls", "memory:/none"], 1, "no such file or directory: '/none' (backend memory)"),
+    (
+        ["ls", "memory:/none"],
+        1,
+        "no such file or directory: '/none' (backend memory)",
+    ),
     (["tree", "memory:/file"], 1, "is not a directory"),
     (["cat", "memory:/"], 1, "directory"),
     (["cat", "memory:/../.."], 1, "backend memory"),

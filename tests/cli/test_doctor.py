@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import zarr
 
+from polystore.zarr.array.pipelines import pipeline_in_use
 from polystore_ray.cli import doctor
 from polystore_ray.cli.doctor import Finding
 
 GIB = 2**30
-HERE = doctor._Machine(("3.12.0", "2.60.0", "0.1.0"), 8 * GIB, 100.0)
-OLD = doctor._Machine(("3.12.0", "2.56.0", "0.1.0"), 8 * GIB, 100.0)
+HERE = doctor._Machine(("3.12.0", "2.60.0", "0.1.0"), 8 * GIB, 100.0, True)
+OLD = doctor._Machine(("3.12.0", "2.56.0", "0.1.0"), 8 * GIB, 100.0, True)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,8 @@ OLD = doctor._Machine(("3.12.0", "2.56.0", "0.1.0"), 8 * GIB, 100.0)
         (doctor._check_memory("a", GIB, None), "ok", ""),
         (doctor._check_memory("a", 2 * GIB, GIB), "failure", "--object-store-memory"),
         (doctor._check_memory("a", GIB // 8, GIB), "warning", "--object-store-memory"),
+        (doctor._check_freeing("a", True), "ok", ""),
+        (doctor._check_freeing("a", False), "warning", "RAY_free_objects_period_milliseconds"),
         (doctor._check_clock("a", -0.2, -0.1), "ok", ""),
         (doctor._check_clock("a", 5.0, -7.0), "warning", "synchronize"),
         (doctor._check_clock("a", -5.0, 3.0), "warning", "synchronize"),
@@ -44,3 +48,8 @@ def test_a_check_returns_a_verdict_and_a_cure(finding: Finding, verdict: str, cu
     assert finding.verdict == verdict
     assert cure in finding.cure
     assert bool(finding.cure) == (verdict != "ok")
+
+
+def test_the_pipeline_of_zarr_is_named() -> None:
+    seen = doctor._check_zarr().seen
+    assert f"zarr {zarr.__version__}, pipeline {pipeline_in_use()!r} " in seen

@@ -150,7 +150,7 @@ def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(
     try:
         assert first(registry, "/gone") == (4, False)
     except DataLostError as error:
-        assert re.search(rf"node .*{nodes.one[:8]}.*'/gone' \(backend memory\)", str(error))  # noqa: PT017
+        assert re.search(rf"node .*{nodes.one[:8]}.*'/gone' \(backend memory, store", str(error))  # noqa: PT017
     ray.kill(lives)
     assert nodes.run(nodes.two, first, registry, "/kept") == (4, False)
     assert registry["memory"].load("/small") == 1

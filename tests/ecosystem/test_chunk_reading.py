@@ -65,13 +65,13 @@ def test_plain_chunks_are_read_in_one_request(
 ) -> None:
     array = zarr.create_array(store, name="one", data=VALUES, chunks=(2, 2, 2), compressors=None)
     loads = []
-    load = store._load
+    load = store.load_chunks
 
-    def counted(paths: Any, _: Any = ()) -> Any:
-        loads.append(len(paths))
-        return load(paths)
+    def counted(keys: Any) -> Any:
+        loads.append(len(keys))
+        return load(keys)
 
-    monkeypatch.setattr(array.store, "_load", counted)
+    monkeypatch.setattr(array.store, "load_chunks", counted)
     np.testing.assert_array_equal(read(array), VALUES)
     assert loads == [4 * 6 * 3]
     monkeypatch.setattr(chunk_reading, "_REQUEST_BYTES", 10 * 2 * 2 * 2 * 4)

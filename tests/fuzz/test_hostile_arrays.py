@@ -11,6 +11,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,18 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.registry import get_codec_class
 
 from polystore import CorruptDataError, StorageError, ZarrBackend
+from polystore.zarr.array.pipelines import Pipeline, pipeline_in_use
+
+BackendAt = Callable[[Path], ZarrBackend]
+PIPELINES: list[Pipeline] = ["zarr"] if pipeline_in_use() == "zarr" else ["zarr", "fused"]
 
 SMOOTH = np.tile(np.arange(20, dtype=np.uint16), (20, 1))
+
+
+@pytest.fixture(params=PIPELINES)
+def backend_at(request: pytest.FixtureRequest) -> BackendAt:
+    """Return what opens a backend at a path, with each pipeline whose chunks are guarded."""
+    return partial(ZarrBackend, pipeline=request.param)
 
 
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -85,13 +96,15 @@ BLOSC: dict[str, dict[str, Any]] = {
 
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
 @pytest.mark.parametrize("kind", BLOSC)
-def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_blosc_chunk_that_claims_more_than_it_has_is_refused(
+    backend_at: BackendAt, tmp_path: Path, kind: str
+) -> None:
     """C-Blosc would read on behind its end, and end the process now and then."""
     array = zarr.create_array(
         tmp_path / "a", shape=(20, 20), dtype="u2", **({"chunks": (20, 20)} | BLOSC[kind])
     )
     array[...] = SMOOTH
-    store = ZarrBackend(tmp_path)
+    store = backend_at(tmp_path)
     assert (store.load("a") == SMOOTH).all()
     chunk = only_chunk(tmp_path)
     data = bytearray(chunk.read_bytes())
@@ -142,7 +155,7 @@ SYNCHRONOUS = [
 @pytest.mark.parametrize("of", [2, 3])
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
-    tmp_path: Path, kind: str, of: Literal[2, 3]
+    backend_at: BackendAt, tmp_path: Path, kind: str, of: Literal[2, 3]
 ) -> None:
     old, new, bomb = BOMBS[kind]
     array = zarr.create_array(
@@ -153,7 +166,7 @@ def test_a_chunk_that_holds_more_than_its_array_is_not_decoded(
         compressors=old if of == 2 else {"name": new, "configuration": {}},
     )
     array[...] = SMOOTH
-    store = ZarrBackend(tmp_path)
+    store = backend_at(tmp_path)
     opened = pickle.loads(pickle.dumps(store.open("a")))
     for loaded in (store.load("a"), opened[...]):
         assert (loaded == SMOOTH).all()
@@ -197,9 +210,9 @@ FILTERS = [
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_an_honest_array_is_read_whatever_it_holds_and_its_filters_do(
-    tmp_path: Path, kind: str
+    backend_at: BackendAt, tmp_path: Path, kind: str
 ) -> None:
-    store = ZarrBackend(tmp_path)
+    store = backend_at(tmp_path)
     compressor = BOMBS[kind][0]
     words = np.array(["é" * 3000, ""] * 50)
     for i, filter_ in enumerate(FILTERS):
@@ -222,13 +235,13 @@ def test_an_honest_array_is_read_whatever_it_holds_and_its_filters_do(
 
 @pytest.mark.parametrize("of", [2, 3])
 def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
-    tmp_path: Path, of: Literal[2, 3]
+    backend_at: BackendAt, tmp_path: Path, of: Literal[2, 3]
 ) -> None:
     array = zarr.create_array(
         tmp_path / "a", shape=(3,), dtype=str, zarr_format=of, compressors=None
     )
     array[...] = np.array(["a", "bé", ""])
-    store = ZarrBackend(tmp_path)
+    store = backend_at(tmp_path)
     assert list(store.load("a")) == ["a", "bé", ""]
     chunk = only_chunk(tmp_path)
     chunk.write_bytes(struct.pack("<I", 2**30) + chunk.read_bytes()[4:])
@@ -236,7 +249,7 @@ def test_a_chunk_that_claims_a_billion_strings_is_not_decoded(
         store.load("a")
 
 
-def test_an_array_whose_codec_is_pickle_is_refused(tmp_path: Path) -> None:
+def test_an_array_whose_codec_is_pickle_is_refused(backend_at: BackendAt, tmp_path: Path) -> None:
     """Of format 2, where zarr asks numcodecs for any codec that the metadata names."""
     done = tmp_path / "done"
     metadata = old(
@@ -244,7 +257,7 @@ def test_an_array_whose_codec_is_pickle_is_refused(tmp_path: Path) -> None:
     )
     put(tmp_path, {".zarray": metadata, "0": pickle.dumps(Touch(str(done)))})
     with pytest.raises(CorruptDataError):
-        ZarrBackend(tmp_path).load("a")
+        backend_at(tmp_path).load("a")
     assert not done.exists()
 
 
@@ -348,12 +361,14 @@ USES: dict[str, Callable[[ZarrBackend], Any]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_array_is_a_value_or_our_error(tmp_path: Path, what: str) -> None:
+def test_a_hostile_array_is_a_value_or_our_error(
+    backend_at: BackendAt, tmp_path: Path, what: str
+) -> None:
     put(tmp_path, HOSTILE[what])
     for use in USES.values():
         with within(20):
             try:
-                use(ZarrBackend(tmp_path))
+                use(backend_at(tmp_path))
             except StorageError as error:
                 cause: BaseException | None = error
                 while cause is not None:
@@ -361,12 +376,14 @@ def test_a_hostile_array_is_a_value_or_our_error(tmp_path: Path, what: str) -> N
                     cause = cause.__cause__
 
 
-def test_bombs_in_chunks_much_larger_than_the_array_are_not_decoded(tmp_path: Path) -> None:
+def test_bombs_in_chunks_much_larger_than_the_array_are_not_decoded(
+    backend_at: BackendAt, tmp_path: Path
+) -> None:
     """Each by itself might be honest; ten of them at once would be 10 GiB."""
     chunks = {f"{i}.0": GIB_OF_ZSTD for i in range(16)}
     put(tmp_path, {".zarray": old((16, 1), (1, 2**30), compressor=ZSTD)} | chunks)
     with within(20), pytest.raises(CorruptDataError, match="bomb"):
-        ZarrBackend(tmp_path).load("a")
+        backend_at(tmp_path).load("a")
 
 
 HUGE = 2**31 - 1
@@ -413,9 +430,9 @@ ELEMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", ELEMENTS)
-def test_metadata_alone_take_no_memory(tmp_path: Path, what: str) -> None:
+def test_metadata_alone_take_no_memory(backend_at: BackendAt, tmp_path: Path, what: str) -> None:
     put(tmp_path, ELEMENTS[what])
-    store = ZarrBackend(tmp_path)
+    store = backend_at(tmp_path)
     tracemalloc.start()
     try:
         with within(20):
@@ -429,10 +446,12 @@ def test_metadata_alone_take_no_memory(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("chunks", [(20_000,), (1,)])
-def test_a_long_fill_value_is_counted_for_every_element(tmp_path: Path, chunks: Any) -> None:
+def test_a_long_fill_value_is_counted_for_every_element(
+    backend_at: BackendAt, tmp_path: Path, chunks: Any
+) -> None:
     text = {"data_type": "string", "codecs": [{"name": "vlen-utf8"}], "fill_value": "x" * 2**20}
     put(tmp_path, {"zarr.json": new((20_000,), chunks, **text)})
-    store = ZarrBackend(tmp_path)
+    store = backend_at(tmp_path)
     with within(20):
         with pytest.raises(CorruptDataError, match=r"claim|declare"):
             store.load("a")
@@ -443,8 +462,10 @@ def test_a_long_fill_value_is_counted_for_every_element(tmp_path: Path, chunks: 
                 store.append(np.array(["a"]), "a")
 
 
-def test_huge_chunks_of_what_is_replaced_are_not_kept(tmp_path: Path) -> None:
+def test_huge_chunks_of_what_is_replaced_are_not_kept(
+    backend_at: BackendAt, tmp_path: Path
+) -> None:
     put(tmp_path, {"zarr.json": new([10**18], [10**18])})
-    backend = ZarrBackend(tmp_path)
+    backend = backend_at(tmp_path)
     backend.save(SMOOTH, "/a", overwrite=True)
     np.testing.assert_array_equal(backend.load("/a"), SMOOTH)

@@ -63,6 +63,9 @@ REASONS: dict[str, dict[str, str]] = {
         "os.path.realpath": "atomic_write and file_lock have no root",
         "Path": "a text as a path",
     },
+    "zarr.array.pipelines": {
+        "LocalStore": "of the directory that is held, for zarrs, whose risk the caller has chosen",
+    },
     "zarr.object_store.client": {
         "os": "hooks of a fork",
         "os.register_at_fork": "no file",

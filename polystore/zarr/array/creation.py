@@ -16,8 +16,9 @@ from zarr.codecs import BloscCodec, TransposeCodec
 
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
 from polystore.fitting import refuse_mask
-from polystore.formats import format_of
+from polystore.formats import format_of, known_suffixes
 from polystore.region import chunk_shape
+from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 from polystore.zarr.array.reading import NESTED, Encoding
 
 __all__ = ["DEFAULTS", "ArrayOptions", "ZarrFormat", "as_numbers", "check_file", "create"]
@@ -74,19 +75,20 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
 
 
 def check_file(data: Any, name: str) -> None:
-    """Raise an error that says why an array that is not of numbers cannot be stored.
+    """Raise an error that says why a value that is not an array of numbers cannot be stored.
 
     Raises `UnsupportedFormatError` if the suffix is not one of a file format either.
     """
-    if not isinstance(data, np.ndarray | np.generic):
-        return
     try:
         format_of(name)
-    except UnsupportedFormatError as error:
+    except UnsupportedFormatError:
+        is_array = isinstance(data, np.ndarray | np.generic)
+        kind = f"dtype {data.dtype}" if is_array else f"a {type(data).__name__}"
+        suffix = ".npy" if is_array else ".json"
         raise UnsupportedFormatError(
-            f"only booleans and numbers are saved as zarr arrays, not dtype {data.dtype}; use a "
-            f"suffix such as .npy to save it as a file"
-        ) from error
+            f"only booleans and numbers are saved as zarr arrays, not {kind}; use a suffix such as "
+            f"{suffix} to save it as a file (the known ones are {', '.join(known_suffixes())})"
+        ) from None
 
 
 def create(
@@ -97,6 +99,8 @@ def create(
     zarr_format: ZarrFormat = 3,
     replaced: zarr.Array[Any] | None = None,
     encoding: Encoding | None = None,
+    pipeline: Pipeline = "zarr",
+    directory: str | None = None,
 ) -> None:
     """Write a new array into an empty store.
 
@@ -104,6 +108,7 @@ def create(
     - `zarr_format`: the format of the group that it is in
     - `replaced`: the array whose place it takes: what the options leave open stays as it was there
     - `encoding`: how the keys of its chunks are made
+    - `pipeline`, `directory`: as for `with_pipeline`
 
     Raises `UnsupportedFormatError` if zarr refuses the options; the error names the one.
     """
@@ -117,7 +122,7 @@ def create(
         chosen = _completed(kept | given, array, zarr_format)
         created = zarr.create_array(store=store, **described, **chosen)
         if array.size:
-            created[...] = array
+            with_pipeline(created, pipeline, directory)[...] = array
     except StorageError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:

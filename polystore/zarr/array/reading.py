@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from polystore.filesystem.retry import read_until_stable
 from polystore.formats import MOST_DECODED, check_declared_size
 from polystore.region import Region, check_region, forward
 from polystore.zarr.array.codec_guards import guarded
+from polystore.zarr.array.elements import check_element, element_size
+from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 
 __all__ = [
     "DOTTED",
@@ -40,7 +43,6 @@ __all__ = [
     "Mode",
     "apart",
     "described",
-    "element_size",
     "is_chunk",
     "node_type",
     "open_array",
@@ -56,7 +58,6 @@ Encoding = Mapping[str, str]
 _OF_NO_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _MOST_AXES = 64  # of an array of NumPy
 _FEW = 100_000  # chunks that are looked for even if nearly all are missing
-_MOST_ELEMENT = 2**24  # bytes
 _STORED = 8  # bytes that each of more chunks takes at least
 MOST_METADATA = 2**24
 """Bytes of an array's metadata; read, they take up to thirty times as many."""
@@ -99,8 +100,12 @@ def described(metadata: bytes | None) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
+def open_node(
+    store: Store, mode: Mode, pipeline: Pipeline = "zarr", directory: str | None = None
+) -> zarr.Array[Any] | zarr.Group:
     """Return the array or the group in a store; nothing is made.
+
+    `pipeline` and `directory` are those of `with_pipeline`, of an array or of those of a group.
 
     Raises `UnsupportedFormatError` if there is neither; `CorruptDataError` if its metadata is
     damaged.
@@ -108,12 +113,12 @@ def open_node(store: Store, mode: Mode) -> zarr.Array[Any] | zarr.Group:
     with _damage("it cannot be opened"):
         found = sync(_array_metadata(store))
         if found is not None:
-            return _opened(store, found)
+            return with_pipeline(_opened(store, found), pipeline, directory)
         try:
             group = zarr.open_group(store=store, mode=mode)
         except FileNotFoundError as error:
             raise UnsupportedFormatError("the directory is not a zarr group") from error
-        return GuardedGroup(group._async_group)  # noqa: SLF001 - the same group, of a subclass
+        return GuardedGroup(group._async_group, pipeline, directory)  # noqa: SLF001 - the same group, of a subclass
 
 
 def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
@@ -126,16 +131,19 @@ def apart(node: zarr.Array[Any] | zarr.Group) -> list[str]:
     return [what for what, there in found.items() if there]
 
 
-def open_array(store: Store) -> zarr.Array[Any]:
+def open_array(
+    store: Store, pipeline: Pipeline = "zarr", directory: str | None = None
+) -> zarr.Array[Any]:
     """Return the array in a store.
 
-    Raises `CorruptDataError` if its metadata is damaged.
+    `pipeline` and `directory` are those of `with_pipeline`. Raises `CorruptDataError` if its
+    metadata is damaged.
     """
     with _damage("the zarr array cannot be opened"):
         found = sync(_array_metadata(store))
         if found is None:
             raise ValueError("it has no metadata of an array")
-        return _opened(store, found)
+        return with_pipeline(_opened(store, found), pipeline, directory)
 
 
 async def _array_metadata(store: Store) -> dict[str, Any] | None:
@@ -165,7 +173,7 @@ async def _read_json(store: Store, name: str) -> dict[str, Any] | None:
 
 def _opened(store: Store, found: dict[str, Any]) -> zarr.Array[Any]:
     """Return an array that NumPy can make, with codecs that can be trusted."""
-    _check_element(found.get("data_type", found.get("dtype")))
+    check_element(found.get("data_type", found.get("dtype")))
     metadata: Any = found
     array = zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))
     size = math.prod(side for side in array.shape if side) * array.dtype.itemsize
@@ -174,56 +182,27 @@ def _opened(store: Store, found: dict[str, Any]) -> zarr.Array[Any]:
     return guarded(array)
 
 
-def _check_element(dtype: Any) -> None:
-    """Refuse a dtype of which a single element, such as the fill value, takes all memory."""
-    size = _element(dtype)
-    if not 0 <= size <= _MOST_ELEMENT:
-        raise ValueError(f"an element of {size} bytes is larger than {_MOST_ELEMENT}, or none")
-
-
-def _element(dtype: Any) -> int:
-    """Return the bytes of an element as metadata describe it, 0 where they do not say."""
-    if isinstance(dtype, str):  # as format 3 names raw bits, or as format 2 names any
-        bits = re.fullmatch(r"r([0-9]+)", dtype)
-        if bits is not None:
-            return int(bits[1]) // 8
-        number = re.fullmatch(r"[<>|=]?[SUVa]([0-9]+)", dtype)
-        return int(number[1]) * (4 if "U" in dtype else 1) if number else 0
-    if isinstance(dtype, Mapping):
-        configuration = dtype.get("configuration")
-        if not isinstance(configuration, Mapping):
-            return 0
-        length = configuration.get("length_bytes", 0)
-        return (length if isinstance(length, int) else 0) + _element(configuration.get("fields"))
-    if not isinstance(dtype, list):
-        return 0
-    size = 0
-    for field in dtype:  # a name, a dtype and in format 2 perhaps a shape
-        parts: list[Any] = list(field.values()) if isinstance(field, Mapping) else field
-        if isinstance(parts, list) and len(parts) > 1:
-            sides = parts[2] if len(parts) > 2 else []
-            sides = sides if isinstance(sides, list) else [sides]
-            size += _element(parts[1]) * math.prod(side for side in sides if isinstance(side, int))
-    return size
-
-
+@dataclass(frozen=True)
 class GuardedGroup(zarr.Group):
     """A group whose arrays raise an error for damaged chunks, as those of `open_array`."""
 
+    _pipeline: Pipeline = "zarr"
+    _directory: str | None = None
+
     def __getitem__(self, path: str) -> Any:
-        return _guarded_node(super().__getitem__(path))
+        return self._guarded(super().__getitem__(path))
 
     def members(self, *arguments: Any, **options: Any) -> tuple[tuple[str, Any], ...]:
         found = super().members(*arguments, **options)
-        return tuple((name, _guarded_node(node)) for name, node in found)
+        return tuple((name, self._guarded(node)) for name, node in found)
 
     def groups(self) -> Generator[tuple[str, zarr.Group], None]:
         for name, group in super().groups():
-            yield name, _guarded_node(group)
+            yield name, self._guarded(group)
 
     def arrays(self) -> Generator[tuple[str, zarr.Array[Any]], None]:
         for name, array in super().arrays():
-            yield name, _guarded_node(array)
+            yield name, self._guarded(array)
 
     def group_values(self) -> Generator[zarr.Group, None]:
         for _, group in self.groups():
@@ -233,26 +212,32 @@ class GuardedGroup(zarr.Group):
         for _, array in self.arrays():
             yield array
 
+    def _guarded(self, node: Any) -> Any:
+        if isinstance(node, zarr.Group):
+            return GuardedGroup(node._async_group, self._pipeline, self._directory)  # noqa: SLF001 - the same group, of a subclass
+        with _damage("the zarr array cannot be opened"):
+            return with_pipeline(guarded(node), self._pipeline, self._directory)
 
-def _guarded_node(node: Any) -> Any:
-    if isinstance(node, zarr.Group):
-        return GuardedGroup(node._async_group)  # noqa: SLF001 - the same group, of a subclass
-    with _damage("the zarr array cannot be opened"):
-        return guarded(node)
 
-
-def read_array(store: Store, region: Region | None, stored: Callable[[], int]) -> Any:
+def read_array(
+    store: Store,
+    region: Region | None,
+    stored: Callable[[], int],
+    pipeline: Pipeline = "zarr",
+    directory: str | None = None,
+) -> Any:
     """Return the array in a store, or a part of it; no more chunks than that touches are read.
 
     - `region`: the part
     - `stored`: returns the bytes that are stored; called only if the array claims to be very large
+    - `pipeline`, `directory`: as for `with_pipeline`
 
     Raises `VFSTypeError` if the array has no such part; `CorruptDataError` if its metadata or a
     chunk is damaged; `StorageResolutionError` if others change its shards all the time.
     """
     return read_until_stable(
         lambda: nullcontext(_Watched(store)),
-        lambda watched: _read(open_array(watched), region, stored),
+        lambda watched: _read(open_array(watched, pipeline, directory), region, stored),
         lambda watched: sync(watched.is_unchanged()),
     )
 
@@ -278,13 +263,6 @@ def _read(array: zarr.Array[Any], region: Region | None, stored: Callable[[], in
         )
     with _damage("a chunk cannot be decoded"):
         return np.asarray(array[index])[reverse]
-
-
-def element_size(array: zarr.Array[Any]) -> int:
-    """Return the bytes that an element takes, if it is the fill value: a string may be long."""
-    fill_value = array.fill_value
-    long = len(fill_value) if isinstance(fill_value, str | bytes) else 0
-    return int(array.dtype.itemsize) + (0 if array.dtype.kind in "SUV" else long)
 
 
 def write_part(array: zarr.Array[Any], part: Any, values: Any) -> None:
@@ -330,9 +308,25 @@ class _Watched(WrapperStore[Store]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         buffer = await super().get(key, prototype, byte_range)
-        if byte_range is not None and key not in self._indices and key not in METADATA:
-            self._indices[key] = (byte_range, prototype, _bytes(buffer))
+        self._note(key, prototype, byte_range, buffer)
         return buffer
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        buffer: Buffer | None = super().get_sync(key, prototype=prototype, byte_range=byte_range)  # type: ignore[misc]
+        self._note(key, prototype, byte_range, buffer)
+        return buffer
+
+    def _note(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None,
+        buffer: Buffer | None,
+    ) -> None:
+        if byte_range is not None and key not in self._indices and key not in METADATA:
+            self._indices.setdefault(key, (byte_range, prototype, _bytes(buffer)))
 
     async def is_unchanged(self) -> bool:
         for key, (part, prototype, known) in self._indices.items():

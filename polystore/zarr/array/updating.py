@@ -26,8 +26,10 @@ from polystore.exceptions import UnsupportedFormatError, VFSTypeError
 from polystore.fitting import fitted, refuse_mask
 from polystore.formats import MOST_DECODED
 from polystore.region import Region, check_region, fitting_region, forward
+from polystore.zarr.array.elements import element_size
 from polystore.zarr.array.locks import Locks, lock_of
-from polystore.zarr.array.reading import described, element_size, open_array, write_part
+from polystore.zarr.array.pipelines import Pipeline
+from polystore.zarr.array.reading import described, open_array, write_part
 
 __all__ = ["Shared", "append", "resize", "write_region"]
 
@@ -40,10 +42,12 @@ class Shared(ABC):
 
     - `store`: the store of this array alone, for writing
     - `locks`: those of its writers
+    - `pipeline`: what reads and writes its chunks
     """
 
     store: Store
     locks: Locks
+    pipeline: Pipeline = "zarr"
 
     @abstractmethod
     def metadata(self) -> tuple[str, bytes]:
@@ -142,7 +146,7 @@ def resize(array: Shared, shape: Sequence[int]) -> None:
 
 def _opened(array: Shared) -> zarr.Array[Any]:
     """Return the array to write into, what is written at once being no more than can be held."""
-    stored = open_array(array.store)
+    stored = open_array(array.store, array.pipeline)
     side = stored.shards or stored.chunks
     size = math.prod(side) * element_size(stored)
     chunks = math.prod(side) // max(1, math.prod(stored.chunks))
@@ -263,4 +267,4 @@ def _reshaped(array: Shared, shape: tuple[int, ...]) -> tuple[zarr.Array[Any], b
     grown = described(metadata) | {"shape": shape}
     # With the white space at the end by which a store tells the array from another.
     changed = json.dumps(grown, indent=2).encode() + metadata[len(metadata.rstrip()) :]
-    return open_array(_Reshaped(array.store, name, changed)), changed
+    return open_array(_Reshaped(array.store, name, changed), array.pipeline), changed

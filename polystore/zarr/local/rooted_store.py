@@ -162,7 +162,18 @@ class TreeStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        data = await asyncio.to_thread(self._files.read, key, byte_range)
+        return await asyncio.to_thread(
+            self.get_sync, key, prototype=prototype, byte_range=byte_range
+        )
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        data = self._files.read(key, byte_range)
         if data is None:
             return None
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
@@ -176,12 +187,18 @@ class TreeStore(Store):
         return await asyncio.to_thread(self._files.exists, key)
 
     async def set(self, key: str, value: Buffer) -> None:
+        await asyncio.to_thread(self.set_sync, key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
         self._check_writable()
-        await asyncio.to_thread(self._files.write, key, value)
+        self._files.write(key, value)
 
     async def delete(self, key: str) -> None:
+        await asyncio.to_thread(self.delete_sync, key)
+
+    def delete_sync(self, key: str) -> None:
         self._check_writable()
-        await asyncio.to_thread(self._files.remove, key)
+        self._files.remove(key)
 
     async def delete_dir(self, prefix: str) -> None:
         self._check_writable()

@@ -14,6 +14,7 @@ from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.locks import Deadline, hold_lock_file
 from polystore.filesystem.temporaries import PREFIX, keep_mode, publish_file, temporary
 from polystore.zarr.array.locks import Locks
+from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.reading import is_chunk
 from polystore.zarr.array.updating import Shared
 from polystore.zarr.local.rooted_store import KeyFiles
@@ -25,10 +26,16 @@ class SharedDirectory(Shared):
     """An array in a directory that the caller keeps open; `forget` precedes a change of shape."""
 
     def __init__(
-        self, directory: Handle, files: KeyFiles, store: Store, forget: Callable[[], None]
+        self,
+        directory: Handle,
+        files: KeyFiles,
+        store: Store,
+        forget: Callable[[], None],
+        pipeline: Pipeline,
     ) -> None:
         self._directory, self._files, self._forget = directory, files, forget
         self.store = store
+        self.pipeline = pipeline
         self.locks = LocalLocks(directory)
 
     def metadata(self) -> tuple[str, bytes]:

@@ -19,6 +19,7 @@ from polystore.filesystem.values import load_files
 from polystore.paths import P
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, GROUP_METADATA
+from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.reading import Mode, open_node
 from polystore.zarr.array.stored import StoredArray, copy_stored
 from polystore.zarr.array.updating import Shared
@@ -35,12 +36,20 @@ class LocalZarr(LocalTree):
     methods promise is said by `polystore.zarr.ZarrBackend`.
 
     - `zarr_format`: the format where no group has one yet; by default 3
+    - `pipeline`: what reads and writes the chunks of arrays
     """
 
     _values: ArrayValues
 
-    def __init__(self, root: P | None = None, *, zarr_format: ZarrFormat | None = None) -> None:
-        super().__init__(root, partial(ArrayValues, zarr_format=zarr_format), backend="zarr")
+    def __init__(
+        self,
+        root: P | None = None,
+        *,
+        zarr_format: ZarrFormat | None = None,
+        pipeline: Pipeline = "auto",
+    ) -> None:
+        values = partial(ArrayValues, zarr_format=zarr_format, pipeline=pipeline)
+        super().__init__(root, values, backend="zarr")
         if self._resolver.root is not None:
             with os_errors("/", self._backend), self._resolver.resolve("/") as top:
                 if not top.names():
@@ -60,7 +69,9 @@ class LocalZarr(LocalTree):
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
             root = self._resolver.root
             text = self._resolver.real(path) if root is None else self._resolver.text(path)
-            return open_node(TreeStore(root, text, read_only=mode == "r"), mode)
+            store = TreeStore(root, text, read_only=mode == "r")
+            directory = text if root is None else f"{root}{text}"
+            return open_node(store, mode, self._values.pipeline, directory)
 
     def load_all(self, paths: Sequence[P], **options: Any) -> Iterator[Any]:
         return load_files(partial(self.load, **options), paths)
@@ -91,7 +102,7 @@ class LocalZarr(LocalTree):
 
     def put_stored(self, path: P, array: StoredArray, *, parents: bool = False) -> None:
         """Store a copy of an array at a free path."""
-        write = self._values.array_writer(partial(copy_stored, array))
+        write = self._values.array_writer(lambda store, _: copy_stored(array, store))
         self._publish(self._values, path, write, parents=parents)
 
     def shows(self, path: P, zarr_format: ZarrFormat) -> bool:

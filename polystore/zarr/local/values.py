@@ -39,6 +39,7 @@ from polystore.zarr.array.creation import (
     create,
 )
 from polystore.zarr.array.groups import GROUP_FILES, GroupMark, is_shown, member_format
+from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.reading import (
     METADATA,
     apart,
@@ -61,8 +62,14 @@ class ArrayValues(FileValues):
 
     has_directories = True
 
-    def __init__(self, resolver: PathResolver, zarr_format: ZarrFormat | None = None) -> None:
+    def __init__(
+        self,
+        resolver: PathResolver,
+        zarr_format: ZarrFormat | None = None,
+        pipeline: Pipeline = "auto",
+    ) -> None:
         super().__init__(resolver)
+        self.pipeline = pipeline
         self._default_format = zarr_format
         self._options = DEFAULTS
         self._groups = LocalGroups(resolver)
@@ -140,7 +147,7 @@ class ArrayValues(FileValues):
         store = self.store(handle, read_only=True)
         return read_until_stable(
             lambda: nullcontext(self.is_whole(handle)),
-            lambda _: read_array(store, region, lambda: _size(handle)),
+            lambda _: read_array(store, region, lambda: _size(handle), self.pipeline, handle.path),
             lambda is_whole: is_whole(),
         )
 
@@ -166,22 +173,29 @@ class ArrayValues(FileValues):
             check_file(data, suffix or str(path))
             return super().writer(data, path, suffix, durable=durable)
 
-        def write(store: Store) -> None:
+        def write(store: Store, directory: Handle) -> None:
             replaced = self._array_at(path)
-            chosen = self._new_format(self._groups.marks(path), replaced)
-            create(store, array, self._options, zarr_format=chosen, replaced=replaced)
+            create(
+                store,
+                array,
+                self._options,
+                zarr_format=self._new_format(self._groups.marks(path), replaced),
+                replaced=replaced,
+                pipeline=self.pipeline,
+                directory=directory.path,
+            )
 
         return self.array_writer(write, durable=durable)
 
     def array_writer(
-        self, write: Callable[[Store], None], *, durable: bool = False
+        self, write: Callable[[Store, Handle], None], *, durable: bool = False
     ) -> Callable[[Location], None]:
         """Return what makes a directory at a location, for `write` to write an array into."""
 
         def write_to(location: Location) -> None:
             location.make_directory()
             with location.hold(REACH | os.O_DIRECTORY) as directory:
-                write(self.store(directory, read_only=False))
+                write(self.store(directory, read_only=False), directory)
                 if durable:
                     sync_tree(directory)
 
@@ -197,7 +211,7 @@ class ArrayValues(FileValues):
     def shared(self, directory: Handle, path: P, *, durable: bool) -> Iterator[Shared]:
         """Yield an array that others change too; what is changed is synced at the end."""
         store, files = self.store(directory, read_only=False), self.files(directory)
-        yield SharedDirectory(directory, files, store, partial(self.forget, path))
+        yield SharedDirectory(directory, files, store, partial(self.forget, path), self.pipeline)
         if durable:
             sync_tree(directory)
 

@@ -1,0 +1,44 @@
+"""Buffers of zarr from the bytes of stored values, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
+
+__all__ = ["Bytes", "buffer_of", "bytes_of", "wanted_part"]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def wanted_part(byte_range: ByteRequest | None) -> slice:
+    """Return which part of a value zarr asks for."""
+    if byte_range is None:
+        return slice(None)
+    if isinstance(byte_range, RangeByteRequest):
+        return slice(byte_range.start, byte_range.end)
+    if isinstance(byte_range, OffsetByteRequest):
+        return slice(byte_range.offset, None)
+    if isinstance(byte_range, SuffixByteRequest):
+        return slice(-byte_range.suffix, None) if byte_range.suffix else slice(0)
+    raise TypeError(f"Unexpected byte_range, got {byte_range}.")
+
+
+def buffer_of(
+    value: Bytes | None, wanted: slice, prototype: BufferPrototype | None
+) -> Buffer | None:
+    """Return a part of a value as a buffer, None for a missing value."""
+    if value is None:
+        return None
+    kind = (prototype or default_buffer_prototype()).buffer
+    if issubclass(kind, cpu.Buffer):
+        return kind.from_array_like(value[wanted])
+    return kind.from_buffer(cpu.Buffer.from_array_like(value[wanted]))  # a copy, as for a GPU
+
+
+def bytes_of(value: Buffer) -> Bytes:
+    """Return the bytes of a buffer."""
+    if not isinstance(value, Buffer):
+        raise TypeError(f"a zarr store takes a Buffer, not a {type(value).__name__}")
+    return value.as_numpy_array().view(np.uint8)
