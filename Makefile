@@ -17,7 +17,7 @@ SECONDS ?= 600
 
 # Tests that start no cluster: a process for each core runs a part of them.
 WITHOUT_CLUSTER = tests/api tests/architecture tests/conformance/test_in_process.py \
-	tests/conformance/test_remote.py tests/corpus tests/explored tests/faults tests/fuzz tests/unit
+	tests/conformance/test_remote.py tests/corpus tests/explored tests/faults tests/fuzz tests/scale tests/unit
 PARALLEL = -n logical --maxprocesses 8 --dist worksteal
 DOCTESTS = --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
 	--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py --ignore=tests/fuzz/fuzzing.py
@@ -58,6 +58,7 @@ bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/leases.py
+	PYTHONPATH=. $(BIN)/python tests/scale/simulation.py
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/reliability.py
 	$(BIN)/python tests/bench/hosted.py

@@ -190,6 +190,14 @@ def entries_below(node: Any) -> Iterator[Any]:
             yield node
 
 
+def directories_below(root: Directory) -> Iterator[Directory]:
+    """Yield every directory of a tree, breadth first."""
+    waiting = [root]
+    for directory in waiting:  # the list grows during the loop
+        yield directory
+        waiting.extend(node for node in directory.values() if isinstance(node, Directory))
+
+
 def nodes_below(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the path of every node at and below a node, which is at `path`, and the node."""
     waiting = [(path, node)]
@@ -231,14 +239,6 @@ def add_links(directory: Directory, links: Iterable[tuple[P, P]], *, backend: st
         if location.node is not None:
             raise PathExistsError("the path exists already", path=display(path), backend=backend)
         location.directory[location.name] = Link(normalize(target, backend=backend))
-
-
-def directories_below(root: Directory) -> Iterator[Directory]:
-    """Yield every directory of a tree, breadth first."""
-    waiting = [root]
-    for directory in waiting:  # the list grows during the loop
-        yield directory
-        waiting.extend(node for node in directory.values() if isinstance(node, Directory))
 
 
 def cloned(node: Any) -> Any:

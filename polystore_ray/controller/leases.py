@@ -28,7 +28,8 @@ HELD = 1.25 * LEASE
 """Seconds that a lease counts here: more than on its node, though clocks differ by a tenth."""
 
 _MOST_PATHS = 1000  # that a node is told of one by one
-_MOST_KEPT = 500_000  # answers under one term of a node's lease
+_MOST_KEPT = 1_000_000  # answers that all nodes keep, of which each has its share
+_PURGED_EVERY = 60.0  # seconds
 
 Paths = list[str] | None
 """Those whose answers are not to be used any more; None for all."""
@@ -51,13 +52,23 @@ class _Lease:
 class _Readers:
     """Which nodes may have kept answers about an entry, and under which paths."""
 
+    __slots__ = ("entry", "paths")
+
     def __init__(self, entry: Entry) -> None:
         self.entry = entry  # which keeps its identity from being another's
-        self.paths: dict[tuple[str, int], dict[str, Names]] = {}  # by node and term of its lease
+        # By node: the term of its lease, and the paths with where they lead.
+        self.paths: dict[str, tuple[int, dict[str, Names]]] = {}
+
+    def of(self, node: str, lease: _Lease) -> dict[str, Names]:
+        """Return the paths of a node under its present lease, to which more can be added."""
+        known = self.paths.get(node)
+        if known is None or known[0] != lease.term:
+            known = self.paths[node] = lease.term, {}
+        return known[1]
 
     def told(self, live: dict[str, _Lease]) -> Iterator[tuple[str, dict[str, Names]]]:
         """Yield the nodes whose lease lasts, and the paths, with where these lead."""
-        for (node, term), paths in self.paths.items():
+        for node, (term, paths) in self.paths.items():
             if node in live and live[node].term == term:
                 yield node, paths
 
@@ -131,6 +142,7 @@ class Leases:
         self._kept: dict[int, _Readers] = {}  # by the identity of an entry
         self._through_links: set[str] = set()  # nodes
         self._pending: list[Invalidation] = []
+        self._purged = 0.0
         self.invalidations = 0
 
     def renew(self, node: str, incarnation: str) -> Renewal | None:
@@ -143,14 +155,31 @@ class Leases:
             self._term += 1
             lease = self._leases[node] = _Lease(incarnation, self._term)
             self._through_links.discard(node)
-        elif lease.incarnation != incarnation or lease.kept >= _MOST_KEPT:
-            return None
+            self._purge(arrived)
+        elif lease.incarnation != incarnation or lease.kept >= _MOST_KEPT / len(self._leases):
+            return None  # until it has run out
         lease.until = arrived + HELD
         changed: Paths = []
         for invalidation in self._unfinished():
             _, _, paths = invalidation.paths.get(node, (0, 0.0, []))
             changed = None if changed is None or paths is None else changed + paths
         return Renewal(lease.term, changed)
+
+    def _purge(self, moment: float) -> None:
+        """Forget what was kept under leases that have run out."""
+        if moment - self._purged < _PURGED_EVERY:
+            return
+        self._purged = moment
+        live = self._live(moment)
+        self._leases = live | {
+            node: lease for node, lease in self._leases.items() if not lease.until
+        }
+        self._kept = {
+            id_: readers for id_, readers in self._kept.items() if any(readers.told(live))
+        }
+
+    def _live(self, moment: float) -> dict[str, _Lease]:
+        return {node: lease for node, lease in self._leases.items() if lease.until > moment}
 
     def end(self) -> Invalidation | None:
         """Grant nothing any more, and end all leases."""
@@ -178,7 +207,7 @@ class Leases:
         if location is None or not isinstance(location.node, Entry):
             return False
         readers = self._kept.setdefault(id(location.node), _Readers(location.node))
-        paths = readers.paths.setdefault((wish.node, lease.term), {})
+        paths = readers.of(wish.node, lease)
         if path not in paths:
             paths[path] = location.names
             lease.kept += 1
@@ -196,7 +225,7 @@ class Leases:
 
     def _invalidation(self, effect: Effect) -> Invalidation | None:
         moment = time.monotonic()
-        live = {node: lease for node, lease in self._leases.items() if lease.until > moment}
+        live = self._live(moment)
         told: dict[str, Paths] = {}
         names = effect.names
         if effect.is_everywhere:
@@ -252,6 +281,6 @@ class Leases:
     def status(self) -> dict[str, int]:
         """Return what is counted."""
         return {
-            "leases": sum(lease.until > time.monotonic() for lease in self._leases.values()),
+            "leases": len(self._live(time.monotonic())),
             "invalidations": self.invalidations,
         }

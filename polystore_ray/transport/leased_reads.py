@@ -23,7 +23,7 @@ __all__ = ["MISSING", "Asking", "LeasedReads"]
 MISSING: Any = object()
 """In place of an answer that is not kept."""
 
-_SEEN = 4096  # paths whose first read is remembered
+_SEEN = 50_000  # paths whose first read is remembered
 _ENTRY_COST = 500  # bytes that a kept answer takes besides its value
 _TENDED_EVERY = 1.0  # seconds
 _IDLE_AFTER = 5.0  # seconds without use: references are given up, the lease is not asked for
@@ -84,7 +84,7 @@ class LeasedReads:
         self._board: LeaseBoard | None = None
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the one used longest ago first
         self._nbytes = 0
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()  # their hashes
         self._tending = False
         self._closed = threading.Event()
         self._asked_at = 0.0
@@ -212,9 +212,8 @@ class LeasedReads:
     def _board_for(self, paths: list[str]) -> LeaseBoard | None:
         """Return the board if these paths were read before, and the lease lasts."""
         with self._lock:
-            are_new = [path for path in paths if path not in self._seen]
-            for path in are_new:
-                self._seen[path] = None
+            are_new = [seen for path in paths if (seen := hash(path)) not in self._seen]
+            self._seen |= dict.fromkeys(are_new)
             while len(self._seen) > _SEEN:
                 self._seen.popitem(last=False)
         if are_new or not self._most_bytes or self._closed.is_set() or os.getpid() != self._process:
@@ -299,12 +298,11 @@ class LeasedReads:
     def _give_up_references(self, *, all_of_them: bool = False) -> None:
         """Let go of objects that have changed, or were not used for a while."""
         before, board = time.monotonic() - _IDLE_AFTER, self._board
-        with self._lock:
-            kept = [(path, each) for path, each in self._kept.items() if each.has_references]
         self.forget(
             path
-            for path, each in kept
-            if all_of_them or each.used < before or board is None or not board.allows(each.mark)
+            for path, kept in list(self._kept.items())  # in one step, as readers reorder it
+            if kept.has_references
+            and (all_of_them or kept.used < before or not board or not board.allows(kept.mark))
         )
 
 

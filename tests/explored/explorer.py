@@ -9,9 +9,9 @@ the first of which is to go on. An execution is the list of its choices, so that
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 __all__ = ["Stopped", "World", "executions"]
@@ -274,14 +274,23 @@ def executions(
     differences : int
         How often something else than the first choice is taken.
     """
-    waiting: deque[tuple[list[int], int]] = deque([([], differences)])
-    while waiting:
-        choices, left = waiting.popleft()
-        trace = run(choices)
-        yield choices
-        if not left:
-            continue
-        taken = [chosen for chosen, _ in trace]
-        for at in range(len(choices), len(trace)):
-            others = range(1, trace[at][1])
-            waiting.extend(([*taken[:at], other], left - 1) for other in others)
+    level: list[Iterator[list[int]]] = [iter([[]])]
+    for left in reversed(range(differences + 1)):
+        following: list[Iterator[list[int]]] = []
+        for choices in chain.from_iterable(level):
+            trace = run(choices)
+            yield choices
+            if left:
+                following.append(_others(len(choices), bytes(chain.from_iterable(trace))))
+        level = following
+
+
+def _others(begin: int, trace: bytes) -> Iterator[list[int]]:
+    """Yield the choices that differ from those of a trace at one point from `begin` on.
+
+    The trace is bytes, since very many wait for their turn.
+    """
+    taken, counts = list(trace[::2]), trace[1::2]
+    for at in range(begin, len(taken)):
+        for other in range(1, counts[at]):
+            yield [*taken[:at], other]
