@@ -138,6 +138,7 @@ class Leases:
     def __init__(self, epoch: int = 0, tell: Tell | None = None) -> None:
         self._tell = tell
         self._term = first_term(epoch)
+        self._admitted: set[str] = set()  # incarnations of volumes
         self._leases: dict[str, _Lease] = {}
         self._kept: dict[int, _Readers] = {}  # by the identity of an entry
         self._through_links: set[str] = set()  # nodes
@@ -145,9 +146,17 @@ class Leases:
         self._purged = 0.0
         self.invalidations = 0
 
+    def admit(self, incarnation: str) -> None:
+        """Let a volume have the lease of its node: the next controller will know of the volume.
+
+        Before that, a controller that was followed already could grant a lease of which the next
+        one hears nothing.
+        """
+        self._admitted.add(incarnation)
+
     def renew(self, node: str, incarnation: str) -> Renewal | None:
         """Renew the lease of a node for its volume; None if it has to wait for a former one."""
-        if self._tell is None:
+        if self._tell is None or incarnation not in self._admitted:
             return None
         arrived = time.monotonic()
         lease = self._leases.get(node)

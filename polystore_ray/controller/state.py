@@ -103,6 +103,8 @@ class StoreController:
         effect = self._leases.before(self.state.tree, request)
         answer = self.state.apply(request, now)
         self._journal.add(encode((request, now)))
+        if request.operation == "volume_joined":
+            self._journal.after(partial(self._leases.admit, request.arguments[1]))
         for node, ids in self.state.released:
             # A successor without this change still needs them.
             self._journal.after(partial(self._release, node, ids))
@@ -159,6 +161,8 @@ class StoreController:
         with self._lock:
             self.state.volumes = {node: volume.incarnation for node, volume in joined.items()}
             self.state.ledger.recover({node: volume.holdings for node, volume in joined.items()})
+            for volume in joined.values():
+                self._leases.admit(volume.incarnation)
             self._changed.notify_all()
 
     # Read leases

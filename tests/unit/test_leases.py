@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import pytest
 
 from polystore.exceptions import PathNotFoundError, StorageError
 from polystore_ray.controller import effects, leases, replicated
+from polystore_ray.controller.journal import Following, Journal
 from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.state import StoreController
-from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
 from polystore_ray.hosting.lease_keeper import LeaseKeeper
 from polystore_ray.transport import leased_reads
 from polystore_ray.transport.leased_reads import MISSING, LeasedReads
@@ -76,6 +77,8 @@ class Store:
     def __init__(self) -> None:
         self.nodes = {name: Node(self, name) for name in "ab"}
         self.controller = StoreController(lambda _node, _pins: None, tell=self.tell)
+        for name in self.nodes:
+            self.controller.note("volume_joined", name, name)
         self.session = Session()
 
     def tell(self, node: str, term: int, paths: Paths) -> Callable[[float], bool]:
@@ -206,8 +209,6 @@ def test_a_change_that_fails_has_nobody_ask_again(store: Store, reader: Node) ->
 
 
 def test_the_copies_that_stat_counts_are_not_of_yesterday(store: Store, reader: Node) -> None:
-    store.controller.note("volume_joined", "a", "a")
-    store.controller.note("volume_joined", "b", "b")
     items = Items(["/big"], [(9, None, None)], [(0, -1)], replicas=2)
     store.change("publish", [Pin("pin", (), None, 9)], items, [("a", "a")])
     for _ in range(3):
@@ -361,6 +362,7 @@ def test_a_node_that_keeps_more_than_its_share_begins_anew(
 
 def test_a_volume_waits_for_the_lease_of_the_one_before_it(store: Store, reader: Node) -> None:
     reader.load_often("/d/x")
+    store.controller.note("volume_joined", "a", "another")
     assert store.controller.renew_lease("a", "another") is None
     time.sleep(1.3 * SHORT)
     assert store.controller.renew_lease("a", "another") is not None
@@ -406,6 +408,36 @@ def test_a_wish_of_another_term_is_not_granted(store: Store, reader: Node) -> No
         answer = store.controller.handle(Request("stat", ("/d/x",), wish=Wish("a", wrong)))
         assert type(answer) is dict
     assert type(store.controller.handle(Request("stat", ("/d",), wish=Wish("a", term)))) is dict
+
+
+def test_a_volume_that_the_next_controller_may_not_know_gets_no_lease() -> None:
+    follower = Hearing("b")
+    journal = Journal(1)
+    controller = StoreController(lambda _node, _pins: None, journal=journal, tell=lambda *_: bool)
+    journal.need_follower()
+    journal.follow(follower, controller.parts)
+    follower.hears = False
+    controller.note("volume_joined", "a", "late")
+    assert controller.renew_lease("a", "late") is None
+    follower.hears = True
+    journal.ship()
+    assert controller.renew_lease("a", "late") is not None
+
+
+class Hearing(Following):
+    """A follower that may not hear."""
+
+    hears = True
+
+    def install(self, epoch: int, number: int, state: Iterable[bytes]) -> None:
+        list(state)
+
+    def append(self, epoch: int, first: int, records: list[bytes]) -> None:
+        if not self.hears:
+            raise CallTimeoutError("it was not heard")
+
+    def designate(self) -> None:
+        return
 
 
 def test_a_store_that_ends_leaves_nothing_to_read(store: Store, reader: Node) -> None:
@@ -475,7 +507,6 @@ def test_references_are_given_up_after_a_change_or_without_use(
     for name, seconds in times.items():
         monkeypatch.setattr(leased_reads, name, seconds)
     node = store.nodes["a"]
-    store.controller.note("volume_joined", "a", "a")
     for name in ("one", "two"):
         items = Items([f"/{name}"], [(9, None, None)], [(0, -1)])
         store.change("publish", [Pin(name, (), None, 9)], items, [("a", "a")])
