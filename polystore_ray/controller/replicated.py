@@ -242,6 +242,7 @@ class ReplicatedState:
     def graft(
         self,
         staging: str,
+        files: int,
         directories: list[str],
         copies: list[tuple[str, str]],
         links: list[tuple[str, str]],
@@ -251,6 +252,7 @@ class ReplicatedState:
         An error leaves everything outside of `staging` as it was.
 
         - `staging`: the directory, which is deleted
+        - `files`: how many values it must hold in the end
         - `directories`, `copies`, `links`: what the tree has in addition, with paths as they are at
           the root; the target of a link may be missing
         """
@@ -258,6 +260,13 @@ class ReplicatedState:
             self.tree.ensure_directory(staging + path)
         for source, destination in copies:
             self.copy(staging + source, staging + destination)
+        found = len(self.tree.outline(staging)[2])
+        if found != files:
+            raise StorageWriteError(
+                f"{found} instead of {files} values are there; restore the dump again",
+                path=staging,
+                backend="memory",
+            )
         self.tree.graft(staging, links)
 
     def _drop(self, entries: Iterable[Entry]) -> None:

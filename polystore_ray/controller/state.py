@@ -208,8 +208,11 @@ class StoreController:
 
 
 def _is_replicated(request: Request) -> bool:
-    """Return whether a change saves values that are to survive the loss of any one process."""
-    return request.operation == "publish" and request.arguments[1].replicas > 1
+    """Return whether a change is to survive the loss of any one process."""
+    if request.operation == "publish":
+        items = request.arguments[1]
+        return items.replicas > 1 or items.moments is not None
+    return request.operation in ("graft", "snapshot")
 
 
 def _raised_or_returned(answer: Any) -> Any:

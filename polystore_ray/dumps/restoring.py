@@ -95,11 +95,13 @@ def restore(
             for part in manifest.parts()
         ]
         skipped: set[str] = set()
+        published = 0
         with reporting(progress, manifest.values + manifest.lost, "restoring") as step:
             for count, lost in run_part_tasks(connect, files, proof, tasks):
+                published += count - len(lost)
                 skipped.update(lost)
                 step(count)
-            _graft(connect, files, manifest, staging, skipped, step)
+            _graft(connect, files, manifest, staging, published, skipped, step)
     except BaseException:
         with suppress(StorageError):  # the error of the restore is the one to see
             connect().change("delete_all", staging)
@@ -147,6 +149,7 @@ def _graft(
     files: DumpFiles,
     manifest: Manifest,
     staging: str,
+    published: int,
     skipped: set[str],
     step: Callable[..., None],
 ) -> None:
@@ -163,7 +166,8 @@ def _graft(
                 links.append((_path(row["link"]), normalize(row["target"])))
             elif "copy" in row and row["of"] not in skipped:
                 copies.append((_path(row["of"]), _path(row["copy"])))
-    connect().change("graft", staging, directories, copies, links)
+    files_there = published + len(copies)
+    connect().change("graft", staging, files_there, directories, copies, links)
     step(sum("copy" in row or "lost" in row for row in rows))
 
 

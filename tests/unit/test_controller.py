@@ -468,19 +468,20 @@ def test_a_graft_appears_whole_or_not_at_all(store: Store) -> None:
     assert store.ask("stat", "/taken")["version"] == 71
     wrong: tuple[Any, ...]
     for wrong in (
-        ("/new", ["/taken"], [], []),
-        ("/new", [], [("/a", "/taken")], []),
-        ("/new", [], [], [("/none/link", "/a")]),
-        ("/new", [], [], [("/a", "/a")]),
-        ("/new", ["/a/b"], [], []),
-        ("/new", [], [("/none", "/b")], []),
+        ("/new", 1, ["/taken"], [], []),
+        ("/new", 2, [], [("/a", "/taken")], []),
+        ("/new", 1, [], [], [("/none/link", "/a")]),
+        ("/new", 1, [], [], [("/a", "/a")]),
+        ("/new", 1, ["/a/b"], [], []),
+        ("/new", 2, [], [("/none", "/b")], []),
+        ("/new", 2, [], [], []),
     ):
-        with pytest.raises((PathExistsError, PathNotFoundError)):
+        with pytest.raises((PathExistsError, PathNotFoundError, StorageWriteError)):
             store.change("graft", *wrong)
         assert store.ask("list_dir", "/") == ["new", "taken"]
         store.change("delete_all", "/new")
         store.publish("/new/a", b"1", parents=True, moments=moments)
-    rest = ["/d/e"], [("/a", "/d/a")], [("/d/link", "/a"), ("/dangling", "/none")]
+    rest = 2, ["/d/e"], [("/a", "/d/a")], [("/d/link", "/a"), ("/dangling", "/none")]
     store.change("graft", "/new", *rest)
     assert store.ask("outline", "/")[0:2] == (
         ["/d", "/d/e"],

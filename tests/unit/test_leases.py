@@ -137,7 +137,7 @@ CHANGES: dict[str, Callable[[Store], object]] = {
     "delete keys": lambda s: s.change("delete_keys", ["/d/x"], "/"),
     "move": lambda s: s.change("move", "/d/x", "/y"),
     "move the tree": lambda s: s.change("move", "/d", "/e"),
-    "graft": lambda s: s.change("graft", "/d", [], [], []),
+    "graft": lambda s: s.change("graft", "/d", 1, [], [], []),
     "overwrite one of a version": lambda s: s.save("/d/x", b"2", versions=(1,)),
     "overwrite by a link": lambda s: s.save("/link", b"2"),
     "overwrite by another spelling": lambda s: s.save("//d/./x", b"2"),
