@@ -57,6 +57,7 @@ architecture: $(VENV)/.all  ## Draw the packages and trace the calls into docs/a
 bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/core.py
 	$(BIN)/python tests/bench/memory.py
+	$(BIN)/python tests/bench/leases.py
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/reliability.py
 	$(BIN)/python tests/bench/hosted.py

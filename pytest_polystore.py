@@ -93,7 +93,10 @@ def polystore_ray(
 @pytest.fixture(scope="module")
 def polystore_ray_cluster(pytestconfig: pytest.Config, _polystore_started_rays: set[str]) -> None:
     """Start Ray for the session, unless the tests have started it already."""
-    import ray
+    from polystore_ray.ray_extra import needs_ray
+
+    with needs_ray("the fixture polystore_ray"):
+        import ray
 
     if ray.is_initialized():
         return

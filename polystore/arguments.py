@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from polystore.exceptions import (
@@ -19,6 +19,7 @@ __all__ = [
     "check_apart",
     "check_batch",
     "check_collection",
+    "did_you_mean",
     "path_exists",
     "refuse_loss",
     "seconds",
@@ -79,6 +80,14 @@ def check_apart(
                 backend=backend,
             )
         above = {parent(location) for location in above} - above
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a parenthesis that suggests the known name nearest to `name`, or an empty text."""
+    from difflib import get_close_matches  # late: only errors need it
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
 
 
 def path_exists(path: str | None = None, backend: str | None = None) -> PathExistsError:

@@ -186,12 +186,12 @@ def atomic_update_json(
     path : str or os.PathLike
         The file.
     function : callable
-        Given the present value, or a copy of `default_data` where there is no file, returns the
-        new one.
+        Given the present value, returns the new one. Where there is no file, it is given a copy of
+        `default_data`, which is None by default.
     lock_timeout : float, default 30.0
         Seconds to wait for the lock.
     default_data : object, optional
-        The value where there is no file; an empty dict by default.
+        The value where there is no file.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def _read_json(path: str, default: Any) -> Any:
             with Handle.at(path) as handle, handle.open() as file:
                 return json.loads(file.read().decode())
         except FileNotFoundError:
-            return {} if default is None else copy.deepcopy(default)
+            return copy.deepcopy(default)
         except (ValueError, RecursionError) as error:
             if isinstance(error, StorageError):
                 raise

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
+from polystore.arguments import did_you_mean
 from polystore.base import DataSource
 from polystore.exceptions import (
     BackendNotFoundError,
@@ -29,11 +30,15 @@ __all__ = [
     "backend_class",
     "backend_keys",
     "cleanup_all_backends",
+    "cleanup_backend_connections",
     "create_storage_registry",
     "get_backend_instance",
+    "register_cleanup_callback",
 ]
 
 ENTRY_POINT_GROUP = "polystore.backends"
+
+_callbacks: list[Callable[[], object]] = []
 
 
 @cache
@@ -104,8 +109,10 @@ def _unknown(key: str) -> BackendNotFoundError:
         return BackendNotFoundError(
             f"{key!r} is declared by {abstract.__name__}, which is abstract: it lacks {lacks}"
         )
+    known = backend_keys()
     return BackendNotFoundError(
-        f"no backend is called {key!r}; the known ones are {', '.join(backend_keys())}"
+        f"no backend is called {key!r}{did_you_mean(key, known)}; the known ones are "
+        f"{', '.join(known)}"
     )
 
 
@@ -171,7 +178,9 @@ class BackendRegistry(Mapping[str, DataSource]):
     compare without regard to case. Classes defined later appear by themselves.
 
     Every ``BackendRegistry()`` of a process shares the same instances;
-    `BackendRegistry.isolated` has its own.
+    `BackendRegistry.isolated` has its own. A backend that is assigned, as in
+    ``registry["zarr"] = ZarrBackend("/data")``, is used by this registry object alone, and is
+    closed by the caller, not by `close`.
 
     Raises
     ------
@@ -196,6 +205,7 @@ class BackendRegistry(Mapping[str, DataSource]):
 
     def __init__(self) -> None:
         self._instances = self._shared
+        self._assigned: dict[str, DataSource] = {}
 
     @classmethod
     def isolated(cls, options: Mapping[str, Mapping[str, Any]] | None = None) -> BackendRegistry:
@@ -211,17 +221,27 @@ class BackendRegistry(Mapping[str, DataSource]):
         return registry
 
     def __getitem__(self, key: object) -> Any:
-        return self._instances.get(backend_key(key))
+        name = backend_key(key)
+        return self._assigned[name] if name in self._assigned else self._instances.get(name)
+
+    def __setitem__(self, key: object, backend: DataSource) -> None:
+        name = backend_key(key)
+        if not isinstance(backend, DataSource):
+            raise VFSTypeError(
+                f"a registry holds instances of backends, not {backend!r}",
+                backend=name,
+            )
+        self._assigned[name] = backend
 
     def __iter__(self) -> Iterator[str]:
-        return iter(backend_keys())
+        return iter(dict.fromkeys((*backend_keys(), *self._assigned)))
 
     def __len__(self) -> int:
-        return len(backend_keys())
+        return len(list(iter(self)))
 
     def __contains__(self, key: object) -> bool:
         try:
-            return backend_key(key) in backend_keys()
+            return backend_key(key) in list(self)
         except VFSTypeError:
             return False
 
@@ -236,7 +256,7 @@ class BackendRegistry(Mapping[str, DataSource]):
         )
 
     def close(self) -> None:
-        """Close and forget every instance; the next access creates a new one."""
+        """Close and forget every instance that it created; the next access creates a new one."""
         self._instances.close()
 
 
@@ -252,4 +272,21 @@ def create_storage_registry() -> BackendRegistry:
 
 def cleanup_all_backends() -> None:
     """Close every shared backend of this process; the next access creates it again."""
-    BackendRegistry().close()
+    with ExitStack() as stack:
+        stack.callback(cleanup_backend_connections)
+        BackendRegistry().close()
+
+
+def register_cleanup_callback(callback: Callable[[], object]) -> None:
+    """Have `cleanup_all_backends` and `cleanup_backend_connections` call a function."""
+    _callbacks.append(callback)
+
+
+def cleanup_backend_connections() -> None:
+    """Call the functions of `register_cleanup_callback`; what backends hold stays.
+
+    The backends of polystore keep no connections between calls.
+    """
+    with ExitStack() as stack:
+        for callback in _callbacks:
+            stack.callback(callback)

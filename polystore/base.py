@@ -209,13 +209,16 @@ class DataSink(ABC):
         raise self._unsupported("delete", path)
 
     @unsupported
-    def ensure_directory(self, path: P, /) -> str:
-        """Create a directory and its missing ancestors; return its path."""
+    def ensure_directory(self, path: P, /) -> P:
+        """Create a directory and its missing ancestors; return its path, or the path object."""
         raise self._unsupported("ensure_directory", path)
 
     @unsupported
     def create_symlink(self, source: P, link: P, /, *, overwrite: bool = False) -> None:
-        """Make `link` a link to `source`, which must exist."""
+        """Make `link` a link to `source`, which must exist.
+
+        With `overwrite`, the link replaces a file or another link, but never a directory.
+        """
         raise self._unsupported("create_symlink", link)
 
     @unsupported
@@ -224,12 +227,12 @@ class DataSink(ABC):
 
         Concurrent appends get separate places. A reader sees all of the values or none.
         """
-        raise self._unsupported("append", path)
+        raise self._unsupported("append; the zarr backend does", path)
 
     @unsupported
     def resize(self, path: P, shape: Sequence[int], /, *args: Any, **options: Any) -> None:
         """Change the shape of a stored array: cut it off, or extend it with its fill value."""
-        raise self._unsupported("resize", path)
+        raise self._unsupported("resize; the zarr backend does", path)
 
     def _unsupported(self, operation: str, path: P) -> UnsupportedOperationError:
         return UnsupportedOperationError(

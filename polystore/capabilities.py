@@ -23,6 +23,7 @@ __all__ = [
     "Resizable",
     "accepting",
     "accepts",
+    "options_of",
     "unsupported",
 ]
 
@@ -41,6 +42,7 @@ def accepting(*keywords: str) -> Callable[[Method], Method]:
     """Declare keywords that a method takes among its ``**options``.
 
     Its overrides then need not take them, neither when they are called nor for a type checker.
+    The method passes any other option on: that of a batch to each load or save.
     """
 
     def mark(method: Method) -> Method:
@@ -117,3 +119,32 @@ def accepts(cls: type, method: str, keyword: str) -> bool:
     if function is None or keyword in getattr(function, _ACCEPTED, ()):
         return function is not None
     return keyword in inspect.signature(function).parameters
+
+
+# The methods of a batch pass their options on to those of one value.
+_PASSED_ON = {
+    "load_batch": "_load_all",
+    "_load_all": "load",
+    "save_batch": "_save_all",
+    "_save_all": "save",
+}
+# How many values and paths come first in the arguments of a method.
+_LEADING = {"load": 1, "load_batch": 1, "_load_all": 1, "_save_all": 3}
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@lru_cache(maxsize=256)
+def options_of(cls: type, method: str) -> frozenset[str] | None:
+    """Return the options that a method of a class takes by name; None if it takes any."""
+    function = getattr(cls, method)
+    parameters = list(inspect.signature(function).parameters.values())
+    optional = parameters[1 + _LEADING.get(method, 2) :]
+    known = frozenset(each.name for each in optional if each.kind in _BY_NAME)
+    known |= frozenset(getattr(function, _ACCEPTED, ()))
+    if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in optional):
+        return known
+    if not (method.startswith("_") or hasattr(function, _ACCEPTED)):
+        return None
+    further = _PASSED_ON.get(method)
+    passed_on = frozenset[str]() if further is None else options_of(cls, further)
+    return None if passed_on is None else passed_on | known

@@ -16,7 +16,7 @@ from polystore.filesystem.values import FileValues, load_files
 from polystore.formats import format_of
 from polystore.forwarding import forwarded
 from polystore.hostable import Hostable
-from polystore.paths import P
+from polystore.paths import P, PathT, as_given
 from polystore.region import Region
 from polystore.writable import private
 
@@ -210,9 +210,14 @@ class DiskBackend(StorageBackend):
     list_files = forwarded(StorageBackend.list_files)
     walk = forwarded(StorageBackend.walk)
     content_identity = forwarded(Hostable.content_identity)
-    ensure_directory = forwarded(StorageBackend.ensure_directory)
     delete = forwarded(StorageBackend.delete)
     delete_all = forwarded(StorageBackend.delete_all)
     copy = forwarded(StorageBackend.copy)
     move = forwarded(StorageBackend.move)
     create_symlink = forwarded(StorageBackend.create_symlink)
+
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._forward("ensure_directory", path))
+
+
+DiskStorageBackend = DiskBackend  # its name in polystore 0.x, as others in polystore.compat

@@ -91,11 +91,13 @@ class os_errors:  # noqa: N801 - as `located`
         if isinstance(error, StorageError):
             error.located(path=display(self._path), backend=self._backend)
         elif isinstance(error, OSError):
-            kind, meaning = _MEANING.get(
-                error.errno or 0,
-                (self._refused, f"the file system refused: {error.strerror or error}"),
-            )
-            raise kind(meaning, path=display(self._path), backend=self._backend) from error
+            path = display(self._path)
+            if error.errno in _MEANING:
+                kind, meaning = _MEANING[error.errno]
+                # The cause would say the same.
+                raise kind(meaning, path=path, backend=self._backend) from None
+            refused = f"the file system refused: {error.strerror or error}"
+            raise self._refused(refused, path=path, backend=self._backend) from error
 
 
 class missing_below_files:  # noqa: N801 - as `located`

@@ -81,6 +81,8 @@ class StorageError(Exception):
     ----------
     message, path, backend
         The arguments, unchanged.
+    store : str or None
+        The name and the lifetime of the store of polystore_ray whose memory raised the error.
     written : tuple of str
         The paths that were written before a batch failed.
 
@@ -92,6 +94,7 @@ class StorageError(Exception):
 
     # Fills `OSError.errno` of the subclasses that are an OSError.
     _errno: ClassVar[int | None] = None
+    store: str | None = None
     written: tuple[str, ...] = ()
 
     def __init__(
@@ -115,7 +118,8 @@ class StorageError(Exception):
         if self.path is not None:
             text += f": {self.path!r}"
         if self.backend is not None:
-            text += f" (backend {self.backend})"
+            store = "" if self.store is None else f", store {self.store}"
+            text += f" (backend {self.backend}{store})"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -162,10 +166,14 @@ def missing_dependency(
     """Return the error for a failed import; its message names the extra to install."""
     package = f"the package {error.name!r}" if error.name else "a package"
     return MissingDependencyError(
-        f"{what} needs {package}, which could not be imported ({error}): "
-        f"pip install 'polystore-ray[{extra}]'",
+        f"{what} needs {package}, which could not be imported ({error}); {brought_by(extra)}",
         backend=backend,
     )
+
+
+def brought_by(extra: str) -> str:
+    """Return how to install the packages of an extra, for an error message."""
+    return f"the extra {extra!r} brings it: in a clone of polystore-ray, pip install '.[{extra}]'"
 
 
 class StorageResolutionError(StorageError, ValueError):

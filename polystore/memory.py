@@ -15,7 +15,7 @@ from polystore.exceptions import UnsupportedOperationError
 from polystore.forks import held_over_forks
 from polystore.forwarding import forwarded
 from polystore.path_tree import PathTree
-from polystore.paths import P
+from polystore.paths import P, PathT, as_given
 from polystore.region import Region, put_region, take_region
 from polystore.serialization import Sealed, seal, shape_and_dtype
 from polystore.stat import Details
@@ -215,9 +215,10 @@ class MemoryBackend(StorageBackend):
     stat = forwarded(StorageBackend.stat)
     list_dir = forwarded(StorageBackend.list_dir)
     list_files = forwarded(StorageBackend.list_files)
-    ensure_directory = forwarded(StorageBackend.ensure_directory)
     move = forwarded(StorageBackend.move)
-    create_symlink = forwarded(StorageBackend.create_symlink)
+
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._forward("ensure_directory", path))
 
     # The tree returns the entries that it drops, or has twice.
 
@@ -230,7 +231,18 @@ class MemoryBackend(StorageBackend):
     def copy(self, source: P, destination: P) -> None:
         self._forward("copy", source, destination)
 
+    def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
+        self._forward("create_symlink", source, link, overwrite=overwrite)
+
+    def clear_files_only(self) -> None:
+        """Delete every file and link, and keep the directories."""
+        with self._lock:
+            self._tree.clear_files()
+
     def close(self) -> None:
         """Forget everything stored."""
         with self._lock:
             self._tree = PathTree("memory")
+
+
+MemoryStorageBackend = MemoryBackend  # its name in polystore 0.x, as others in polystore.compat

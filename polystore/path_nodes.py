@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from polystore.exceptions import (
+    PathExistsError,
     PathNotDirectoryError,
+    PathNotFoundError,
     StorageResolutionError,
 )
-from polystore.paths import MOST_LINKS, P, display, join, split
+from polystore.paths import MOST_LINKS, P, display, join, normalize, split
 from polystore.stat import Details
 
 __all__ = [
@@ -19,12 +21,16 @@ __all__ = [
     "Link",
     "Location",
     "State",
+    "add_links",
     "cloned",
+    "directories_below",
     "entries_below",
     "find",
     "find_beside",
     "is_reached_through",
     "node_at",
+    "nodes_below",
+    "outline",
     "replaced",
     "restored",
     "state_of",
@@ -184,6 +190,57 @@ def entries_below(node: Any) -> Iterator[Any]:
             yield node
 
 
+def directories_below(root: Directory) -> Iterator[Directory]:
+    """Yield every directory of a tree, breadth first."""
+    waiting = [root]
+    for directory in waiting:  # the list grows during the loop
+        yield directory
+        waiting.extend(node for node in directory.values() if isinstance(node, Directory))
+
+
+def nodes_below(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path of every node at and below a node, which is at `path`, and the node."""
+    waiting = [(path, node)]
+    while waiting:
+        here, node = waiting.pop()
+        yield here, node
+        if isinstance(node, Directory):
+            prefix = here.rstrip("/")
+            waiting.extend((f"{prefix}/{name}", child) for name, child in node.items())
+
+
+def outline(directory: Directory, path: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """Return the directories, the links with their targets, and the files below a directory."""
+    directories: list[str] = []
+    links: list[tuple[str, str]] = []
+    files: list[str] = []
+    waiting = [(path.rstrip("/"), directory)]
+    while waiting:
+        prefix, directory = waiting.pop()
+        for name, node in directory.items():
+            where = f"{prefix}/{name}"
+            if type(node) is Directory:
+                directories.append(where)
+                waiting.append((where, node))
+            elif type(node) is Link:
+                links.append((where, node.target))
+            else:
+                files.append(where)
+    return directories, links, files
+
+
+def add_links(directory: Directory, links: Iterable[tuple[P, P]], *, backend: str) -> None:
+    """Add links with absolute targets, which may be missing; their paths begin at a directory."""
+    for path, target in links:
+        location = find(directory, path, follow=False, backend=backend)
+        if location.missing:
+            message = "the parent directory is missing"
+            raise PathNotFoundError(message, path=display(path), backend=backend)
+        if location.node is not None:
+            raise PathExistsError("the path exists already", path=display(path), backend=backend)
+        location.directory[location.name] = Link(normalize(target, backend=backend))
+
+
 def cloned(node: Any) -> Any:
     """Return a copy of a tree with new directories; entries and links are immutable."""
     if not isinstance(node, Directory):
@@ -203,13 +260,11 @@ def cloned(node: Any) -> Any:
 
 def state_of(root: Directory) -> State:
     """Return a tree as two flat lists: its directories, and its links and entries."""
-    directories = [root]
     below: list[tuple[int, str]] = []
     others: list[tuple[int, str, Any]] = []
-    for number, directory in enumerate(directories):
+    for number, directory in enumerate(directories_below(root)):
         for name, node in directory.items():
             if isinstance(node, Directory):
-                directories.append(node)
                 below.append((number, name))
             else:
                 others.append((number, name, node))

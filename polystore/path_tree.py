@@ -7,7 +7,7 @@ around each call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from polystore.arguments import check_apart
@@ -29,12 +29,16 @@ from polystore.path_nodes import (
     Link,
     Location,
     State,
+    add_links,
     cloned,
+    directories_below,
     entries_below,
     find,
     find_beside,
     is_reached_through,
     node_at,
+    nodes_below,
+    outline,
     replaced,
     restored,
     state_of,
@@ -128,6 +132,21 @@ class PathTree(Generic[E]):
                 ):
                     found.append(f"{prefix}/{name}")
         return sorted(found, key=file_order)
+
+    def entries(self, path: P) -> Iterator[tuple[str, E]]:
+        """Return the path and the entry of each file at and below `path`, except through links.
+
+        Raises `PathNotFoundError` if nothing is there.
+        """
+        found = nodes_below(self._existing(path, "no such file or directory"), normalize(path))
+        return ((where, node) for where, node in found if not isinstance(node, Directory | Link))
+
+    def outline(self, path: P) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+        """Return what is below a directory: directories, links with their targets, and files.
+
+        Links are not followed, and dangling ones are listed too.
+        """
+        return outline(self._directory(path), normalize(path))
 
     def stat(self, path: P) -> Stat:
         """Describe `path`; see `DataSource.stat`."""
@@ -231,20 +250,21 @@ class PathTree(Generic[E]):
             raise self._error(PathExistsError, "the path is a file", path)
         return normalize(path)
 
-    def create_symlink(self, source: P, link: P, overwrite: bool = False) -> None:
-        """Make `link` a link to `source`.
+    def create_symlink(self, source: P, link: P, overwrite: bool = False) -> list[E]:
+        """Make `link` a link to `source`; return the entries that it replaces.
 
         Raises `PathNotFoundError` if the source or the link's parent is missing; `PathExistsError`
-        if the link's path exists; with `overwrite`, if it is not a link; `StorageResolutionError`
+        if the link's path exists; with `overwrite`, if it is a directory; `StorageResolutionError`
         if the link would lead to itself.
         """
         target = normalize(source, backend=self._backend)
         if self._target(source) is None:
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
-        location = self._free_location(link, instead_of=Link if overwrite else None)
+        location = self._free_location(link, over_file=overwrite)
         if is_reached_through(self._root, source, location.names):
             raise self._error(StorageResolutionError, "a link cannot lead to itself", link)
         location.directory[location.name] = Link(target)
+        return [] if location.node is None else list(entries_below(location.node))
 
     def delete(self, path: P) -> list[E]:
         """Delete a file, a link or an empty directory; return the dropped entries.
@@ -263,6 +283,12 @@ class PathTree(Generic[E]):
         """Delete a file, a link or a whole tree, in one step; return the dropped entries."""
         return self._drop(self._present(path))
 
+    def clear_files(self) -> None:
+        """Delete every file and link, and keep the directories."""
+        for directory in directories_below(self._root):
+            for name in [n for n, node in directory.items() if not isinstance(node, Directory)]:
+                del directory[name]
+
     def move(self, source: P, destination: P) -> None:
         """Move a file, a tree or a link, in one step.
 
@@ -278,6 +304,31 @@ class PathTree(Generic[E]):
         origin, location = self._transfer(source, destination)
         location.directory[location.name] = cloned(origin.node)
         return list(entries_below(origin.node))
+
+    def snapshot(self, source: P, destination: P) -> list[E]:
+        """Copy a directory, also into itself, in one step; return entries that now exist twice."""
+        copied = cloned(self._directory(source))
+        location = self._free_location(destination)
+        location.directory[location.name] = copied
+        return list(entries_below(copied))
+
+    def graft(self, path: P, links: Iterable[tuple[P, P]] = ()) -> None:
+        """Move what a directory holds to the root, and delete the directory, in one step.
+
+        An error leaves everything outside of the directory as it was.
+
+        - `links`: links that are made at the same time, as they are at the root, and their targets,
+          which may be missing
+
+        Raises `PathExistsError` if the root has something of the same name, or a link's path
+        exists; `PathNotFoundError` if the directory, or the parent of a link, is missing.
+        """
+        origin, directory = self._present(path), self._directory(path)
+        add_links(directory, links, backend=self._backend)
+        for name in directory.keys() & self._root.keys():
+            raise self._error(PathExistsError, "the path exists already", f"/{name}")
+        del origin.directory[origin.name]
+        self._root.update(directory)
 
     # Finding
 
@@ -317,13 +368,15 @@ class PathTree(Generic[E]):
             raise self._error(InvalidPathError, "the root always exists and stays", path)
         return location
 
-    def _free_location(self, path: P, *, instead_of: type | None = None) -> Location:
-        """Return the location of a path that does not exist, in an existing directory."""
+    def _free_location(self, path: P, *, over_file: bool = False) -> Location:
+        """Return the location of a path that is free, or a file or a link where `over_file`."""
         location = self._find(path, follow=False)
         if location.missing:
             raise self._error(PathNotFoundError, "the parent directory is missing", path)
-        if location.node is not None and not (instead_of and isinstance(location.node, instead_of)):
+        if location.node is not None and not over_file:
             raise self._error(PathExistsError, "the path exists already", path)
+        if isinstance(location.node, Directory):
+            raise self._error(PathExistsError, "the path is a directory", path)
         return location
 
     def _check_replaced(self, node: Any, path: P, overwrite: bool, if_version: int | None) -> None:

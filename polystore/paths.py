@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
 
@@ -13,6 +14,8 @@ __all__ = [
     "MOST_LINKS",
     "NameFilter",
     "P",
+    "PathT",
+    "as_given",
     "as_text",
     "check_distinct",
     "display",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 P = str | os.PathLike[str]
+PathT = TypeVar("PathT", bound=P)
 
 MOST_LINKS = 40
 """The limit of links that one path may follow, the same as in Linux; more are taken for a loop."""
@@ -45,6 +49,11 @@ def as_text(path: P, *, backend: str | None = None) -> str:
     if "\0" in text:
         raise InvalidPathError("a path cannot contain a NUL character", path=text, backend=backend)
     return text
+
+
+def as_given(path: PathT, text: str) -> PathT:
+    """Return the `text` that a backend made of `path`; for a path object, that object."""
+    return text if isinstance(path, str) else path  # type: ignore[return-value]
 
 
 def as_system_text(path: P) -> str:

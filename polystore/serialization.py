@@ -121,7 +121,8 @@ def seal(value: Any) -> Sealed:
         raise
     except Exception as error:
         raise VFSTypeError(
-            f"a {type(value).__name__} cannot be saved here, since it does not pickle: {error}"
+            f"a {type(value).__name__} cannot be saved here, since it does not pickle: {error}; "
+            f"save the data in it instead, or leave that part out in its __getstate__"
         ) from error
     # Not their memoryviews: one that ends in a cycle, as the traceback of a failed save is,
     # crashes the garbage collector of Python 3.11.

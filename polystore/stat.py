@@ -24,6 +24,8 @@ class Details(TypedDict, total=False):
     """The number of images in a ``.tif`` file that holds several."""
     replicas: int
     """The number of nodes that hold the value, in the memory of a Ray cluster."""
+    lost: str
+    """How the value was lost, in the memory of a Ray cluster; only there if it is lost."""
     version: int
     """A number that changes with each save, in backends that keep versions."""
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import ray
 
 from polystore.exceptions import (
     InvalidPathError,
@@ -27,6 +26,7 @@ from polystore_ray.registry import RayBackendRegistry
 try:
     import pandas as pd
     import pyarrow as pa
+    import ray
     from ray.data import Dataset, Datasink, Datasource, ReadTask, read_datasource
     from ray.data.block import BlockAccessor, BlockMetadata
     from ray.data.datasource import WriteResult

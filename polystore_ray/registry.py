@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore.registration import _REGISTRY, BUILTIN_BACKENDS, backend_key
+from polystore.registration import backend_key
 from polystore_ray.client.hosted import HostedBackend
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.config.backends import options_of_backends, split_key
@@ -26,13 +25,12 @@ from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.ray_extra import needs_ray
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.in_process import LocalTransport
-from polystore_ray.wire.classes import class_from_bytes, class_to_bytes, is_newer
+from polystore_ray.wire.classes import class_from_bytes, custom_classes, is_newer
 
 __all__ = ["RayBackendRegistry"]
-
-logger = logging.getLogger(__name__)
 
 _STORE_NAME = re.compile(r"[\w.-]+")
 _LOCAL_VARIABLE = "POLYSTORE_RAY_LOCAL"
@@ -158,7 +156,9 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             read_leases,
             leased_bytes,
         )
-        self._local = _local_by_default() if local is None else local
+        if local is None:
+            local = os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")
+        self._local = local
         self._shipped: dict[str, bytes] = {}
         self._proxies: dict[str, StorageBackend] = {}
 
@@ -249,7 +249,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             self._options,
             self._local,
             self._travelling(),
-            {} if self._local else self._shipped | _custom_classes(),
+            {} if self._local else self._shipped | custom_classes(),
         )
 
     def _travelling(self) -> Home:
@@ -337,8 +337,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         if self._local:
             self._home.require_here()
             return LocalTransport.of(*name, options).by(Deadline(self._timeout))
-        # Imported late: it loads Ray, which takes a second.
-        from polystore_ray.transport.connect import connect
+        with needs_ray():  # late: it takes a second
+            from polystore_ray.transport.connect import connect
 
         return connect(*name, self._timeout, options, home=self._home, create=create)
 
@@ -375,24 +375,6 @@ class _OnNode(Mapping[str, StorageBackend]):
 
     def __repr__(self) -> str:
         return f"{self._registry!r}.on({self._node!r})"
-
-
-def _local_by_default() -> bool:
-    return os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")
-
-
-def _custom_classes() -> dict[str, bytes]:
-    """Return the classes of this process's custom backends that can travel."""
-    shipped = {}
-    for key, cls in list(_REGISTRY.items()):
-        if key in BUILTIN_BACKENDS:
-            continue
-        try:
-            shipped[key] = class_to_bytes(cls)
-        except Exception:
-            # Pickling runs foreign code; the other classes still travel.
-            logger.warning("the backend %r cannot travel to other processes", key, exc_info=True)
-    return shipped
 
 
 def _rebuilt(

@@ -4,7 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["NodeStatus", "StoreStatus"]
+__all__ = ["LostValue", "NodeStatus", "StoreStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class LostValue:
+    """A path in the memory whose bytes are lost.
+
+    Attributes
+    ----------
+    path : str
+        The path. It exists until it is deleted or saved again.
+    reason : str
+        How the value was lost.
+    node, host : str
+        The id and the host name of the node with the last copy; empty if they are not known.
+    time : float
+        When the loss was noticed, in seconds since the epoch.
+    cause : str
+        The error of Ray.
+    fallback : tuple of str or None
+        The backend and the path from which the next load restores the value; None if there is none.
+    """
+
+    path: str
+    reason: str
+    node: str
+    host: str
+    time: float
+    cause: str
+    fallback: tuple[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +105,8 @@ class StoreStatus:
         The number of objects on fewer nodes than requested, since nodes are missing or the repair
         is not finished.
     lost : int
-        The number of objects that were lost with their node or volume. Loading one raises
-        `DataLostError`.
+        The number of values that were lost with their node or volume. Loading one raises
+        `DataLostError`; ``registry["memory"].lost()`` lists them.
     epoch : int
         The number of controllers that the store has had.
     follower : str or None

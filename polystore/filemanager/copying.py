@@ -13,6 +13,7 @@ from polystore.capabilities import Deletable, HasDirectories
 from polystore.error_translation import naming_written
 from polystore.exceptions import PathNotFoundError, UnsupportedOperationError
 from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
+from polystore.filemanager.options import OptionRules
 from polystore.paths import P, as_text, display, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
@@ -20,15 +21,16 @@ from polystore.transfer.copying import check_losses, copy_directories, copy_valu
 from polystore.transfer.proxies import Pairs, class_of
 from polystore.transfer.stacking import stack as stack_values
 
-__all__ = ["copy", "listed_order", "move", "rebasing", "stack", "walked"]
+__all__ = ["Manager", "copy", "listed_order", "move", "rebasing", "stack", "walked"]
 
 Transfer = Literal["copy", "move"]
 
 
 class Manager(Protocol):
-    """The file manager, whose methods `copy`, `move` and `stack` are."""
+    """The file manager, as functions use it that are methods of it."""
 
     registry: Mapping[str, Any]
+    _rules: OptionRules
 
 
 def copy(
@@ -165,6 +167,7 @@ def stack(
         writing(self.registry, key, "save", path) as target,
         reading(self.registry, backend) as source,
     ):
+        options = self._rules.applied(target, "save", options)
         _check_free(target, path, key)
         _make_parent(target, path)
         stack_values(source, target, paths, path, progress, **options)

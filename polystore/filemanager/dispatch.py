@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
 
+from polystore.arguments import did_you_mean
 from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import MakesParents
 from polystore.exceptions import (
     BackendNotFoundError,
+    PathNotFoundError,
     StorageError,
     StorageResolutionError,
     UnsupportedOperationError,
+    VFSTypeError,
 )
 from polystore.paths import P, display
 from polystore.registration import BackendKey, backend_key
 
-__all__ = ["Registry", "parents_option", "reading", "writing"]
+__all__ = ["Registry", "check_registry", "parents_option", "reading", "suggest_near", "writing"]
+
+_MOST_NAMES = 1000  # that a missing path is compared with
 
 Registry = Mapping[str, DataSource]
 """From key to backend."""
 
 
+def check_registry(registry: Any) -> Registry:
+    """Return a registry; say what one is if it is something else.
+
+    Raises
+    ------
+    StorageResolutionError
+        If it is None.
+    VFSTypeError
+        If it is not a mapping.
+    """
+    if isinstance(registry, Mapping):
+        return registry
+    error = StorageResolutionError if registry is None else VFSTypeError
+    given = "" if registry is ... else f", not {type(registry).__name__}"
+    raise error(
+        "FileManager needs a registry, a mapping from keys to backends: BackendRegistry(), "
+        f"polystore_ray.RayBackendRegistry() or a dict{given}"
+    )
+
+
 class reading:  # noqa: N801 - used as a function; a generator takes thrice the time
-    """Yield the backend of `key` to a block; let only a `StorageError` out of it.
+    """Yield the backend of `key` to a block; let only a `StorageError` with path and key out of it.
 
     Raises
     ------
@@ -45,7 +74,10 @@ class reading:  # noqa: N801 - used as a function; a generator takes thrice the 
             raise
 
     def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, StorageError | MemoryError):
+        if isinstance(error, StorageError):
+            error.located(**self._place())
+            error.__traceback__ = without_internals(error.__traceback__)
+        elif isinstance(error, Exception) and not isinstance(error, MemoryError):
             raise StorageResolutionError(
                 f"the backend raised {type(error).__name__}: {error}", **self._place()
             ) from error
@@ -53,6 +85,32 @@ class reading:  # noqa: N801 - used as a function; a generator takes thrice the 
     def _place(self) -> dict[str, str | None]:
         path = None if self._path is None else display(self._path)
         return {"path": path, "backend": backend_key(self._key)}
+
+
+def suggest_near(error: PathNotFoundError, backend: DataSource, path: P) -> None:
+    """Add the nearest name in the directory of a missing path to the message, if one is near."""
+    directory, _, name = display(path).rpartition("/")
+    with suppress(Exception):  # a suggestion never replaces the error
+        names = backend.list_dir(directory or ("/" if display(path)[:1] == "/" else "."))
+        error.message += did_you_mean(name, names[:_MOST_NAMES])
+
+
+def without_internals(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of polystore below its first frame.
+
+    The environment variable ``POLYSTORE_FULL_TRACEBACK`` keeps them, for work on polystore itself.
+    """
+    if trace is None or os.environ.get("POLYSTORE_FULL_TRACEBACK"):
+        return trace
+    frames = [trace]
+    while (below := frames[-1].tb_next) is not None:
+        frames.append(below)
+    shown: TracebackType | None = None
+    for each in reversed(frames[1:]):
+        package = each.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in ("polystore", "polystore_ray"):
+            shown = TracebackType(shown, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return TracebackType(shown, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
 
 
 class writing(reading):  # noqa: N801 - as `reading`
@@ -92,8 +150,10 @@ def _resolve(registry: Registry, key: BackendKey) -> DataSource:
         for known in registry:  # a plain dict, which distinguishes upper and lower case
             if backend_key(known) == name:
                 return registry[known]
+        known_keys = [str(known) for known in registry]
         raise BackendNotFoundError(
-            f"no backend is called {name!r}; the known ones are {', '.join(map(str, registry))}"
+            f"no backend is called {name!r}{did_you_mean(name, known_keys)}; the known ones are "
+            f"{', '.join(known_keys)}"
         ) from None
 
 

@@ -11,13 +11,23 @@ from polystore.arguments import check_collection
 from polystore.async_methods import in_a_thread
 from polystore.base import DataSource
 from polystore.capabilities import Capability, ReportsLoading, ReportsSaving
-from polystore.filemanager import copying
+from polystore.exceptions import PathNotFoundError
+from polystore.filemanager import copying, mapping
 from polystore.filemanager.copying import listed_order, rebasing, walked
-from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
-from polystore.paths import P, as_text, natural_key
+from polystore.filemanager.dispatch import (
+    Registry,
+    check_registry,
+    parents_option,
+    reading,
+    suggest_near,
+    writing,
+)
+from polystore.filemanager.options import OptionRules
+from polystore.paths import P, PathT, as_given, as_text, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
 from polystore.stat import Stat
+from polystore.transfer.many import Errors, check_errors, collected, loaded_apart
 from polystore.writable import private
 
 __all__ = ["IMAGE_EXTENSIONS", "FileManager"]
@@ -41,6 +51,11 @@ class FileManager:
     registry : Mapping
         From key to backend: a `BackendRegistry`, a ``polystore_ray.RayBackendRegistry``, or a
         plain `dict`. A file manager pickles if its registry does.
+    strict : bool, default True
+        Whether an option that the backend does not take raises. With False it is dropped, with
+        one warning for each backend.
+    overwrite : bool, default False
+        The default of the option ``overwrite`` of `save` and `save_batch`.
 
     Raises
     ------
@@ -48,6 +63,9 @@ class FileManager:
         By every operation, if the registry has no such backend.
     UnsupportedOperationError
         By every operation that the backend does not support.
+    VFSTypeError
+        If `registry` is not a mapping; it is a `StorageResolutionError`, and thus a `ValueError`,
+        for None. By an operation, before it starts, if the backend does not take an option.
 
     Examples
     --------
@@ -61,8 +79,15 @@ class FileManager:
     ['/plate1/A01.npy']
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry: Mapping[str, Any] = registry
+    def __init__(
+        self,
+        registry: Registry = ...,  # type: ignore[assignment] # so that the error says what it is
+        *,
+        strict: bool = True,
+        overwrite: bool = False,
+    ) -> None:
+        self.registry: Mapping[str, Any] = check_registry(registry)
+        self._rules = OptionRules(strict=strict, overwrite=overwrite)
 
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
@@ -90,7 +115,12 @@ class FileManager:
             If it is a directory.
         """
         with reading(self.registry, backend, path) as target:
-            value = target.load(path, **options)
+            options = self._rules.applied(target, "load", options)
+            try:
+                value = target.load(path, **options)
+            except PathNotFoundError as error:
+                suggest_near(error, target, path)
+                raise
         return private(value) if writable else value
 
     def load_batch(
@@ -99,6 +129,7 @@ class FileManager:
         backend: BackendKey,
         *,
         writable: bool = False,
+        errors: Errors = "raise",
         progress: Progress = None,
         **options: Any,
     ) -> list[Any]:
@@ -110,16 +141,29 @@ class FileManager:
             Files, and their backend.
         writable : bool, default False
             As for `load`.
+        errors : {"raise", "skip", "return"}, default "raise"
+            Whether the first error raises, or a path that fails is left out, or its error is in
+            its place. For the last two the result is a list whose attribute ``failures`` is a
+            table of all failures.
         progress : callable or bool, optional
             Called with the number of values loaded so far and the number of all; `True` shows a
             bar.
         **options
             Passed to the backend's ``load_batch``, such as ``region=``.
         """
+        check_errors(errors)
         check_collection(paths, "paths", backend=backend_key(backend))
         with reading(self.registry, backend) as target:
+            options = self._rules.applied(target, "load_batch", options)
+            values: list[Any]
+            if errors != "raise":
+                found = loaded_apart(lambda some: target.load_batch(some, **options), list(paths))
+                values = collected(found, paths, errors, progress, "loading")
+                if writable:
+                    values[:] = [private(value) for value in values]
+                return values
             with _progress(target, ReportsLoading, progress, paths) as reported:
-                values: list[Any] = target.load_batch(paths, **reported, **options)
+                values = target.load_batch(paths, **reported, **options)
             return [private(value) for value in values] if writable else values
 
     def exists(self, path: P, backend: BackendKey) -> bool:
@@ -245,6 +289,7 @@ class FileManager:
             If the path exists, without ``overwrite=True``.
         """
         with writing(self.registry, backend, "save", path) as target:
+            options = self._rules.applied(target, "save", options)
             target.save(data, path, **parents_option(target, parents=parents), **options)
 
     def save_batch(
@@ -285,6 +330,7 @@ class FileManager:
         for items, what in ((values, "values"), (paths, "paths")):
             check_collection(items, what, backend=backend_key(backend))
         with writing(self.registry, backend, "save_batch") as target:
+            options = self._rules.applied(target, "save_batch", options)
             options |= parents_option(target, parents=parents)
             with _progress(target, ReportsSaving, progress, paths) as reported:
                 target.save_batch(values, paths, **reported, **options)
@@ -308,17 +354,18 @@ class FileManager:
             Passed to the backend's ``append``.
         """
         with writing(self.registry, backend, "append", path) as target:
+            options = self._rules.applied(target, "append", options)
             return int(target.append(values, path, axis=axis, **options))
 
     def resize(self, path: P, shape: Sequence[int], backend: BackendKey, **options: Any) -> None:
         """Change the shape of a stored array: cut it off, or extend it with its fill value."""
         with writing(self.registry, backend, "resize", path) as target:
-            target.resize(path, shape, **options)
+            target.resize(path, shape, **self._rules.applied(target, "resize", options))
 
-    def ensure_directory(self, path: P, backend: BackendKey) -> str:
-        """Create a directory and its missing ancestors; return its path."""
+    def ensure_directory(self, path: PathT, backend: BackendKey) -> PathT:
+        """Create a directory and its missing ancestors; return its path, or the path object."""
         with writing(self.registry, backend, "ensure_directory", path) as target:
-            return str(target.ensure_directory(path))
+            return as_given(path, str(target.ensure_directory(path)))
 
     def delete(self, path: P, backend: BackendKey) -> None:
         """Delete a file, a link or an empty directory."""
@@ -333,7 +380,10 @@ class FileManager:
     def create_symlink(
         self, source: P, link: P, backend: BackendKey, *, overwrite: bool = False
     ) -> None:
-        """Make `link` a link to `source`, which must exist; only a link is overwritten."""
+        """Make `link` a link to `source`, which must exist.
+
+        With `overwrite`, the link replaces a file or another link, but never a directory.
+        """
         with writing(self.registry, backend, "create_symlink", link) as target:
             target.create_symlink(source, link, overwrite=overwrite)
 
@@ -355,7 +405,7 @@ class FileManager:
         recursive : bool, default True
             Whether to descend into directories. A link to a directory becomes a link.
         overwrite : bool, default False
-            Whether existing links are replaced. A file never is.
+            Whether the new links replace existing files and links.
 
         Raises
         ------
@@ -377,6 +427,7 @@ class FileManager:
     # From one path to another
 
     copy, move, stack = copying.copy, copying.move, copying.stack
+    map = mapping.map_values
 
     aload, aload_batch = in_a_thread(load), in_a_thread(load_batch)
     asave, asave_batch = in_a_thread(save), in_a_thread(save_batch)

@@ -215,22 +215,25 @@ def publish_copy(values: FileValues, origin: Location, location: Location) -> bo
 def publish_link(
     values: FileValues, target: str, path: P, location: Location, *, overwrite: bool
 ) -> None:
-    """Make a link at a free location, or with `overwrite` another link's."""
+    """Make a link at a free location, or with `overwrite` in the place of a value or a link."""
     with temporary(location, hidden=values.has_directories) as new:
         new.make_link(target)
-        values.before_change(path, new)
+        values.before_change(path, new, location)
         if overwrite:
-            _put(new, location, partial(check_free, over_link=True))
+            _put(new, location, partial(check_free, values, over_value=True))
         else:
             rename_new(new, location)
 
 
-def check_free(location: Location, *, over_link: bool) -> None:
-    """Raise `PathExistsError` if something is at a location, unless it is a link and may be."""
+def check_free(values: FileValues, location: Location, *, over_value: bool) -> None:
+    """Raise `PathExistsError` if something is at a location, unless a value or a link may be."""
     with suppress(FileNotFoundError):
-        is_link = stat.S_ISLNK(location.status().st_mode)
-        if not (is_link and over_link):
+        status = location.status()
+        if not over_value:
             raise PathExistsError("the path exists already")
+        check_no_device(status)
+        if values.has_directory(location):
+            raise PathExistsError("the path is a directory")
 
 
 def delete(values: FileValues, location: Location, path: P) -> None:

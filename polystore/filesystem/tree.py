@@ -319,7 +319,7 @@ class LocalTree:
             if not self.exists(source):
                 raise PathNotFoundError("a link needs an existing source")
         target = self._resolver.real(source)
-        with self._free_place(link, over_link=overwrite) as location:
+        with self._free_place(link, over_value=overwrite) as location:
             if self._passes(source, location):
                 raise StorageResolutionError("a link cannot lead to itself")
             changes.publish_link(self._values, target, link, location, overwrite=overwrite)
@@ -333,14 +333,14 @@ class LocalTree:
         )
 
     @contextmanager
-    def _free_place(self, path: P, *, over_link: bool = False) -> Iterator[Location]:
+    def _free_place(self, path: P, *, over_value: bool = False) -> Iterator[Location]:
         with located(path, self._backend):
             self._check_path(path)
             # Not every value is a file through which the system finds no way.
             if self._is_blocked(os.path.dirname(self._resolver.text(path))):
                 raise PathNotDirectoryError("a part of the path is a file")
         with os_errors(path, self._backend), self._resolver.resolve_nofollow(path) as location:
-            changes.check_free(self._checked(location), over_link=over_link)
+            changes.check_free(self._values, self._checked(location), over_value=over_value)
             if not self._values.is_directory(location.directory):
                 raise PathNotDirectoryError("the parent is a file")
             yield location

@@ -42,14 +42,17 @@ def dumps(table: Any) -> str:
 
     Parameters
     ----------
-    table : list of dict or list of list
+    table : list of dict or list of list, or str
         The dicts must have the same keys. Cells are text, integers, floats, booleans and None.
+        A `str` is the CSV itself, as ``DataFrame.to_csv()`` returns it.
 
     Raises
     ------
     UnsupportedFormatError
         If the value is not such a table, or a load would return another value.
     """
+    if isinstance(table, str):
+        return _checked(table)
     rows: list[Any] = list(table) if isinstance(table, list | tuple) else [None]
     if rows and all(isinstance(row, dict) for row in rows):
         names = list(rows[0])
@@ -60,7 +63,9 @@ def dumps(table: Any) -> str:
         header = [",".join(_quoted(_text(name)) for name in names)]
         return "".join(f"{line}\r\n" for line in (*header, *_lines(row.values() for row in rows)))
     if not all(isinstance(row, list | tuple) and row for row in rows):
-        raise UnsupportedFormatError("a CSV holds a list of dicts or a list of lists, none empty")
+        raise UnsupportedFormatError(
+            "a CSV holds a list of dicts, a list of lists, none empty, or CSV text"
+        )
     lines = list(_lines(rows))
     if lines and _parsed(lines[0])[0]:
         raise UnsupportedFormatError(
@@ -68,6 +73,15 @@ def dumps(table: Any) -> str:
             "save a list of dicts"
         )
     return "".join(f"{line}\r\n" for line in lines)
+
+
+def _checked(text: str) -> str:
+    """Return a text that `loads` can open."""
+    try:
+        loads(text)
+    except CorruptDataError as error:
+        raise UnsupportedFormatError(f"the text is not CSV: {error}") from error
+    return text
 
 
 def loads(text: str) -> list[dict[str, Any]] | list[list[Any]]:

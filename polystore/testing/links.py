@@ -77,14 +77,30 @@ class Links(BackendKit):
         assert backend.list_dir(f"{root}/link") == [f"a{self.suffix}"]
         assert backend.list_files(root or "/", recursive=True) == [self.path(root, "d/a")]
 
-    def test_only_a_link_is_overwritten(self, backend: Any, root: str, linked: str) -> None:
+    def test_a_link_is_overwritten_when_told(self, backend: Any, root: str, linked: str) -> None:
         backend.save(self.value(1), self.path(root, "b"))
         with pytest.raises(PathExistsError):
             backend.create_symlink(self.path(root, "b"), linked)
-        with pytest.raises(PathExistsError):
-            backend.create_symlink(self.path(root, "a"), self.path(root, "b"), overwrite=True)
         backend.create_symlink(self.path(root, "b"), linked, overwrite=True)
         self.same(backend.load(linked), self.value(1))
+
+    def test_a_file_is_overwritten_when_told(self, backend: Any, root: str, linked: str) -> None:
+        other = self.path(root, "b")
+        backend.save(self.value(1), other)
+        with pytest.raises(PathExistsError):
+            backend.create_symlink(self.path(root, "a"), other)
+        self.same(backend.load(other), self.value(1))
+        backend.create_symlink(self.path(root, "a"), other, overwrite=True)
+        assert backend.is_symlink(other)
+        self.same(backend.load(other), self.value())
+
+    def test_no_link_takes_the_place_of_a_directory(
+        self, backend: Any, root: str, linked: str
+    ) -> None:
+        backend.save(self.value(1), self.path(root, "d/b"), parents=True)
+        with pytest.raises(PathExistsError):
+            backend.create_symlink(self.path(root, "a"), f"{root}/d", overwrite=True)
+        self.same(backend.load(self.path(root, "d/b")), self.value(1))
 
     def test_the_source_has_to_exist(self, backend: Any, root: str) -> None:
         with pytest.raises(PathNotFoundError):
@@ -92,8 +108,11 @@ class Links(BackendKit):
         assert not backend.is_symlink(self.path(root, "link"))
 
     def test_a_link_to_itself_is_refused(self, backend: Any, root: str, linked: str) -> None:
-        with pytest.raises(StorageResolutionError):
-            backend.create_symlink(linked, linked, overwrite=True)
+        for source in (linked, self.path(root, "a")):
+            for link in (linked, self.path(root, "a")):
+                if (source, link) != (self.path(root, "a"), linked):
+                    with pytest.raises(StorageResolutionError):
+                        backend.create_symlink(source, link, overwrite=True)
         self.same(backend.load(linked), self.value())
 
     def test_a_circle_raises_and_does_not_hang(self, backend: Any, root: str, linked: str) -> None:

@@ -88,11 +88,11 @@ class Model:
             raise PathNotFoundError("")
         return place
 
-    def free(self, names: Names, *, over_link: bool = False) -> Names:
-        """Return the place where a path can be created."""
+    def free(self, names: Names, *, over_file: bool = False) -> Names:
+        """Return the place where a path can be created, or replace a file or a link."""
         place = self.find(names, follow=False)
         node = self.nodes.get(place)
-        if node is not None and not (over_link and isinstance(node, Link)):
+        if node is not None and (not over_file or isinstance(node, Directory)):
             raise PathExistsError("")
         if place[:-1] not in self.nodes:
             raise PathNotFoundError("")
@@ -229,7 +229,7 @@ class Model:
     def create_symlink(self, source: Names, link: Names, *, overwrite: bool) -> None:
         if not self.exists(source):
             raise PathNotFoundError("")
-        place = self.free(link, over_link=overwrite)
+        place = self.free(link, over_file=overwrite)
         if self.passes(source, place):
             raise StorageResolutionError("")
         self.nodes[place] = Link(source)

@@ -11,6 +11,7 @@ from polystore.exceptions import (
     PathExistsError,
     PathNotFoundError,
     StorageError,
+    StorageResolutionError,
 )
 from polystore.testing.batches import Batches
 from polystore.testing.directories import Directories
@@ -192,6 +193,6 @@ class Traces(_Bypassing):
         before = stored.contents()
         with pytest.raises(PathNotFoundError):
             backend.create_symlink(self.path(root, "none"), self.path(root, "link"))
-        with pytest.raises(PathExistsError):
+        with pytest.raises(StorageResolutionError):
             backend.create_symlink(occupied, occupied, overwrite=True)
         assert stored.contents() == before

@@ -37,7 +37,7 @@ class Rows:
     start: int
 
 
-class Proxy(Capability, methods=("portable",)):
+class Proxy(Capability, methods=("portable", "placed")):
     """A backend whose operations an instance of another class does, in another process.
 
     - `hosted_class`: the class of that instance
@@ -48,6 +48,10 @@ class Proxy(Capability, methods=("portable",)):
     @abstractmethod
     def portable(self, path: P, /) -> str:
         """Return the path that other processes use to reach this instance."""
+
+    @abstractmethod
+    def placed(self, paths: Sequence[P] = ()) -> tuple[Any, list[str]]:
+        """Return this backend and paths in it as what they are here but on another node."""
 
 
 class Sender(Capability, methods=("send", "send_rows")):

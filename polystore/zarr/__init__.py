@@ -7,3 +7,5 @@
 from polystore.zarr.backend import ZarrBackend
 
 __all__ = ["ZarrBackend"]
+
+ZarrStorageBackend = ZarrBackend  # its name in polystore 0.x, as others in polystore.compat

@@ -8,11 +8,12 @@ from typing import Any
 
 from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
+from polystore.capabilities import accepting
 from polystore.exceptions import UnsupportedFormatError, UnsupportedOperationError
 from polystore.filesystem.lookup import portable_path
 from polystore.forwarding import forwarded
 from polystore.hostable import Hostable
-from polystore.paths import P, as_text
+from polystore.paths import P, PathT, as_given, as_text
 from polystore.region import Region
 from polystore.transfer.copying import RAW
 from polystore.writable import private
@@ -148,6 +149,7 @@ class ZarrBackend(StorageBackend):
             tree, text = self._trees.of(path)
             refuse_loss(tree.apart(text), path, backend=self._backend_type)
 
+    @accepting("series", "missing", "max_decoded")
     def load(
         self,
         path: P,
@@ -217,9 +219,11 @@ class ZarrBackend(StorageBackend):
     list_files = forwarded(StorageBackend.list_files)
     walk = forwarded(StorageBackend.walk)
     content_identity = forwarded(Hostable.content_identity)
-    ensure_directory = forwarded(StorageBackend.ensure_directory)
     delete = forwarded(StorageBackend.delete)
     delete_all = forwarded(StorageBackend.delete_all)
+
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._forward("ensure_directory", path))
 
     open = array_methods.open_lazily
     append, resize = array_methods.append, array_methods.resize

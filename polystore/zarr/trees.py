@@ -7,7 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from polystore.error_translation import located
-from polystore.exceptions import MissingDependencyError, PathMismatchError, VFSTypeError
+from polystore.exceptions import (
+    MissingDependencyError,
+    PathMismatchError,
+    VFSTypeError,
+    brought_by,
+)
 from polystore.paths import P, as_text
 from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.pipelines import Pipeline, check_pipeline
@@ -86,7 +91,7 @@ class Trees:
             from polystore.zarr.object_store.tree import RemoteZarr
         except ImportError as error:
             raise MissingDependencyError(
-                f"URLs need the package {error.name!r}: pip install 'polystore-ray[remote]'",
+                f"URLs need the package {error.name!r}; {brought_by('remote')}",
                 path=url.site + url.path,
                 backend="zarr",
             ) from error

@@ -53,9 +53,19 @@ class StoreOf:
         """The store's name."""
         return self.namespace.split("/")[1]
 
+    @property
+    def lifetime(self) -> str:
+        """The store's lifetime: ``"job"`` or ``"detached"``."""
+        return "detached" if self.job is None else "job"
+
+    @property
+    def named(self) -> str:
+        """The store's name and lifetime, for the end of an error."""
+        return f"{self.name!r}, lifetime {self.lifetime!r}"
+
     def __str__(self) -> str:
         """Return the store's name and lifetime, for errors."""
-        return f"{self.name!r} (lifetime={'detached' if self.job is None else 'job'!r})"
+        return f"{self.name!r} (lifetime={self.lifetime!r})"
 
 
 FindController = Callable[..., Any]

@@ -23,6 +23,7 @@ from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.hosting.backend_host import MOST_CALLS
 from polystore_ray.rayapi.calls import answer_of
 from polystore_ray.rayapi.head_loss import lost_with_head
+from polystore_ray.rayapi.metrics import counted
 from polystore_ray.rayapi.placement import (
     CONTROLLER,
     MEMORY,
@@ -178,6 +179,7 @@ class _Controller:
                     self.shutdown()
                     return
                 self._tell_of_nodes()
+                counted(self._store.name, self._controller.status())
             except Exception:
                 # Whatever it is, the store must not outlive its job because nobody looks any more.
                 logger.warning("the cluster could not be asked; asking again", exc_info=True)

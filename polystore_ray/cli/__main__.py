@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from polystore_ray.cli import doctor, files, operating, transferring
+from polystore_ray.cli import doctor, dumping, files, finding, operating, transferring
 from polystore_ray.cli.app import main, polystore_command
 
 __all__ = ["main", "polystore_command"]
 
 _COMMANDS = (
-    *(operating.status, files.ls, files.tree, files.stat, transferring.cp, transferring.mv),
-    *(transferring.rm, files.cat, files.du, operating.why, operating.drain, operating.shutdown),
-    *(operating.demo, doctor.doctor),
+    *(operating.status, files.ls, files.tree, files.stat, finding.find, transferring.cp),
+    *(transferring.put, transferring.get, transferring.mv, transferring.rm, files.cat),
+    *(files.head, files.du, operating.lost, operating.why, dumping.dump, dumping.restore),
+    *(dumping.verify, operating.drain, operating.shutdown, operating.demo, doctor.doctor),
 )
 for command in _COMMANDS:
     polystore_command.add_command(command)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import ray
 
 from polystore_ray.cli.failure import Failed, one_line
-from polystore_ray.rayapi.addresses import require_listener
+from polystore_ray.deadline import Deadline
+from polystore_ray.rayapi.addresses import require_answer
 from polystore_ray.rayapi.placement import CONTROLLER, store_namespace
 from polystore_ray.rayapi.private import recorded_address
 from polystore_ray.registry import RayBackendRegistry
@@ -20,6 +21,7 @@ from polystore_ray.transport.connect import home_of
 __all__ = ["KnownStore", "connect", "known_stores", "store"]
 
 _PREFIX = "polystore/"
+_ANSWER_WITHIN = 30.0  # seconds
 
 
 def connect(address: str | None) -> None:
@@ -38,7 +40,8 @@ def connect(address: str | None) -> None:
                 "no Ray cluster runs on this machine; name one with --address, or use --local to "
                 "work without a cluster"
             ) from error
-    require_listener(address)
+    with _silence():
+        require_answer(address, Deadline(_ANSWER_WITHIN))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
@@ -84,18 +87,24 @@ def known_stores() -> list[KnownStore]:
     return sorted(found, key=lambda store: (store.name, store.job or ""))
 
 
-def store(name: str, job: str | None, *, create: bool) -> RayBackendRegistry:
+def store(
+    name: str, job: str | None, *, create: bool, options: Mapping[str, Any] | None = None
+) -> RayBackendRegistry:
     """Return the registry of an existing store.
 
     - `job`: the job that owns the store; None for a detached store
     - `create`: whether to create a missing detached store
+    - `options`: the options of a store that is created
 
     Raises `Failed` if the store does not exist.
     """
-    registry = RayBackendRegistry(name, local=False, lifetime="job" if job else "detached")
+    is_missing = has_ended(store_namespace(name, job))
+    made_with: Any = options if is_missing and options else {}
+    lifetime: Any = "job" if job else "detached"
+    registry = RayBackendRegistry(name, local=False, lifetime=lifetime, **made_with)
     if job is not None:
         registry._home = home_of(name, "job", registry._home, job=job)  # noqa: SLF001 - not public
-    if has_ended(store_namespace(name, job)) and not (create and job is None):
+    if is_missing and not (create and job is None):
         kind = "detached store" if job is None else f"store of job {job}"
         others = ", ".join(map(str, known_stores()))
         there = f"the cluster has {others}" if others else "this cluster has no stores"

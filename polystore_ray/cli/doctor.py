@@ -10,20 +10,24 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 import numpy as np
 
 import polystore
-from polystore import StorageError
+from polystore import MissingDependencyError, StorageError
+from polystore.exceptions import brought_by
+from polystore_ray import other_project
 from polystore_ray.cli.failure import Failed, one_line
 from polystore_ray.cli.output import aligned, human_bytes, print_json
 from polystore_ray.cli.session import Session, with_session
 from polystore_ray.rayapi.head_loss import LASTING
-from polystore_ray.registry import RayBackendRegistry
+
+if TYPE_CHECKING:  # it imports Ray
+    from polystore_ray.cli.cluster import KnownStore
 
 __all__ = ["Finding", "doctor"]
 
@@ -49,6 +53,7 @@ class _Machine(NamedTuple):
     versions: tuple[str, str, str]  # of Python, Ray and polystore
     shared_memory: int | None  # bytes
     time: float  # seconds since the epoch
+    frees_soon: bool  # whether Ray gives freed memory back at once
 
 
 @click.command(short_help="Check this machine and the cluster.")
@@ -57,7 +62,8 @@ def doctor(session: Session) -> None:
     """Check this machine and the cluster, and name a cure for each problem.
 
     Checks versions, the size of each object store and of the shared memory that it lies in, actors
-    that cannot be scheduled, clocks, authentication and encryption. Exits with 1 if a check fails.
+    that cannot be scheduled, values that are lost, clocks, authentication and encryption. Exits
+    with 1 if a check fails.
     """
     findings = [*_check_here()]
     if not session.local:
@@ -75,11 +81,18 @@ def doctor(session: Session) -> None:
 
 
 def _check_here() -> Iterator[Finding]:
-    import ray
-
-    versions = f"polystore {polystore.__version__}, Ray {ray.__version__}, NumPy {np.__version__}"
+    try:
+        import ray
+    except ModuleNotFoundError:
+        found = "no Ray"
+    else:
+        found = f"Ray {ray.__version__}"
+    versions = f"polystore {polystore.__version__}, {found}, NumPy {np.__version__}"
     yield Finding("versions here", "ok", f"Python {platform.python_version()}, {versions}")
     yield _check_zarr()
+    other = other_project.found()
+    if other:
+        yield Finding("packages", "failure", other, other_project.CURE)
     if platform.system() != "Linux":
         cure = "clusters need Linux; use --local on this machine"
         yield Finding("system", "failure", platform.system(), cure)
@@ -97,18 +110,20 @@ def _check_zarr() -> Finding:
 def _check_cluster(session: Session) -> Iterator[Finding]:
     try:
         session.connect()
+    except MissingDependencyError:
+        yield Finding("ray", "failure", "not installed", brought_by("ray"))
+        return
     except (Failed, StorageError) as error:
         yield Finding("cluster", "failure", one_line(error))
         return
-    from polystore_ray.cli.cluster import known_stores, store
+    from polystore_ray.cli.cluster import known_stores
     from polystore_ray.rayapi.private import authentication_mode, control_store, waiting_actors
 
     yield from _check_nodes(_TIMEOUT)
     yield _check_actors(waiting_actors())
     yield _check_control_store(control_store())
     for known in known_stores():
-        if known.job is None:
-            yield _check_store(known.name, store(known.name, None, create=False))
+        yield from _check_store(known)
     yield _check_authentication(authentication_mode())
     yield _check_encryption(os.environ.get("RAY_USE_TLS", "0") == "1")
 
@@ -146,15 +161,19 @@ def _check_nodes(timeout: float) -> Iterator[Finding]:
         object_store = int(node["Resources"].get("object_store_memory", 0))
         yield _check_versions(name, there, here)
         yield _check_memory(name, object_store, there.shared_memory)
+        yield _check_freeing(name, there.frees_soon)
         yield _check_clock(name, here.time - there.time, there.time - answered)
 
 
 def _this_machine() -> _Machine:
     import ray
 
+    from polystore_ray.rayapi.private import FREES_SOON
+
     shared = shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else None
     versions = (platform.python_version(), ray.__version__, polystore.__version__)
-    return _Machine(versions, shared, time.time())
+    frees_soon = os.environ.keys() >= FREES_SOON.keys()
+    return _Machine(versions, shared, time.time(), frees_soon)
 
 
 def _check_versions(name: str, there: _Machine, here: _Machine) -> Finding:
@@ -179,6 +198,17 @@ def _check_memory(name: str, object_store: int, shared: int | None) -> Finding:
     if object_store < _SMALL_STORE:
         return Finding(what, "warning", seen, "raise --object-store-memory")
     return Finding(what, "ok", seen)
+
+
+def _check_freeing(name: str, frees_soon: bool) -> Finding:
+    what = f"freed memory of {name}"
+    if frees_soon:
+        return Finding(what, "ok", "it comes back soon")
+    from polystore_ray.rayapi.private import FREES_SOON
+
+    [(variable, value)] = FREES_SOON.items()
+    cure = f"start Ray with {variable}={value}: saves in a loop are several times faster"
+    return Finding(what, "warning", "it comes back once a second", cure)
 
 
 def _check_clock(name: str, before: float, after: float) -> Finding:
@@ -210,14 +240,36 @@ def _check_control_store(kept_in: str | None) -> Finding:
     return Finding("control store", "warning", seen, cure)
 
 
-def _check_store(name: str, registry: RayBackendRegistry) -> Finding:
-    """Check whether a detached store outlives the head."""
-    what = f"store {name}"
+def _check_store(known: KnownStore) -> Iterator[Finding]:
+    """Check whether a store has all its values, and a detached one whether it outlives the head."""
+    what = f"store {known.name}" if known.job is None else f"store {known.name} of job {known.job}"
+    command = f"polystore --store {known.name}" + (f" --job {known.job}" if known.job else "")
+    from polystore_ray.cli.cluster import store
+
     try:
-        reasons = registry.status().lost_with_head
-    except StorageError as error:
-        cure = f"`polystore --store {name} status`"
-        return Finding(what, "failure", f"it does not answer ({type(error).__name__})", cure)
+        status = store(known.name, known.job, create=False).status()
+    except (Failed, StorageError) as error:
+        seen = f"it does not answer ({type(error).__name__})"
+        yield Finding(what, "failure", seen, f"`{command} status`")
+        return
+    yield _check_values(what, status.lost, status.too_few_replicas, command)
+    if known.job is None:
+        yield _check_head(what, status.lost_with_head)
+
+
+def _check_values(what: str, lost: int, too_few: int, command: str) -> Finding:
+    what = f"values of {what}"
+    if lost:
+        cure = f"`{command} lost` lists them; save them again, and keep a second copy (replicas=2)"
+        return Finding(what, "failure", f"{lost} are lost", cure)
+    if too_few:
+        cure = "wait until they are copied; if the number stays, add nodes"
+        seen = f"{too_few} objects have fewer replicas than requested"
+        return Finding(what, "warning", seen, cure)
+    return Finding(what, "ok", "none is lost, and all have their replicas")
+
+
+def _check_head(what: str, reasons: Sequence[str]) -> Finding:
     if not reasons:
         return Finding(what, "ok", "it outlives the loss of the head")
     seen, _, cures = zip(*(reason.partition(": ") for reason in reasons), strict=True)

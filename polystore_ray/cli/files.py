@@ -1,14 +1,16 @@
-"""Commands that read a store: ``ls``, ``tree``, ``stat``, ``cat`` and ``du``."""
+"""Commands that read a store: ``ls``, ``tree``, ``stat``, ``cat``, ``head`` and ``du``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import click
 
 from polystore import FileManager
 from polystore.exceptions import PathNotFoundError
+from polystore.paths import normalize
 from polystore_ray.cli.failure import Failed
 from polystore_ray.cli.output import (
     aligned,
@@ -19,22 +21,52 @@ from polystore_ray.cli.output import (
     print_value,
     say,
 )
+from polystore_ray.cli.patterns import expanded
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
 
-__all__ = ["cat", "du", "ls", "stat", "tree"]
+__all__ = ["cat", "du", "head", "ls", "stat", "tree"]
 
 Facts = dict[str, Any]
 
 
-@click.command(short_help="List a directory.")
-@click.argument("place", type=PLACE, default="memory:/")
-@click.option("-l", "--long", is_flag=True, help="Also show type, size, shape, dtype and time.")
+@click.command(short_help="List directories and files.")
+@click.argument("places", type=PLACE, nargs=-1)
+@click.option(
+    "-l",
+    "--long",
+    is_flag=True,
+    help="Also show type (or that it is lost), size, shape, dtype and time.",
+)
 @with_session
-def ls(session: Session, place: Place, *, long: bool) -> None:
-    """List a directory or one file. Names of directories end in a slash."""
+def ls(session: Session, places: tuple[Place, ...], *, long: bool) -> None:
+    """List directories and files; by default, the root of the memory.
+
+    PLACES can be globs; ``**`` stands for any number of directories. Names of directories end in a
+    slash.
+    """
     fm = session.files()
-    entries = list(_listed(fm, place))
+    wanted = places or (Place("memory", "/"),)
+    found = [place for pattern in wanted for place in expanded(fm, pattern)]
+    if len(found) == 1:
+        _print_entries(session, list(_listed(fm, found[0])), long=long)
+        return
+    directories = [place for place in found if fm.is_dir(place.path, place.backend)]
+    files = [place for place in found if place not in directories]
+    if session.as_json:
+        listed: Facts = {str(place): list(_entries(fm, place)) for place in directories}
+        print_json({str(place): _facts(fm, place) for place in files} | listed)
+        return
+    entries = [_facts(fm, place) | {"name": str(place)} for place in files]
+    _print_entries(session, entries, long=long)
+    for place in directories:
+        if entries or place is not directories[0]:
+            say()
+        say(f"{place}:")
+        _print_entries(session, list(_entries(fm, place)), long=long)
+
+
+def _print_entries(session: Session, entries: list[Facts], *, long: bool) -> None:
     if session.as_json:
         print_json(entries)
     elif long and entries:
@@ -46,9 +78,13 @@ def ls(session: Session, place: Place, *, long: bool) -> None:
 
 def _listed(fm: FileManager, place: Place) -> Iterator[Facts]:
     facts = _facts(fm, place)
-    if not fm.is_dir(place.path, place.backend):
+    if fm.is_dir(place.path, place.backend):
+        yield from _entries(fm, place)
+    else:
         yield facts | {"name": place.name or place.path}
-        return
+
+
+def _entries(fm: FileManager, place: Place) -> Iterator[Facts]:
     for name in fm.list_dir(place.path, place.backend):
         yield fm.stat(place.below(name).path, place.backend) | {"name": name}
 
@@ -71,7 +107,8 @@ def _long(entry: Facts) -> tuple[str, ...]:
     shape = "x".join(map(str, entry["shape"])) if entry.get("shape") else "-"
     size = human_bytes(entry.get("size"))
     when = moment(entry.get("modified"))
-    return entry["type"], size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
+    kind = "lost" if entry.get("lost") else entry["type"]
+    return kind, size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
 
 
 @click.command(short_help="Show a directory as a tree.")
@@ -83,14 +120,28 @@ def tree(session: Session, place: Place, depth: int | None) -> None:
     fm = session.files()
     _require_directory(fm, place)
     if session.as_json:
-        print_json(_branch(fm, place, depth))
+        print_json(_branch(fm, place, depth, _lost_below(fm, place)))
         return
     say(str(place))
     counts = {"directory": 0, "file": 0}
-    for line, is_directory in _lines(fm, place, "", depth):
+    lost = _lost_below(fm, place)
+    for line, child, is_directory in _lines(fm, place, "", depth):
         counts["directory" if is_directory else "file"] += 1
-        say(line)
-    say(f"{counts['directory']} directories, {counts['file']} files")
+        say(f"{line}  [lost]" if _is_in(lost, child) else line)
+    summary = f"{counts['directory']} directories, {counts['file']} files"
+    say(f"{summary}, {len(lost)} lost" if lost else summary)
+
+
+def _lost_below(fm: FileManager, place: Place) -> set[str]:
+    """Return the paths of lost values in the memory; none of other backends."""
+    if place.backend != "memory":
+        return set()
+    memory: Any = fm.registry["memory"]
+    return {value.path for value in memory.lost(place.path)}
+
+
+def _is_in(paths: set[str], place: Place) -> bool:
+    return bool(paths) and normalize(place.path) in paths
 
 
 def _require_directory(fm: FileManager, place: Place) -> None:
@@ -101,7 +152,7 @@ def _require_directory(fm: FileManager, place: Place) -> None:
 
 def _lines(
     fm: FileManager, place: Place, before: str, depth: int | None
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[str, Place, bool]]:
     # Not recursive: a tree may be deeper than Python's limit of recursion.
     waiting = [(place, before, fm.list_dir(place.path, place.backend)[::-1])]
     while waiting:
@@ -112,7 +163,7 @@ def _lines(
         child = directory.below(name := names.pop())
         is_directory = _is_branch(fm, child)
         label = f"{name}/" if is_directory else name
-        yield f"{start}{'|-- ' if names else '`-- '}{label}", is_directory
+        yield f"{start}{'|-- ' if names else '`-- '}{label}", child, is_directory
         if is_directory and len(waiting) != depth:
             below = fm.list_dir(child.path, child.backend)[::-1]
             waiting.append((child, f"{start}{'|   ' if names else '    '}", below))
@@ -122,16 +173,20 @@ def _is_branch(fm: FileManager, place: Place) -> bool:
     return fm.is_dir(place.path, place.backend) and not fm.is_symlink(place.path, place.backend)
 
 
-def _branch(fm: FileManager, place: Place, depth: int | None) -> Facts:
-    """Return a dict from each name in a directory to its own dict; to None for a file or link."""
+def _branch(fm: FileManager, place: Place, depth: int | None, lost: set[str]) -> Facts:
+    """Return a dict from each name in a directory to its own dict.
+
+    A file or a link is None, a lost value "lost".
+    """
     top: Facts = {}
     waiting = [(place, top, 1)]
     while waiting:
         directory, found, level = waiting.pop()
         for name in fm.list_dir(directory.path, directory.backend):
             child = directory.below(name)
-            found[name] = {} if _is_branch(fm, child) else None
-            if found[name] is not None and level != depth:
+            is_branch = _is_branch(fm, child)
+            found[name] = {} if is_branch else "lost" if _is_in(lost, child) else None
+            if is_branch and level != depth:
                 waiting.append((child, found[name], level + 1))
     return top
 
@@ -164,6 +219,42 @@ def cat(session: Session, place: Place, *, unpickle: bool) -> None:
     """
     fm = session.files(unpickle=unpickle)
     print_value(fm.load(place.path, place.backend), as_json=session.as_json)
+
+
+@click.command(short_help="Print the first lines, rows or items of a value.")
+@click.argument("place", type=PLACE)
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many lines of text, rows of an array, items of a list or a dict, or bytes.",
+)
+@click.option("--unpickle", is_flag=True, help="Load a value of any type, as for cat.")
+@with_session
+def head(session: Session, place: Place, *, number: int, unpickle: bool) -> None:
+    """Print the first lines, rows, items or bytes of a value, as cat does.
+
+    Of an array, only these rows are read, where its format allows it.
+    """
+    fm = session.files(unpickle=unpickle)
+    facts = _facts(fm, place)
+    if facts.get("shape"):
+        value = fm.load(place.path, place.backend, region=(slice(0, number),))
+    else:
+        value = _first(fm.load(place.path, place.backend), number)
+    print_value(value, as_json=session.as_json)
+
+
+def _first(value: Any, number: int) -> Any:
+    if isinstance(value, str):
+        return "".join(value.splitlines(keepends=True)[:number])
+    if isinstance(value, dict):
+        return dict(islice(value.items(), number))
+    if isinstance(value, list | tuple | bytes | bytearray):
+        return value[:number]
+    return value
 
 
 @click.command(short_help="Sum the sizes of values by directory.")

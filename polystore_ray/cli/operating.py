@@ -1,4 +1,4 @@
-"""Commands for operators: ``status``, ``why``, ``drain``, ``shutdown`` and ``demo``."""
+"""Commands for operators: ``status``, ``lost``, ``why``, ``drain``, ``shutdown`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from polystore.exceptions import MissingDependencyError
+from polystore.exceptions import missing_dependency
 from polystore_ray.cli.failure import Failed
-from polystore_ray.cli.output import aligned, fields, human_bytes, print_json, say
+from polystore_ray.cli.output import aligned, fields, human_bytes, moment, print_json, say
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
-from polystore_ray.status import NodeStatus, StoreStatus
+from polystore_ray.status import LostValue, NodeStatus, StoreStatus
 
-__all__ = ["demo", "drain", "shutdown", "status", "why"]
+__all__ = ["demo", "drain", "lost", "shutdown", "status", "why"]
 
 
 @click.command(short_help="Show what a store holds on each node.")
@@ -57,7 +57,7 @@ def _node_row(node: NodeStatus) -> tuple[str, ...]:
 def _warn(found: StoreStatus) -> None:
     if found.lost:
         say()
-        say(f"{found.lost} objects are lost; `polystore why PLACE` shows the cause.")
+        say(f"{found.lost} values are lost; `polystore lost` lists them.")
     if found.too_few_replicas:
         say()
         say(f"{found.too_few_replicas} objects have fewer replicas than requested.")
@@ -80,6 +80,38 @@ def _list_stores(session: Session) -> None:
     else:
         for store in stores:
             say(str(store))
+
+
+@click.command(short_help="List the values that are lost.")
+@click.argument("place", type=PLACE, default="memory:/")
+@with_session
+def lost(session: Session, place: Place) -> None:
+    """List the values at and below a path whose bytes are lost: when, where and how.
+
+    A value with a fallback is restored by its next load. Exits with 1 if any value is lost.
+    """
+    if place.backend != "memory":
+        raise click.UsageError(f"lost works for memory:PATH only, not for {place.backend}")
+    memory: Any = session.registry()["memory"]
+    found: list[LostValue] = memory.lost(place.path)
+    if session.as_json:
+        print_json(found)
+    else:
+        aligned(
+            (value.path, moment(value.time), _lost_node(value), _lost_how(value)) for value in found
+        )
+    if found:
+        raise Failed(f"{len(found)} values are lost; load or compute them again, and save them")
+
+
+def _lost_node(value: LostValue) -> str:
+    return f"{value.host} {value.node[:8]}".strip() or "-"
+
+
+def _lost_how(value: LostValue) -> str:
+    if value.fallback is None:
+        return value.reason
+    return f"{value.reason}; the next load restores it from {':'.join(value.fallback)}"
 
 
 @click.command(short_help="Show where a value is, or why it was lost.")
@@ -169,9 +201,7 @@ def demo(session: Session, images: Path | None, out: Path | None) -> None:
     try:
         from polystore_ray.demo.__main__ import main
     except ImportError as error:
-        raise MissingDependencyError(
-            f"the demo needs the package {error.name!r}: pip install 'polystore-ray[demo]'"
-        ) from error
+        raise missing_dependency("the demo", error, "demo") from error
     given = {"--images": images, "--out": out, "--address": session.address}
     arguments = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     code = main(arguments)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "moment",
     "print_json",
     "print_value",
+    "progress_bar",
     "say",
 ]
 
@@ -144,3 +145,18 @@ def print_value(value: Any, *, as_json: bool) -> None:
             say(line)
     else:
         print_json(value, indent=2)
+
+
+@contextmanager
+def progress_bar(label: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that shows how much is done, on standard error if it is a terminal."""
+    hidden = hidden or not sys.stderr.isatty()
+    with click.progressbar(
+        length=1, label=label, file=sys.stderr, hidden=hidden, show_pos=True
+    ) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield progress

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from polystore import FileManager
+from polystore import DiskBackend, FileManager
 from polystore_ray.interop.plain_memory import plain_memory
+from polystore_ray.ray_extra import needs_ray
 from polystore_ray.registry import RayBackendRegistry
 
-__all__ = ["Session", "shared_options", "with_session"]
+__all__ = ["THIS_MACHINE", "Session", "shared_options", "with_session"]
+
+THIS_MACHINE = "this-machine"
+"""The key under which a command reaches the files of this machine, as this process sees them."""
 
 _OPTIONS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
     (("--address",), "RAY_ADDRESS", {"metavar": "HOST:PORT", "help": "The Ray cluster."}),
@@ -79,14 +83,18 @@ class Session:
 
         Raises `Failed` if there is no cluster, or it refuses the connection.
         """
-        from polystore_ray.cli.cluster import connect
+        with needs_ray("a command without --local"):
+            from polystore_ray.cli.cluster import connect
 
         connect(self.address)
 
-    def registry(self, *, create: bool = False) -> RayBackendRegistry:
+    def registry(
+        self, *, create: bool = False, options: Mapping[str, Any] | None = None
+    ) -> RayBackendRegistry:
         """Return the registry of the store.
 
         - `create`: whether to create a missing detached store
+        - `options`: the options of a store that is created
 
         Raises `Failed` if the store does not exist.
         """
@@ -95,12 +103,12 @@ class Session:
         self.connect()
         from polystore_ray.cli.cluster import store
 
-        return store(self.name, self.job, create=create)
+        return store(self.name, self.job, create=create, options=options)
 
     def files(self, *, create: bool = False, unpickle: bool = False) -> FileManager:
         """Return a file manager on the store; without `unpickle`, it loads only plain data."""
         registry = self.registry(create=create)
-        if unpickle:
-            return FileManager(registry)
-        memory = plain_memory(registry)
-        return FileManager(ChainMap({"memory": memory}, registry))  # type: ignore[arg-type]
+        own: dict[str, Any] = {THIS_MACHINE: DiskBackend()}
+        if not unpickle:
+            own["memory"] = plain_memory(registry)
+        return FileManager(ChainMap(own, registry))  # type: ignore[arg-type]

@@ -1,56 +1,182 @@
-"""Commands that change a store: ``cp``, ``mv`` and ``rm``."""
+"""Commands that change a store: ``cp``, ``put``, ``get``, ``mv`` and ``rm``."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from glob import has_magic
 from typing import Any
 
 import click
 
+from polystore import FileManager, StorageError
 from polystore.exceptions import DirectoryNotEmptyError
-from polystore_ray.cli.failure import Failed
-from polystore_ray.cli.output import print_json
+from polystore_ray.cli.copying import Copier
+from polystore_ray.cli.failure import Failed, one_line
+from polystore_ray.cli.output import print_json, progress_bar
+from polystore_ray.cli.patterns import expanded, fixed_part
 from polystore_ray.cli.places import PLACE, Place
-from polystore_ray.cli.session import Session, with_session
+from polystore_ray.cli.session import THIS_MACHINE, Session, with_session
 
-__all__ = ["cp", "mv", "rm"]
+__all__ = ["cp", "get", "mv", "put", "rm"]
+
+_CREATE = click.option("--create", is_flag=True, help="Create the detached store if it is missing.")
+_UNPICKLE = click.option("--unpickle", is_flag=True, help="Load values of any type, as for cat.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+_COPYING = (
+    click.option(
+        "--exclude",
+        "excluded",
+        metavar="GLOB",
+        multiple=True,
+        help="Leave out what has such a name or, with a slash, such a path below the source.",
+    ),
+    click.option("-f", "--force", is_flag=True, help="Replace existing files."),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with a partial copy: skip files that are there and not older than the source.",
+    ),
+    click.option(
+        "-k",
+        "--keep-going",
+        is_flag=True,
+        help="Skip files that cannot be copied, report them at the end, and exit with 1.",
+    ),
+    click.option(
+        "--lossy",
+        is_flag=True,
+        help="Leave behind metadata of files that the other backend cannot keep.",
+    ),
+    _UNPICKLE,
+    _QUIET,
+)
+
+Pairs = Sequence[tuple[Place, Place]]
 
 
-def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for decorate in (
-        click.option("--create", is_flag=True, help="Create the detached store if it is missing."),
-        click.option("--unpickle", is_flag=True, help="Load values of any type, as for cat."),
-        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
-        click.argument("destination", type=PLACE),
-        click.argument("source", type=PLACE),
-    ):
+def _copy_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in reversed(_COPYING):
         function = decorate(function)
     return function
 
 
 @click.command(short_help="Copy a file or a tree, also between backends.")
-@_transfer_options
+@click.argument("source", type=PLACE)
+@click.argument("destination", type=PLACE)
+@_copy_options
+@_CREATE
 @with_session
-def cp(session: Session, source: Place, destination: Place, **options: bool) -> None:
-    """Copy a file or a tree, also from one backend to another. Never overwrites.
+def cp(
+    session: Session, source: Place, destination: Place, *, create: bool, **options: Any
+) -> None:
+    """Copy a file or a tree, also from one backend to another.
 
-    A destination that ends in a slash, or has no path, is a directory to copy into.
+    A destination that ends in a slash, or has no path, is a directory to copy into. If SOURCE is a
+    glob (``**`` stands for any number of directories), all that it fits goes into the directory
+    DESTINATION, with its path from the first name that has a pattern. Files whose suffix names no
+    format are copied as their bytes. Existing files are replaced only with --force.
     """
-    _transfer("copy", session, source, destination, **options)
+    fm = session.files(create=create, unpickle=options.pop("unpickle"))
+    _copy(session, fm, list(_pairs(fm, source, destination)), **options)
+
+
+@click.command(short_help="Copy files of this machine into a store.")
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True))
+@click.argument("destination", type=PLACE)
+@_copy_options
+@_CREATE
+@with_session
+def put(
+    session: Session, sources: tuple[str, ...], destination: Place, *, create: bool, **options: Any
+) -> None:
+    """Copy files and directories of this machine into a store, as cp does.
+
+    Several of them go into the directory DESTINATION. They are read by this process, wherever the
+    nodes of the cluster are.
+    """
+    fm = session.files(create=create, unpickle=options.pop("unpickle"))
+    if len(sources) > 1:
+        destination = destination._replace(path=f"{destination.path.rstrip('/')}/")
+    places = [Place(THIS_MACHINE, os.path.abspath(source)) for source in sources]
+    _copy(session, fm, [(place, _inside(place, destination)) for place in places], **options)
+
+
+@click.command(short_help="Copy values of a store to files on this machine.")
+@click.argument("source", type=PLACE)
+@click.argument("destination", metavar="FILE", type=click.Path())
+@_copy_options
+@with_session
+def get(session: Session, source: Place, destination: str, **options: Any) -> None:
+    """Copy a value, a tree or what a glob fits to files on this machine, as cp does.
+
+    They are written by this process, wherever the nodes of the cluster are.
+    """
+    fm = session.files(unpickle=options.pop("unpickle"))
+    path = os.path.abspath(destination)
+    if destination.endswith("/") or os.path.isdir(path):
+        path = f"{path.rstrip('/')}/"
+    pairs = _pairs(fm, source, Place(THIS_MACHINE, path))
+    _copy(session, fm, list(pairs), **options)
+
+
+def _pairs(fm: FileManager, source: Place, destination: Place) -> Iterator[tuple[Place, Place]]:
+    """Yield what a copy is of, and where it goes."""
+    if not has_magic(source.path) or fm.exists(source.path, source.backend):
+        yield source, _inside(source, destination)
+        return
+    base, _ = fixed_part(source)
+    cut = len(base.path.rstrip("/")) + 1 if base.path != "." else 0
+    above = ""
+    for place in expanded(fm, source):
+        if not (above and place.path.startswith(above)):
+            yield place, destination.below(place.path[cut:])
+            above = f"{place.path}/"
+
+
+def _copy(
+    session: Session,
+    fm: FileManager,
+    pairs: Pairs,
+    *,
+    quiet: bool,
+    force: bool,
+    resume: bool,
+    keep_going: bool,
+    excluded: Sequence[str],
+    lossy: bool,
+) -> None:
+    copier = Copier(fm, excluded, force, resume, keep_going, lossy)
+    with progress_bar("copying", hidden=quiet) as copier.progress:
+        try:
+            for source, target in pairs:
+                copier.copy(source, target)
+        except StorageError as error:
+            if not copier.copied:
+                raise
+            raise Failed(
+                f"{error}; {copier.copied} files were copied: --resume goes on after them, and "
+                f"--keep-going skips what fails"
+            ) from error
+    failed = [{"path": one_line(place), "error": one_line(error)} for place, error in copier.failed]
+    if session.as_json:
+        print_json({"copied": copier.copied, "skipped": copier.skipped, "failed": failed})
+    else:
+        for failure in failed:
+            click.echo(f"polystore: {failure['path']}: {failure['error']}", err=True)
+    if failed:
+        done = f"{copier.copied} files were copied"
+        raise Failed(f"{len(failed)} files were not copied; {done}, {copier.skipped} were there")
 
 
 @click.command(short_help="Move a file or a tree, also between backends.")
-@_transfer_options
+@click.argument("source", type=PLACE)
+@click.argument("destination", type=PLACE)
+@_UNPICKLE
+@_CREATE
+@_QUIET
 @with_session
-def mv(session: Session, source: Place, destination: Place, **options: bool) -> None:
-    """Move a file or a tree. Between backends, the source is deleted after all is copied."""
-    _transfer("move", session, source, destination, **options)
-
-
-def _transfer(
-    operation: str,
+def mv(
     session: Session,
     source: Place,
     destination: Place,
@@ -59,11 +185,12 @@ def _transfer(
     unpickle: bool,
     quiet: bool,
 ) -> None:
+    """Move a file or a tree. Between backends, the source is deleted after all is copied."""
     target = _inside(source, destination)
     fm = session.files(create=create, unpickle=unpickle)
     across = source.backend != target.backend
-    with _bar(operation, hidden=quiet or not across) as progress:
-        getattr(fm, operation)(
+    with progress_bar("moving", hidden=quiet or not across) as progress:
+        fm.move(
             source.path,
             target.path,
             source.backend,
@@ -71,7 +198,7 @@ def _transfer(
             progress=progress,
         )
     if session.as_json:
-        print_json({operation: str(source), "to": str(target)})
+        print_json({"move": str(source), "to": str(target)})
 
 
 def _inside(source: Place, destination: Place) -> Place:
@@ -82,29 +209,14 @@ def _inside(source: Place, destination: Place) -> Place:
     return destination
 
 
-@contextmanager
-def _bar(operation: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that shows how many files are done, on standard error."""
-    label = "copying" if operation == "copy" else "moving"
-    hidden = hidden or not sys.stderr.isatty()
-    with click.progressbar(
-        length=1, label=label, file=sys.stderr, hidden=hidden, show_pos=True
-    ) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield progress
-
-
 @click.command(short_help="Delete files, links and directories.")
 @click.argument("places", type=PLACE, nargs=-1, required=True)
 @click.option("-r", "--recursive", is_flag=True, help="Delete directories with their contents.")
 @with_session
 def rm(session: Session, places: tuple[Place, ...], *, recursive: bool) -> None:
-    """Delete files, links and empty directories; with -r, whole trees."""
+    """Delete files, links and empty directories; with -r, whole trees. PLACES can be globs."""
     fm = session.files()
+    places = tuple(found for place in places for found in expanded(fm, place))
     for place in places:
         if (
             recursive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,12 @@ from polystore.error_translation import naming_written
 from polystore.exceptions import VFSTypeError
 from polystore.forwarding import forwarded
 from polystore.hostable import hostable
-from polystore.paths import P, as_text
+from polystore.paths import P, PathT, as_given, as_text
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
 from polystore.stat import Stat
 from polystore.transfer.copying import load_and_save
+from polystore.transfer.mapping import Pair
 from polystore.transfer.proxies import Pairs, Rows
 from polystore.transfer.stacking import save_rows
 from polystore.writable import private
@@ -143,8 +144,8 @@ class HostedBackend(StorageBackend):
         files = self._call("list_files", path, pattern, endings, recursive)
         return [self._as_given(path, file) for file in files]
 
-    def ensure_directory(self, path: P) -> str:
-        return self._as_given(path, self._call("ensure_directory", path))
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._as_given(path, self._call("ensure_directory", path)))
 
     def copy(self, source: P, destination: P) -> None:
         self._call("copy", source, self.portable(destination))
@@ -219,6 +220,11 @@ class HostedBackend(StorageBackend):
         node = self._node or self._connect().node
         there = HostedBackend(self._key, self.hosted_class, self._connect, node)
         return there, self._all_portable(paths)
+
+    def run_tasks(
+        self, call: Callable[[Pair], Any], pairs: Sequence[Pair], options: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        return self._connect().run((((), call, (pair,)) for pair in pairs), dict(options))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from polystore.exceptions import VFSTypeError
+from polystore.exceptions import StorageError, VFSTypeError
 from polystore.paths import P, as_text
+from polystore.progress import Progress
 from polystore.registration import backend_key
 from polystore.serialization import seal
+from polystore.transfer.many import Errors, Results, check_errors, collected
+from polystore.transfer.mapping import Call, Pair
 from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
 from polystore_ray.client.lookup import Memory, look_up, texts_of
+from polystore_ray.status import LostValue
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import WHOLE, Found, Stored
 
-__all__ = ["locations", "map_values", "persist", "ref", "refs", "save_ref", "why"]
+__all__ = [
+    "locations",
+    "lost",
+    "map_values",
+    "persist",
+    "ref",
+    "refs",
+    "run_tasks",
+    "save_ref",
+    "why",
+]
 
 
 def ref(self: Memory, path: P) -> Any:
@@ -88,9 +102,30 @@ def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
     ]
 
 
+def run_tasks(
+    self: Memory, call: Callable[[Pair], Any], pairs: Sequence[Pair], options: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Yield ``call(pair)`` for each pair of paths, in order, from tasks where the bytes are."""
+    texts = [path for path, _ in pairs]
+    try:
+        near = locations(self, texts)
+    except (ConnectionError, TimeoutError):
+        raise
+    except StorageError:  # of a path, which the task reports
+        near = [()] * len(texts)
+    tasks = ((nodes, call, (pair,)) for nodes, pair in zip(near, pairs, strict=True))
+    return self._connect().run(tasks, dict(options))
+
+
 def map_values(
-    self: Memory, function: Callable[[Any], Any], paths: Sequence[P], **options: Any
-) -> list[Any]:
+    self: Memory,
+    function: Callable[[Any], Any],
+    paths: Sequence[P],
+    *,
+    progress: Progress = None,
+    errors: Errors = "raise",
+    **options: Any,
+) -> Results:
     """Return ``function(value)`` for the values at `paths`, in tasks where the bytes are.
 
     As many tasks run at a time as keep the cluster busy. If a node is gone, or lacks what a task
@@ -102,13 +137,17 @@ def map_values(
         Called with the value of one path, in a Ray task; in local mode, here.
     paths : sequence of str or os.PathLike
         Files.
+    progress : callable or bool, optional
+        Called with the number of values done so far and the number of all; `True` shows a bar.
+    errors : {"raise", "skip", "return"}, default "raise"
+        Same as for `FileManager.map`, which also takes a directory, and saves results.
     **options
         For the tasks, same as for `ray.remote`, such as ``num_cpus=2``.
 
     Raises
     ------
     Exception
-        What the function raises.
+        What the function raises, with a note that names the path.
 
     Examples
     --------
@@ -120,14 +159,11 @@ def map_values(
     """
     if not callable(function):
         raise VFSTypeError(f"map calls a function, not a {type(function).__name__}")
+    check_errors(errors)
     texts = texts_of(paths)
-
-    def apply(path: str) -> Any:
-        return function(self.load(path))
-
-    tasks = zip(locations(self, texts), texts, strict=True)
-    run = self._connect().run
-    return list(run(((nodes, apply, (text,)) for nodes, text in tasks), options))
+    call = Call(self, function, None, {})  # type: ignore[arg-type] # the protocol says less
+    found = run_tasks(self, call, [(text, None) for text in texts], options)
+    return collected(found, texts, errors, progress, "map")
 
 
 def persist(self: Memory, path: P, backend: object, destination: P, **options: Any) -> None:
@@ -182,6 +218,31 @@ def why(self: Memory, path: P) -> dict[str, Any]:
     text = as_text(path, backend="memory")
     facts: dict[str, Any] = self._connect().ask("why", text, path=text)
     return facts
+
+
+def lost(self: Memory, path: P = "/") -> list[LostValue]:
+    """Return the values at and below `path` whose bytes are lost, by path.
+
+    A value is lost if the only node that held it is lost. To prevent it, use ``replicas=2`` or
+    `persist`.
+
+    Raises
+    ------
+    PathNotFoundError
+        If nothing is at `path`.
+
+    Examples
+    --------
+    >>> from polystore_ray import RayBackendRegistry
+    >>> RayBackendRegistry("complete", local=True)["memory"].lost()
+    []
+    """
+    text = as_text(path, backend="memory")
+    losses = self._connect().ask("losses", text, path=text)
+    return [
+        LostValue(where, str(loss), loss.node, loss.host, loss.moment, loss.cause, fallback)
+        for where, loss, fallback in sorted(losses)
+    ]
 
 
 def _references(transport: Transport, found: Found, paths: list[str]) -> list[Any]:

@@ -66,6 +66,11 @@ def look_up(
             return use(transport.ask("read", paths, transport.node, existing, path=path))
 
     def lost(error: NotPinnedError) -> DataLostError:
-        return DataLostError(f"no node has the saved bytes: {error}", path=path, backend="memory")
+        return DataLostError(
+            f"no node returned the saved bytes in time ({error}). Load the value again, since the "
+            f"store may be recovering; `polystore lost` lists what is lost for good",
+            path=path,
+            backend="memory",
+        )
 
     return transport.deadline.retry(attempt, NotPinnedError, lost)

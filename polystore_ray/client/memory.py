@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from polystore.arguments import whole_number
 from polystore.base import StorageBackend
-from polystore.exceptions import (
-    PathNotFoundError,
-    StorageError,
-    VersionConflictError,
-    VFSTypeError,
-)
+from polystore.capabilities import accepting
 from polystore.forwarding import forwarded
-from polystore.paths import NameFilter, P, as_text
+from polystore.paths import NameFilter, P, PathT, as_given, as_text
 from polystore.progress import Progress
 from polystore.region import Region, put_region, take_region
-from polystore.registration import backend_key
 from polystore.stat import Stat
 from polystore.transfer.copying import load_and_save
-from polystore.transfer.proxies import Pairs, Receiver, Rows, portable
+from polystore.transfer.proxies import Pairs, Receiver, Rows
 from polystore.transfer.stacking import save_rows
 from polystore.traversal import walk_tree
 from polystore.writable import private
 from polystore_ray.client import keys, locality
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
+from polystore_ray.client.fallbacks import portable_fallback, restore
 from polystore_ray.client.lookup import Read, look_up, texts_of
 from polystore_ray.client.turns import save_in_turn
 from polystore_ray.errors import DataLostError
@@ -36,8 +30,6 @@ from polystore_ray.transport.leased_reads import MISSING, LeasedReads
 from polystore_ray.wire.messages import Found, Items, Kept, Pin
 
 __all__ = ["ClusterMemoryBackend"]
-
-logger = logging.getLogger(__name__)
 
 
 class ClusterMemoryBackend(StorageBackend):
@@ -75,7 +67,8 @@ class ClusterMemoryBackend(StorageBackend):
         self._reads: LeasedReads | None = None  # of the store, once it is connected
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._connect, self._registry)  # what is kept stays in its process
+        # What is kept stays in its process.
+        return type(self), (self._connect, self._registry, self._read)
 
     def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
@@ -158,27 +151,7 @@ class ClusterMemoryBackend(StorageBackend):
         def attempt() -> tuple[list[Any], list[int]]:
             return look_up(transport, paths, taken, existing=existing)
 
-        return transport.deadline.retry(attempt, DataLostError, self._restore, pause=0)
-
-    def _restore(self, error: DataLostError) -> None:
-        """Save a lost value anew from its fallback, unless another process has done so."""
-        if error.fallback is None or error.path is None:
-            raise error
-        key, source = error.fallback
-        try:
-            value = self._backend(key).load(source)
-        except StorageError as second:
-            second.add_note(f"the fallback was to replace a value that was lost: {error}")
-            raise error from second
-        logger.warning("the lost value %r is restored from %r in %s", error.path, source, key)
-        with suppress(VersionConflictError, PathNotFoundError):
-            self.save(
-                value,
-                error.path,
-                if_version=error.version,
-                replicas=error.replicas,
-                fallback=error.fallback,
-            )
+        return transport.deadline.retry(attempt, DataLostError, partial(restore, self), pause=0)
 
     def _backend(self, key: str) -> Any:
         return self._registry[key]
@@ -246,19 +219,10 @@ class ClusterMemoryBackend(StorageBackend):
         if if_version is not None:
             if_version = whole_number(if_version, "if_version", 0, backend="memory")
         items = Items([text], [], [], bool(overwrite), bool(parents), if_version)
-        items = items._replace(fallback=self._portable(fallback))
+        items = items._replace(fallback=portable_fallback(self, fallback))
         publish(self._connect(), Sealing([data], [text]), items, replicas)
 
-    def _portable(self, fallback: Any) -> tuple[str, str] | None:
-        if fallback is None:
-            return None
-        if not isinstance(fallback, tuple | list) or len(fallback) != 2:
-            raise VFSTypeError(
-                f"fallback must be a tuple (backend, path), not {fallback!r}", backend="memory"
-            )
-        key, source = backend_key(fallback[0]), as_text(fallback[1])
-        return key, portable(self._backend(key), source)
-
+    @accepting("progress")
     def save_batch(
         self,
         values: Sequence[Any],
@@ -317,7 +281,7 @@ class ClusterMemoryBackend(StorageBackend):
         fallback: tuple[str, P] | None,
     ) -> None:
         transport = self._connect()
-        given = self._portable(fallback)
+        given = portable_fallback(self, fallback)
 
         def save() -> None:
             kept: Kept = transport.ask("kept", path, path=path)
@@ -337,8 +301,9 @@ class ClusterMemoryBackend(StorageBackend):
     save_ref = locality.save_ref
     locations = locality.locations
     map = locality.map_values
+    run_tasks = locality.run_tasks
     persist = locality.persist
-    why = locality.why
+    why, lost = locality.why, locality.lost
     load_existing, delete_keys = keys.load_existing, keys.delete_keys
     load_versions, save_versions = keys.load_versions, keys.save_versions
 
@@ -368,12 +333,8 @@ class ClusterMemoryBackend(StorageBackend):
 
     # The tree
 
-    def exists(self, path: P) -> bool:
-        return bool(self._ask_of_file("exists", path))
-
-    def is_file(self, path: P) -> bool:
-        return bool(self._ask_of_file("is_file", path))
-
+    exists = forwarded(StorageBackend.exists)
+    is_file = forwarded(StorageBackend.is_file)
     is_dir = forwarded(StorageBackend.is_dir)
     is_symlink = forwarded(StorageBackend.is_symlink)
     list_dir = forwarded(StorageBackend.list_dir)
@@ -393,8 +354,8 @@ class ClusterMemoryBackend(StorageBackend):
         files: list[str] = self._ask("list_files", path, *wanted, bool(recursive))
         return files
 
-    def ensure_directory(self, path: P) -> str:
-        return str(self._change("ensure_directory", path))
+    def ensure_directory(self, path: PathT) -> PathT:
+        return as_given(path, self._change("ensure_directory", path))
 
     def delete(self, path: P) -> None:
         self._change("delete", path)
@@ -412,7 +373,8 @@ class ClusterMemoryBackend(StorageBackend):
         self._change("create_symlink", source, as_text(link, backend="memory"), bool(overwrite))
 
     def _forward(self, operation: str, path: P) -> Any:
-        return self._ask(operation, path)
+        ask = self._ask_of_file if operation in ("exists", "is_file") else self._ask
+        return ask(operation, path)
 
     def _ask_of_file(self, operation: str, path: P) -> Any:
         """Return the answer to a question that may be kept where it is about a file."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from polystore.exceptions import InvalidPathError
-from polystore.path_nodes import Link, entries_below
+from polystore.path_nodes import entries_below
 from polystore.path_tree import PathTree
 from polystore_ray.controller.entries import Entry
 from polystore_ray.wire.messages import Items, Pin, Request
@@ -84,10 +84,7 @@ def _move(tree: Tree, source: str, destination: str) -> Effect | None:
 
 
 def _create_symlink(tree: Tree, _source: str, link: str, *_overwrite: bool) -> Effect | None:
-    location = tree.reached(link, follow=False)
-    if location is None or not isinstance(location.node, Link):
-        return None
-    return Effect([], None, has_links=True)
+    return _removed(tree, link)  # of what it replaces
 
 
 _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
@@ -95,6 +92,7 @@ _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
     "delete": _removed,
     "delete_all": _removed,
     "delete_keys": _delete_keys,
+    "graft": lambda *_: _MOVED_TREE,
     "lost": lambda *_: _COPIES,
     "move": _move,
     "pinned": lambda *_: _COPIES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polystore.stat import Details
-from polystore_ray.wire.messages import Facts, Pin
+from polystore_ray.wire.messages import Facts, Loss, Pin
 
 __all__ = ["Entry", "Held"]
 
@@ -27,7 +27,7 @@ class Held:
         self.live = 0
         self.packed = 0  # how many values were in the pack when it was last written
         self.dropped: list[int] = []
-        self.lost = ""
+        self.lost: Loss | None = None
 
     def pin(self, node: str = "") -> Pin:
         """Return the object as it is best read on a node."""
@@ -81,4 +81,6 @@ class Entry:
             details |= {"shape": shape, "dtype": dtype}
         if isinstance(self.held, Held):
             details["replicas"] = len(self.held.copies)
+            if self.held.lost is not None:
+                details["lost"] = str(self.held.lost)
         return details

@@ -269,6 +269,10 @@ class HostTable:
         # Spread by the object, so that no node gets all of what another held.
         return free[zlib.crc32(pin.id.encode()) % len(free)] if free else None
 
+    def host_of(self, node: str) -> str:
+        known = {known["NodeID"]: known["NodeManagerHostname"] for known in ray.nodes()}
+        return str(known.get(node, ""))
+
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         found: tuple[str, list[str], dict[str, str]] = _answer(
             self.host(MEMORY, node, b"").pin_again.remote(pins)

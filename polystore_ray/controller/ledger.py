@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from polystore.exceptions import StorageFullError
 from polystore_ray.controller.entries import Entry, Held
-from polystore_ray.wire.messages import WHOLE, Facts, InlineFullError, Items, Pin
+from polystore_ray.wire.messages import WHOLE, Facts, InlineFullError, Items, Loss, Pin
 
 __all__ = ["Adopt", "Ledger", "PackInline", "Repair", "Replicate"]
 
@@ -70,6 +70,7 @@ class Ledger:
         self._serial = 0
         self._half_empty: dict[str, Held] = {}
         self._too_few: dict[str, Held] = {}
+        self._lost: dict[str, Held] = {}
         self._gone: dict[str, str] = {}  # objects without a copy, and where the last one was
         self._nodes: set[str] = set()
         self._leaving: set[str] = set()
@@ -97,13 +98,15 @@ class Ledger:
                 backend="memory",
             )
 
-    def enter(self, pins: Sequence[Pin], items: Items, moment: tuple[int, float]) -> list[Entry]:
+    def enter(
+        self, pins: Sequence[Pin], items: Items, moments: Iterable[tuple[int, float]]
+    ) -> list[Entry]:
         """Return the entries of published values, from now on counted."""
         held = [self.held.setdefault(pin.id, Held(pin, items.replicas)) for pin in pins]
         entries: list[Entry] = []
         self.files += len(items.facts)
         self.nbytes += sum(facts[0] for facts in items.facts)
-        for facts, stored in zip(items.facts, items.stored, strict=True):
+        for facts, stored, moment in zip(items.facts, items.stored, moments, strict=True):
             if isinstance(stored, bytes):
                 self._serial += 1
                 entry = Entry(facts, moment, stored, self._serial)
@@ -154,6 +157,7 @@ class Ledger:
             self.held.pop(held.id, None)
             self._half_empty.pop(held.id, None)
             self._too_few.pop(held.id, None)
+            self._lost.pop(held.id, None)
             self._gone.pop(held.id, None)
             return True
         if number != WHOLE:
@@ -230,7 +234,8 @@ class Ledger:
         self._gone.pop(held.id, None)
         self._too_few.pop(held.id, None)
         if held.copies:
-            held.lost = ""  # it has turned up
+            held.lost = None  # it has turned up
+            self._lost.pop(held.id, None)
         if held.lost or len(held.copies.keys() - self._leaving) >= held.wanted:
             return
         if held.copies:
@@ -239,13 +244,18 @@ class Ledger:
         else:
             self._gone[held.id] = lost
 
-    def lost(self, ids: Iterable[str], reason: str) -> None:
-        """Remember that objects are gone for good, and why."""
+    def lost(self, ids: Iterable[str], loss: Loss) -> tuple[int, int]:
+        """Remember that objects are gone for good; return how many values and bytes they held."""
+        values = nbytes = 0
         for id_ in ids:
             held = self.held.get(id_)
             if held is not None and not held.copies:
-                held.lost = reason
+                held.lost = loss
+                self._lost[id_] = held
                 self._gone.pop(id_, None)
+                values += held.live
+                nbytes += held.nbytes
+        return values, nbytes
 
     def recover(self, holdings: dict[str, list[Pin]]) -> None:
         """Count as copies just what volumes say they hold."""
@@ -265,15 +275,14 @@ class Ledger:
 
     def status(self) -> dict[str, Any]:
         """Return what is counted."""
-        held = self.held.values()
         return {
             "files": self.files,
             "bytes": self.nbytes,
             "inline_bytes": self.inline_bytes,
             "inline_values": self.inline_values,
-            "objects": len(held),
+            "objects": len(self.held),
             "too_few_replicas": len(self._too_few),
-            "lost": sum(bool(object_.lost) for object_ in held),
+            "lost": sum(held.live for held in self._lost.values()),
         }
 
     # Upkeep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from typing import Protocol
 from polystore.exceptions import StorageError
 from polystore_ray.controller.ledger import Adopt, PackInline, Repair, Replicate
 from polystore_ray.controller.state import StoreController
-from polystore_ray.wire.messages import NotPinnedError, Pin
+from polystore_ray.wire.messages import Loss, NotPinnedError, Pin
 
 __all__ = ["Volumes", "carry_out"]
+
+logger = logging.getLogger(__name__)
 
 
 class Volumes(Protocol):
@@ -27,6 +30,9 @@ class Volumes(Protocol):
 
     def place(self, pin: Pin, preferred: str) -> str | None:
         """Return a node that could have a copy of an object and has none; None if there is none."""
+
+    def host_of(self, node: str) -> str:
+        """Return the host name of a node, also of one that is gone; empty if it is not known."""
 
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         """Have objects pinned on a node as well, as far as they can be had.
@@ -91,7 +97,10 @@ def _replicate_on(
     missing, why = _pin_again(node, pins, controller, volumes)
     lost = [pin.id for pin in missing if not pin.nodes and pin.id in why]
     if lost:
-        controller.note("lost", lost, _loss_message(lost_node, why[lost[-1]]))
+        host = volumes.host_of(lost_node)
+        loss = Loss(lost_node, host, time.time(), why[lost[-1]])
+        values, nbytes = controller.note("lost", lost, loss)
+        logger.warning("%d values of %d bytes are lost: %s (%s)", values, nbytes, loss, loss.cause)
     # The savers of the others are gone, so that their references lead to nothing.
     again = {pin.id: _put_again(pin, volumes) for pin in missing if pin.nodes}
     owned = [pin for pin in again.values() if pin is not None]
@@ -117,12 +126,3 @@ def _put_again(pin: Pin, volumes: Volumes) -> Pin | None:
         with suppress(NotPinnedError, StorageError):
             return volumes.adopt(node, pin, [])
     return None
-
-
-def _loss_message(node: str, reason: str) -> str:
-    where = f"on node {node}, whose memory host was lost" if node else "on nodes that were lost"
-    when = time.strftime("%Y-%m-%d %H:%M:%S")
-    return (
-        f"the saved bytes were {where} by {when}, no other node had a copy, and the process that "
-        f"saved them had ended ({reason})"
-    )

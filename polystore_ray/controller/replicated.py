@@ -23,6 +23,7 @@ from polystore.exceptions import (
 )
 from polystore.path_tree import PathTree, replaced
 from polystore_ray.controller.entries import Entry, Held
+from polystore_ray.controller.inventory import losses, records
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.messages import (
@@ -133,7 +134,7 @@ class ReplicatedState:
         facts = self.tree.stat(path) | {"fallback": entry.fallback}
         if isinstance(entry.held, Held):
             facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
-            facts |= {"lost": entry.held.lost}
+            facts |= {"lost": "" if entry.held.lost is None else str(entry.held.lost)}
         return facts
 
     def check(self, items: Items) -> None:
@@ -174,9 +175,14 @@ class ReplicatedState:
         locations = self._locations_for(items)
         old = replaced(locations)
         self.ledger.admit(items.facts, old, inline=not pins)
-        self.version += 1
+        if items.moments is None:
+            self.version += 1
+            moments = [(self.version, self.now)] * len(items.paths)
+        else:  # no later value may have a version of theirs
+            moments = items.moments
+            self.version = max(self.version, *(version for version, _ in moments))
         held_on = [pin._replace(nodes=nodes) for pin in pins]
-        self.tree.set(locations, self.ledger.enter(held_on, items, (self.version, self.now)))
+        self.tree.set(locations, self.ledger.enter(held_on, items, moments))
         self._drop(old)
 
     def _locations_for(self, items: Items) -> Any:
@@ -207,6 +213,9 @@ class ReplicatedState:
         if entry.version == version:
             entry.fallback = fallback
 
+    def create_symlink(self, source: str, link: str, overwrite: bool = False) -> None:
+        self._drop(self.tree.create_symlink(source, link, overwrite))
+
     def delete(self, path: str) -> None:
         self._drop(self.tree.delete(path))
 
@@ -224,6 +233,32 @@ class ReplicatedState:
 
     def copy(self, source: str, destination: str) -> None:
         self.ledger.copied(self.tree.copy(source, destination))
+
+    def snapshot(self, source: str, destination: str) -> float:
+        """Copy a directory, which may contain the destination, in one step; return the moment."""
+        self.ledger.copied(self.tree.snapshot(source, destination))
+        return self.now
+
+    def graft(
+        self,
+        staging: str,
+        directories: list[str],
+        copies: list[tuple[str, str]],
+        links: list[tuple[str, str]],
+    ) -> None:
+        """Move what a directory holds to the root, with what a restored tree has in addition.
+
+        An error leaves everything outside of `staging` as it was.
+
+        - `staging`: the directory, which is deleted
+        - `directories`, `copies`, `links`: what the tree has in addition, with paths as they are at
+          the root; the target of a link may be missing
+        """
+        for path in directories:
+            self.tree.ensure_directory(staging + path)
+        for source, destination in copies:
+            self.copy(staging + source, staging + destination)
+        self.tree.graft(staging, links)
 
     def _drop(self, entries: Iterable[Entry]) -> None:
         self._release(self.ledger.dropped(entries))
@@ -299,8 +334,12 @@ class ReplicatedState:
 
 
 def _check_not_lost(held: Held, entry: Entry, path: str) -> None:
-    if held.lost:
-        error = DataLostError(held.lost, path=path, backend="memory")
+    if held.lost is not None:
+        error = DataLostError(
+            f"{held.lost}. Save the value again; replicas=2 or fallback= keeps a second copy of it",
+            path=path,
+            backend="memory",
+        )
         error.fallback = entry.fallback
         error.version = entry.version
         error.replicas = held.wanted
@@ -332,7 +371,10 @@ QUERIES: Mapping[str, Operation] = {
     "kept": ReplicatedState.kept,
     "list_dir": _of_tree(PathTree.list_dir),
     "list_files": _of_tree(PathTree.list_files),
+    "losses": _of_tree(losses),
+    "outline": _of_tree(PathTree.outline),
     "read": ReplicatedState.read,
+    "records": _of_tree(records),
     "stat": _of_tree(PathTree.stat),
     "status": _of_ledger(Ledger.status),
     "why": ReplicatedState.why,
@@ -344,18 +386,20 @@ CHANGES: Mapping[str, Operation] = {
     "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
-    "create_symlink": _of_tree(PathTree.create_symlink),
+    "create_symlink": ReplicatedState.create_symlink,
     "delete": ReplicatedState.delete,
     "delete_all": ReplicatedState.delete_all,
     "delete_keys": ReplicatedState.delete_keys,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
+    "graft": ReplicatedState.graft,
     "lost": _of_ledger(Ledger.lost),
     "move": _of_tree(PathTree.move),
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,
     "publish": ReplicatedState.publish,
     "set_fallback": ReplicatedState.set_fallback,
+    "snapshot": ReplicatedState.snapshot,
     "volume_joined": ReplicatedState.volume_joined,
     "volume_lost": ReplicatedState.volume_lost,
     "withdraw": ReplicatedState.withdraw,

@@ -84,7 +84,7 @@ class StoreController:
     def _answer(self, request: Request) -> tuple[Any, Invalidation | None]:
         """Return the answer to a request, and what has to be carried out before it is given."""
         if request.operation == "status":
-            return self._status(), None
+            return self.status(), None
         if request.operation in QUERIES:
             answer = self.state.answer(request)
             return self._leases.answered(self.state.tree, request, answer), None
@@ -111,20 +111,18 @@ class StoreController:
         has_failed = isinstance(answer, Refusal)
         return answer, None if has_failed else self._leases.after(effect)
 
-    def _status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """Return what is counted, and how the controller does."""
         follower = self._journal.follower
-        status = self.state.ledger.status()
-        if self._journal.is_synchronous and self.state.ledger.has_one_node:
-            status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
-        return (
-            status
-            | self._leases.status()
-            | {
-                "calls": self._calls,
-                "epoch": self._journal.epoch,
-                "follower": None if follower is None else follower.node,
-            }
-        )
+        with self._lock:
+            status = self.state.ledger.status() | self._leases.status()
+            if self._journal.is_synchronous and self.state.ledger.has_one_node:
+                status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
+        return status | {
+            "calls": self._calls,
+            "epoch": self._journal.epoch,
+            "follower": None if follower is None else follower.node,
+        }
 
     # The state, for followers and for the next controller
 

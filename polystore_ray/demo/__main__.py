@@ -6,15 +6,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from polystore import FileManager, StorageError
+from polystore.progress import Lines
 from polystore_ray import RayBackendRegistry
 from polystore_ray.demo.images import SUFFIXES, photographs
 from polystore_ray.demo.pipeline import Result, run
+from polystore_ray.ray_extra import needs_ray
 from polystore_ray.rayapi.addresses import require_listener
 
 OBJECT_STORE = 512 * 2**20  # bytes
@@ -74,7 +77,8 @@ def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
         require_listener(address)
-    import ray
+    with needs_ray("the demo"):
+        import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
@@ -93,20 +97,31 @@ def _run_on_ray(files: list[Path], out: Path, address: str | None) -> Result:
             done, waiting = ray.wait(waiting)
             yield from ray.get(done)
 
-    bar_format = "{l_bar}{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
     try:
-        with tqdm(total=len(files), bar_format=bar_format) as bar:
-
-            def progress(done: int, total: int, step: str) -> None:
-                bar.total = total
-                bar.set_description(f"{step:<32.32}", refresh=False)
-                bar.n = done
-                bar.refresh()
-
+        with _progress(len(files)) as progress:
             return run(FileManager(registry), files, out, as_tasks, progress)
     finally:
         registry.shutdown()
         ray.shutdown()
+
+
+@contextmanager
+def _progress(number: int) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield what shows the progress: a bar, or lines where there is no terminal."""
+    if not sys.stderr.isatty():
+        lines = Lines("steps")
+        yield lambda done, total, _step: lines(done, total)
+        return
+    bar_format = "{l_bar}{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
+    with tqdm(total=number, bar_format=bar_format) as bar:
+
+        def progress(done: int, total: int, step: str) -> None:
+            bar.total = total
+            bar.set_description(f"{step:<32.32}", refresh=False)
+            bar.n = done
+            bar.refresh()
+
+        yield progress
 
 
 def _write_pictures(result: Result, out: Path) -> None:

@@ -168,7 +168,7 @@ class MemoryVolume:
         """
         with self._lock:
             if pin.id not in self._pinned and pin.id not in self._adopted:
-                raise NotPinnedError(f"{pin.id} is not held on node {self._node}")
+                raise NotPinnedError(f"{pin.id} is not held on node {self._node[:8]}")
             one_at_a_time = self._adopting.setdefault(pin.id, threading.Lock())
         with one_at_a_time:
             known = self._adopted.get(pin.id)
@@ -191,7 +191,7 @@ class MemoryVolume:
         if pinned is not None:
             return pinned[1]
         if adopted is None:
-            raise NotPinnedError(f"{id_} is not held on node {self._node}")
+            raise NotPinnedError(f"{id_} is not held on node {self._node[:8]}")
         [envelope] = self._get([adopted.ref])
         if isinstance(envelope, StorageError):
             raise envelope

@@ -10,9 +10,13 @@ from concurrent.futures import TimeoutError as NotInTimeError
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 
-__all__ = ["answers", "require_answer", "require_listener"]
+__all__ = ["TokenRefusedError", "require_answer", "require_listener"]
 
 _ANSWER_WITHIN = 5.0  # seconds
+
+
+class TokenRefusedError(StoreUnavailableError):
+    """Signal that a cluster wants a token that this process lacks."""
 
 
 def require_listener(address: str, within: float = _ANSWER_WITHIN) -> None:
@@ -39,7 +43,8 @@ def require_answer(address: str, deadline: Deadline) -> None:
     A cluster that hangs, or another program at its port, accepts connections; Ray would wait for
     it for minutes. Addresses of another form are left to Ray, as by `require_listener`.
 
-    Raises `StoreUnavailableError` if there is no answer.
+    Raises `StoreUnavailableError` if there is no answer, and `TokenRefusedError` if the cluster
+    wants a token, and that of this process is missing or wrong.
     """
     require_listener(address, min(_ANSWER_WITHIN, deadline.left))
     if not _is_host_and_port(address):
@@ -53,17 +58,13 @@ def require_answer(address: str, deadline: Deadline) -> None:
             f"the Ray cluster at {address!r} does not answer within {deadline.timeout:g} s"
         ) from error
     except Exception as error:
+        if type(error).__name__ == "AuthenticationError":  # of Ray, which need not be loaded here
+            raise TokenRefusedError(
+                f"the Ray cluster at {address!r} refused this process, whose token is missing or "
+                f"wrong; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            ) from error
         # Ray's own RpcError, or whatever else its client says of what is there.
         raise StoreUnavailableError(f"no Ray cluster answers at {address!r} ({error})") from error
-
-
-def answers(address: str, deadline: Deadline) -> bool:
-    """Return whether a cluster answers at an address by a deadline."""
-    try:
-        require_answer(address, deadline)
-    except StoreUnavailableError:
-        return False
-    return True
 
 
 def _is_host_and_port(address: str) -> bool:

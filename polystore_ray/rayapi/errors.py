@@ -81,7 +81,7 @@ KNOWN: dict[type[BaseException], type[StorageError]] = {
 _MEANING = {
     CallTimeoutError: "no answer arrived within {timeout:g} s; the call may have been executed",
     HostLostError: "the process that runs the backend died; the call may have been executed",
-    DataLostError: "the saved bytes are lost",
+    DataLostError: "the process or node that held the bytes was lost. Make the value again",
     StorageFullError: "the node has no room for the value, neither in its object store nor on its "
     "disk for spilled objects; delete values, or give it more of either",
     VFSTypeError: "the value cannot travel between processes",

@@ -9,6 +9,7 @@ from ray.experimental import internal_kv
 from ray.util import client as ray_client
 
 __all__ = [
+    "FREES_SOON",
     "actor_id",
     "authentication_mode",
     "cluster_address",
@@ -28,6 +29,14 @@ __all__ = [
     "spilled_bytes",
     "waiting_actors",
 ]
+
+
+FREES_SOON = {"RAY_free_objects_period_milliseconds": "100"}
+"""The environment of a Ray whose object store gives freed memory back ten times a second.
+
+By default it does so once a second, and saves in a loop always meet new pages: measured, 2.4 GB/s
+instead of 11.
+"""
 
 
 def actor_id(actor: Any) -> str:

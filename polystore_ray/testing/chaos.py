@@ -232,8 +232,7 @@ class Chaos:
 
     def _kill_client(self) -> None:
         slot = self._random.choice(sorted(self._clients))
-        _, actor, _ = self._clients[slot]
-        faults.kill(faults.process_of(actor))
+        faults.kill(faults.process_of(self._clients[slot][1]))
         self._start_client(slot)
 
     def _pause(self, actor: Any) -> None:

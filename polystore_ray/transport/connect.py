@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,15 +18,17 @@ from polystore_ray.config.home import Home
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
-from polystore_ray.rayapi.addresses import answers, require_answer
+from polystore_ray.rayapi.addresses import TokenRefusedError, require_answer
 from polystore_ray.rayapi.placement import MEMORY, store_namespace, this_process
 from polystore_ray.rayapi.private import (
+    FREES_SOON,
     cluster_address,
     cluster_id,
     is_client,
     job_is_dead,
     recorded_address,
 )
+from polystore_ray.replication.epochs import has_ended
 from polystore_ray.transport.on_ray import RayTransport
 from polystore_ray.wire.sessions import LONGEST_WAIT
 
@@ -122,18 +126,54 @@ def start_ray(address: str | None = None, timeout: float = 60.0) -> None:
         if address:
             require_answer(address, deadline)
         else:
-            recorded = recorded_address(None)
-            if recorded is not None and not answers(recorded, deadline):
-                # As if it were not recorded: Ray would wait for it for minutes.
-                logger.warning("the cluster at %s does not answer; starting another", recorded)
-                address = "local"
-        ray.init(address)
+            address = _cluster_here(deadline)
+        with _environment(FREES_SOON):
+            ray.init(address)
     except (OSError, RuntimeError, ValueError, ray_exceptions.RayError) as error:
         if isinstance(error, StoreUnavailableError):
             raise
         raise StoreUnavailableError(f"Ray could not be started or reached: {error}") from error
     finally:
         _starting.release()
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, for the processes that are started meanwhile, that the caller has not set."""
+    new = wanted.keys() - os.environ.keys()
+    os.environ.update({name: wanted[name] for name in new})
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+def _cluster_here(deadline: Deadline) -> str | None:
+    """Return the address of the cluster that runs on this machine, or "local" to start one.
+
+    Raises
+    ------
+    TokenRefusedError
+        If a cluster runs here and wants a token that this process lacks.
+    """
+    address = recorded_address(None)
+    if address is None:
+        return None
+    try:
+        require_answer(address, deadline)
+    except TokenRefusedError as error:
+        error.message += (
+            "; no address was given, so the cluster that runs on this machine was meant; with "
+            "RAY_ADDRESS=local this process starts a cluster of its own"
+        )
+        raise
+    except StoreUnavailableError:
+        # As if it were not recorded: Ray would wait for it for minutes.
+        logger.warning("the cluster at %s does not answer; starting another", address)
+        return "local"
+    logger.info("using the Ray cluster at %s; RAY_ADDRESS=local starts another", address)
+    return address
 
 
 def _check_process(store: str, home: Home) -> None:
@@ -180,6 +220,13 @@ def _made(
                 f"the store {of} has ended with its job {job}; a store with "
                 f"lifetime='detached' outlives the job that makes it"
             )
+    elif of.job is not None and not has_ended(store_namespace(store, None)):
+        logger.warning(
+            "there is a detached store %r too; RayBackendRegistry(%r) without lifetime='detached' "
+            "is another store, which belongs to this job",
+            store,
+            store,
+        )
     found = reach_controller(of, controller_of, deadline, start=create and not home.store_id)
     if found is None:
         if home.store_id:

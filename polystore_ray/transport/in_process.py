@@ -100,6 +100,10 @@ class LocalTransport(Transport):
         """Have the next use start an empty store."""
         _stores.pop((store, lifetime), None)
 
+    @property
+    def named(self) -> str:
+        return f"{self._store!r}, local"
+
     def ask(
         self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
     ) -> Any:
@@ -143,6 +147,9 @@ class LocalTransport(Transport):
 
     def place(self, pin: Pin, preferred: str) -> str | None:
         return None
+
+    def host_of(self, node: str) -> str:
+        return node
 
     def pin_again(self, node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
         return self._volume.pin_again(pins)

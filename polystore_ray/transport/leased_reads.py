@@ -72,11 +72,12 @@ class LeasedReads:
         find_board: Callable[[], LeaseBoard | None],
         is_here: Callable[[], bool],
         most_bytes: int,
+        count: Callable[[int, int], None] = lambda _kept, _asked: None,
         *,
         is_local: bool = False,
     ) -> None:
         self._node, self._find_board, self._is_here = node, find_board, is_here
-        self._most_bytes = most_bytes
+        self._most_bytes, self._count = most_bytes, count
         self._is_local = is_local
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -90,6 +91,7 @@ class LeasedReads:
         self._used_at = 0.0
         self.hits = 0
         self.misses = 0
+        self._counted = 0, 0
 
     # Kept answers
 
@@ -266,14 +268,22 @@ class LeasedReads:
             while self._is_used():
                 self._ask_for_lease()
                 self._give_up_references()
+                self._report()
                 self._closed.wait(_TENDED_EVERY)
             self._give_up_references(all_of_them=True)
+            self._report()
         finally:
             self._tending = False
 
     def _is_used(self) -> bool:
         is_idle = time.monotonic() - self._used_at > _IDLE_AFTER
         return not (is_idle or self._closed.is_set()) and self._is_here()
+
+    def _report(self) -> None:
+        hits, misses = self._counted
+        self._counted = self.hits, self.misses
+        if self._is_here():
+            self._count(self.hits - hits, self.misses - misses)
 
     def _ask_for_lease(self) -> None:
         board = self._board

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import ray
@@ -28,7 +29,7 @@ from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import DIED, translated
-from polystore_ray.rayapi.metrics import measured, moved
+from polystore_ray.rayapi.metrics import leased, measured, moved
 from polystore_ray.rayapi.placement import MEMORY, known_nodes, nodes, object_store_bytes
 from polystore_ray.rayapi.private import connection, is_client
 from polystore_ray.status import StoreStatus
@@ -58,6 +59,7 @@ __all__ = ["RayTransport"]
 
 _BOARD_WITHIN = 30.0  # seconds; nobody waits for it
 _SMALLEST_STORE = 64 * 2**20  # bytes; Ray has none below 75 MiB
+_object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is
 
 
 class RayTransport(Transport):
@@ -89,10 +91,16 @@ class RayTransport(Transport):
             self._find_board,
             lambda: connection() is here,
             0 if self._is_remote else store.options.bytes_of_leased_reads,
+            partial(leased, store.name),
         )
 
+    @property
+    def named(self) -> str:
+        return self.store.named
+
     def measured(self, backend: str, operation: str) -> AbstractContextManager[None]:
-        return measured(self.store.name, backend, operation)
+        naming = super().measured(backend, operation)
+        return measured(self.store.name, backend, operation, naming)
 
     def moved(self, backend: str, operation: str, nbytes: int) -> None:
         moved(self.store.name, backend, operation, nbytes)
@@ -306,7 +314,7 @@ class RayTransport(Transport):
                 raise NotPinnedError from error  # the host died with what it kept
 
         # The next host reads the file again.
-        return self.deadline.retry(value, NotPinnedError, _cause, pause=0)
+        return self.deadline.retry(value, NotPinnedError, attrgetter("__cause__"), pause=0)
 
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         if not self.options.backends:
@@ -396,10 +404,3 @@ def _path_of(method: str, arguments: tuple[Any, ...]) -> str | None:
         if isinstance(first, str):
             return first
     return None
-
-
-def _cause(error: NotPinnedError) -> Any:
-    return error.__cause__
-
-
-_object_store_bytes = lru_cache(object_store_bytes)  # as it stays as it is

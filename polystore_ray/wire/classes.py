@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pickle
 import sys
@@ -16,9 +17,9 @@ from weakref import WeakKeyDictionary
 
 import cloudpickle
 
-from polystore.exceptions import StorageResolutionError, portable
+from polystore.exceptions import StorageResolutionError, VFSTypeError, portable
 from polystore.hostable import hostable
-from polystore.registration import register_backend
+from polystore.registration import _REGISTRY, BUILTIN_BACKENDS, register_backend
 from polystore_ray.wire.fingerprint import OURS, code_of, fingerprint_of
 from polystore_ray.wire.versions import ClassVersions
 
@@ -28,9 +29,12 @@ __all__ = [
     "carried",
     "class_from_bytes",
     "class_to_bytes",
+    "custom_classes",
     "is_newer",
     "opened",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class Shipped(NamedTuple):
@@ -73,6 +77,11 @@ def class_to_bytes(cls: Any) -> bytes:
 
     The bytes are the same each time, unless the code of the class has changed: IPython's
     ``%autoreload`` changes it in place.
+
+    Raises
+    ------
+    VFSTypeError
+        If the class does not pickle.
     """
     known = _sent.get(cls)
     if known is not None and known.code is None:
@@ -89,6 +98,19 @@ def class_to_bytes(cls: Any) -> bytes:
 
 def _are_same(before: list[Any], after: list[Any]) -> bool:
     return len(before) == len(after) and all(map(is_, before, after))
+
+
+def custom_classes() -> dict[str, bytes]:
+    """Return the classes of this process's custom backends that can travel, by their keys."""
+    shipped = {}
+    for key, cls in list(_REGISTRY.items()):
+        if key in BUILTIN_BACKENDS:
+            continue
+        try:
+            shipped[key] = class_to_bytes(cls)
+        except VFSTypeError as error:  # the other classes still travel
+            logger.warning("%s", error)
+    return shipped
 
 
 def opened(shipped: bytes) -> Shipped:
@@ -125,7 +147,15 @@ def is_newer(shipped: bytes, cls: Any) -> bool:
 
 def _shipped(cls: Any) -> Shipped:
     package = cls.__module__.partition(".")[0]
-    code = cloudpickle.dumps(cls)
+    try:
+        code = cloudpickle.dumps(cls)
+    except Exception as error:
+        raise VFSTypeError(
+            f"the class {cls.__qualname__} cannot travel to other processes ({error}): it refers "
+            f"to an object that does not pickle, such as a lock. Create that in __init__, or put "
+            f"the class into a module that other processes can import",
+            backend=cls._backend_type,
+        ) from error
     needs = dict(hostable(cls)._host_options)  # noqa: SLF001 - the contract's
     if package in OURS:
         return Shipped(code, b"", "", "", _origin, 0, needs)

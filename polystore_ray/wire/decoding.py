@@ -23,7 +23,9 @@ from polystore_ray.wire.messages import (
     Items,
     Kept,
     Leased,
+    Loss,
     Pin,
+    Record,
     Request,
     Wish,
 )
@@ -54,6 +56,9 @@ def _items(*columns: Any) -> Items:
         plain = type(size) is int and size >= 0 and (dtype is None or type(dtype) is str)
         if not plain or not (shape is None or (type(shape) is tuple and _are_sizes(shape))):
             raise ValueError("the facts of a value are not a size, a shape and a dtype")
+    for version, modified in items.moments or ():
+        if type(version) is not int or version < 0 or type(modified) is not float:
+            raise ValueError("the moment of a value is not a version and a time")
     return items
 
 
@@ -63,7 +68,7 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 _MESSAGES = {
     (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
-    for cls in (ChangeId, Found, Items, Kept, Leased, Pin, Request, Wish)
+    for cls in (ChangeId, Found, Items, Kept, Leased, Loss, Pin, Record, Request, Wish)
 }
 
 _STATE = frozenset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,9 +21,11 @@ __all__ = [
     "Joined",
     "Kept",
     "Leased",
+    "Loss",
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
+    "Record",
     "Renewal",
     "Request",
     "StaleEpochError",
@@ -85,6 +88,8 @@ class Items(NamedTuple):
     replicas: int = 1
     fallback: tuple[str, str] | None = None
     versions: Sequence[int | None] = ()
+    moments: list[tuple[int, float]] | None = None
+    """The versions and times of restored values; None for a new version."""
 
 
 class Joined(NamedTuple):
@@ -106,6 +111,26 @@ class Kept(NamedTuple):
 
 
 @_called
+class Loss(NamedTuple):
+    """How an object was lost: where its last copy was, when that was gone, and what Ray says."""
+
+    node: str
+    """The id of the node; empty if it is not known."""
+    host: str
+    """The host name of the node; empty if it is not known."""
+    moment: float
+    """Seconds since the epoch."""
+    cause: str
+
+    def __str__(self) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.moment))
+        if not self.node:
+            return f"the nodes that held the value were lost by {when}"
+        node = " ".join(filter(None, (self.host, self.node[:8])))
+        return f"the last copy was on node {node}, whose memory host was lost by {when}"
+
+
+@_called
 class Found(NamedTuple):
     """What is stored at some paths, in columns; `Stored` numbers these pins.
 
@@ -115,6 +140,22 @@ class Found(NamedTuple):
     pins: list[Pin]
     stored: list[Stored]
     versions: list[int]
+
+
+@_called
+class Record(NamedTuple):
+    """All that the tree knows of a value, with its bytes or the number of its pin."""
+
+    facts: Facts
+    moment: tuple[int, float]
+    """Its version and the time of its last change."""
+    replicas: int | None
+    """On how many nodes it is to be held; None for a value that is held with the tree."""
+    fallback: tuple[str, str] | None
+    number: int
+    """What tells it from the others of its object, or from all other small values."""
+    stored: bytes | int | None
+    """A small value's message, or which pin holds the value; None if it is lost."""
 
 
 @_called

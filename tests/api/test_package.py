@@ -53,6 +53,13 @@ def test_import_polystore_loads_no_heavy_package() -> None:
     assert loaded_by("import polystore") == set()
 
 
+def test_the_atomic_helpers_are_names_of_the_package() -> None:
+    from polystore import atomic
+
+    for name in ("atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"):
+        assert getattr(polystore, name) is getattr(atomic, name)
+
+
 def test_a_registry_imports_no_backend_before_it_is_accessed() -> None:
     code = (
         "import sys, polystore\n"
@@ -117,7 +124,7 @@ def test_a_format_whose_package_is_missing_names_the_extra(
     )
     for line, path in zip(done.stdout.splitlines(), (f"new{name[1:]}", name), strict=True):
         assert repr(package) in line
-        assert f"pip install 'polystore-ray[{extra}]': '{path}' (backend disk)" in line
+        assert f"pip install '.[{extra}]': '{path}' (backend disk)" in line
 
 
 def test_local_mode_needs_no_ray() -> None:

@@ -120,12 +120,14 @@ def small_work(registry: RayBackendRegistry, noop: Any) -> dict[str, Callable[[i
     }
 
 
-def small(registry: RayBackendRegistry, noop: Any) -> None:
+def small(noop: Any) -> None:
+    registry = RayBackendRegistry("small", read_leases=False)  # each load is a call
     registry["memory"].save(np.zeros(1024, np.uint8), "/small/value", parents=True)
     found = medians(small_work(registry, noop), CALLS)
     TABLE.add("noop: an empty call of an actor", found["noop"], "noop", found["noop"])
     for name in ("save", "load", "exists", "stat"):
         TABLE.add(f"{name} of one 1 KiB value", found[name], "noop", found["noop"], "<= 1.3")
+    registry.shutdown()
 
 
 def load_work(
@@ -231,12 +233,14 @@ def batches(registry: RayBackendRegistry, plain: Any) -> None:
     memory.delete_all("/batch")
 
 
-def many_clients(registry: RayBackendRegistry, noop: Any) -> None:
+def many_clients(noop: Any) -> None:
     clients = [actor(Client) for _ in range(CLIENTS)]
 
     def all_load(ours: bool, count: int = CALLS) -> None:
         ray.get([client.loads.remote(registry, noop, ours, count) for client in clients])
 
+    registry = RayBackendRegistry("many-clients", read_leases=False)
+    registry["memory"].save(np.zeros(1024, np.uint8), "/small/value", parents=True)
     all_load(ours=True, count=1)
     found = medians({"noop": lambda _: all_load(ours=False), "load": lambda _: all_load(ours=True)})
     each = {name: seconds / CLIENTS / CALLS for name, seconds in found.items()}
@@ -303,11 +307,11 @@ def main() -> None:
     registry = RayBackendRegistry("bench")
     noop, plain = actor(Noop), actor(DictActor)
     call(noop, "call", b"x")
-    small(registry, noop)
+    small(noop)
     with redis_server() as redis:
         large(registry, noop, plain, redis)
     batches(registry, plain)
-    many_clients(registry, noop)
+    many_clients(noop)
     readers(registry)
     registry.shutdown()
     many_entries(noop)

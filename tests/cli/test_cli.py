@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from polystore import FileManager
+from polystore_ray import RayBackendRegistry
 from polystore_ray.cli.__main__ import polystore_command
+from polystore_ray.wire.messages import Loss
 from tests.cli.commands import Done, run_alone, run_locally, says_one_line
 
 
@@ -67,6 +69,70 @@ def test_stat_and_why_tell_what_is_known(plate: FileManager) -> None:
     assert (facts["type"], facts["size"], facts["dtype"]) == ("file", 48, "int64")
     assert "shape     (2, 3)" in run_locally("why", "memory:/plate/A01.npy").out
     assert run_locally("why", "--json", "memory:/plate/A01.npy").json["fallback"] is None
+
+
+def test_lost_values_are_listed_and_marked(plate: FileManager) -> None:
+    assert run_locally("lost") == Done(0, "", "")
+    plate.save(np.zeros(90_000), "/plate/raw/A03.npy", backend="memory")
+    plate.save(np.zeros(90_000), "/plate/b.npy", backend="memory", fallback=("zarr", "/b"))
+    lose("/plate/raw/A03.npy", "/plate/b.npy")
+    done = run_locally("lost")
+    assert done.code == 1
+    first, second = done.out.splitlines()
+    assert first.startswith("/plate/b.npy        2023-11-1")
+    assert "  one 1f0c2a9b  " in first
+    assert first.endswith("restores it from zarr:/b")
+    assert second.startswith("/plate/raw/A03.npy")
+    assert done.err.startswith("polystore: 2 values are lost; ")
+    [found] = run_locally("lost", "--json", "memory:/plate/raw").json
+    assert (found["path"], found["host"], found["cause"]) == ("/plate/raw/A03.npy", "one", "why")
+    long = run_locally("ls", "-l", "memory:/plate").out.splitlines()
+    assert [line.split()[0] for line in long] == ["file", "lost", "directory"]
+    assert "  [lost]" in run_locally("tree", "memory:plate/").out.splitlines()[-2]
+    assert run_locally("tree").out.endswith("5 files, 2 lost\n")
+    assert run_locally("tree", "--json", "memory:/plate/raw").json == {
+        "A02.npy": None,
+        "A03.npy": "lost",
+    }
+    assert (
+        "lost      the last copy was on node one 1f0c2a9b"
+        in run_locally("stat", "memory:/plate/b.npy").out
+    )
+    assert "2 values are lost; `polystore lost`" in run_locally("status").out
+
+
+def test_a_dump_is_written_verified_and_restored(plate: FileManager, tmp_path: Path) -> None:
+    where = tmp_path / "dump"
+    done = run_locally("dump", "cli", where)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("dumped 3 values, ")
+    assert done.out.split(" of store ")[1].startswith("cli at 20")
+    assert run_locally("verify", where).out.startswith("verified 3 values, ")
+    assert "needs an empty store" in says_one_line(run_locally("restore", where, "cli"))
+    facts = run_locally("restore", where, "cli-again", "--json").json
+    assert (facts["store"], facts["values"], facts["lost"]) == ("cli", 3, 0)
+    again = RayBackendRegistry("cli-again", local=True)
+    assert again["memory"].load("/notes") == "two\nlines\n"
+    again.shutdown()
+    (where / "tree.jsonl").write_text("")
+    for command in (("verify", where), ("restore", where, "cli-again")):
+        assert "tree.jsonl" in says_one_line(run_locally(*command))
+    lost = np.zeros(90_000)
+    plate.save(lost, "/gone", backend="memory")
+    lose("/gone")
+    lacking = run_locally("dump", "cli", tmp_path / "lacking")
+    assert (lacking.code, "dumped 3 values" in lacking.out) == (1, True)
+    assert "the dump lacks 1 values" in lacking.err
+    assert run_locally("verify", tmp_path / "lacking").code == 0
+
+
+def lose(*paths: str) -> None:
+    """Have the store of `run_locally` believe that it lost values."""
+    transport = RayBackendRegistry("cli", local=True)._connect()
+    pins = transport.ask("read", list(paths)).pins
+    transport._controller.note("volume_lost", "local")
+    loss = Loss("1f0c2a9b77", "one", 1_700_000_000.0, "why")
+    transport._controller.note("lost", [pin.id for pin in pins], loss)
 
 
 def test_cat_prints_a_value_as_it_is(plate: FileManager, tmp_path: Path) -> None:
@@ -138,15 +204,24 @@ WRONG = [
     (["lss"], 2, "No such command 'lss'"),
     (["ls", "--jsn"], 2, "No such option"),
     (["ls", "plate"], 2, "names no backend: write memory:plate or disk:plate"),
-    (["ls", "memory:/", "memory:/"], 2, "unexpected extra argument"),
+    (["tree", "memory:/", "memory:/"], 2, "unexpected extra argument"),
     (["cat"], 2, "Missing argument 'PLACE'"),
     (["tree", "-d", "x"], 2, "'x' is not a valid integer range"),
     (["cp", "memory:/", "disk:"], 2, "has no name; give"),
     (["why", "disk:a"], 2, "works for memory:PATH only"),
+    (["lost", "disk:a"], 2, "works for memory:PATH only"),
+    (["lost", "memory:/none"], 1, "/none"),
+    (["dump", "cli"], 2, "Missing argument 'DIRECTORY-OR-URL'"),
+    (["restore", "/none", "cli"], 1, "there is no dump here: '/none'"),
+    (["verify", "no-such-scheme://a/b"], 1, "no-such-scheme://"),
     (["status", "--all"], 2, "--all lists the stores of a cluster"),
     (["demo"], 2, "neither --local nor --json"),
     (["ls", "foo:/"], 1, "no backend is called 'foo'"),
-    (["ls", "memory:/none"], 1, "no such file or directory: '/none' (backend memory)"),
+    (
+        ["ls", "memory:/none"],
+        1,
+        "no such file or directory: '/none' (backend memory)",
+    ),
     (["tree", "memory:/file"], 1, "is not a directory"),
     (["cat", "memory:/"], 1, "directory"),
     (["cat", "memory:/../.."], 1, "backend memory"),

@@ -48,16 +48,19 @@ def value(number: int, mib: int = 10) -> Any:
     return np.random.default_rng(number).integers(0, 255, mib * MIB, dtype=np.uint8)
 
 
-def save_other(registry: RayBackendRegistry, number: int) -> None:
-    registry["memory"].save(value(number), f"/{number}", parents=True)
+def save_others(registry: RayBackendRegistry, numbers: list[int]) -> None:
+    for number in numbers:
+        registry["memory"].save(value(number), f"/{number}", parents=True)
 
 
 def test_three_times_the_capacity_is_kept_and_read_back(registry: RayBackendRegistry) -> None:
     memory = registry["memory"]
     count = 3 * CAPACITY // (10 * MIB)
-    for number in range(0, count, 2):
-        memory.save(value(number), f"/{number}")
-        ray.get(ray.remote(num_cpus=0, max_calls=1)(save_other).remote(registry, number + 1))
+    for first in range(0, count, 6):
+        for number in range(first, first + 3):
+            memory.save(value(number), f"/{number}")
+        others = list(range(first + 3, first + 6))
+        ray.get(ray.remote(num_cpus=0, max_calls=1)(save_others).remote(registry, others))
     [node] = registry.status().nodes
     assert node.capacity == CAPACITY
     assert node.pinned_bytes <= 0.8 * CAPACITY

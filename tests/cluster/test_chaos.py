@@ -14,6 +14,7 @@ import ray
 from polystore_ray.testing.chaos import Chaos
 from polystore_ray.testing.needs import goes_without
 from polystore_ray.testing.nodes import Nodes
+from tests.cluster.nodes import NOTICED_SOON
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -23,9 +24,13 @@ pytestmark = [
 
 
 @pytest.fixture
-def chaos(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chaos]:
+def chaos(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Chaos]:
     if ray.is_initialized():
         ray.shutdown()
+    for name, value in NOTICED_SOON.items():
+        monkeypatch.setenv(f"RAY_{name}", str(value))
     made = Chaos(tmp_path, 1, Nodes(4), heal_timeout=getattr(request, "param", 90.0))
     yield made
     made.close()
@@ -37,8 +42,8 @@ def plant(chaos: Chaos, bug: Any) -> None:
     ray.get([volume.__ray_call__.remote(bug) for volume in chaos.victims.volumes()])
 
 
-def test_a_minute_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> None:
-    report = chaos.run(60)
+def test_forty_seconds_of_all_faults_loses_undoes_and_tears_nothing(chaos: Chaos) -> None:
+    report = chaos.run(40)
     assert report.violations == []
     assert report.operations > 100
     assert report.faults.total() > 5
@@ -68,7 +73,7 @@ def test_it_finds_an_acknowledgement_before_the_replica_is_pinned(chaos: Chaos) 
         held.pin = later
 
     plant(chaos, acknowledge_early)
-    report = chaos.run(30, ["node lost"], peace=10)
+    report = chaos.run(20, ["node lost"], peace=5)
     assert any(found.startswith(("lost", "unreadable")) for found in report.violations), str(report)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,32 @@ def test_status_counts_what_there_is(
     registry["memory"].ref("/d/large")
     [node] = registry.status().nodes
     assert (node.pinned, node.adopted) == (1, 1)
+
+
+def test_the_controller_reports_what_it_counts(
+    registry: RayBackendRegistry, fm: FileManager
+) -> None:
+    def reported(_: object) -> dict[str, float]:
+        found: dict[str, float] = {}
+
+        def record(self: Metric, value: float, tags: dict[str, str]) -> None:
+            found[f"{self._name} {tags['store']}"] = value
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Metric, "_record", record)
+            deadline = time.monotonic() + 60
+            while len(found) < 4 and time.monotonic() < deadline:
+                time.sleep(0.1)  # the controller reports once a second
+        return found
+
+    fm.save(np.zeros(MIB), "/a", backend="memory")
+    controller = registry._connect().handles.controller
+    assert ray.get(controller.__ray_call__.remote(reported)) == {
+        "polystore_files insight": 1,
+        "polystore_held_bytes insight": registry.status().bytes,
+        "polystore_lost insight": 0,
+        "polystore_too_few_replicas insight": 0,
+    }
 
 
 def test_metrics_count_operations_errors_seconds_and_bytes(

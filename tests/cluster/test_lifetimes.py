@@ -127,6 +127,13 @@ def test_a_detached_store_passes_values_from_driver_to_driver(drivers: Drivers) 
         store + "print(fm.load('/a', backend='memory').sum(), fm.load('/b', backend='memory'))"
     )
     assert output.split() == [str(sum(range(MIB))), "small", "done"]
+    other = drivers.start(
+        "try: RayBackendRegistry('plates')['memory'].load('/a')\n"
+        "except FileNotFoundError as error: print(error)"
+    )
+    said, warned = other.communicate(timeout=120)
+    assert "(backend memory, store 'plates', lifetime 'job')" in said
+    assert "there is a detached store 'plates' too" in warned
     drivers.run(store + "fm.registry.shutdown()")
     assert drivers.leave_nothing()
 

@@ -150,7 +150,7 @@ def test_a_volume_that_died_is_made_anew_and_pins_what_has_an_owner(
     try:
         assert first(registry, "/gone") == (4, False)
     except DataLostError as error:
-        assert re.search(rf"node {nodes.one}.*'/gone' \(backend memory\)", str(error))  # noqa: PT017
+        assert re.search(rf"node .*{nodes.one[:8]}.*'/gone' \(backend memory, store", str(error))  # noqa: PT017
     ray.kill(lives)
     assert nodes.run(nodes.two, first, registry, "/kept") == (4, False)
     assert registry["memory"].load("/small") == 1
@@ -169,7 +169,7 @@ def test_what_has_lost_both_saver_and_volume_is_known_to_be_lost(
     kill_volume(registry, nodes.one)
     nodes.run(nodes.one, take_the_whole_object_store)
     assert eventually(lambda: registry.status().lost == 1)
-    with pytest.raises(DataLostError, match=f"node {nodes.one}"):
+    with pytest.raises(DataLostError, match=f"node .*{nodes.one[:8]}"):
         registry["memory"].load("/gone")
 
 
@@ -190,7 +190,7 @@ def test_a_lost_node_loses_what_only_it_had_and_says_so(
     nodes.run(late, save_small, registry)
     nodes.remove(late)
     assert eventually(lambda: registry.status().lost == 1)
-    with pytest.raises(DataLostError, match=f"node {late}"):
+    with pytest.raises(DataLostError, match=f"node .*{late[:8]}"):
         registry["memory"].load("/gone")
     assert registry["memory"].exists("/gone")
     assert first(registry, "/kept") == (2, False)

@@ -95,7 +95,7 @@ def test_many_tasks_that_start_a_store_start_one() -> None:
     registry.shutdown()
 
 
-@pytest.mark.parametrize("depth", [1, 200], ids=["inside the controller", "as objects"])
+@pytest.mark.parametrize("depth", [1, 400], ids=["inside the controller", "as objects"])
 def test_sixteen_processes_save_regions_of_one_array_and_all_of_them_land(depth: int) -> None:
     """They all read the whole, change a part, and save it unless another has been ahead."""
     writers, saves = 16, 16
@@ -195,4 +195,4 @@ def test_a_ray_client_has_the_store_too(tmp_path: Any) -> None:
         server.terminate()
         server.wait(30)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "no such file: '/none' (backend memory)" in done.stdout
+    assert "no such file: '/none' (backend memory, store " in done.stdout

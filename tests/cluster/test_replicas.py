@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from polystore_ray.deadline import Deadline
 from polystore_ray.rayapi.placement import MEMORY, actor_options, host_name, store_namespace
 from polystore_ray.rayapi.private import actor_id
 from polystore_ray.testing.faults import Victims, worsen
-from tests.cluster.nodes import MIB, Nodes, eventually, first, kill, save
+from tests.cluster.nodes import MIB, WITHIN, Nodes, eventually, first, kill, save
 
 
 @pytest.fixture
@@ -283,11 +284,19 @@ def test_a_lost_value_comes_back_from_its_fallback(nodes: Nodes, tmp_path: Path)
     assert np.load(tmp_path / "zero.npy")[0] == 0
     nodes.remove(late)
     assert eventually(lambda: registry.status().lost == 3)
-    assert "no other node had a copy" in memory.why("/0")["lost"]
+    assert "the last copy was on node" in memory.why("/0")["lost"]
+    assert memory.stat("/0")["lost"] == memory.why("/0")["lost"]
+    found = {value.path: value for value in memory.lost()}
+    assert set(found) == {"/0", "/1", "/2"}
+    assert found["/0"].fallback == ("disk", str(tmp_path / "zero.npy"))
+    assert {(value.node, value.host) for value in found.values()} == {(late, platform.node())}
+    assert all(time.time() - value.time < WITHIN for value in found.values())
     assert [int(array[0]) for array in memory.load_batch(["/1", "/0"])] == [1, 0]
     assert not memory.load("/0").flags.writeable
     assert registry.status().lost == 1
-    with pytest.raises(DataLostError, match=f"node {late}"):
+    with pytest.raises(
+        DataLostError, match=f"node {platform.node()} {late[:8]}, .* by 20.*Save the value again"
+    ):
         memory.load("/2")
     registry.shutdown()
 

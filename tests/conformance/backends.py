@@ -105,7 +105,7 @@ class Defaults(StorageBackend):
         self._memory.delete(path)
 
     def ensure_directory(self, path: Any) -> str:
-        return self._memory.ensure_directory(path)
+        return str(self._memory.ensure_directory(path))
 
 
 class Archive(ReadOnlyBackend):

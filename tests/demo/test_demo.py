@@ -139,6 +139,7 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     output, errors = process.communicate(timeout=240)
     assert output == ""
+    assert "\r" not in errors  # there is no terminal
     return process.returncode, errors
 
 

@@ -101,6 +101,14 @@ def test_every_node_starts_with_token_tls_and_sizes_that_ray_start_knows(name: s
 
 
 @pytest.mark.parametrize("name", AUTOSCALED)
+def test_the_wheel_that_make_dist_builds_is_installed(name: str) -> None:
+    [config] = documents(name)
+    [place] = [place for place, source in config["file_mounts"].items() if source == "dist"]
+    wheel = f"{place}/polystore_ray-{polystore.__version__}-py3-none-any.whl"
+    assert wheel in shlex.split(config["setup_commands"][0])
+
+
+@pytest.mark.parametrize("name", AUTOSCALED)
 def test_a_shell_finds_no_fault_in_the_commands(name: str) -> None:
     [config] = documents(name)
     for command in (*config["setup_commands"], *start_commands(config)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ def shown(notebook: Any) -> list[list[Any]]:
     ]
 
 
-def test_the_notebook_shows_what_it_gives() -> None:
+def test_the_notebook_shows_what_it_gives_also_when_it_is_run_again() -> None:
     notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     before = shown(notebook)
     assert sum(map(len, before)) >= 4
+    notebook.cells = [*notebook.cells, *deepcopy(notebook.cells)]  # each is run twice
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    assert shown(notebook) == before
+    assert shown(notebook) == [*before, *before]

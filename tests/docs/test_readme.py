@@ -35,8 +35,12 @@ def run(code: str, folder: Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("README.md"))))
-def test_an_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
-    run(blocks("README.md")[number], tmp_path)
+def test_an_example_of_the_readme_runs_twice_and_again_in_a_new_process(
+    number: int, tmp_path: Path
+) -> None:
+    code = blocks("README.md")[number]
+    for _ in range(2):
+        run(f"{code}\n{code}", tmp_path)
 
 
 def test_the_example_with_ray_is_the_local_one_with_another_registry(tmp_path: Path) -> None:

@@ -303,7 +303,9 @@ class Reader:
     def ask(
         self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
     ) -> Any:
-        return self._cluster.ask(Request(operation, arguments, within=3.0, wish=wish))
+        answer = self._cluster.ask(Request(operation, arguments, within=3.0, wish=wish))
+        self._cluster.world.point()  # on its way
+        return answer
 
     def load(self, client: str, name: str) -> None:
         """Load a small value."""

@@ -6,6 +6,7 @@ are a signal, a lack of memory and a minute without an end.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickletools
 from collections.abc import Callable
@@ -19,8 +20,12 @@ import numpy as np
 
 from polystore import DiskBackend, StorageError
 from polystore.serialization import seal
+from polystore_ray import RayBackendRegistry
 from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.controller.state import StoreController
+from polystore_ray.dumps import dump, restore, verify
+from polystore_ray.dumps.files import files_at
+from polystore_ray.dumps.manifest import MANIFEST
 from polystore_ray.wire.decoding import decode, decode_state, encode
 from polystore_ray.wire.envelope import array_message, open_message, sealed_message
 from polystore_ray.wire.messages import ChangeId, Found, Items, Pin, Request
@@ -125,6 +130,47 @@ class Decoders:
         ]
 
 
+class Dumps:
+    """Restore a dump of which one file is replaced; the first byte chooses the file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "dump"
+        registry = RayBackendRegistry("fuzzed-from", local=True)
+        memory = registry["memory"]
+        memory.save(np.zeros(9000), "/a")
+        memory.save_batch([np.zeros(3000)] * 30, [f"/b/{i}" for i in range(30)], parents=True)
+        memory.save("c", "/c", fallback=("disk", "/x"))
+        memory.copy("/b", "/d")
+        memory.create_symlink("/b", "/e")
+        self._files = files_at(self._folder)
+        self._manifest = dump(registry, self._folder)
+        registry.shutdown()
+        self._names = [MANIFEST, *(file.name for file in self._manifest.files)]
+        self._whole = [bytes(self._files.read(name)) for name in self._names]
+
+    def __call__(self, data: bytes) -> None:
+        if not data:
+            return
+        changed = data[0] % len(self._names)
+        for number, whole in enumerate(self._whole):
+            content = data[1:] if number == changed else whole
+            (self._folder / self._names[number]).write_bytes(content)
+        if changed:  # with right checksums, so that it is read
+            described = tuple(self._files.describe(name) for name in self._names[1:])
+            dataclasses.replace(self._manifest, files=described).write(self._files)
+        registry = RayBackendRegistry("fuzzed-to", local=True)
+        try:
+            with suppress(StorageError):
+                verify(self._folder)
+                restore(registry, self._folder)
+                registry["memory"].list_files("/", recursive=True)
+        finally:
+            registry.shutdown()
+
+    def seeds(self) -> list[bytes]:
+        return [bytes([number]) + whole for number, whole in enumerate(self._whole)]
+
+
 def _of_plain() -> list[bytes]:
     heads = [bytes(seal(value).head) for value in VALUES]
     whole = [sealed_message(seal(value)) for value in VALUES]
@@ -144,8 +190,8 @@ def target(name: str, folder: Path) -> tuple[Target, list[bytes]]:
         return plain, _of_plain()
     if name == "messages":
         return messages, _of_messages()
-    decoders = Decoders(folder)
-    return decoders, decoders.seeds()
+    made: Decoders | Dumps = Dumps(folder) if name == "dumps" else Decoders(folder)
+    return made, made.seeds()
 
 
-NAMES = ("plain", "messages", "decoders")
+NAMES = ("plain", "messages", "decoders", "dumps")

@@ -43,6 +43,9 @@ def test_a_wheel_declares_its_commands_and_what_it_is(wheel: zipfile.ZipFile) ->
     text = wheel.read(metadata).decode()
     assert "License-Expression: MIT" in text
     assert "Classifier: Typing :: Typed" in text
+    needs = [line for line in text.splitlines() if line.startswith("Requires-Dist: ray")]
+    assert needs
+    assert all("extra ==" in line for line in needs)
     points = wheel.read(metadata.replace("METADATA", "entry_points.txt")).decode()
     assert "polystore = polystore_ray.cli.__main__:main" in points
     assert "[pytest11]" in points

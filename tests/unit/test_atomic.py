@@ -221,9 +221,9 @@ def test_an_update_reads_calls_and_writes_and_keeps_the_default(tmp_path: Path) 
     assert default == {"seen": []}
 
 
-def test_an_update_of_nothing_begins_with_an_empty_dict(tmp_path: Path) -> None:
-    atomic_update_json(tmp_path / "new/a.json", lambda value: {**value, "a": 1})
-    assert json.loads((tmp_path / "new/a.json").read_text()) == {"a": 1}
+def test_an_update_of_a_missing_file_is_given_none(tmp_path: Path) -> None:
+    atomic_update_json(tmp_path / "new/a.json", lambda value: {"before": value})
+    assert json.loads((tmp_path / "new/a.json").read_text()) == {"before": None}
 
 
 @pytest.mark.parametrize("damage", [b"{half", b"", b"\xff\xfe", b"[" * 100_000])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from polystore import StorageError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.errors import CallTimeoutError
 
@@ -76,3 +78,53 @@ def test_a_region_save_that_others_always_precede_ends_in_time(
     with pytest.raises(CallTimeoutError, match="nothing was saved"):
         memory.save(2.0, "/a", region=0)
     assert (others.load("/a") == 1).all()
+
+
+def test_the_bytes_of_a_value_that_a_link_replaces_are_released(
+    registry: RayBackendRegistry,
+) -> None:
+    memory = registry["memory"]
+    memory.save_batch([np.zeros(100_000), np.ones(100_000)], ["/a", "/b"])
+    memory.create_symlink("/a", "/b", overwrite=True)
+    status = registry.status()
+    assert (status.files, status.bytes, status.nodes[0].pinned) == (1, 800_000, 1)
+    assert memory.load("/b").sum() == 0
+
+
+def test_an_error_of_the_memory_names_the_store_and_its_lifetime(
+    registry: RayBackendRegistry,
+) -> None:
+    memory = registry["memory"]
+    memory.save(1, "/a")
+    calls: list[Callable[[], Any]] = [
+        lambda: memory.load("/none"),
+        lambda: memory.save(1, "/a"),
+        lambda: memory.save_batch([1], ["/a"]),
+        lambda: memory.delete("/none"),
+        lambda: memory.list_dir("/none"),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match=r"\(backend memory, store 'parts', local\)"):
+            call()
+    with pytest.raises(StorageError, match=r"\(backend disk\)"):
+        registry["disk"].load("/none.npy")
+
+
+def test_a_memory_that_was_read_can_be_passed_to_a_task(registry: RayBackendRegistry) -> None:
+    memory = registry["memory"]
+    memory.save(np.zeros(100_000), "/a")
+    memory.load("/a")
+    assert pickle.loads(pickle.dumps(memory)).load("/a").sum() == 0
+
+
+def test_a_reader_sees_that_a_link_replaced_a_file(registry: RayBackendRegistry) -> None:
+    memory = registry["memory"]
+    for one, two in ((np.zeros(100_000), np.ones(100_000)), (0, 1)):
+        memory.save_batch([one, two], ["/a", "/b"], overwrite=True)
+        for _ in range(3):  # the answers are kept
+            assert np.max(memory.load("/a")) == 0
+            assert memory.stat("/a")["type"] == "file"
+        memory.create_symlink("/b", "/a", overwrite=True)
+        assert np.max(memory.load("/a")) == 1
+        assert memory.stat("/a")["type"] == "symlink"
+        memory.delete("/a")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import time
 from collections import deque
 from typing import Any
 
@@ -16,6 +18,7 @@ from polystore.exceptions import (
 from polystore_ray.controller.entries import Held
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.ledger import Adopt, Ledger, PackInline, Replicate
+from polystore_ray.controller.repair import carry_out
 from polystore_ray.controller.replicated import QUERIES
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import DataLostError
@@ -30,6 +33,7 @@ from polystore_ray.wire.messages import (
     InlineFullError,
     Items,
     Joined,
+    Loss,
     Pin,
     Request,
     StaleVolumeError,
@@ -38,6 +42,7 @@ from polystore_ray.wire.messages import (
 from polystore_ray.wire.sessions import Session
 
 NODE, VOLUME = "node", "the first volume"
+LOSS = Loss("1f0c2a9b77", "one", 1_700_000_000.0, "OwnerDiedError")
 
 
 def pin(id_: str, ref: object = "ref", node: str = NODE) -> Pin:
@@ -304,10 +309,10 @@ def test_what_a_lost_volume_pinned_is_pinned_again_or_lost(store: Store) -> None
     assert [pin.id for pin in repair.pins] == ["k", "g"]
     store.change("volume_joined", "other", "v2")
     store.change("pinned", "other", "v2", ["k"])
-    store.change("lost", ["g"], "gone with its node")
+    store.change("lost", ["g"], LOSS)
     assert store.controller.next_repair(0) is None
     assert store.ask("read", ["/kept", "/small"]).pins == [pin("k", node="other")]
-    with pytest.raises(DataLostError, match="gone with its node: '/gone'"):
+    with pytest.raises(DataLostError, match=r"node one 1f0c2a9b, .* copy of it: '/gone'"):
         store.ask("read", ["/kept", "/gone"])
     assert store.ask("status")["lost"] == 1
     store.publish("/kept", b"new", overwrite=True)
@@ -323,13 +328,13 @@ def test_what_was_deleted_meanwhile_is_not_pinned_again(store: Store) -> None:
     store.change("volume_joined", "other", "v2")
     store.change("pinned", "other", "v2", ["p"])
     assert store.released == [("other", ["p"])]
-    store.change("lost", ["p"], "why")
+    store.change("lost", ["p"], LOSS)
 
 
 def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
     store.publish("/a", pin("p"))
     store.change("volume_lost", NODE)
-    store.change("lost", ["p"], "gone")
+    store.change("lost", ["p"], LOSS)
     store.change("volume_joined", "other", "v2")
     store.change("pinned", "other", "v2", ["p"])
     assert store.ask("read", ["/a"]).pins == [pin("p", node="other")]
@@ -355,12 +360,79 @@ def test_a_lost_value_tells_where_else_it_is(store: Store) -> None:
     store.publish("/a", pin("p"), fallback=("zarr", "/z"))
     assert store.ask("why", "/a")["fallback"] == ("zarr", "/z")
     store.change("volume_lost", NODE)
-    store.change("lost", ["p"], "gone")
+    store.change("lost", ["p"], LOSS)
     with pytest.raises(DataLostError) as caught:
         store.ask("read", ["/a"])
     assert (caught.value.fallback, caught.value.version) == (("zarr", "/z"), 1)
     facts = store.ask("why", "/a")
-    assert (facts["lost"], facts["nodes"], facts["wanted"]) == ("gone", (), 1)
+    assert (facts["lost"], facts["nodes"], facts["wanted"]) == (str(LOSS), (), 1)
+
+
+def test_every_lost_path_is_listed_with_its_loss(store: Store) -> None:
+    store.publish("/kept", b"1")
+    store.publish("/d/gone", pin("p"), fallback=("zarr", "/z"), parents=True)
+    store.publish("/pack/1", pin("q"), parents=True)
+    store.change("copy", "/d", "/copy")
+    assert store.ask("losses", "/") == []
+    assert "lost" not in store.ask("stat", "/d/gone")
+    store.change("volume_lost", NODE)
+    assert store.change("lost", ["p", "q", "unknown"], LOSS) == (2, 2000)
+    found = sorted(store.ask("losses", "/"))
+    assert found == [
+        ("/copy/gone", LOSS, ("zarr", "/z")),
+        ("/d/gone", LOSS, ("zarr", "/z")),
+        ("/pack/1", LOSS, None),
+    ]
+    assert store.ask("losses", "/pack/1") == [("/pack/1", LOSS, None)]
+    assert store.ask("stat", "/d/gone")["lost"] == str(LOSS)
+    assert store.ask("status")["lost"] == 2
+    with pytest.raises(PathNotFoundError):
+        store.ask("losses", "/none")
+
+
+def test_a_loss_is_told_in_two_sentences_with_node_time_and_cure(store: Store) -> None:
+    store.publish("/a", pin("p"))
+    store.change("volume_lost", NODE)
+    store.change("lost", ["p"], LOSS)
+    with pytest.raises(DataLostError) as caught:
+        store.ask("read", ["/a"])
+    what, cure = caught.value.message.split(". ")
+    assert what.startswith("the last copy was on node one 1f0c2a9b, ")
+    assert re.search(r"was lost by \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", what)
+    assert cure.startswith("Save the value again; replicas=2 or fallback= keeps")
+    assert "the nodes that held the value were lost" in str(Loss("", "", 0.0, ""))
+
+
+class OneOtherNode:
+    """Volumes of which that of one other node remains, which cannot get what is lost."""
+
+    def host_of(self, node: str) -> str:
+        return f"host-of-{node}"
+
+    def place(self, _pin: Pin, _preferred: str) -> str:
+        return "other"
+
+    def pin_again(self, _node: str, pins: list[Pin]) -> tuple[str, list[str], dict[str, str]]:
+        return "v2", [], {one.id: "OwnerDiedError: no bytes" for one in pins}
+
+
+def test_a_death_that_costs_values_is_logged_with_node_and_numbers(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.publish("/a", pin("p"))
+    store.publish_pack("q", ["/b", "/c"])
+    store.change("volume_lost", NODE)
+    store.change("volume_joined", "other", "v2")
+    repair = store.controller.next_repair(0)
+    assert isinstance(repair, Replicate)
+    volumes: Any = OneOtherNode()
+    carry_out(repair, store.controller, volumes, replicas=1)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("3 values of 2000 bytes are lost: the last copy was on node host-of-")
+    assert line.endswith("(OwnerDiedError: no bytes)")
+    [first, *_] = store.ask("losses", "/")
+    assert (first[1].node, first[1].host) == (NODE, f"host-of-{NODE}")
+    assert abs(first[1].moment - time.time()) < 60
 
 
 def test_a_fallback_is_set_for_the_version_it_is_of(store: Store) -> None:
@@ -369,6 +441,57 @@ def test_a_fallback_is_set_for_the_version_it_is_of(store: Store) -> None:
     store.publish("/a", b"2", overwrite=True)
     store.change("set_fallback", "/a", 1, ("disk", "/e"))
     assert store.ask("why", "/a")["fallback"] is None
+
+
+# Dumps
+
+
+def test_a_snapshot_keeps_values_that_are_deleted_until_it_is_deleted(store: Store) -> None:
+    store.publish("/d/a", pin("p"), parents=True)
+    assert isinstance(store.change("snapshot", "/", "/now"), float)
+    store.change("delete_all", "/d")
+    assert store.released == []
+    assert store.ask("outline", "/now") == (["/now/d"], [], ["/now/d/a"])
+    [found], [record] = store.ask("records", ["/now/d/a"])
+    assert (found.id, found.nodes) == ("p", (NODE,))
+    assert (record.moment[0], record.replicas, record.stored) == (1, 1, 0)
+    follower = Store(successor_of(store))
+    for some in (store, follower):
+        some.change("delete_all", "/now")
+        assert some.controller.state.released == [(NODE, ["p"])]
+
+
+def test_a_graft_appears_whole_or_not_at_all(store: Store) -> None:
+    moments = [(70, 5.0)]
+    store.publish("/new/a", b"1", parents=True, moments=moments)
+    store.publish("/taken", b"2")
+    assert store.ask("stat", "/taken")["version"] == 71
+    wrong: tuple[Any, ...]
+    for wrong in (
+        ("/new", ["/taken"], [], []),
+        ("/new", [], [("/a", "/taken")], []),
+        ("/new", [], [], [("/none/link", "/a")]),
+        ("/new", [], [], [("/a", "/a")]),
+        ("/new", ["/a/b"], [], []),
+        ("/new", [], [("/none", "/b")], []),
+    ):
+        with pytest.raises((PathExistsError, PathNotFoundError)):
+            store.change("graft", *wrong)
+        assert store.ask("list_dir", "/") == ["new", "taken"]
+        store.change("delete_all", "/new")
+        store.publish("/new/a", b"1", parents=True, moments=moments)
+    rest = ["/d/e"], [("/a", "/d/a")], [("/d/link", "/a"), ("/dangling", "/none")]
+    store.change("graft", "/new", *rest)
+    assert store.ask("outline", "/")[0:2] == (
+        ["/d", "/d/e"],
+        [("/dangling", "/none"), ("/d/link", "/a")],
+    )
+    for path in ("/a", "/d/a", "/d/link"):
+        facts = store.ask("stat", path)
+        assert (facts["version"], facts["modified"]) == (70, 5.0)
+    assert store.ask("status")["files"] == 3
+    store.publish("/b", b"3")
+    assert store.ask("stat", "/b")["version"] > 71
 
 
 # Replicas
@@ -579,6 +702,8 @@ def test_a_query_changes_nothing(three: Store) -> None:
     arguments: dict[str, tuple[object, ...]] = {
         "check": (Items(["/new"], [(3, None, None)], [], parents=True),),
         "list_files": ("/", None, None, True),
+        "outline": ("/",),
+        "records": (["/a"],),
         "read": (["/a"], NODE),
         "status": (),
     }

@@ -16,7 +16,7 @@ from polystore_ray import RayBackendRegistry
 from polystore_ray.client.batch import Sealing, array_bytes
 from polystore_ray.controller.state import StoreController
 from polystore_ray.wire.decoding import decode, decode_state, encode
-from polystore_ray.wire.messages import ChangeId, Found, Items, Pin, Request
+from polystore_ray.wire.messages import ChangeId, Found, Items, Loss, Pin, Record, Request
 from polystore_ray.wire.pack import Pack
 
 ran: list[str] = []
@@ -55,12 +55,14 @@ class Pretending:
 ITEMS = Items(["/a"], [(8, (1,), "float64")], [b"x"], fallback=("disk", "/b"))
 ANYTHING: Any = [(1, Evil(), "u1")]
 NUMBER: Any = np.int64(3)
-MESSAGES = [
+MESSAGES: list[Any] = [
     None,
     Request("exists", ("/a",)),
     Request("publish", ([Pin("1", ("n",), None, 3)], ITEMS, (("n", "i"),)), ChangeId("s", 1, 0)),
     (Request("delete", ("/a",), ChangeId("s", 2, 0)), 1.5),
     Found([], [b"x", (0, 3)], [1, 2]),
+    ([], [Record((8, (1,), "f8"), (3, 1.5), 2, None, -1, 0)]),
+    [("/a", Loss("n", "host", 1.5, "OwnerDiedError"), None)],
     {"size": 1, "shape": (2,), "names": ["a"], "none": None, "lost": ""},
 ]
 
@@ -90,6 +92,13 @@ def test_no_message_carries_code_or_a_class(message: Any) -> None:
     with pytest.raises((UnsupportedOperationError, CorruptDataError)):
         decode(encode(message))
     assert not ran
+
+
+@pytest.mark.parametrize("moment", [(1.5, 1.5), (-1, 1.5), (True, 1.5), (1, "now"), 3], ids=str)
+def test_versions_and_times_that_are_none_do_not_arrive(moment: Any) -> None:
+    with pytest.raises(CorruptDataError):
+        decode(encode(ITEMS._replace(moments=[moment])))
+    assert decode(encode(ITEMS._replace(moments=[(3, 1.5)]))).moments == [(3, 1.5)]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_command_line_shows_a_tree_deeper_than_calls_nest() -> None:
     assert set(files._sums(fm, place).values()) == {4}
     assert len(list(files._lines(fm, place, "", None))) == DEPTH + 1
     assert len(list(files._lines(fm, place, "", 3))) == 3
-    assert files._branch(fm, place, 2) == {"d": {"d": {}}}
+    assert files._branch(fm, place, 2, set()) == {"d": {"d": {}}}
 
 
 def test_a_link_that_leads_out_of_a_root_is_left_out_and_the_rest_is_found(

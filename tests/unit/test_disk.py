@@ -131,7 +131,7 @@ def test_a_link_to_a_link_is_followed_and_an_overwritten_one_leads_elsewhere(pla
     assert place.list_dir(".") == ["a.npy", "b.npy", "one.npy", "two.npy"]
 
 
-def test_only_a_link_is_replaced_whatever_comes_meanwhile(
+def test_a_link_never_replaces_a_directory_that_comes_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = DiskBackend(tmp_path)
@@ -142,12 +142,12 @@ def test_only_a_link_is_replaced_whatever_comes_meanwhile(
     def replaced_meanwhile(*arguments: Any, **options: Any) -> None:
         symlink(*arguments, **options)
         (tmp_path / "link.npy").unlink()
-        disk.save(VALUE[:1], "link.npy")
+        disk.save(VALUE[:1], "link.npy/b.npy", parents=True)
 
     monkeypatch.setattr(os, "symlink", replaced_meanwhile)
     with pytest.raises(PathExistsError):
         disk.create_symlink("a.npy", "link.npy", overwrite=True)
-    assert disk.load("link.npy").tolist() == [0]
+    assert disk.load("link.npy/b.npy").tolist() == [0]
     assert visible(tmp_path) == ["a.npy", "link.npy"]
 
 

@@ -62,6 +62,9 @@ def test_each_is_also_what_python_users_catch(cls: type[StorageError]) -> None:
 def test_each_reads_well_and_travels_whole(cls: type[StorageError]) -> None:
     error = cls("what is wrong", path="/a b", backend="memory")
     assert str(error) == "what is wrong: '/a b' (backend memory)"
+    error.store = "'ml', lifetime 'job'"
+    assert str(error) == "what is wrong: '/a b' (backend memory, store 'ml', lifetime 'job')"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
     error.add_note("a note")
     try:
         raise error from KeyError("cause")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from polystore import (
     VFSTypeError,
     ZarrBackend,
 )
+from polystore.progress import Lines
+from polystore_ray import RayBackendRegistry
 
 
 class Plain(StorageBackend):
@@ -97,6 +101,7 @@ ARGUMENTS: dict[str, Any] = {
     "values": [1],
     "paths": ["/a"],
     "shape": (1,),
+    "function": len,
 }
 
 
@@ -124,9 +129,13 @@ def test_a_keyword_that_is_mistyped_is_not_swallowed(
 ) -> None:
     fm.registry["disk"] = DiskBackend(tmp_path)  # type: ignore[index]
     for backend in ("memory", "disk"):
-        with pytest.raises((StorageResolutionError, TypeError), match="overwrit"):
+        with pytest.raises(TypeError, match="overwrit"):
             call(fm, operation, backend, overwrit=True)
-    with pytest.raises(StorageResolutionError, match=r"regoin.*'/a' \(backend disk\)"):
+    with pytest.raises(
+        VFSTypeError,
+        match=r"DiskBackend.load takes no regoin= \(did you mean 'region'\?\); its options are .*"
+        r"series, suffix, writable: '/a' \(backend disk\)",
+    ):
         fm.load("/a", backend="disk", regoin=0)
     assert os.listdir(tmp_path) == []
 
@@ -229,6 +238,20 @@ def test_paths_may_be_path_objects(fm: FileManager) -> None:
     assert fm.mirror_directory_with_symlinks(Path("/newer"), Path("/m"), "memory") == 1
     with pytest.raises(PathNotFoundError, match=r"'/none' \(backend memory\)"):
         fm.copy(Path("/none"), Path("/x"), backend="memory")
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk", "zarr"])
+@pytest.mark.parametrize("local", [False, True])
+def test_ensure_directory_returns_a_path_object_for_one(
+    backend: str, tmp_path: Path, *, local: bool
+) -> None:
+    registry = RayBackendRegistry("made", local=True) if local else BackendRegistry.isolated()
+    for call in (
+        registry[backend].ensure_directory,
+        partial(FileManager(registry).ensure_directory, backend=backend),
+    ):
+        assert call(tmp_path / "d") == tmp_path / "d"
+        assert call(f"{tmp_path}/d") == f"{tmp_path}/d"
 
 
 def test_pickles_wherever_its_registry_does(tmp_path: Path) -> None:
@@ -362,7 +385,21 @@ def test_a_batch_tells_how_far_it_is(tmp_path: Path, backend: str) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
 
 
-def test_progress_true_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    memory = MemoryBackend()
-    memory.save_batch([1, 2], ["a", "b"], progress=True)
-    assert "2/2" in capsys.readouterr().err
+def test_progress_true_shows_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert "\r" in shown
+
+
+def test_progress_true_writes_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
+    assert capsys.readouterr().err == "saving: 2/2\n"
+    monkeypatch.setattr(Lines, "every", 0)
+    MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
+    assert capsys.readouterr().err == "saving: 1/2\nsaving: 2/2\n"

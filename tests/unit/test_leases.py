@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from polystore.exceptions import PathNotFoundError, StorageError
-from polystore_ray.controller import leases
+from polystore_ray.controller import effects, leases, replicated
 from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import StoreUnavailableError
@@ -134,6 +134,8 @@ CHANGES: dict[str, Callable[[Store], object]] = {
     "delete keys": lambda s: s.change("delete_keys", ["/d/x"], "/"),
     "move": lambda s: s.change("move", "/d/x", "/y"),
     "move the tree": lambda s: s.change("move", "/d", "/e"),
+    "graft": lambda s: s.change("graft", "/d", [], [], []),
+    "overwrite one of a version": lambda s: s.save("/d/x", b"2", versions=(1,)),
     "overwrite by a link": lambda s: s.save("/link", b"2"),
     "overwrite by another spelling": lambda s: s.save("//d/./x", b"2"),
 }
@@ -157,6 +159,16 @@ def test_nobody_reads_what_was_before_an_acknowledged_change(
             assert node.load(path) == b"2"
         except PathNotFoundError:
             assert not change.startswith(("overwrite", "replace"))
+
+
+def test_every_change_is_said_to_have_an_effect_or_none() -> None:
+    """Whoever adds a change says whether it makes an answer wrong that somebody may have kept."""
+    none = {
+        *("adopted", "class_arrived", "confirm", "copy", "drain", "ensure_directory", "packed"),
+        *("set_fallback", "snapshot", "volume_joined", "withdraw"),
+    }
+    assert effects._EFFECTS.keys() | none == replicated.CHANGES.keys()
+    assert not effects._EFFECTS.keys() & none
 
 
 @pytest.mark.parametrize("gone", ["move", "delete_all", "another way"])

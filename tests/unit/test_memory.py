@@ -165,3 +165,14 @@ def test_a_closed_backend_has_forgotten_everything(memory: MemoryBackend) -> Non
     with memory:
         memory.save(1, "/a")
     assert memory.list_dir("/") == []
+
+
+def test_clear_files_only_keeps_the_directories() -> None:
+    memory = MemoryBackend()
+    for path in ("/a", "/d/b", "/d/e/c"):
+        memory.save(1, path, parents=True)
+    memory.create_symlink("/d", "/link")
+    memory.clear_files_only()
+    assert memory.walk("/") == (["/", "/d", "/d/e"], [], [])
+    memory.save(2, "/d/e/c")
+    assert memory.load("/d/e/c") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import datetime as dt
 import pickle
 import pickletools
@@ -281,10 +282,10 @@ def test_what_this_process_keeps_of_its_reads_is_opened_as_plain_data_too() -> N
     registry = RayBackendRegistry("kept-plain", local=True)
     registry["memory"].save(Reduces(run, ()), "/a")
     plain = plain_memory(registry)
-    for _ in range(3):
+    for memory in (plain, plain, copy.copy(plain)):  # a copy is what arrives elsewhere
         registry["memory"].load("/a")  # so that the process keeps it
         ran.clear()
         with pytest.raises(UnsupportedOperationError):
-            plain.load("/a")
+            memory.load("/a")
         assert ran == []
     registry.shutdown()

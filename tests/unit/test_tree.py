@@ -165,7 +165,7 @@ def test_a_link_needs_a_source_and_a_free_path(tree: PathTree[Note]) -> None:
     with pytest.raises(PathNotFoundError):
         tree.create_symlink("/nowhere", "/link")
     with pytest.raises(PathExistsError):
-        tree.create_symlink("/a", "/a/x", overwrite=True)
+        tree.create_symlink("/a/x", "/a/b", overwrite=True)
     tree.create_symlink("/a", "/link")
     with pytest.raises(PathExistsError):
         tree.create_symlink("/a/b", "/link")

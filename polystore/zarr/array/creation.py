@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, TransposeCodec
 
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
 from polystore.fitting import refuse_mask
-from polystore.formats import format_of
+from polystore.formats import format_of, known_suffixes
 from polystore.region import chunk_shape
 from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 from polystore.zarr.array.reading import NESTED, Encoding
@@ -75,19 +75,20 @@ def as_numbers(data: Any) -> np.ndarray[Any, Any] | None:
 
 
 def check_file(data: Any, name: str) -> None:
-    """Raise an error that says why an array that is not of numbers cannot be stored.
+    """Raise an error that says why a value that is not an array of numbers cannot be stored.
 
     Raises `UnsupportedFormatError` if the suffix is not one of a file format either.
     """
-    if not isinstance(data, np.ndarray | np.generic):
-        return
     try:
         format_of(name)
-    except UnsupportedFormatError as error:
+    except UnsupportedFormatError:
+        is_array = isinstance(data, np.ndarray | np.generic)
+        kind = f"dtype {data.dtype}" if is_array else f"a {type(data).__name__}"
+        suffix = ".npy" if is_array else ".json"
         raise UnsupportedFormatError(
-            f"only booleans and numbers are saved as zarr arrays, not dtype {data.dtype}; use a "
-            f"suffix such as .npy to save it as a file"
-        ) from error
+            f"only booleans and numbers are saved as zarr arrays, not {kind}; use a suffix such as "
+            f"{suffix} to save it as a file (the known ones are {', '.join(known_suffixes())})"
+        ) from None
 
 
 def create(

@@ -25,6 +25,7 @@ from polystore.exceptions import (
     StorageResolutionError,
     StorageWriteError,
     UnsupportedOperationError,
+    brought_by,
 )
 from polystore.paths import join, split
 from polystore.zarr.array.groups import MOST_METADATA
@@ -102,9 +103,9 @@ class RemoteObjects:
             fs = _uncached(fs)
         except ImportError as error:
             extra = _EXTRAS.get(scheme)
-            cure = f"pip install 'polystore-ray[{extra}]'" if extra else str(error)
+            cure = brought_by(extra) if extra else str(error)
             raise MissingDependencyError(
-                f"{scheme}:// needs a package that is not installed: {cure}", path=self.url
+                f"{scheme}:// needs a package that is not installed; {cure}", path=self.url
             ) from error
         except Exception as error:
             if scheme not in available_protocols():
