@@ -87,8 +87,9 @@ test-oldest: $(OLDEST)/.all  ## Run the tests with the oldest allowed versions
 	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
 
 test-newest: $(NEWEST)/.all  ## Run the tests with the newest versions and the Python in PYTHON
-	$(NEWEST)/bin/python -m pytest tests/unit tests/api tests/fuzz tests/ecosystem \
-		tests/conformance/test_in_process.py tests/cluster/test_sharing.py \
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) tests/unit tests/api tests/fuzz \
+		tests/conformance/test_in_process.py
+	$(NEWEST)/bin/python -m pytest tests/ecosystem tests/cluster/test_sharing.py \
 		tests/cluster/test_zarr_writers.py
 
 dist: $(VENV)/.all  ## Build the sdist, and from it the wheel, into dist/

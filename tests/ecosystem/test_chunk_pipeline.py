@@ -14,6 +14,7 @@ import pytest
 import ray
 import xarray as xr
 import zarr
+from zarr.codecs import BytesCodec
 from zarr.storage import MemoryStore
 
 from polystore.exceptions import VersionConflictError
@@ -32,6 +33,11 @@ VALUES = np.arange(60 * 50, dtype=np.uint16).reshape(60, 50)
 KINDS: dict[str, dict[str, Any]] = {
     "chunks": {"chunks": (8, 7)},
     "uncompressed": {"chunks": (8, 7), "compressors": None},
+    "the other byte order": {
+        "chunks": (8, 7),
+        "compressors": None,
+        "serializer": BytesCodec(endian="big"),
+    },
     "shards": {"chunks": (4, 5), "shards": (16, 10)},
     "format 2": {"chunks": (8, 7), "zarr_format": 2},
     "all chunks are written": {"chunks": (8, 7), "config": {"write_empty_chunks": True}},
