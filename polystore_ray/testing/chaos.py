@@ -145,11 +145,13 @@ class Chaos:
         peace : float, default 0
             Seconds before the first fault.
         """
-        self._until = time.monotonic() + seconds
         for slot in range(self._count):
             self._start_client(slot)
         for slot in range(self._count):
             self._wait_for_client(slot)
+        self._until = time.monotonic() + seconds  # not before: some take long to start
+        for slot, (node, actor, _) in self._clients.items():
+            self._clients[slot] = node, actor, actor.run.remote(self._until)
         time.sleep(peace)
         known = self.kinds()
         chosen = list(kinds) or list(known)
@@ -326,7 +328,8 @@ class Chaos:
             self._seed * 1000 + self._made,
             self._begin,
         )
-        self._clients[slot] = (node, actor, actor.run.remote(self._until))
+        task = actor.run.remote(self._until) if self._until else None
+        self._clients[slot] = node, actor, task
 
     def _replace_dead_clients(self) -> None:
         for slot, (_, actor, _) in list(self._clients.items()):
