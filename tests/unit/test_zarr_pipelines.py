@@ -109,7 +109,7 @@ def test_an_unknown_pipeline_and_one_that_is_not_installed_are_refused(
     with pytest.raises(VFSTypeError, match=r"'fused'.* not 'zars'"):
         ZarrBackend(tmp_path, pipeline=unknown)
     monkeypatch.setattr(pipelines, "find_spec", lambda _: None)
-    with pytest.raises(MissingDependencyError, match=r"polystore-ray\[zarrs\]"):
+    with pytest.raises(MissingDependencyError, match="the extra 'zarrs' brings it"):
         ZarrBackend(tmp_path, pipeline="zarrs")
     monkeypatch.setattr(pipelines, "_Fused", None)
     with pytest.raises(MissingDependencyError, match=r"zarr 3\.3 or later"):
