@@ -119,15 +119,18 @@ class LeasedReads:
 
     def _founds(self, paths: Iterable[str]) -> dict[str, Found]:
         founds: dict[str, Found] = {}
-        for path in paths:
+        for path in paths if self._kept else ():
             kept = self._valid(path)
             if kept is not None and "read" in kept.answers:
                 founds[path] = kept.answers["read"]
         return founds
 
-    def _still_hold(self, founds: Iterable[str]) -> bool:
+    def _still_hold(self, founds: dict[str, Found]) -> bool:
         """Return whether kept answers hold now, so that all of them held at one moment before."""
-        return all(self._valid(path) is not None for path in founds)
+        return all(
+            (kept := self._valid(path)) is not None and kept.answers.get("read") is found
+            for path, found in founds.items()
+        )
 
     def _valid(self, path: str) -> _Kept | None:
         kept, board = self._kept.get(path), self._board
@@ -178,17 +181,17 @@ class LeasedReads:
     def look_up(self, asking: Asking, paths: list[str], *, existing: bool) -> Found:
         """Return what is stored at paths, all of one moment: what is kept, and the rest asked."""
         founds = self._founds(paths)
-        if founds:
-            self._use(list(founds))
         rest = [path for path in paths if path not in founds]
-        if rest:
-            found: Found = self._asked(asking, "read", rest, rest, self._node, existing)
+        asked: Found = Found([], [], [])
+        if rest or not paths:
+            asked = self._asked(asking, "read", rest, rest, self._node, existing)
             if not founds:
-                return found
-            founds |= zip(rest, _split(found), strict=True)
-        if len(paths) > 1 and not self._still_hold(path for path in paths if path not in rest):
+                return asked
+        if len(paths) > 1 and not self._still_hold(founds):
             again: Found = asking.ask("read", paths, self._node, existing, path=paths[0])
             return again
+        self._use(list(founds))
+        founds |= zip(rest, _split(asked), strict=True)
         return _joined([founds[path] for path in paths])
 
     def _asked(self, asking: Asking, operation: str, paths: list[str], *arguments: Any) -> Any:

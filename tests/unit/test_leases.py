@@ -470,6 +470,26 @@ def test_a_batch_is_of_one_moment(
     assert reader.reads.look_up(reader, ["/d/x", "/d/y"], existing=False).stored == [b"2", b"2"]
 
 
+def test_a_batch_is_of_one_moment_while_another_thread_reads(
+    store: Store, reader: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save("/d/y", b"1")
+    reader.load_often("/d/x")
+    reader.load_often("/d/y")
+    still_hold = LeasedReads._still_hold
+
+    def replaced_in_between(self: LeasedReads, founds: Any) -> bool:
+        monkeypatch.setattr(LeasedReads, "_still_hold", still_hold)
+        store.save("/d/x", b"2")
+        reader.load_often("/d/x")  # by another thread of the process
+        store.save("/d/y", b"2")
+        reader.load_often("/d/y")
+        return still_hold(self, founds)
+
+    monkeypatch.setattr(LeasedReads, "_still_hold", replaced_in_between)
+    assert reader.reads.look_up(reader, ["/d/x", "/d/y"], existing=False).stored == [b"2", b"2"]
+
+
 def test_a_batch_asks_for_what_is_not_kept(store: Store, reader: Node) -> None:
     store.save("/d/y", b"2")
     reader.load_often("/d/x")
