@@ -7,6 +7,7 @@ given up soon after the value has changed, or is not used any more.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from polystore_ray.wire.lease_board import LeaseBoard, Mark
 from polystore_ray.wire.messages import NOTHING, Found, Leased, Wish
 
 __all__ = ["MISSING", "Asking", "LeasedReads"]
+
+logger = logging.getLogger(__name__)
 
 MISSING: Any = object()
 """In place of an answer that is not kept."""
@@ -274,6 +277,9 @@ class LeasedReads:
                 self._closed.wait(_TENDED_EVERY)
             self._give_up_references(all_of_them=True)
             self._report()
+        except Exception:
+            # Ray may be shut down at any moment. Whatever it is, reads go on with calls.
+            logger.debug("the read lease is not looked after any more", exc_info=True)
         finally:
             self._tending = False
 
