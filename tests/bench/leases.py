@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 from measuring import Table, medians
-from memory import Noop, actor, call, redis_server
+from memory import REDIS_PORT, Noop, actor, call, redis_server
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -76,7 +76,7 @@ def repeated(registry: RayBackendRegistry, noop: Any, redis: str | None) -> None
     if redis is not None:
         import redis as client
 
-        connection = client.Redis(unix_socket_path=redis)
+        connection = client.Redis(port=REDIS_PORT)
         connection.set("/small", value.tobytes())
         work["Redis GET"] = lambda _: connection.get("/small")
     _until_kept(registry, lambda: [memory.load("/small"), memory.stat("/small")])
@@ -86,7 +86,7 @@ def repeated(registry: RayBackendRegistry, noop: Any, redis: str | None) -> None
         work_ = f"{name} of 1 KiB, again"
         TABLE.add(work_, seconds, "the limit of 20 us", 20e-6, "<= 1")
         if get is not None:
-            TABLE.add(work_, seconds, "Redis GET, a socket of the machine", get, "<= 0.1")
+            TABLE.add(work_, seconds, "Redis GET, loopback", get, "<= 0.1")
     _until_kept(registry, lambda: memory.load("/large"))
     found = medians(
         {"noop": lambda _: call(noop, "call", b"x"), "load": lambda _: memory.load("/large")}, CALLS

@@ -24,6 +24,7 @@ BATCH = 10_000
 CLIENTS = 16
 SHARED = Path("/dev/shm/polystore-bench.npy")
 REDIS = Path("/dev/shm/polystore-bench-redis.sock")
+REDIS_PORT = 26379
 TABLE = Table("memory")
 
 
@@ -93,12 +94,23 @@ def actor(cls: type, *arguments: Any) -> Any:
 
 @contextmanager
 def redis_server() -> Iterator[str | None]:
-    """Give the socket of a Redis, where it is installed."""
+    """Give the socket of a Redis, where it is installed; it also has a port on this machine."""
     program = shutil.which("redis-server")
     if program is None:
         yield None
         return
-    options = ["--port", "0", "--unixsocket", str(REDIS), "--save", "", "--appendonly", "no"]
+    options = [
+        "--port",
+        str(REDIS_PORT),
+        "--bind",
+        "127.0.0.1",
+        "--unixsocket",
+        str(REDIS),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
     try:
         while not REDIS.exists():
