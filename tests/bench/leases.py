@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-from measuring import Table, medians
+from measuring import ROUNDS, Table, medians
 from memory import REDIS_PORT, Noop, actor, call, redis_server
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -45,6 +47,11 @@ class Client:
     def load(self, count: int) -> None:
         for _ in range(count):
             self._memory.load(self._path)
+
+    def load_of(self, registry: RayBackendRegistry, count: int) -> None:
+        memory = registry["memory"]
+        for _ in range(count):
+            memory.load("/small")
 
     def call(self, noop: Any, count: int) -> None:
         for _ in range(count):
@@ -192,6 +199,38 @@ def changes(registry: RayBackendRegistry, noop: Any, node: str) -> None:
             ray.kill(each)
 
 
+def controllers_time(
+    registry: RayBackendRegistry, without: RayBackendRegistry, noop: Any, node: str
+) -> None:
+    """Measure the processor time of the controller's process for one call, with many clients."""
+    for work, store in (("load", without), ("save", registry)):
+        clients = [client(registry, "/small", node) for _ in range(CLIENTS)]
+        victims = faults.Victims(store._connect().store.namespace)
+        process = faults.process_of(victims.controller())
+        times: dict[str, list[float]] = {"noop": [], work: []}
+        for round_ in range(ROUNDS):
+            start = time.perf_counter()
+            _calls(clients, noop, 0)
+            times["noop"].append((time.perf_counter() - start) / CALLS / CLIENTS)
+            before = _processor_time(process)
+            if work == "save":
+                _saves(clients, ROUNDS + round_)
+            else:
+                ray.get([each.load_of.remote(store, CALLS) for each in clients])
+            times[work].append((_processor_time(process) - before) / CALLS / CLIENTS)
+        found = {name: sorted(each)[ROUNDS // 2] for name, each in times.items()}
+        work_ = f"a small {work} in the controller, processor time"
+        TABLE.add(work_, found[work], "noop, as many", found["noop"])
+        for each in clients:
+            ray.kill(each)
+
+
+def _processor_time(process: int) -> float:
+    """Return the seconds that a process has run, without those of waiting."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _calls(clients: list[Any], noop: Any, _: int) -> None:
     ray.get([each.call.remote(noop, CALLS) for each in clients])
 
@@ -218,6 +257,8 @@ def main() -> None:
     together(registry, noop, nodes[0])
     overwrites(registry, noop, nodes)
     changes(registry, noop, nodes[0])
+    without["memory"].save(np.zeros(1024, np.uint8), "/small")
+    controllers_time(registry, without, noop, nodes[0])
     registry.shutdown()
     without.shutdown()
     ray.shutdown()

@@ -2,7 +2,7 @@
 
 Run as a program it writes ``docs/performance/scale.csv``. Workers read and save at random moments.
 What needs a controller waits in its queue, first come first served. The time that a controller
-takes for a call is what the benchmarks measured with 16 clients at once, when it was never idle.
+takes for a call is the processor time of its process, measured with 16 clients at once.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ class Times:
     @classmethod
     def measured(cls) -> Times:
         """Return what the benchmarks of this machine wrote down."""
-        noop, change = _row("leases", "new small values by 16 at once")
-        _, read = _row("memory", "a small load, 16 processes at once")
-        return cls(read=read, change=change, tell=noop, renew=noop)
+        read, change = (
+            _measured(f"a small {work} in the controller, processor time")
+            for work in ("load", "save")
+        )
+        return cls(read=read, change=change, tell=read, renew=read)
 
 
-def _row(table: str, work: str) -> tuple[float, float]:
-    """Return the seconds of an empty call, and of what is in a row beside it."""
-    with (RESULTS / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+def _measured(work: str) -> float:
+    """Return the seconds that some work took in the last run of the benchmark."""
+    with (RESULTS / "leases.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["work"] == work:
                 number, unit = row["took"].split()
-                took = float(number) * UNITS[unit]
-                return took / float(row["ratio"]), took
-    raise KeyError(f"{table}.csv has no row {work!r}: run `make bench`")
+                return float(number) * UNITS[unit]
+    raise KeyError(f"leases.csv has no row {work!r}: run `make bench`")
 
 
 @dataclass(frozen=True)
