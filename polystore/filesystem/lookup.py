@@ -19,7 +19,7 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.dir_fd import Handle, Location, check_no_device
 from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
-from polystore.filesystem.retry import read_until_stable
+from polystore.filesystem.retry import MOST_ATTEMPTS, read_until_stable
 from polystore.filesystem.values import FileValues, Kind, kind_of
 from polystore.paths import P, as_text
 
@@ -83,17 +83,34 @@ class Lookup:
         return False
 
     @contextmanager
+    def _found(self, path: P) -> Iterator[tuple[Handle, Kind]]:
+        """Yield what `path` leads to, held open, and its kind.
+
+        An array that is being deleted looks like a directory once its metadata are gone. So what
+        looks like one counts as one only while the path leads to it.
+        """
+        for _ in range(MOST_ATTEMPTS):
+            with self.resolver.resolve(path) as handle:
+                kind = self.values.kind(handle)
+                is_doubtful = kind == "directory" and self.values.has_directories
+                if not is_doubtful or self.leads_to(path, handle):
+                    yield handle, kind
+                    return
+        raise StorageResolutionError("the path changes faster than it can be looked at")
+
+    @contextmanager
     def directory(self, path: P) -> Iterator[Handle]:
-        with self.read_errors(path), missing_below_files(), self.resolver.resolve(path) as handle:
-            if not self.values.is_directory(handle):
+        with self.read_errors(path), missing_below_files(), self._found(path) as (handle, kind):
+            if kind != "directory":
                 raise PathNotDirectoryError("the path is a file")
             yield handle
 
     @contextmanager
     def existing_value(self, path: P) -> Iterator[Handle]:
         """Yield the value at `path`, held open."""
-        with self.read_errors(path), missing_below_files(), self.resolver.resolve(path) as handle:
-            self.check_value(handle)
+        with self.read_errors(path), missing_below_files(), self._found(path) as (handle, kind):
+            if kind != "file":
+                self.check_value(handle)
             yield handle
 
     def check_value(self, handle: Handle) -> None:

@@ -305,3 +305,30 @@ def test_an_array_that_goes_with_its_tree_is_not_taken_for_a_directory(
     monkeypatch.setattr(temporaries, "exchange", exchange_late)
     backend.save(np.arange(4), "/a/b", parents=True, overwrite=True)
     assert backend.load("/a/b").tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda backend: backend.move("/a", "/b"),
+        lambda backend: backend.copy("/a", "/b"),
+        lambda backend: backend.append([1], "/a"),
+        lambda backend: backend.list_dir("/a"),
+    ],
+)
+def test_an_array_that_is_deleted_at_the_same_time_is_missing_and_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Any
+) -> None:
+    backend = ZarrBackend(tmp_path / "tree")
+    backend.save(np.arange(3), "/a")
+    is_array = ArrayValues.is_array
+
+    def is_array_late(self: ArrayValues, directory: Any) -> bool:
+        monkeypatch.setattr(ArrayValues, "is_array", is_array)
+        (tmp_path / "tree" / "a").rename(tmp_path / "going")
+        (tmp_path / "going" / "zarr.json").unlink()
+        return is_array(self, directory)
+
+    monkeypatch.setattr(ArrayValues, "is_array", is_array_late)
+    with pytest.raises(PathNotFoundError):
+        use(backend)
