@@ -33,7 +33,7 @@ class ReplicaNodes:
         """Return the nodes that are to hold a value; raise TooFewNodesError if there are fewer."""
         if replicas == 1:
             return [self._this]
-        if time.monotonic() > self._until:
+        if time.monotonic() > self._until or len(self._others) < replicas - 1:  # some may have come
             self._others = [node["NodeID"] for node in nodes() if node["NodeID"] != self._this]
             self._until = time.monotonic() + NODES_KNOWN_FOR
         others = self._others
@@ -43,7 +43,6 @@ class ReplicaNodes:
         return [self._this, *(others[start:] + others[:start])[: replicas - 1]]
 
     def _too_few(self, replicas: int, there_are: int) -> None:
-        self.forget()
         few = f"replicas={replicas} needs {replicas} nodes; the cluster has {there_are}"
         if not self._is_lenient:
             raise TooFewNodesError(f"{few}; add nodes, or save with fewer replicas", backend=MEMORY)
