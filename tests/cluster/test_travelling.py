@@ -216,7 +216,7 @@ from tests.cluster.test_travelling import elsewhere, why_not
 import os
 if __name__ == "__main__":
     registry = RayBackendRegistry()
-    print(elsewhere(why_not, registry))
+    print(elsewhere(why_not, registry), flush=True)
     if not os.fork():
         print(why_not(registry), flush=True)
         os._exit(0)
