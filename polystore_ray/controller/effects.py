@@ -110,7 +110,7 @@ _OF_NO_PATH = frozenset({"adopted", "class_arrived", "confirm", "packed", "statu
 def names_read(tree: Tree, request: Request) -> frozenset[Names] | None:
     """Return where the answer to a request looks; None for anywhere.
 
-    It is asked after the request was carried out, and before anything else is.
+    It is asked before the request is carried out.
     """
     operation, arguments = request.operation, request.arguments
     if operation in _OF_NO_PATH:

@@ -279,8 +279,6 @@ class Leases:
 
     def pending(self, tree: Tree, request: Request) -> list[Invalidation]:
         """Return what has to be carried out before the answer to a request may be given."""
-        if not self._pending:
-            return []
         self._pending = self._unfinished()
         if not self._pending:
             return []

@@ -440,6 +440,13 @@ def search(scenario: Scenario, patch: Patch, seconds: float) -> dict[int, int]:
     return tried
 
 
+def check(scenario: Scenario, patch: Patch) -> None:
+    """Try executions as time allows, and those with one difference in any case."""
+    tried = search(scenario, patch, SECONDS)
+    print(f"{scenario.__name__}: executions by their number of differences: {tried}")  # noqa: T201
+    assert tried[1] > 40
+
+
 def find(scenario: Scenario, patch: Patch) -> None:
     """Try executions, in turn in order and at random, until one raises what went wrong."""
     in_order = executions(lambda choices: run(scenario, choices, patch), 2)
