@@ -16,6 +16,7 @@ from polystore_ray.errors import (
     NodeNotFoundError,
     StoreUnavailableError,
     TooFewNodesError,
+    WatchExpiredError,
 )
 from polystore_ray.registry import RayBackendRegistry
 
@@ -28,4 +29,5 @@ __all__ = [
     "RayBackendRegistry",
     "StoreUnavailableError",
     "TooFewNodesError",
+    "WatchExpiredError",
 ]

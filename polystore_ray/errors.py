@@ -14,6 +14,7 @@ __all__ = [
     "NodeNotFoundError",
     "StoreUnavailableError",
     "TooFewNodesError",
+    "WatchExpiredError",
 ]
 
 
@@ -76,3 +77,7 @@ class CallTimeoutError(StorageError, TimeoutError):
 
 class TooFewNodesError(StorageWriteError):
     """Signal that a cluster has fewer nodes than `replicas`; nothing was saved."""
+
+
+class WatchExpiredError(StorageError):
+    """Signal that some events are not known any more: list the directory again, and watch anew."""

@@ -21,9 +21,12 @@ from polystore.exceptions import (
     VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
+from polystore.paths import normalize
 from polystore_ray.controller.entries import Entry, Held
+from polystore_ray.controller.events import Happened, deleted, published
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.errors import DataLostError
+from polystore_ray.wire.event_log import EventLog
 from polystore_ray.wire.messages import (
     NOTHING,
     WITHDRAWN,
@@ -60,6 +63,7 @@ class ReplicatedState:
             str, float
         ] = {}  # objects that cannot be published any more, since when
         self.class_versions = ClassVersions()
+        self.events = EventLog()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
         self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
@@ -118,6 +122,21 @@ class ReplicatedState:
         """Raise what a publication would raise, before the bytes of its values move."""
         self.ledger.admit(items.facts, replaced(self._locations_for(items)), inline=False)
 
+    def places(self, paths: list[str]) -> tuple[list[str], list[bool], int]:
+        """Return where paths lead, whether each exists, and the number of the last event.
+
+        Events name what happens by where paths lead.
+        """
+        places: list[str] = []
+        exist: list[bool] = []
+        for path in paths:
+            location = self.tree.reached(path)
+            # A path through a file may lead elsewhere later.
+            place = normalize(path) if location is None else "/" + "/".join(location.names)
+            places.append(place)
+            exist.append(location is not None and location.node is not None)
+        return places, exist, self.events.last
+
     # Changes of the tree
 
     def publish(
@@ -160,6 +179,7 @@ class ReplicatedState:
             self.version = max(self.version, *(version for version, _ in moments))
         held_on = [pin._replace(nodes=nodes) for pin in pins]
         self.tree.set(locations, self.ledger.enter(held_on, items, moments))
+        self.note_events(published(locations, items.facts, moments))
         self._drop(old)
 
     def _locations_for(self, items: Items) -> Any:
@@ -204,9 +224,11 @@ class ReplicatedState:
         for path in paths:
             here = path
             with suppress(PathNotFoundError, PathTypeError, DirectoryNotEmptyError):
-                self._drop(self.tree.delete(here))
-                while (here := here.rpartition("/")[0]).startswith(f"{top}/"):
-                    self.tree.delete(here)
+                while here == path or here.startswith(f"{top}/"):
+                    happened = [*deleted(self.tree, here)]
+                    self._drop(self.tree.delete(here))
+                    self.note_events(happened)
+                    here = here.rpartition("/")[0]
 
     def copy(self, source: str, destination: str) -> None:
         self.ledger.copied(self.tree.copy(source, destination))
@@ -255,6 +277,17 @@ class ReplicatedState:
             for node in held.copies:
                 released[node].append(held.id)
         self.released.extend(released.items())
+
+    # Events
+
+    def note_events(self, happened: Iterable[Happened]) -> None:
+        """Give events their numbers, for those who watch."""
+        for kind, path, *details in happened:
+            self.events.add(kind, path, *details)
+
+    def took_over(self) -> None:
+        """Learn that another controller may have told of events that were lost with it."""
+        self.events.skip()
 
     # Changes of volumes and their objects
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from polystore.exceptions import StorageError
 from polystore.path_tree import PathTree
+from polystore_ray.controller.events import events_of
 from polystore_ray.controller.inventory import losses, records
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.replicated import ReplicatedState
@@ -31,10 +32,13 @@ def apply(state: ReplicatedState, request: Request, now: float) -> Any:
     state.now = now
     state.released = []
     made: Any
+    happened = events_of(state.tree, request)
     try:
         made = CHANGES[request.operation](state, *request.arguments)
     except StorageError as error:
         made = Refusal.of(error)
+    else:
+        state.note_events(happened)
     if request.id is not None:
         state.answers.keep(request.id, made, now)
     return made
@@ -67,6 +71,7 @@ QUERIES: Mapping[str, Operation] = {
     "list_files": _of_tree(PathTree.list_files),
     "losses": _of_tree(losses),
     "outline": _of_tree(PathTree.outline),
+    "places": ReplicatedState.places,
     "read": ReplicatedState.read,
     "records": _of_tree(records),
     "stat": _of_tree(PathTree.stat),
@@ -94,6 +99,7 @@ CHANGES: Mapping[str, Operation] = {
     "publish": ReplicatedState.publish,
     "set_fallback": ReplicatedState.set_fallback,
     "snapshot": ReplicatedState.snapshot,
+    "took_over": ReplicatedState.took_over,
     "volume_joined": ReplicatedState.volume_joined,
     "volume_lost": ReplicatedState.volume_lost,
     "withdraw": ReplicatedState.withdraw,

@@ -81,6 +81,7 @@ _STATE = frozenset(
         ("polystore_ray.controller.entries", "Entry"),
         ("polystore_ray.controller.entries", "Held"),
         ("polystore_ray.controller.ledger", "Ledger"),
+        ("polystore_ray.wire.event_log", "EventLog"),
         ("polystore_ray.wire.sessions", "Answers"),
         ("polystore_ray.wire.sessions", "Refusal"),
         ("polystore_ray.wire.sessions", "_Kept"),
