@@ -10,6 +10,7 @@ other_project.check()
 
 from polystore_ray.errors import (
     CallTimeoutError,
+    ClaimLostError,
     DataLostError,
     HostBusyError,
     HostLostError,
@@ -22,6 +23,7 @@ from polystore_ray.registry import RayBackendRegistry
 
 __all__ = [
     "CallTimeoutError",
+    "ClaimLostError",
     "DataLostError",
     "HostBusyError",
     "HostLostError",

@@ -8,6 +8,7 @@ from polystore.exceptions import StorageError, StorageResolutionError, StorageWr
 
 __all__ = [
     "CallTimeoutError",
+    "ClaimLostError",
     "DataLostError",
     "HostBusyError",
     "HostLostError",
@@ -73,6 +74,10 @@ class CallTimeoutError(StorageError, TimeoutError):
     """Signal that no answer arrived in time; the call may or may not have been executed."""
 
     _errno = errno.ETIMEDOUT
+
+
+class ClaimLostError(StorageError):
+    """Signal that a claim has run out, or that its value was replaced, moved or deleted."""
 
 
 class TooFewNodesError(StorageWriteError):

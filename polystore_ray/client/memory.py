@@ -19,7 +19,7 @@ from polystore.transfer.proxies import Pairs, Receiver, Rows
 from polystore.transfer.stacking import save_rows
 from polystore.traversal import walk_tree
 from polystore.writable import private
-from polystore_ray.client import keys, locality, waiting
+from polystore_ray.client import claims, keys, locality, waiting
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
 from polystore_ray.client.fallbacks import portable_fallback, restore
 from polystore_ray.client.lookup import Read, look_up, texts_of
@@ -314,6 +314,7 @@ class ClusterMemoryBackend(StorageBackend):
 
     wait, async_wait = waiting.wait, waiting.async_wait
     watch, awatch = waiting.watch, waiting.awatch
+    claim = claims.claim
 
     # Beyond the contract: work where the bytes are
 

@@ -19,7 +19,17 @@ from polystore_ray.errors import HostBusyError, HostLostError, WatchExpiredError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.decoding import decode
 
-__all__ = ["async_wait", "awatch", "load_when_there", "wait", "watch"]
+__all__ = [
+    "Step",
+    "asked",
+    "async_wait",
+    "awatch",
+    "load_when_there",
+    "run",
+    "until_in",
+    "wait",
+    "watch",
+]
 
 _IN_ONE_CALL = 30.0  # seconds, after which it is looked again
 _LATE = 10.0  # seconds after its time, when an answer counts as lost
@@ -67,12 +77,7 @@ def wait(
     >>> memory.wait(["/a", "/b"], timeout=0.1)
     (['/a'], ['/b'])
     """
-    steps = _waiting(self, paths, num_returns, timeout)
-    step = _next(steps)
-    while isinstance(step, _Step):
-        settle([step.future], step.seconds)
-        step = _next(steps, step.future)
-    ready: Ready = step.value
+    ready: Ready = run(_waiting(self, paths, num_returns, timeout))
     return ready
 
 
@@ -85,7 +90,7 @@ async def async_wait(
     """Wait as `wait` does, while the event loop goes on; thousands of these need no threads."""
     steps = _waiting(self, paths, num_returns, timeout)
     step = await asyncio.to_thread(_next, steps)
-    while isinstance(step, _Step):
+    while isinstance(step, Step):
         await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
         step = await asyncio.to_thread(_next, steps, step.future)
     ready: Ready = step.value
@@ -165,11 +170,11 @@ def load_when_there(
             wait(self, [path], timeout=until.left)
 
 
-def _events(steps: _Steps, step: _Step | _Result) -> Iterator[Event]:
-    while isinstance(step, _Step):
+def _events(steps: Steps, step: Step | _Result) -> Iterator[Event]:
+    while isinstance(step, Step):
         settle([step.future], step.seconds)
         step = _next(steps, step.future)
-        while isinstance(step, _Step) and step.events:
+        while isinstance(step, Step) and step.events:
             yield from step.events
             step = _next(steps)
 
@@ -185,7 +190,7 @@ async def awatch(
     """Yield as `watch` does, while the event loop goes on; it begins with the first step."""
     steps = _watching(self, path, recursive, since, timeout)
     step = await asyncio.to_thread(_next, steps)
-    while isinstance(step, _Step):
+    while isinstance(step, Step):
         for event in step.events:
             yield event
         if not step.events:
@@ -193,7 +198,7 @@ async def awatch(
         step = await asyncio.to_thread(_next, steps, step.future)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """What to wait for before the next step, or events to hand out before it."""
 
     future: Future[Any]
@@ -207,10 +212,19 @@ class _Result(NamedTuple):
     value: Any
 
 
-_Steps = Generator[_Step, Any, Any]
+Steps = Generator[Step, Any, Any]
 
 
-def _next(steps: _Steps, future: Future[Any] | None = None) -> _Step | _Result:
+def run(steps: Steps) -> Any:
+    """Carry out steps, and return what they return."""
+    step = _next(steps)
+    while isinstance(step, Step):
+        settle([step.future], step.seconds)
+        step = _next(steps, step.future)
+    return step.value
+
+
+def _next(steps: Steps, future: Future[Any] | None = None) -> Step | _Result:
     """Return the next step, after what the last one waited for, if that came."""
     try:
         if future is None or not future.done():
@@ -223,7 +237,7 @@ def _next(steps: _Steps, future: Future[Any] | None = None) -> _Step | _Result:
 
 def _waiting(
     self: Memory, paths: Sequence[P], num_returns: int | None, timeout: float | None
-) -> Generator[_Step, Any, Ready]:
+) -> Generator[Step, Any, Ready]:
     named = {text: normalize(text, backend="memory") for text in texts_of(paths)}
     wanted = len(named)
     if num_returns is not None:
@@ -232,7 +246,7 @@ def _waiting(
         raise StorageResolutionError(
             f"num_returns={wanted} is more than the {len(named)} different paths", backend="memory"
         )
-    until = _until(timeout)
+    until = until_in(timeout)
     ready: set[str] = set()
     while True:
         missing = list(dict.fromkeys(path for path in named.values() if path not in ready))
@@ -242,7 +256,7 @@ def _waiting(
         if lacking <= 0 or not until.left:
             break
         pairs = [(p, place) for p, place in zip(missing, places, strict=True) if p not in ready]
-        came = yield from _asked(self, until, "arrivals", pairs, min(lacking, len(pairs)), last)
+        came = yield from asked(self, until, "arrivals", pairs, min(lacking, len(pairs)), last)
         ready.update(came[1] if came[0] and came[1] else ())
         if len(ready) >= len(set(named.values())):
             break
@@ -252,15 +266,15 @@ def _waiting(
 
 def _watching(
     self: Memory, path: P, recursive: bool, since: int | None, timeout: float | None
-) -> Generator[_Step, Any, None]:
-    until = _until(timeout)
+) -> Generator[Step, Any, None]:
+    until = until_in(timeout)
     if since is not None:
         since = whole_number(since, "since", 0, backend="memory")
     text = as_text(path, backend="memory")
     [top], _, last = _places(_transport(self, until), [text])
     after = last if since is None else since
     while True:
-        is_answered, found = yield from _asked(self, until, "changes", top, recursive, after)
+        is_answered, found = yield from asked(self, until, "changes", top, recursive, after)
         if not is_answered:
             after = after if found is None else found
             if not until.left:
@@ -274,21 +288,24 @@ def _watching(
             )
         else:
             after, records = found
-            yield _Step(Future(), 0.0, [Event(*record) for record in records])
-            until = _until(timeout)
+            yield Step(Future(), 0.0, [Event(*record) for record in records])
+            until = until_in(timeout)
 
 
-def _asked(
+def asked(
     self: Memory, until: Deadline, kind: str, *arguments: Any
-) -> Generator[_Step, Any, tuple[bool, Any]]:
-    """Return whether the event feed has an answer, and the answer; see `Transport.next_events`."""
+) -> Generator[Step, Any, tuple[bool, Any]]:
+    """Return whether the event feed has an answer by a deadline, and the answer.
+
+    See `Transport.next_events`.
+    """
     within = min(until.left, _IN_ONE_CALL)
     answer: bytes | None = None
     try:
         asked = _transport(self, until).next_events(kind, *arguments, within=within)
-        answer = yield _Step(asked, within + _LATE)
+        answer = yield Step(asked, within + _LATE)
     except HostLostError:
-        yield _Step(Future(), min(until.left, _PAUSE))
+        yield Step(Future(), min(until.left, _PAUSE))
     return (False, None) if answer is None else decode(answer)
 
 
@@ -303,5 +320,6 @@ def _transport(self: Memory, until: Deadline) -> Transport:
     return transport.by(Deadline(min(transport.deadline.left, max(until.left, _AT_LEAST))))
 
 
-def _until(timeout: float | None) -> Deadline:
+def until_in(timeout: float | None) -> Deadline:
+    """Return the end of a wait; one without a timeout has no end."""
     return Deadline(math.inf if timeout is None else seconds(timeout, "timeout"))

@@ -95,6 +95,10 @@ def _move(tree: Tree, source: str, destination: str) -> Iterator[Happened]:
             yield "moved", path, *details, *missing, _path(origin.names)
 
 
+def _done(tree: Tree, path: str, _number: int, destination: str | None) -> Iterator[Happened]:
+    return deleted(tree, path) if destination is None else _move(tree, path, destination)
+
+
 def _graft(
     tree: Tree,
     staging: str,
@@ -132,6 +136,7 @@ _EVENTS: Mapping[str, Callable[..., Iterator[Happened]]] = {
     "create_symlink": _create_symlink,
     "delete": deleted,
     "delete_all": deleted,
+    "done": _done,
     "ensure_directory": _ensure_directory,
     "graft": _graft,
     "move": _move,

@@ -22,6 +22,7 @@ from polystore.exceptions import (
 )
 from polystore.path_tree import PathTree, replaced
 from polystore.paths import normalize
+from polystore_ray.controller.claims import Claims
 from polystore_ray.controller.entries import Entry, Held
 from polystore_ray.controller.events import Happened, deleted, published
 from polystore_ray.controller.ledger import Ledger
@@ -64,6 +65,7 @@ class ReplicatedState:
         ] = {}  # objects that cannot be published any more, since when
         self.class_versions = ClassVersions()
         self.events = EventLog()
+        self.claims = Claims()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
         self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
@@ -285,9 +287,39 @@ class ReplicatedState:
         for kind, path, *details in happened:
             self.events.add(kind, path, *details)
 
-    def took_over(self) -> None:
-        """Learn that another controller may have told of events that were lost with it."""
+    def took_over(self, clock: float) -> None:
+        """Learn that another controller may have told of events that were lost with it.
+
+        - `clock`: the present time by this one's, in seconds
+        """
         self.events.skip()
+        self.claims.begin_anew(clock)
+
+    # Claims
+
+    def claim(
+        self, path: str, pattern: str, by: str, lease: float, clock: float
+    ) -> tuple[str, int, float, int]:
+        """Claim a file in a directory; see `Claims.first`; return the last event's number too."""
+        return *self.claims.first(self.tree, path, pattern, by, lease, clock), self.events.last
+
+    def renew_claim(self, path: str, number: int, lease: float, clock: float) -> None:
+        """Let a claim last for so many seconds from now."""
+        self.claims.renew(self.tree, path, number, lease, clock)
+
+    def release_claim(self, path: str, number: int) -> None:
+        """Give a claim back."""
+        self.claims.check(self.tree, path, number)
+        self.claims.forget(path)
+
+    def done(self, path: str, number: int, destination: str | None) -> None:
+        """Move or delete what was claimed."""
+        self.claims.check(self.tree, path, number)
+        if destination is None:
+            self.delete(path)
+        else:
+            self.tree.move(path, destination)
+        self.claims.forget(path)
 
     # Changes of volumes and their objects
 

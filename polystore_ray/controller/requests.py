@@ -16,7 +16,7 @@ from polystore_ray.wire.messages import Request
 from polystore_ray.wire.sessions import Refusal
 from polystore_ray.wire.versions import ClassVersions
 
-__all__ = ["CHANGES", "QUERIES", "answer", "apply"]
+__all__ = ["CHANGES", "QUERIES", "TIMED", "answer", "apply"]
 
 
 def answer(state: ReplicatedState, request: Request) -> Any:
@@ -82,6 +82,7 @@ QUERIES: Mapping[str, Operation] = {
 
 CHANGES: Mapping[str, Operation] = {
     "adopted": _of_ledger(Ledger.adopted),
+    "claim": ReplicatedState.claim,
     "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
     "copy": ReplicatedState.copy,
@@ -89,6 +90,7 @@ CHANGES: Mapping[str, Operation] = {
     "delete": ReplicatedState.delete,
     "delete_all": ReplicatedState.delete_all,
     "delete_keys": ReplicatedState.delete_keys,
+    "done": ReplicatedState.done,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
     "graft": ReplicatedState.graft,
@@ -97,6 +99,8 @@ CHANGES: Mapping[str, Operation] = {
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,
     "publish": ReplicatedState.publish,
+    "release_claim": ReplicatedState.release_claim,
+    "renew_claim": ReplicatedState.renew_claim,
     "set_fallback": ReplicatedState.set_fallback,
     "snapshot": ReplicatedState.snapshot,
     "took_over": ReplicatedState.took_over,
@@ -105,3 +109,6 @@ CHANGES: Mapping[str, Operation] = {
     "withdraw": ReplicatedState.withdraw,
 }
 """The requests that change: each is made once, and by followers as well."""
+
+TIMED = frozenset({"claim", "renew_claim", "took_over"})
+"""Those whose last argument is the time by the controller's clock, which it adds itself."""

@@ -16,9 +16,10 @@ from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.leases import Invalidation, Leases, Tell
 from polystore_ray.controller.ledger import Adopt, Ledger, Repair
 from polystore_ray.controller.replicated import ReplicatedState
-from polystore_ray.controller.requests import CHANGES, QUERIES, answer, apply
+from polystore_ray.controller.requests import CHANGES, QUERIES, TIMED, answer, apply
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.event_log import Record
+from polystore_ray.wire.lease_board import now as clock
 from polystore_ray.wire.messages import Joined, Renewal, Request
 from polystore_ray.wire.sessions import Refusal
 
@@ -106,6 +107,8 @@ class StoreController:
 
     def _change(self, request: Request) -> tuple[Any, Invalidation | None]:
         now = time.time()
+        if request.operation in TIMED:
+            request = request._replace(arguments=(*request.arguments, clock() / 1e9))
         effect = self._leases.before(self.state.tree, request)
         made = apply(self.state, request, now)
         self._journal.add(encode((request, now)))

@@ -105,3 +105,29 @@ def test_an_event_feed_ends_with_its_store(nodes: Nodes) -> None:
     assert EVENTS not in registry.status().nodes[0].backends
     registry.shutdown()
     assert eventually(lambda: not faults.is_alive(pid))
+
+
+def consume(registry: RayBackendRegistry) -> list[str]:
+    memory, done = registry["memory"], []
+    while claim := memory.claim("/todo/*", wait=2.0):
+        done.append(claim.path)
+        claim.done()
+    return done
+
+
+def test_each_value_is_claimed_by_one_process_though_a_controller_is_lost(
+    nodes: Nodes, registry: RayBackendRegistry
+) -> None:
+    memory = registry["memory"]
+    memory.ensure_directory("/todo")
+    consumers = [nodes.start(node, consume, registry) for node in (nodes.one, nodes.two) * 2]
+    assert eventually(lambda: registry.status().follower is not None)
+    paths = [f"/todo/{number}" for number in range(100)]
+    for path in paths[:50]:
+        memory.save(path, path)
+    victims = faults.Victims(registry._connect().store.namespace)
+    faults.kill(faults.process_of(victims.controller()))
+    for path in paths[50:]:
+        memory.save(path, path, overwrite=True)
+    done = [path for found in ray.get(consumers, timeout=LONG) for path in found]
+    assert sorted(done) == sorted(paths)

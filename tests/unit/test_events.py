@@ -15,6 +15,7 @@ from polystore_ray import RayBackendRegistry, WatchExpiredError
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.controller import events
 from polystore_ray.controller.requests import CHANGES
+from polystore_ray.transport.in_process import LocalTransport
 from polystore_ray.wire import event_log
 from polystore_ray.wire.decoding import decode_state, encode_state
 from polystore_ray.wire.event_log import EventLog
@@ -126,7 +127,18 @@ def test_a_change_that_fails_tells_nothing(memory: ClusterMemoryBackend) -> None
 
 def test_every_change_of_the_tree_tells_of_it() -> None:
     of_no_path = {
-        *("adopted", "class_arrived", "confirm", "drain", "lost", "packed", "pinned"),
+        *(
+            "adopted",
+            "claim",
+            "release_claim",
+            "renew_claim",
+            "class_arrived",
+            "confirm",
+            "drain",
+            "lost",
+            "packed",
+            "pinned",
+        ),
         *("set_fallback", "took_over", "volume_joined", "volume_lost", "withdraw"),
     }
     tell_themselves = {"delete_keys", "publish"}
@@ -311,7 +323,9 @@ def test_nobody_who_waited_is_remembered(registry: RayBackendRegistry) -> None:
     with pytest.raises(PathNotFoundError):
         memory.load("/a", wait=0.01)
     list(memory.watch("/", timeout=0.01))
-    feed = memory._connect()._controller._feed
+    transport = memory._connect()
+    assert isinstance(transport, LocalTransport)
+    feed = transport._controller._feed
     assert not feed.is_needed
     assert not feed._below
 
