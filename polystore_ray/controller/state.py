@@ -25,6 +25,7 @@ from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
 
+_SURVIVE = frozenset({"claim", "done", "graft", "release_claim", "renew_claim", "snapshot"})
 _FOLLOWED_WITHIN = 10.0  # seconds, for repairs, which are tried again
 
 
@@ -267,7 +268,7 @@ def _is_replicated(request: Request) -> bool:
     if request.operation == "publish":
         items = request.arguments[1]
         return items.replicas > 1 or items.moments is not None
-    return request.operation in ("graft", "snapshot")
+    return request.operation in _SURVIVE
 
 
 def _raised_or_returned(answer: Any) -> Any:
