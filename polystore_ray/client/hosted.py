@@ -224,7 +224,7 @@ class HostedBackend(StorageBackend):
     def run_tasks(
         self, call: Callable[[Pair], Any], pairs: Sequence[Pair], options: Mapping[str, Any]
     ) -> Iterator[Any]:
-        return self._connect().run((((), call, (pair,)) for pair in pairs), dict(options))
+        return self._connect().attempts((((), call, (pair,)) for pair in pairs), dict(options))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)

@@ -6,12 +6,13 @@ import itertools
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 from polystore.backend_registry import backend_class
 from polystore.exceptions import UnsupportedOperationError
 from polystore.serialization import Sealed
+from polystore.transfer.many import Failure
 from polystore_ray.config.backends import options_on
 from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.nodes import Node, node_called
@@ -166,9 +167,15 @@ class LocalTransport(Transport):
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         raise _no_references()
 
-    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
         for _, function, arguments in tasks:
-            yield _as_sent(function(*arguments))
+            try:
+                outcome = _as_sent(function(*arguments))
+            except Exception as error:  # noqa: BLE001 - the function may raise anything
+                outcome = Failure(error)
+            yield outcome
 
     def call_host(
         self,
