@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed
+from polystore.transfer.many import succeeded
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import HostBusyError
@@ -173,8 +174,18 @@ class Transport(ABC):
         """Call ``save(value)`` where the value of a reference is, and wait for it."""
 
     @abstractmethod
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
+        """Run functions in tasks near their data, some at a time; yield results in order.
+
+        Instead of the result of a task that fails, or whose process dies, yield a `Failure`.
+        """
+
     def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
-        """Run functions in tasks near their data, some at a time; yield results in order."""
+        """Run functions as `attempts` does; raise the error of the first that fails."""
+        with closing(self.attempts(tasks, options)) as outcomes:
+            yield from succeeded(outcomes)
 
     @abstractmethod
     def call_host(

@@ -6,7 +6,7 @@ import itertools
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 from polystore.backend_registry import backend_class
 from polystore.exceptions import UnsupportedOperationError
 from polystore.serialization import Sealed
+from polystore.transfer.many import Failure
 from polystore_ray.config.backends import options_on
 from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.nodes import Node, node_called
@@ -193,9 +194,15 @@ class LocalTransport(Transport):
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         raise _no_references()
 
-    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
         for _, function, arguments in tasks:
-            yield _as_sent(function(*arguments))
+            try:
+                outcome = _as_sent(function(*arguments))
+            except Exception as error:  # noqa: BLE001 - the function may raise anything
+                outcome = Failure(error)
+            yield outcome
 
     def call_host(
         self,

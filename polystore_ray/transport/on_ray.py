@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache, partial
@@ -289,7 +289,9 @@ class RayTransport(Transport):
         task = apply_to_reference(save, reference)
         wait_for(task, backend=MEMORY, timeout=self.deadline, path=path)
 
-    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
         return run_tasks(tasks, options)
 
     # Hosts
