@@ -25,7 +25,9 @@ from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
 
-_SURVIVE = frozenset({"claim", "done", "graft", "release_claim", "renew_claim", "snapshot"})
+_SURVIVE = frozenset(
+    {"claim", "done", "graft", "places", "release_claim", "renew_claim", "snapshot"}
+)
 _FOLLOWED_WITHIN = 10.0  # seconds, for repairs, which are tried again
 
 
@@ -192,8 +194,8 @@ class StoreController:
             self._happened.wait_for(lambda: log.last != number, timeout)
             found = log.since(number)
             before, seen = self._leases.unfinished(), self._journal.last
-        # As for `handle`: whoever hears of a change may act on it.
-        self._journal.wait(seen, _FOLLOWED_WITHIN)
+        # Whoever hears of a change may act on it; numbers are counted on by the next controller.
+        self._journal.wait(seen, _FOLLOWED_WITHIN, copied=True)
         for other in before:
             other.wait(_FOLLOWED_WITHIN)
         return found
@@ -264,7 +266,7 @@ class StoreController:
 
 
 def _is_replicated(request: Request) -> bool:
-    """Return whether a change is to survive the loss of any one process."""
+    """Return whether what is answered has to survive the loss of any one process."""
     if request.operation == "publish":
         items = request.arguments[1]
         return items.replicas > 1 or items.moments is not None
