@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -79,12 +78,6 @@ class RemoteZarr:
         self._changes = KeyChanges(
             self._objects, self._reader, rooted=rooted, zarr_format=zarr_format
         )
-
-    def of_format(self, zarr_format: ZarrFormat | None) -> RemoteZarr:
-        """Return the same tree, which makes new arrays and groups of this format, None for any."""
-        tree = copy(self)
-        tree._changes = self._changes.of_format(zarr_format)  # noqa: SLF001 - its own kind
-        return tree
 
     def _located(self, path: P) -> AbstractContextManager[None]:
         return located(path, "zarr")
