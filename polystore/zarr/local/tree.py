@@ -16,7 +16,7 @@ from polystore.filesystem.dir_fd import check_no_device
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import load_files
 from polystore.paths import P
-from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
+from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, GROUP_METADATA
 from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.reading import Mode, open_node
