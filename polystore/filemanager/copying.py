@@ -12,8 +12,7 @@ from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import Deletable, HasDirectories
 from polystore.error_translation import naming_written
 from polystore.exceptions import PathNotFoundError, UnsupportedOperationError
-from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
-from polystore.filemanager.options import OptionRules
+from polystore.filemanager.dispatch import OptionRules, Registry, parents_option, reading, writing
 from polystore.paths import P, as_text, display, natural_key
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
