@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -17,12 +17,13 @@ from zarr.registry import register_pipeline
 from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
 from polystore.paths import P, normalize
 from polystore.region import Region
+from polystore.zarr.array.stores import wanted_part
 from polystore_ray.deadline import Deadline
 from polystore_ray.interop.batcher import Gathering
 from polystore_ray.interop.chunk_pipeline import ChunkPipeline, ChunkStore
 from polystore_ray.interop.chunk_reading import read_into
 from polystore_ray.interop.stored_bytes import StoredBytes
-from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
+from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterPipeline", "ClusterStore", "intermediates", "read"]
@@ -76,10 +77,6 @@ class ClusterStore(ChunkStore):
     28
     """
 
-    supports_writes = True
-    supports_deletes = True
-    supports_listing = True
-
     def __init__(
         self, path: P, registry: RayBackendRegistry | None = None, read_only: bool = False
     ) -> None:
@@ -122,13 +119,6 @@ class ClusterStore(ChunkStore):
     ) -> Buffer | None:
         wanted = wanted_part(byte_range)
         return buffer_of(await self._gets.ask(self._at(key), None), wanted, prototype)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        return list(
-            await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges))
-        )
 
     def get_sync(
         self,
@@ -200,10 +190,6 @@ class ClusterStore(ChunkStore):
 
     async def getsize(self, key: str) -> int:
         return await asyncio.to_thread(self._values.size, self._at(key))
-
-    async def list(self) -> AsyncIterator[str]:
-        async for key in self.list_prefix(""):
-            yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         directory = self._at(prefix.rpartition("/")[0])

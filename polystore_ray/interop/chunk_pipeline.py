@@ -22,16 +22,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import zarr.core.codec_pipeline
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest
 from zarr.codecs import BytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath
 
 from polystore.exceptions import VersionConflictError
+from polystore.zarr.array.stores import ListedStore, wanted_part
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError
-from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
+from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of
 
 __all__ = ["ChunkPipeline", "ChunkStore"]
 
@@ -43,7 +44,7 @@ _Batched: Any = zarr.core.codec_pipeline.BatchedCodecPipeline
 _Zarrs: Any = getattr(zarr.core.codec_pipeline, "FusedCodecPipeline", _Batched)
 
 
-class ChunkStore(Store):
+class ChunkStore(ListedStore):
     """A store of zarr that reads and writes the values of many keys in one request."""
 
     @property

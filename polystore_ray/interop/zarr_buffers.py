@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
 
-__all__ = ["Bytes", "buffer_of", "bytes_of", "wanted_part"]
+__all__ = ["Bytes", "buffer_of", "bytes_of"]
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def wanted_part(byte_range: ByteRequest | None) -> slice:
-    """Return which part of a value zarr asks for."""
-    if byte_range is None:
-        return slice(None)
-    if isinstance(byte_range, RangeByteRequest):
-        return slice(byte_range.start, byte_range.end)
-    if isinstance(byte_range, OffsetByteRequest):
-        return slice(byte_range.offset, None)
-    if isinstance(byte_range, SuffixByteRequest):
-        return slice(-byte_range.suffix, None) if byte_range.suffix else slice(0)
-    raise TypeError(f"Unexpected byte_range, got {byte_range}.")
 
 
 def buffer_of(
