@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from zarr.codecs import BytesCodec
 from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
 
-__all__ = ["Bytes", "buffer_of", "bytes_of"]
+__all__ = ["Bytes", "buffer_of", "bytes_of", "is_plain"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -21,6 +26,14 @@ def buffer_of(
     if issubclass(kind, cpu.Buffer):
         return kind.from_array_like(value[wanted])
     return kind.from_buffer(cpu.Buffer.from_array_like(value[wanted]))  # a copy, as for a GPU
+
+
+def is_plain(codecs: Iterable[Any]) -> bool:
+    """Return whether codecs leave values as their bytes, in C order and native byte order."""
+    first, *more = codecs
+    if more or not isinstance(first, BytesCodec):
+        return False
+    return first.endian is None or getattr(first.endian, "value", first.endian) == sys.byteorder
 
 
 def bytes_of(value: Buffer) -> Bytes:
