@@ -69,7 +69,7 @@ def walk_tree(
 def check_parent(backend: Any, path: str) -> None:
     """Refuse a path whose parent is missing, in a backend with directories."""
     parent = path.rstrip("/").rpartition("/")[0]
-    if parent and isinstance(backend, HasDirectories) and not backend.exists(parent):
+    if parent and issubclass(type(backend), HasDirectories) and not backend.exists(parent):
         message = "the parent directory is missing"
         raise PathNotFoundError(message, path=path, backend=backend._backend_type)  # noqa: SLF001 - its key
 
