@@ -13,7 +13,8 @@ from polystore_ray.controller import snapshot
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.leases import Invalidation, Leases, Tell
 from polystore_ray.controller.ledger import Adopt, Ledger, Repair
-from polystore_ray.controller.replicated import CHANGES, QUERIES, ReplicatedState
+from polystore_ray.controller.replicated import ReplicatedState
+from polystore_ray.controller.requests import CHANGES, QUERIES, answer, apply
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.messages import Joined, Renewal, Request
 from polystore_ray.wire.sessions import Refusal
@@ -86,8 +87,8 @@ class StoreController:
         if request.operation == "status":
             return self.status(), None
         if request.operation in QUERIES:
-            answer = self.state.answer(request)
-            return self._leases.answered(self.state.tree, request, answer), None
+            found = answer(self.state, request)
+            return self._leases.answered(self.state.tree, request, found), None
         if request.operation not in CHANGES or request.id is None:
             raise UnsupportedOperationError(
                 f"the controller has no operation {request.operation!r}, or it changes something "
@@ -101,7 +102,7 @@ class StoreController:
     def _change(self, request: Request) -> tuple[Any, Invalidation | None]:
         now = time.time()
         effect = self._leases.before(self.state.tree, request)
-        answer = self.state.apply(request, now)
+        made = apply(self.state, request, now)
         self._journal.add(encode((request, now)))
         if request.operation == "volume_joined":
             self._journal.after(partial(self._leases.admit, request.arguments[1]))
@@ -110,8 +111,8 @@ class StoreController:
             self._journal.after(partial(self._release, node, ids))
         if self.state.ledger.due():
             self._changed.notify_all()
-        has_failed = isinstance(answer, Refusal)
-        return answer, None if has_failed else self._leases.after(effect)
+        has_failed = isinstance(made, Refusal)
+        return made, None if has_failed else self._leases.after(effect)
 
     def status(self) -> dict[str, Any]:
         """Return what is counted, and how the controller does."""
