@@ -8,7 +8,7 @@ from typing import Any
 from polystore.async_methods import in_a_thread
 from polystore.exceptions import PathNotFoundError
 from polystore.filemanager import batches, copying, mapping, trees
-from polystore.filemanager.copying import listed_order
+from polystore.filemanager.across import listed_order
 from polystore.filemanager.dispatch import (
     Registry,
     check_registry,
@@ -17,6 +17,7 @@ from polystore.filemanager.dispatch import (
     suggest_near,
     writing,
 )
+from polystore.filemanager.notebook import manager_html
 from polystore.filemanager.options import OptionRules
 from polystore.paths import P, PathT, as_given, natural_key
 from polystore.registration import BackendKey
@@ -84,6 +85,9 @@ class FileManager:
 
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
+
+    def _repr_html_(self) -> str:
+        return manager_html(self.registry)
 
     # Reading
 
