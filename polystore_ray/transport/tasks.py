@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import exceptions as ray_exceptions
 
+from polystore.exceptions import VFSTypeError
 from polystore.transfer.many import Failure
 from polystore_ray.errors import HostLostError, StoreUnavailableError
 from polystore_ray.rayapi.errors import first_line, of_user_code, translated
@@ -35,6 +36,10 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, 
 
     Raises `StoreUnavailableError` if this process has lost the cluster.
     """
+    try:
+        _Apply.options(**options)
+    except (TypeError, ValueError) as error:
+        raise VFSTypeError(f"the options of a task are those of ray.remote: {error}") from None
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     started: deque[Any] = deque()
     try:
@@ -64,7 +69,7 @@ def _outcome(task: Any) -> Any:
     try:
         return ray.get(task)
     except _DIED as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = first_line(error).partition(". ")[0]  # without advice about log files
         return Failure(HostLostError(f"the process died while it ran the function ({reason})"))
     except ray_exceptions.RayTaskError as error:
         return Failure(translated(error, backend=MEMORY))
