@@ -16,7 +16,7 @@ ONLY ?=
 SECONDS ?= 600
 
 # Tests that start no cluster: a process for each core runs a part of them.
-WITHOUT_CLUSTER = tests/api tests/architecture tests/conformance/test_in_process.py \
+WITHOUT_CLUSTER = tests/api tests/architecture tests/browser tests/conformance/test_in_process.py \
 	tests/conformance/test_remote.py tests/corpus tests/explored tests/faults tests/fuzz tests/scale tests/unit
 PARALLEL = -n logical --maxprocesses 8 --dist worksteal
 DOCTESTS = --doctest-modules polystore polystore_ray examples/sqlite_backend.py \

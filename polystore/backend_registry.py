@@ -20,6 +20,7 @@ from polystore.exceptions import (
     VFSTypeError,
 )
 from polystore.late_imports import imported
+from polystore.notebooks import table
 from polystore.registration import _ABSTRACT, _REGISTRY, BUILTIN_BACKENDS, BackendBase, backend_key
 
 if TYPE_CHECKING:
@@ -144,6 +145,9 @@ class _Instances:
                 made = self._made[key] = _create(key, cls, self._options.get(key, {}))
             return made
 
+    def made(self) -> list[str]:
+        return list(self._made)
+
     def close(self) -> None:
         with self._lock:
             made, self._made = self._made, {}
@@ -247,6 +251,16 @@ class BackendRegistry(Mapping[str, DataSource]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self)})"
+
+    def in_use(self) -> list[str]:
+        """Return the keys of the backends that have been created or assigned; create none."""
+        made = {*self._instances.made(), *self._assigned}
+        return [key for key in self if key in made]
+
+    def _repr_html_(self) -> str:
+        used = self.in_use()
+        rows = [(key, "in use" if key in used else "") for key in self]
+        return table(rows, caption=type(self).__name__)
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportedOperationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from polystore.stat import Details
 from polystore.writable import private
 
 __all__ = ["MemoryBackend"]
+
+Loads = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,17 @@ class MemoryBackend(StorageBackend):
         self._tree: PathTree[_Snapshot] = PathTree("memory")
         self._lock = held_over_forks(threading.RLock())
         self._versions = count(1)
+        self._loads: Loads = pickle.loads
+
+    def opened_by(self, loads: Loads) -> MemoryBackend:
+        """Return the same memory whose values are opened by another function than `pickle.loads`.
+
+        - `loads`: takes a pickle and the argument ``buffers``
+        """
+        same = MemoryBackend()
+        same._tree, same._lock, same._versions = self._tree, self._lock, self._versions
+        same._loads = loads
+        return same
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportedOperationError(
@@ -105,8 +119,12 @@ class MemoryBackend(StorageBackend):
         """
         with self._lock:
             snapshot = self._tree.get(path)
-        value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
+        value = self._opened(snapshot, path, region)
         return private(value) if writable else value
+
+    def _opened(self, snapshot: _Snapshot, path: P, region: Region | None) -> Any:
+        value = snapshot.sealed.open(self._loads)
+        return take_region(value, region, path=path, backend="memory")
 
     def _load_all(
         self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
@@ -114,7 +132,7 @@ class MemoryBackend(StorageBackend):
         with self._lock:  # so that all values are of one moment
             snapshots = [self._tree.get(path) for path in paths]
         for path, snapshot in zip(paths, snapshots, strict=True):
-            value = take_region(snapshot.sealed.open(), region, path=path, backend="memory")
+            value = self._opened(snapshot, path, region)
             yield private(value) if writable else value
 
     def save(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 __all__ = ["Details", "Stat"]
 
@@ -20,6 +20,10 @@ class Details(TypedDict, total=False):
     """The shape of a stored array."""
     dtype: str
     """The dtype of a stored array, as NumPy names it."""
+    chunks: tuple[int, ...]
+    """The shape of the chunks of an array of zarr."""
+    attributes: dict[str, Any]
+    """The attributes of an array or a group of zarr, if it has any."""
     series: int
     """The number of images in a ``.tif`` file that holds several."""
     replicas: int

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from polystore.arguments import seconds
@@ -14,9 +16,13 @@ from polystore.base import StorageBackend
 from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
+    StorageError,
+    StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
 )
+from polystore.late_imports import imported
+from polystore.notebooks import text
 from polystore.registration import backend_key
 from polystore_ray.client.hosted import HostedBackend
 from polystore_ray.client.memory import ClusterMemoryBackend
@@ -166,6 +172,14 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         mode = ", local=True" if self._local else ""
         return f"{type(self).__name__}({self._store!r}, lifetime={self._lifetime!r}{mode})"
 
+    def _repr_html_(self) -> str:
+        if not self.in_use():
+            return f"{text(self)}: not in use yet"
+        try:
+            return self.status()._repr_html_()
+        except StorageError as error:
+            return f"{text(self)}: {text(error)}"
+
     def __eq__(self, other: object) -> bool:
         # Not by comparing backends, as mappings do: that would create them all.
         return (
@@ -232,6 +246,10 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def in_use(self) -> list[str]:
+        """Return the key of the memory if the store has started. Nothing is started."""
+        return [] if self._connect(create=False) is None else ["memory"]
+
     def __contains__(self, key: object) -> bool:
         try:
             name, node = split_key(backend_key(key))
@@ -272,6 +290,41 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         """
         status: StoreStatus = self._connect().status()
         return status
+
+    def ui(self, *, host: str = "127.0.0.1", port: int = 0, host_names: Sequence[str] = ()) -> Any:
+        """Serve a read-only page on the store and its backends; return at once.
+
+        Parameters
+        ----------
+        host : str, default "127.0.0.1"
+            The address of this machine at which browsers reach the page; by default only those of
+            this machine do.
+        port : int, default 0
+            The port; 0 takes any free one.
+        host_names : sequence of str, optional
+            Other names of this machine that browsers use. Requests with any other are refused.
+
+        Returns
+        -------
+        polystore_ray.ui.server.PageServer
+            Its attribute ``url`` is the address to open, and ``stop()`` ends it. A notebook shows
+            it as a link.
+
+        Raises
+        ------
+        MissingDependencyError
+            If the extra ``ui`` is not installed.
+        StorageResolutionError
+            If the address or the port cannot be used.
+        """
+        serve = imported(
+            partial(resolve_name, "polystore_ray.ui.server:serve"),
+            "the page",
+            source="the import of polystore_ray.ui",
+            extra="ui",
+            error=StorageResolutionError,
+        )
+        return serve(self, host=host, port=port, host_names=host_names)
 
     def drain(self, node: str, timeout: float = 60.0) -> int:
         """Copy a node's values to other nodes, before it leaves.

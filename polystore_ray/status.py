@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from polystore.notebooks import table
 
 __all__ = ["LostValue", "NodeStatus", "StoreStatus"]
 
@@ -152,3 +154,10 @@ class StoreStatus:
     lease_hits: int = 0
     lease_misses: int = 0
     lost_with_head: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        shown = (field for field in fields(self) if field.name not in ("nodes", "lost_with_head"))
+        facts = [(field.name, getattr(self, field.name)) for field in shown]
+        names = ("host", "node", "capacity", "pinned_bytes", "adopted_bytes", "spilled_bytes")
+        nodes = ([getattr(node, name) for name in names] for node in self.nodes)
+        return table(facts, caption=f"store {self.store}") + table(nodes, names)

@@ -17,6 +17,7 @@ from polystore.filemanager.dispatch import (
     suggest_near,
     writing,
 )
+from polystore.filemanager.notebook import manager_html
 from polystore.filemanager.options import OptionRules
 from polystore.paths import P, PathT, as_given, natural_key
 from polystore.registration import BackendKey
@@ -84,6 +85,9 @@ class FileManager:
 
     def __repr__(self) -> str:
         return f"FileManager({self.registry!r})"
+
+    def _repr_html_(self) -> str:
+        return manager_html(self.registry)
 
     # Reading
 

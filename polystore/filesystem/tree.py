@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -81,11 +81,16 @@ class LocalTree:
     def _facts(self, path: P, handle: Handle) -> dict[str, Any]:
         """Return what `stat` says of what exists."""
         kind, status = self._values.kind(handle), handle.status()
+        facts: Mapping[str, Any] = {}
+        if kind == "file":
+            facts = self._values.describe(handle, path)
+        elif kind == "directory":
+            facts = self._values.describe_directory(handle)
         return {
             "type": "directory" if kind == "directory" else "file",
             "exists": True,
             "modified": status.st_mtime,
-            **(self._values.describe(handle, path) if kind == "file" else {}),
+            **facts,
         }
 
     def _target(self, path: P) -> str | None:

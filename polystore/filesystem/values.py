@@ -19,6 +19,7 @@ from polystore.filesystem.temporaries import PREFIX, is_temporary, sweep_now
 from polystore.formats import Format, format_of
 from polystore.paths import P, as_text
 from polystore.region import Region, as_index
+from polystore.stat import Details
 
 __all__ = ["FileValues", "Kind", "kind_of", "load_files"]
 
@@ -112,6 +113,10 @@ class FileValues:
         with suppress(StorageError, PermissionError, MemoryError):
             facts |= self.format_of(path, handle=handle).header(handle.path)
         return facts
+
+    def describe_directory(self, handle: Handle) -> Details:
+        """Return what `stat` says of a directory besides its type and its time."""
+        return {}
 
     def content_identity(self, handle: Handle) -> tuple[int, ...] | None:
         """Return what differs as soon as the content of a file does, None if nothing is known to.

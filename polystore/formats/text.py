@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+import numpy as np
 
 from polystore.exceptions import UnsupportedFormatError
 from polystore.formats import csv
 from polystore.formats.format import Format
+from polystore.formats.partial_reads import read_part
+from polystore.region import check_region
 
 __all__ = ["BYTES", "CSV", "JSON", "TEXT"]
 
@@ -64,7 +69,14 @@ def _read_bytes(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
+def _read_some_bytes(path: str, index: tuple[Any, ...]) -> Any:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        check_region((size,), index)
+        return read_part(file, (size,), np.dtype("uint8"), False, index).tobytes()
+
+
 JSON = Format("JSON", (".json",), _write_json, _read_json)
 CSV = Format("CSV", (".csv",), _write_csv, _read_csv)
 TEXT = Format("UTF-8 text", (".txt",), _write_text, _read_text)
-BYTES = Format("bytes", (".bin",), _write_bytes, _read_bytes)
+BYTES = Format("bytes", (".bin",), _write_bytes, _read_bytes, _read_some_bytes)

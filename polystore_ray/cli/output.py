@@ -18,7 +18,7 @@ import numpy as np
 from polystore import StorageError
 from polystore_ray.cli.escaping import shown
 from polystore_ray.cli.failure import Failed
-from polystore_ray.cli.json_text import json_pieces
+from polystore_ray.interop.json_text import json_pieces
 
 __all__ = [
     "aligned",

@@ -7,6 +7,9 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from polystore.backend_registry import backend_class
@@ -17,6 +20,7 @@ from polystore_ray.config.backends import options_on
 from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.nodes import Node, node_called
 from polystore_ray.config.store import StoreOptions
+from polystore_ray.controller.event_feed import CALLS
 from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.repair import carry_out
@@ -28,6 +32,7 @@ from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport.base import Task, Transport
 from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.wire.classes import class_to_bytes
+from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.envelope import (
     Envelope,
     Message,
@@ -108,6 +113,8 @@ class LocalTransport(Transport):
     def ask(
         self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
     ) -> Any:
+        if self.awaited is not None:
+            self._controller.wait_until_there(*self.awaited)
         return self._controller.handle(Request(operation, arguments, wish=wish))
 
     def _find_board(self) -> LeaseBoard:
@@ -122,6 +129,26 @@ class LocalTransport(Transport):
         with self._session.change() as id_:
             answer = self._controller.handle(Request(operation, arguments, id_))
         self._look_after()
+        return answer
+
+    def next_events(self, kind: str, *arguments: Any, within: float) -> Future[Any]:
+        answer: Future[Any] = Future()
+
+        def give(is_answered: bool, found: object) -> None:
+            with suppress(InvalidStateError):
+                answer.set_result(encode((is_answered, found)))
+
+        call = CALLS[kind](*arguments, partial(give, True))
+        self._controller.add_call(call)
+        too_late = threading.Timer(within, lambda: give(False, call.since))
+        too_late.daemon = True
+        too_late.start()
+
+        def forget(_: object) -> None:
+            too_late.cancel()
+            self._controller.remove_call(call)
+
+        answer.add_done_callback(forget)
         return answer
 
     @property

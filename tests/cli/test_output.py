@@ -16,8 +16,8 @@ import pytest
 
 from polystore import FileManager
 from polystore_ray.cli.doctor import Finding, doctor
-from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.cli.output import aligned, fields, human_bytes, moment, print_value, say
+from polystore_ray.interop.json_text import json_pieces
 from tests.cli.commands import run_locally, says_one_line
 
 ESC = "\x1b[31mred"

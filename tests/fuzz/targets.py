@@ -21,11 +21,11 @@ import numpy as np
 from polystore import DiskBackend, StorageError
 from polystore.serialization import seal
 from polystore_ray import RayBackendRegistry
-from polystore_ray.cli.json_text import json_pieces
 from polystore_ray.controller.state import StoreController
 from polystore_ray.dumps import dump, restore, verify
 from polystore_ray.dumps.files import files_at
 from polystore_ray.dumps.manifest import MANIFEST
+from polystore_ray.interop.json_text import json_pieces
 from polystore_ray.wire.decoding import decode, decode_state, encode
 from polystore_ray.wire.envelope import array_message, open_message, sealed_message
 from polystore_ray.wire.messages import ChangeId, Found, Items, Pin, Request

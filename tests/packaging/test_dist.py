@@ -33,7 +33,7 @@ def test_a_wheel_has_every_module_and_the_marks_of_types(wheel: zipfile.ZipFile)
     wanted = {"pytest_polystore.py"}
     for package in ("polystore", "polystore_ray"):
         for file in (ROOT / package).rglob("*"):
-            if file.suffix in (".py", ".html") or file.name == "py.typed":
+            if file.suffix in (".py", ".html", ".css", ".js") or file.name == "py.typed":
                 wanted.add(file.relative_to(ROOT).as_posix())
     assert inside == wanted
 

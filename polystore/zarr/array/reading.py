@@ -28,6 +28,7 @@ from polystore.exceptions import (
 from polystore.filesystem.retry import read_until_stable
 from polystore.formats import MOST_DECODED, check_declared_size
 from polystore.region import Region, check_region, forward
+from polystore.stat import Details
 from polystore.zarr.array.codec_guards import guarded
 from polystore.zarr.array.elements import check_element, element_size
 from polystore.zarr.array.pipelines import Pipeline, with_pipeline
@@ -42,7 +43,9 @@ __all__ = [
     "Encoding",
     "Mode",
     "apart",
+    "array_facts",
     "described",
+    "group_facts",
     "is_chunk",
     "node_type",
     "open_array",
@@ -217,6 +220,23 @@ class GuardedGroup(zarr.Group):
             return GuardedGroup(node._async_group, self._pipeline, self._directory)  # noqa: SLF001 - the same group, of a subclass
         with _damage("the zarr array cannot be opened"):
             return with_pipeline(guarded(node), self._pipeline, self._directory)
+
+
+def array_facts(array: zarr.Array[Any]) -> Details:
+    """Return what `stat` says of an array besides its size and time."""
+    facts: Details = {"shape": array.shape, "dtype": str(array.dtype), "chunks": array.chunks}
+    attributes = dict(array.attrs)
+    return {**facts, "attributes": attributes} if attributes else facts
+
+
+def group_facts(new: bytes | None, old: Callable[[], bytes | None]) -> Details:
+    """Return what `stat` says of a group besides its time.
+
+    - `new`: the bytes of its ``zarr.json``, None for none
+    - `old`: returns those of the ``.zattrs`` of a group of format 2
+    """
+    attributes = described(old()) if new is None else described(new).get("attributes")
+    return {"attributes": attributes} if attributes and isinstance(attributes, dict) else {}
 
 
 def read_array(

@@ -30,6 +30,7 @@ from polystore.filesystem.tree_operations import sync_tree
 from polystore.filesystem.values import FileValues
 from polystore.paths import P
 from polystore.region import Region
+from polystore.stat import Details
 from polystore.zarr.array.creation import (
     DEFAULTS,
     ArrayOptions,
@@ -43,7 +44,9 @@ from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.reading import (
     METADATA,
     apart,
+    array_facts,
     described,
+    group_facts,
     node_type,
     open_array,
     open_node,
@@ -131,9 +134,14 @@ class ArrayValues(FileValues):
             return super().describe(handle, path)
         facts: dict[str, Any] = {"size": _size(handle)}
         with suppress(CorruptDataError, InvalidPathError):  # stat never fails on what a file holds
-            array = open_array(self.store(handle, read_only=True))
-            facts |= {"shape": array.shape, "dtype": str(array.dtype)}
+            facts |= array_facts(open_array(self.store(handle, read_only=True)))
         return facts
+
+    def describe_directory(self, handle: Handle) -> Details:
+        files = self.files(handle)
+        with suppress(OSError, StorageError):
+            return group_facts(files.read("zarr.json"), partial(files.read, ".zattrs"))
+        return {}
 
     # Reading and writing
 

@@ -22,7 +22,14 @@ from polystore.paths import NameFilter, P, as_text, join, split
 from polystore.region import Region, as_index
 from polystore.stat import Details
 from polystore.zarr.array.groups import GROUP_METADATA
-from polystore.zarr.array.reading import apart, open_array, open_node, read_array
+from polystore.zarr.array.reading import (
+    apart,
+    array_facts,
+    group_facts,
+    open_array,
+    open_node,
+    read_array,
+)
 from polystore.zarr.object_store.client import RemoteObjects
 from polystore.zarr.object_store.nodes import Names, Node, Nodes, below
 from polystore.zarr.object_store.shared_array import is_same
@@ -112,6 +119,9 @@ class KeyReader:
             facts["size"] = found.size if found else 0
         elif node.kind == "array":
             facts = {"size": self._stored_bytes(key), **self._header(key, node)}
+        else:
+            old = lambda: self._objects.wait(self._objects.get(below(key, ".zattrs")))  # noqa: E731
+            facts = group_facts(node.metadata, old)
         if node.metadata is not None:
             location = below(key, node.metadata_name)
         elif node.kind != "file":
@@ -124,10 +134,9 @@ class KeyReader:
 
     def _header(self, key: str, node: Node) -> Details:
         try:
-            array = open_array(self._store(key, node))
+            return array_facts(open_array(self._store(key, node)))
         except CorruptDataError:
             return {}  # stat never fails on what metadata hold
-        return {"shape": array.shape, "dtype": str(array.dtype)}
 
     def _store(self, key: str, node: Node) -> RemoteStore:
         """Return the store of an array whose metadata have been read."""
