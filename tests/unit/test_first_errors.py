@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import traceback
 from collections.abc import Callable
@@ -176,7 +177,7 @@ def test_a_value_with_a_lock_says_what_to_do(fm: FileManager) -> None:
         fm.save(Locked(), "/a", "memory")
 
 
-def test_a_backend_class_with_a_lock_says_what_to_do() -> None:
+def test_a_backend_class_with_a_lock_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     class Guarded(StorageBackend):
         _backend_type = "guarded"
         guard = threading.Lock()
@@ -200,6 +201,9 @@ def test_a_backend_class_with_a_lock_says_what_to_do() -> None:
     ) as caught:
         class_to_bytes(Guarded)
     assert isinstance(caught.value, StorageError)
+    for _ in range(3):  # a registry may be sent with each of many tasks
+        pickle.dumps(RayBackendRegistry("guarded"))
+    assert caplog.text.count("Guarded cannot travel") == 1
 
 
 @pytest.mark.parametrize("backend", ["memory", "disk", "zarr"])
