@@ -210,6 +210,8 @@ class Copier:
         except StorageError as error:
             written = set(error.written)
             if len(pairs) == 1 or isinstance(error, _FATAL):
+                if error.backend == to_backend:
+                    error.located(path=pairs[0][1])
                 self._fail(Place(backend, pairs[0][0]), error)
                 return
         for pair in pairs:

@@ -37,7 +37,7 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, 
     Raises `StoreUnavailableError` if this process has lost the cluster.
     """
     try:
-        _Apply.options(**options)
+        _Attempt.options(**options)
     except (TypeError, ValueError) as error:
         raise VFSTypeError(f"the options of a task are those of ray.remote: {error}") from None
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -45,7 +45,7 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, 
     try:
         for where, function, arguments in tasks:
             placed = {"scheduling_strategy": near_node(where[0])} if where else {}
-            started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
+            started.append(_Attempt.options(**(placed | options)).remote(function, *arguments))
             if len(started) >= window:
                 yield _outcome(started.popleft())
         while started:
@@ -62,7 +62,16 @@ def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
         raise of_user_code(error) from error.__cause__
 
 
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a function, or the `Failure`: Ray prints errors that nobody gets."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # noqa: BLE001 - the function may raise anything
+        return Failure(of_user_code(error))
+
+
 _Apply: Any = ray.remote(_apply)
+_Attempt: Any = ray.remote(_attempt)
 
 
 def _outcome(task: Any) -> Any:
