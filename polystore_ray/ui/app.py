@@ -93,7 +93,7 @@ class _Page:
 
     def list(self, request: Request) -> Response:
         given = request.query_params
-        place = Place.parse(given["place"])
+        place = _place(request)
         if not place.path:
             place = place._replace(path=start_of(self._fm, place.backend))
         wanted = Wanted(
@@ -103,17 +103,18 @@ class _Page:
             given.get("search", ""),
             given.get("below") == "1",
         )
-        window = self._listings.window(wanted, int(given["start"]), int(given["count"]))
+        start, count = int(given.get("start", 0)), int(given.get("count", 100))
+        window = self._listings.window(wanted, start, count)
         return _json({"path": place.path, **window})
 
     def value(self, request: Request) -> Response:
-        place = Place.parse(request.query_params["place"])
+        place = _place(request)
         found = described(self._fm, place)
         return _json({**found, "viewers": f"{self._tokens.viewers}/{place.backend}"})
 
     def picture(self, request: Request) -> Response:
         given = request.query_params
-        backend, path = Place.parse(given["place"])
+        backend, path = _place(request)
         facts = self._fm.stat(path, backend)
         if "shape" not in facts or "dtype" not in facts:
             raise PathNotFoundError("no array is there", path=path, backend=backend)
@@ -133,6 +134,10 @@ class _Page:
         given = request.path_params
         place = Place(given["backend"], f"/{given['path'].lstrip('/')}")
         return _part(self._zarr.content(place), request.headers.get("range", ""))
+
+
+def _place(request: Request) -> Place:
+    return Place.parse(request.query_params.get("place", ""))
 
 
 def _json(value: Any) -> Response:

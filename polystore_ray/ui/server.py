@@ -113,6 +113,7 @@ def serve(
         app,
         access_log=False,  # it would keep the token
         lifespan="off",
+        log_config=None,
         log_level="warning",
         proxy_headers=False,
         server_header=False,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from polystore import FileManager, StorageError
-from polystore.exceptions import PathNotFoundError
+from polystore.exceptions import CorruptDataError, PathNotFoundError
 from polystore.formats import csv
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.interop.json_text import json_pieces
@@ -90,7 +91,8 @@ def _file(fm: FileManager, place: Place, facts: Mapping[str, Any]) -> Shown:
     if name.endswith(".csv"):
         text = data.decode("utf-8-sig", errors="replace")
         whole = text if len(data) <= _MOST_TEXT else text[: text.rfind("\n") + 1]
-        return _rows(csv.loads(whole))
+        with suppress(CorruptDataError):  # also if the end is within quotes
+            return _rows(csv.loads(whole))
     return _bytes(data)
 
 

@@ -199,6 +199,7 @@ def test_a_place_that_is_none_is_an_error_of_the_asker(page: Page, place: str) -
     answer = page.request("GET", "/page-token/api/value", params={"place": place})
     assert answer.status_code == 400
     assert "error" in answer.json()
+    assert page.request("GET", "/page-token/api/value").status_code == 400
 
 
 def test_what_is_missing_is_said(page: Page) -> None:
@@ -376,6 +377,9 @@ def test_of_a_large_table_the_first_rows_are_read(
     assert table["names"] == ["n", "é"]
     assert table["rows"][:2] == [["0", "x"], ["1", "x"]]
     assert len(table["rows"]) == 100
+    page.fm.save('a,"b\nc' * 2000, "/odd.txt", backend="disk")
+    page.fm.move("/odd.txt", "/odd.csv", backend="disk")
+    assert page.shown("disk", "/odd.csv")["text"].startswith('a,"b')
 
 
 def test_text_json_and_bytes_are_shown_as_text(page: Page) -> None:
@@ -562,6 +566,7 @@ def test_a_range_of_a_key_is_served(
 
 def test_other_ranges_are_refused_or_ignored(page: Page) -> None:
     page.fm.save(np.zeros(100, np.uint8), "/key", backend="memory")
+    assert page.request("HEAD", "/viewers-token/memory/key").headers["content-length"] == "100"
     assert page.key("memory", "/key", Range="bytes=100-").status_code == 416
     for ignored in ("bytes=-", "lines=1-2", "bytes=0-1,5-6"):
         assert page.key("memory", "/key", Range=ignored).status_code == 200

@@ -316,7 +316,7 @@ async function showValue(backend, path) {
     if (shown.image) panel.append(...imageOf(place, shown.image));
     if (shown.table) panel.append(el("div", { className: "wide" }, el("table", {}, ...table(shown.table.names, shown.table.rows))));
     if (shown.text != null) panel.append(el("pre", {}, shown.text.replace(/[\p{Cf}\p{Cs}]/gu, visible)));
-    if (facts.shape || facts.type === "directory") panel.append(...viewerAddress(viewers, path));
+    if ((facts.shape && !facts.lost) || facts.type === "directory") panel.append(...viewerAddress(viewers, path));
   } catch (error) {
     if (error.name !== "AbortError") panel.append(el("p", { className: "bad" }, visible(error.message)));
   }
@@ -324,7 +324,8 @@ async function showValue(backend, path) {
 
 function factList(facts) {
   const texts = { size: size, modified: moment, shape: (s) => s.join(" × "), chunks: (s) => s.join(" × "), nodes: (ids) => ids.map(short).join(", ") };
-  const rows = Object.entries(facts).filter(([name, value]) => value != null && value !== "" && !["path", "exists"].includes(name));
+  const hidden = ["path", "exists", "lost"];
+  const rows = Object.entries(facts).filter(([name, value]) => value != null && value.length !== 0 && !hidden.includes(name));
   return el("dl", { className: "facts" }, rows.map(([name, value]) => {
     const text = texts[name]?.(value) ?? (typeof value === "object" ? JSON.stringify(value) : value);
     return el("div", {}, el("dt", {}, visible(name)), el("dd", {}, visible(text)));
@@ -366,10 +367,10 @@ function imageOf(place, { shape, colour, labels }) {
   }
 
   function slider(name, most, set) {
-    const shown = el("output", {}, `0 of ${count(most)}`);
+    const shown = el("output", {}, `0 of 0–${count(most)}`);
     const input = el("input", { type: "range", min: 0, max: most, value: 0, ariaLabel: name });
     input.oninput = () => {
-      shown.textContent = `${count(Number(input.value))} of ${count(most)}`;
+      shown.textContent = `${count(Number(input.value))} of 0–${count(most)}`;
       set(Number(input.value));
       redraw();
     };
