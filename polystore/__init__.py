@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from polystore import compat, exceptions
 from polystore.backend_registry import BackendRegistry, backend_class
 from polystore.base import DataSink, DataSource, ReadOnlyBackend, StorageBackend
+from polystore.events import Event
 from polystore.exceptions import *  # noqa: F403 - the error tree is public as a whole
 from polystore.filemanager import FileManager
 from polystore.hostable import Hostable
@@ -29,6 +30,7 @@ __all__ = [
     "DataSink",
     "DataSource",
     "DiskBackend",
+    "Event",
     "FileManager",
     "Hostable",
     "MemoryBackend",

@@ -18,6 +18,7 @@ from polystore.capabilities import (
 )
 from polystore.error_translation import located, naming_written
 from polystore.exceptions import InvalidPathError, PathNotFoundError, UnsupportedOperationError
+from polystore.keywords import check_options
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
@@ -102,6 +103,7 @@ class DataSource(ABC):
             If `paths` is a single path.
         """
         check_collection(paths, "paths", backend=self._backend_type)
+        check_options(type(self), "load_batch", options)
         progress: Progress = options.pop("progress", None)
         loading = self._load_all(paths, *args, **options)
         if not progress:
@@ -300,6 +302,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             If a path occurs twice or exists already.
         """
         texts = check_batch(values, paths, backend=self._backend_type)
+        check_options(type(self), "save_batch", options)
         progress: Progress = options.pop("progress", None)
         with reporting(progress, len(texts), "saving") as step:
             self._save_all(values, paths, step, *args, **options)

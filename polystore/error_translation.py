@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from polystore.exceptions import (
     DirectoryNotEmptyError,
@@ -62,9 +62,10 @@ def naming_written(
     try:
         yield
     except Exception as error:
-        if isinstance(error, StorageError):
-            error.written = tuple(dict.fromkeys((*written, *error.written)))
-            written = [*error.written]
+        before: tuple[str, ...] = getattr(error, "written", ())
+        written = list(dict.fromkeys((*written, *before)))
+        with suppress(AttributeError):  # of a class with slots
+            error.written = tuple(written)  # type: ignore[attr-defined]
         error.add_note(f"{len(written)} of {number} {done}: {written}")
         raise
 

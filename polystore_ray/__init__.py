@@ -10,17 +10,20 @@ other_project.check()
 
 from polystore_ray.errors import (
     CallTimeoutError,
+    ClaimLostError,
     DataLostError,
     HostBusyError,
     HostLostError,
     NodeNotFoundError,
     StoreUnavailableError,
     TooFewNodesError,
+    WatchExpiredError,
 )
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = [
     "CallTimeoutError",
+    "ClaimLostError",
     "DataLostError",
     "HostBusyError",
     "HostLostError",
@@ -28,4 +31,5 @@ __all__ = [
     "RayBackendRegistry",
     "StoreUnavailableError",
     "TooFewNodesError",
+    "WatchExpiredError",
 ]

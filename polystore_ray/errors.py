@@ -8,12 +8,14 @@ from polystore.exceptions import StorageError, StorageResolutionError, StorageWr
 
 __all__ = [
     "CallTimeoutError",
+    "ClaimLostError",
     "DataLostError",
     "HostBusyError",
     "HostLostError",
     "NodeNotFoundError",
     "StoreUnavailableError",
     "TooFewNodesError",
+    "WatchExpiredError",
 ]
 
 
@@ -74,5 +76,13 @@ class CallTimeoutError(StorageError, TimeoutError):
     _errno = errno.ETIMEDOUT
 
 
+class ClaimLostError(StorageError):
+    """Signal that a claim has run out, or that its value was replaced, moved or deleted."""
+
+
 class TooFewNodesError(StorageWriteError):
     """Signal that a cluster has fewer nodes than `replicas`; nothing was saved."""
+
+
+class WatchExpiredError(StorageError):
+    """Signal that some events are not known any more: list the directory again, and watch anew."""

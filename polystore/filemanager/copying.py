@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, Protocol
 
-from polystore.arguments import check_batch, check_collection, path_exists
-from polystore.base import DataSource, StorageBackend
+from polystore.arguments import check_collection
+from polystore.base import StorageBackend
 from polystore.capabilities import Deletable, HasDirectories
 from polystore.error_translation import naming_written
-from polystore.exceptions import PathNotFoundError, UnsupportedOperationError
-from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
+from polystore.exceptions import UnsupportedOperationError
+from polystore.filemanager.across import CopyAcross, as_pairs, check_exists, check_free
+from polystore.filemanager.dispatch import Registry, reading, writing
 from polystore.filemanager.options import OptionRules
-from polystore.paths import P, as_text, display, natural_key
+from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key
-from polystore.transfer.copying import check_losses, copy_directories, copy_values
+from polystore.transfer.many import Errors, Results, check_errors, collected, copied_apart
 from polystore.transfer.proxies import Pairs, class_of
 from polystore.transfer.stacking import stack as stack_values
 
-__all__ = ["Manager", "copy", "listed_order", "move", "rebasing", "stack", "walked"]
+__all__ = ["Manager", "copy", "move", "stack"]
 
 Transfer = Literal["copy", "move"]
 
@@ -42,7 +44,8 @@ def copy(
     to_backend: BackendKey | None = None,
     progress: Progress = None,
     lossy: bool = False,
-) -> None:
+    errors: Errors = "raise",
+) -> Results | None:
     """Copy a file, a tree, a link, or a list of files; create parents; never overwrite.
 
     Parameters
@@ -62,25 +65,59 @@ def copy(
     lossy : bool, default False
         Whether the copy may lose what the other backend cannot keep next to the values, such
         as the scale and the metadata of a TIFF file, or the attributes of zarr.
+    errors : {"raise", "skip", "return"}, default "raise"
+        Whether the first error ends the copy, or the other files are copied, and a file that
+        fails is left out of the result, or its error is in its place. Within one backend, a tree
+        is copied as a whole.
+
+    Returns
+    -------
+    Results or None
+        None if `errors` is "raise". Otherwise a list of the paths of the copies, whose attribute
+        ``failures`` is a table of all failures.
 
     Raises
     ------
     PathNotFoundError
-        If the source is missing.
+        If the source is missing; of a list, only if `errors` is "raise".
     PathExistsError
-        If the destination exists.
+        If the destination exists; of a list, only if `errors` is "raise".
     BatchLengthError
         If the numbers of sources and destinations differ.
     UnsupportedOperationError
         Before anything is written, if a link to a directory or a dangling link would go into
         another backend, or if a file would lose metadata and `lossy` is not given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from polystore import BackendRegistry, FileManager
+    >>> fm = FileManager(BackendRegistry.isolated({"disk": {"root": tempfile.mkdtemp()}}))
+    >>> fm.save_batch([1, {2}], ["/in/a.json", "/in/b.json"], backend="memory")
+    >>> done = fm.copy("/in", "/out", "memory", to_backend="disk", errors="skip")
+    >>> done
+    ['/out/a.json']
+    >>> [(row["path"], row["error"]) for row in done.failures]
+    [('/in/b.json', 'UnsupportedFormatError')]
     """
+    check_errors(errors)
     if to_backend is not None and _is_other(to_backend, backend):
         paths = source, destination, backend, to_backend
-        _copy_across(self.registry, *paths, progress, lossy=lossy)
-    else:
-        pairs = _as_pairs(source, destination, backend)
+        across = CopyAcross.of(self.registry, *paths, lossy=lossy)
+        if errors != "raise":
+            return across.each(errors, progress)
+        across.all(progress)
+        return None
+    pairs = as_pairs(source, destination, backend)
+    if errors == "raise":
         _transfer_within(self.registry, "copy", pairs, backend, progress)
+        return None
+    within = partial(_transfer_within, self.registry, "copy", backend=backend, progress=None)
+    if isinstance(source, str | os.PathLike):
+        within(pairs)
+        return Results(new for _, new in pairs)
+    outcomes = (each for pair in pairs for each in copied_apart(within, [pair]))
+    return collected(outcomes, [old for old, _ in pairs], errors, progress, "copying")
 
 
 def move(
@@ -94,7 +131,7 @@ def move(
     lossy: bool = False,
 ) -> None:
     """Move as `copy` copies; between backends, delete the sources once all are copied."""
-    pairs = _as_pairs(source, destination, backend)
+    pairs = as_pairs(source, destination, backend)
     if to_backend is None or not _is_other(to_backend, backend):
         _transfer_within(self.registry, "move", pairs, backend, progress)
         return
@@ -106,7 +143,7 @@ def move(
                 backend=backend_key(backend),
             )
     paths = source, destination, backend, to_backend
-    _copy_across(self.registry, *paths, progress, lossy=lossy)
+    CopyAcross.of(self.registry, *paths, lossy=lossy).all(progress)
     for path, _ in pairs:
         with writing(self.registry, backend, "delete_all", path) as origin:
             origin.delete_all(path)
@@ -168,21 +205,9 @@ def stack(
         reading(self.registry, backend) as source,
     ):
         options = self._rules.applied(target, "save", options)
-        _check_free(target, path, key)
+        check_free(target, path, key)
         _make_parent(target, path)
         stack_values(source, target, paths, path, progress, **options)
-
-
-def _as_pairs(
-    source: P | Sequence[P], destination: P | Sequence[P], backend: BackendKey
-) -> list[tuple[str, str]]:
-    """Return the paths of a copy: one pair, or one for each element of two lists."""
-    if isinstance(source, str | os.PathLike) and isinstance(destination, str | os.PathLike):
-        return [(as_text(source), as_text(destination))]
-    sources: Any = source
-    destinations: Any = destination
-    targets = check_batch(sources, destinations, backend=backend_key(backend))
-    return list(zip(map(as_text, sources), targets, strict=True))
 
 
 def _is_other(to_backend: BackendKey | None, backend: BackendKey) -> bool:
@@ -202,83 +227,11 @@ def _transfer_within(
         for source, destination in pairs:
             with writing(registry, backend, operation, source) as target:
                 if not target.is_symlink(source):
-                    _check_exists(target, source, backend)
+                    check_exists(target, source, backend)
                 _make_parent(target, destination)
                 (target.copy if operation == "copy" else target.move)(source, destination)
             written.append(destination)
             step()
-
-
-def _copy_across(
-    registry: Registry,
-    source: P | Sequence[P],
-    destination: P | Sequence[P],
-    backend: BackendKey,
-    to_backend: BackendKey,
-    progress: Progress,
-    *,
-    lossy: bool,
-) -> None:
-    """Copy a file, a tree or a list of files from one backend into another."""
-    pairs = _as_pairs(source, destination, backend)
-    with writing(registry, to_backend, "save") as target:
-        directories: Pairs = []
-        if isinstance(source, str | os.PathLike):
-            [(top, new)] = pairs
-            with reading(registry, backend, top) as origin:
-                _check_exists(origin, top, backend)
-                is_tree = origin.is_dir(top)
-            _check_free(target, new, to_backend)
-            if is_tree:
-                directories, pairs = _planned(registry, top, new, backend)
-        with reading(registry, backend) as origin:
-            if not lossy:
-                check_losses(origin, target, [*directories, *pairs])
-            copy_directories(origin, target, directories)
-            options = parents_option(target, parents=True)
-            copy_values(origin, target, pairs, progress, **options)
-
-
-def _planned(
-    registry: Registry, top: str, new: str, backend: BackendKey
-) -> tuple[Pairs, list[tuple[str, str]]]:
-    """Return the directories and the files of a tree, each with the path of its copy."""
-    directories, files, others = walked(registry, top, backend)
-    with reading(registry, backend) as origin:
-        linked = [path for path in directories[1:] if origin.is_symlink(path)]
-    for path in (*linked, *others):
-        raise UnsupportedOperationError(
-            "only files, links to files, and directories can go into another backend",
-            path=path,
-            backend=backend_key(backend),
-        )
-    rebased = rebasing(directories[0], new)
-    return [(path, rebased(path)) for path in directories], [
-        (path, rebased(path)) for path in files
-    ]
-
-
-def walked(
-    registry: Registry, path: P, backend: BackendKey, recursive: bool = True
-) -> tuple[list[str], list[str], list[str]]:
-    """Return the sorted directories, files and other paths at and below a directory."""
-    with reading(registry, backend, path) as target:
-        # Without the trailing slash, which would stand twice in the paths below.
-        directories, files, others = target.walk(as_text(path).rstrip("/") or "/", recursive)
-    for found in (directories, files, others):
-        found.sort(key=listed_order)
-    return directories, files, others
-
-
-def _check_free(target: DataSource, path: P, key: BackendKey) -> None:
-    """Raise `PathExistsError` if anything is at `path`."""
-    if target.exists(path) or target.is_symlink(path):
-        raise path_exists(display(path), backend_key(key))
-
-
-def _check_exists(backend: DataSource, path: str, key: BackendKey) -> None:
-    if not backend.exists(path):
-        raise PathNotFoundError("no such file or directory", path=path, backend=backend_key(key))
 
 
 def _make_parent(target: StorageBackend, path: P) -> None:
@@ -286,14 +239,3 @@ def _make_parent(target: StorageBackend, path: P) -> None:
     parent = as_text(path).rstrip("/").rpartition("/")[0]
     if parent and issubclass(class_of(target), HasDirectories) and not target.exists(parent):
         target.ensure_directory(parent)
-
-
-def rebasing(top: str, new: str) -> Callable[[str], str]:
-    """Return a function that turns paths at and below `top` into the same below `new`."""
-    kept = len(top.rstrip("/"))
-    return lambda path: new.rstrip("/") + path[kept:].rstrip("/")
-
-
-def listed_order(path: str) -> tuple[int, Any]:
-    """Return the key that sorts paths shallow first, then in natural order."""
-    return path.count("/"), natural_key(path)

@@ -78,9 +78,11 @@ class reading:  # noqa: N801 - used as a function; a generator takes thrice the 
             error.located(**self._place())
             error.__traceback__ = without_internals(error.__traceback__)
         elif isinstance(error, Exception) and not isinstance(error, MemoryError):
-            raise StorageResolutionError(
+            foreign = StorageResolutionError(
                 f"the backend raised {type(error).__name__}: {error}", **self._place()
-            ) from error
+            )
+            foreign.written = getattr(error, "written", ())
+            raise foreign from error
 
     def _place(self) -> dict[str, str | None]:
         path = None if self._path is None else display(self._path)

@@ -8,7 +8,7 @@ from typing import Any
 from polystore.async_methods import in_a_thread
 from polystore.exceptions import PathNotFoundError
 from polystore.filemanager import batches, copying, mapping, trees
-from polystore.filemanager.copying import listed_order
+from polystore.filemanager.across import listed_order
 from polystore.filemanager.dispatch import (
     Registry,
     check_registry,

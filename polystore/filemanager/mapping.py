@@ -10,7 +10,8 @@ from typing import Any
 from polystore.arguments import check_collection, whole_number
 from polystore.base import StorageBackend
 from polystore.exceptions import BatchLengthError, VFSTypeError
-from polystore.filemanager.copying import Manager, rebasing, walked
+from polystore.filemanager.across import rebasing, walked
+from polystore.filemanager.copying import Manager
 from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
 from polystore.paths import P, as_text
 from polystore.progress import Progress
@@ -44,7 +45,8 @@ def map_values(
     Parameters
     ----------
     function : callable
-        Called with one value. In processes and tasks, it gets a copy of what it refers to.
+        Called with one value, and again if its process or task died. In processes and tasks, it
+        gets a copy of what it refers to.
     paths : str, os.PathLike or sequence of them
         A directory, of which all files are taken, also those of its directories; or a list of
         files.

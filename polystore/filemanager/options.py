@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from polystore.arguments import did_you_mean
 from polystore.base import DataSource
 from polystore.capabilities import options_of
-from polystore.exceptions import VFSTypeError
+from polystore.keywords import listed, not_taken
 from polystore.transfer.proxies import class_of
 
 __all__ = ["OptionRules"]
@@ -49,7 +48,7 @@ class OptionRules:
             options = {"overwrite": True, **options}
         others = options.keys() - taken
         if others and self.strict:
-            raise _not_taken(backend, method, sorted(others), sorted(taken))
+            raise not_taken(cls, method, sorted(others), sorted(taken))
         if others:
             self._warn(backend, method, frozenset(others))
         return {name: value for name, value in options.items() if name in taken}
@@ -58,18 +57,5 @@ class OptionRules:
         name = class_of(backend).__name__
         if (name, method, others) not in self._warned:
             self._warned.add((name, method, others))
-            message = f"{name}.{method} takes no {_listed(sorted(others))}; dropped"
+            message = f"{name}.{method} takes no {listed(sorted(others))}; dropped"
             warnings.warn(message, UserWarning, stacklevel=4)
-
-
-def _not_taken(
-    backend: DataSource, method: str, others: list[str], taken: list[str]
-) -> VFSTypeError:
-    message = f"{class_of(backend).__name__}.{method} takes no {_listed(others)}"
-    message += did_you_mean(others[0], taken)
-    options = f"its options are {', '.join(taken)}" if taken else "it takes no options"
-    return VFSTypeError(f"{message}; {options}")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"{name}=" for name in names)

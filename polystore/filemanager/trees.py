@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 from typing import Protocol
 
-from polystore.filemanager.copying import Manager, listed_order, rebasing, walked
+from polystore.filemanager.across import listed_order, rebasing, walked
+from polystore.filemanager.copying import Manager
 from polystore.filemanager.dispatch import reading
 from polystore.paths import P, as_text
 from polystore.registration import BackendKey

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from polystore.exceptions import StorageError, VFSTypeError, portable
+from polystore.exceptions import StorageError, StorageFullError, VFSTypeError, portable
 from polystore.paths import P, display
 from polystore.progress import Progress, reporting
+from polystore.transfer.proxies import Pairs
 
-__all__ = ["Errors", "Failure", "Results", "check_errors", "collected", "loaded_apart"]
+__all__ = [
+    "Errors",
+    "Failure",
+    "Results",
+    "check_errors",
+    "collected",
+    "copied_apart",
+    "loaded_apart",
+    "succeeded",
+]
 
 Errors = Literal["raise", "skip", "return"]
 """What happens to an error of one of many: the first raises; it is left out; it is returned."""
@@ -81,6 +91,43 @@ def collected(
             if errors == "return":
                 results.append(error)
     return results
+
+
+def copied_apart(
+    copy: Callable[[Pairs], None], pairs: Pairs, written: Collection[str] = ()
+) -> Iterator[Any]:
+    """Yield the path of each copy, or the `Failure`; a batch that fails is copied in halves.
+
+    - `copy`: copies the values of some pairs; its error names in ``written`` what it has copied
+    - `pairs`: the paths of the values, and those of their copies
+    - `written`: the copies that exist already
+
+    Raises the error if no further copy can succeed, since the store does not answer or is full.
+    """
+    left = [pair for pair in pairs if pair[1] not in written]
+    try:
+        if left:
+            copy(left)
+    except (ConnectionError, TimeoutError, StorageFullError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything for a path
+        if len(pairs) == 1:
+            yield Failure(error)
+            return
+        written = {*written, *getattr(error, "written", ())}
+        middle = len(pairs) // 2
+        yield from copied_apart(copy, pairs[:middle], written)
+        yield from copied_apart(copy, pairs[middle:], written)
+    else:
+        yield from (new for _, new in pairs)
+
+
+def succeeded(outcomes: Iterable[Any]) -> Iterator[Any]:
+    """Yield outcomes in order; raise the error of the first `Failure`."""
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        yield outcome
 
 
 def loaded_apart(load: Callable[[Sequence[P]], list[Any]], paths: Sequence[P]) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import Capability
-from polystore.exceptions import StorageResolutionError
+from polystore.exceptions import StorageError
 from polystore.transfer.many import Failure
 from polystore.transfer.proxies import Proxy, portable
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
 __all__ = ["Call", "RunsTasks", "outcomes"]
 
@@ -77,7 +78,11 @@ def outcomes(
     else:
         from concurrent.futures import ThreadPoolExecutor  # late, as what processes need
 
-        yield from _in_pool(ThreadPoolExecutor(number), call, pairs)
+        pool = ThreadPoolExecutor(number)
+        try:
+            yield from pool.map(call, pairs)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _placed(call: Call, pairs: Sequence[Pair]) -> tuple[Call, Sequence[Pair]]:
@@ -97,25 +102,62 @@ def _fixed(backend: Any) -> Any:
 
 def _in_processes(call: Call, pairs: Sequence[Pair], number: int) -> Iterator[Any]:
     # Late: they take as long as it takes to import polystore.
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+    from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     import cloudpickle
 
-    pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"))
+    sent = partial(_call_sent, cloudpickle.dumps(call))
+    start = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
+    pool = start(number)
     try:
-        yield from _in_pool(pool, partial(_call_sent, cloudpickle.dumps(call)), pairs)
-    except BrokenExecutor as error:
-        raise StorageResolutionError(
-            "a process ended while it called the function; processes=False shows why"
-        ) from error
-
-
-def _in_pool(pool: Executor, call: Callable[[Pair], Any], pairs: Sequence[Pair]) -> Iterator[Any]:
-    try:
-        yield from pool.map(call, pairs)
+        calls = deque((pair, _submitted(pool, sent, pair)) for pair in pairs)
+        while calls:
+            pair, made = calls.popleft()
+            if not _is_broken(made):
+                yield _outcome(made)
+                continue
+            # A process died, and nobody knows during which call: repeat this one alone.
+            with start(1) as alone:
+                made = _submitted(alone, sent, pair)
+            yield Failure(_died()) if _is_broken(made) else _outcome(made)
+            pool.shutdown()
+            pool = start(number)
+            calls = deque(
+                (pair, _submitted(pool, sent, pair) if _is_broken(made) else made)
+                for pair, made in calls
+            )
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: Executor, call: Callable[[Pair], Any], pair: Pair) -> Future[Any]:
+    from concurrent.futures import BrokenExecutor, Future
+
+    try:
+        return pool.submit(call, pair)
+    except BrokenExecutor as error:
+        failed: Future[Any] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _is_broken(call: Future[Any]) -> bool:
+    """Wait for a call; return whether the pool lost a process before the call had a result."""
+    from concurrent.futures import BrokenExecutor
+
+    return isinstance(call.exception(), BrokenExecutor)
+
+
+def _outcome(call: Future[Any]) -> Any:
+    try:
+        return call.result()
+    except Exception as error:  # noqa: BLE001 - a result may fail to pickle in any way
+        return Failure(error)
+
+
+def _died() -> StorageError:
+    return StorageError("the process died while it ran the function; processes=False shows why")
 
 
 @lru_cache(maxsize=1)

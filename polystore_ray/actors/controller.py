@@ -13,19 +13,21 @@ from typing import Any
 import ray
 
 from polystore_ray.actors.base import LOOKED_AFTER_EVERY, StoreOf, as_actor, in_background
+from polystore_ray.actors.events import EventsActor
 from polystore_ray.actors.host import HostActor
 from polystore_ray.actors.volume import VolumeActor
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.controller.host_table import HostTable
 from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.repair import carry_out
-from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.errors import HostBusyError, StoreUnavailableError
 from polystore_ray.hosting.backend_host import MOST_CALLS
 from polystore_ray.rayapi.calls import answer_of
 from polystore_ray.rayapi.head_loss import lost_with_head
 from polystore_ray.rayapi.metrics import counted
 from polystore_ray.rayapi.placement import (
     CONTROLLER,
+    EVENTS,
     MEMORY,
     actor_options,
     head_node,
@@ -55,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 # A tree of a million entries has no cycles, and takes long to search for some.
 _RARELY = (100_000, 50, 100)
+_WAITS = 8  # calls that wait for a path in a thread of the controller
 _REFUSING = 8  # calls that a host can refuse while it has as many as it may
 
 
@@ -83,6 +86,7 @@ class _Controller:
         self._leadership = Leadership(self._succession, self._peers, self._release, self._tell)
         self._store = StoreOf(store.namespace, store.job, self._succession.options)
         self._controller = self._leadership.controller
+        self._waits = threading.Semaphore(_WAITS)
         works = (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster)
         for work in (*works, self._leadership.keep_follower):
             in_background(work)
@@ -95,10 +99,13 @@ class _Controller:
 
     def handle(self, request: Request) -> Any:
         """Carry out a request that holds object references."""
+        self._check_lives()
+        return self._controller.handle(request)
+
+    def _check_lives(self) -> None:
         self._leadership.use()
         if self._leadership.lost:
             raise StoreUnavailableError(self._leadership.lost, backend=MEMORY)
-        return self._controller.handle(request)
 
     def publish(
         self, pins: list[Pin], items: bytes, id_: ChangeId, within: float, *volumes: tuple[str, str]
@@ -116,13 +123,19 @@ class _Controller:
 
     @ray.method(concurrency_group="hosts")
     def host(self, key: str, node: str, shipped: bytes) -> Any:
-        """Return the host of a backend on a node; see `HostTable.host`."""
+        """Return the host of a backend on a node; see `HostTable.host`.
+
+        There is one event feed, where the controller is.
+        """
+        if key == EVENTS:
+            node = ray.get_runtime_context().get_node_id()
         return self._hosts.host(key, node, shipped)
 
     @ray.method(concurrency_group="hosts")
     def hosts(self) -> tuple[dict[tuple[str, str], Any], int]:
         """Return all hosts, by backend and node, and how many were lost under this controller."""
-        return self._hosts.everywhere(), self._hosts.deaths
+        hosts = self._hosts.everywhere()
+        return {where: hosts[where] for where in hosts if where[0] != EVENTS}, self._hosts.deaths
 
     @ray.method(concurrency_group="hosts")
     def lost_with_head(self) -> tuple[str, ...]:
@@ -153,6 +166,27 @@ class _Controller:
     def renew_lease(self, node: str, incarnation: str) -> Renewal | None:
         """Renew the read lease of a node; see `Leases.renew`."""
         return self._controller.renew_lease(node, incarnation)
+
+    @ray.method(concurrency_group="events")
+    def events(self, number: int, timeout: float) -> bytes:
+        """Return the next events; see `StoreController.events_after`."""
+        self._check_lives()
+        return encode(self._controller.events_after(number, timeout))
+
+    @ray.method(concurrency_group="waits")
+    def call_when_there(self, request: bytes, path: str, timeout: float) -> Any:
+        """Carry out a request, as `call` does, when a path exists, or in so many seconds.
+
+        Raises `HostBusyError` if as many wait as may; the event feed has room for any number.
+        """
+        if not self._waits.acquire(blocking=False):
+            raise HostBusyError("the controller holds no more calls that wait", backend=MEMORY)
+        try:
+            self._check_lives()
+            self._controller.wait_until_there(path, timeout)
+        finally:
+            self._waits.release()
+        return self.call(request)
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
@@ -218,6 +252,8 @@ class _Controller:
         options = actor_options(self._store.namespace, name, node)
         if key == MEMORY:
             return VolumeActor.options(**options).remote(self._self, self._store, controller_of)
+        if key == EVENTS:
+            return EventsActor.options(**options).remote(self._self, self._store, controller_of)
         calls = _REFUSING + (self._store.options.host_calls or MOST_CALLS)
         options |= {"max_concurrency": calls} | needs_of(key, node, opened(shipped).needs)
         return HostActor.options(**options).remote(
@@ -259,6 +295,5 @@ class _Controller:
         return has_heard
 
 
-ControllerActor = as_actor(
-    concurrency_groups={"hosts": 8, "leases": 1, "watch": 1}, max_concurrency=16
-)(_Controller)
+_GROUPS = {"events": 2, "hosts": 8, "leases": 1, "waits": _WAITS + 1, "watch": 1}
+ControllerActor = as_actor(concurrency_groups=_GROUPS, max_concurrency=16)(_Controller)

@@ -7,7 +7,7 @@ from glob import has_magic
 
 from polystore import FileManager
 from polystore.exceptions import PathNotFoundError
-from polystore.filemanager.copying import walked
+from polystore.filemanager.across import walked
 from polystore.paths import natural_key
 from polystore_ray.cli.places import Place
 

@@ -12,6 +12,7 @@ from polystore.error_translation import naming_written
 from polystore.exceptions import VFSTypeError
 from polystore.forwarding import forwarded
 from polystore.hostable import hostable
+from polystore.keywords import check_options
 from polystore.paths import P, PathT, as_given, as_text
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
@@ -81,12 +82,14 @@ class HostedBackend(StorageBackend):
         )
 
     def load(self, path: P, *, writable: bool = False, **options: Any) -> Any:
+        check_options(self.hosted_class, "load", options)
         value = self._call("load", path, **options)
         return private(value) if writable else value
 
     def _load_all(
         self, paths: Sequence[P], *, writable: bool = False, **options: Any
     ) -> Iterator[Any]:
+        check_options(self.hosted_class, "load_batch", options)
         texts = self._all_portable(paths)
         first = 0
         while first < len(texts):
@@ -98,6 +101,7 @@ class HostedBackend(StorageBackend):
                 return
 
     def save(self, data: Any, path: P, *, parents: bool = False, **options: Any) -> None:
+        check_options(self.hosted_class, "save", options)
         self._run("save", data, self.portable(path), **self._parents(parents), **options)
 
     def _save_all(
@@ -109,14 +113,17 @@ class HostedBackend(StorageBackend):
         parents: bool = False,
         **options: Any,
     ) -> None:
+        check_options(self.hosted_class, "save_batch", options)
         texts = self._all_portable(paths)
         self._run("save_batch", list(values), texts, **self._parents(parents), **options)
         step(len(texts))
 
     def append(self, values: Any, path: P, *, axis: int = 0, **options: Any) -> int:
+        check_options(self.hosted_class, "append", options)
         return int(self._run("append", values, self.portable(path), axis=axis, **options))
 
     def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
+        check_options(self.hosted_class, "resize", options)
         self._call("resize", path, tuple(shape), **options)
 
     exists = forwarded(StorageBackend.exists)
@@ -224,7 +231,7 @@ class HostedBackend(StorageBackend):
     def run_tasks(
         self, call: Callable[[Pair], Any], pairs: Sequence[Pair], options: Mapping[str, Any]
     ) -> Iterator[Any]:
-        return self._connect().run((((), call, (pair,)) for pair in pairs), dict(options))
+        return self._connect().attempts((((), call, (pair,)) for pair in pairs), dict(options))
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)

@@ -54,7 +54,8 @@ def refs(self: Memory, paths: Sequence[P]) -> list[Any]:
     """
     transport = self._connect()
     texts = texts_of(paths)
-    return look_up(transport, texts, lambda found: _references(transport, found, texts))
+    with transport.measured("memory", "refs"):
+        return look_up(transport, texts, lambda found: _references(transport, found, texts))
 
 
 def save_ref(
@@ -86,7 +87,9 @@ def save_ref(
     def save(value: Any) -> None:
         self.save(value, text, overwrite=overwrite, parents=parents)
 
-    self._connect().save_ref(reference, save, text)
+    transport = self._connect()
+    with transport.measured("memory", "save_ref"):
+        transport.save_ref(reference, save, text)
 
 
 def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
@@ -96,7 +99,9 @@ def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
     other nodes are not counted, since Ray drops them when it needs the room.
     """
     texts = texts_of(paths)
-    found: Found = self._connect().ask("read", texts, path=texts[0] if texts else None)
+    transport = self._connect()
+    with transport.measured("memory", "locations"):
+        found: Found = transport.ask("read", texts, path=texts[0] if texts else None)
     return [
         found.pins[stored[0]].nodes if isinstance(stored, tuple) else () for stored in found.stored
     ]
@@ -114,7 +119,7 @@ def run_tasks(
     except StorageError:  # of a path, which the task reports
         near = [()] * len(texts)
     tasks = ((nodes, call, (pair,)) for nodes, pair in zip(near, pairs, strict=True))
-    return self._connect().run(tasks, dict(options))
+    return self._connect().attempts(tasks, dict(options))
 
 
 def map_values(
@@ -192,9 +197,11 @@ def persist(self: Memory, path: P, backend: object, destination: P, **options: A
     target = portable(self._backend(key), destination)
 
     def copy() -> None:
-        version = self._connect().ask("stat", text, path=text)["version"]
+        version = _asked(self, "stat", text)["version"]
         self._backend(key).save(self.load(text), target, **options)
-        self._connect().change("set_fallback", text, version, (key, target), path=text)
+        transport = self._connect()
+        with transport.measured("memory", "set_fallback"):
+            transport.change("set_fallback", text, version, (key, target), path=text)
 
     [nodes] = locations(self, [text])
     list(self._connect().run([(nodes, copy, ())], {"num_cpus": 0}))
@@ -215,8 +222,7 @@ def why(self: Memory, path: P) -> dict[str, Any]:
     PathNotFoundError
         If nothing is there.
     """
-    text = as_text(path, backend="memory")
-    facts: dict[str, Any] = self._connect().ask("why", text, path=text)
+    facts: dict[str, Any] = _asked(self, "why", as_text(path, backend="memory"))
     return facts
 
 
@@ -237,12 +243,18 @@ def lost(self: Memory, path: P = "/") -> list[LostValue]:
     >>> RayBackendRegistry("complete", local=True)["memory"].lost()
     []
     """
-    text = as_text(path, backend="memory")
-    losses = self._connect().ask("losses", text, path=text)
+    losses = _asked(self, "losses", as_text(path, backend="memory"))
     return [
         LostValue(where, str(loss), loss.node, loss.host, loss.moment, loss.cause, fallback)
         for where, loss, fallback in sorted(losses)
     ]
+
+
+def _asked(memory: Memory, question: str, path: str) -> Any:
+    """Return the answer of the store's controller to a question about a path."""
+    transport = memory._connect()  # noqa: SLF001 - as a method of it
+    with transport.measured("memory", question):
+        return transport.ask(question, path, path=path)
 
 
 def _references(transport: Transport, found: Found, paths: list[str]) -> list[Any]:

@@ -19,7 +19,7 @@ from polystore.transfer.proxies import Pairs, Receiver, Rows
 from polystore.transfer.stacking import save_rows
 from polystore.traversal import walk_tree
 from polystore.writable import private
-from polystore_ray.client import keys, locality
+from polystore_ray.client import claims, keys, locality, waiting
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
 from polystore_ray.client.fallbacks import portable_fallback, restore
 from polystore_ray.client.lookup import Read, look_up, texts_of
@@ -70,7 +70,14 @@ class ClusterMemoryBackend(StorageBackend):
         # What is kept stays in its process.
         return type(self), (self._connect, self._registry, self._read)
 
-    def load(self, path: P, *, region: Region | None = None, writable: bool = False) -> Any:
+    def load(
+        self,
+        path: P,
+        *,
+        region: Region | None = None,
+        writable: bool = False,
+        wait: float | None = None,
+    ) -> Any:
         """Return the value at `path`, or the part of an array that `region` selects.
 
         Parameters
@@ -81,6 +88,8 @@ class ClusterMemoryBackend(StorageBackend):
             The part of the array to return, as in basic indexing.
         writable : bool, default False
             Whether to return a private copy that can be changed in place, instead of a view.
+        wait : float, optional
+            Seconds to wait for the path to exist, if it does not.
 
         Returns
         -------
@@ -91,7 +100,7 @@ class ClusterMemoryBackend(StorageBackend):
         Raises
         ------
         PathNotFoundError
-            If nothing is there.
+            If nothing is there, also after `wait`.
         PathIsDirectoryError
             If it is a directory.
         DataLostError
@@ -103,15 +112,21 @@ class ClusterMemoryBackend(StorageBackend):
         StoreUnavailableError, CallTimeoutError
             If the store does not answer; never reported as "not found".
         """
-        return self._load_all([path], region=region, writable=writable)[0]
+        load = partial(self._load_all, [path], region=region, writable=writable)
+        return (load() if wait is None else waiting.load_when_there(self, load, path, wait))[0]
 
     def _load_all(
-        self, paths: Sequence[P], *, region: Region | None = None, writable: bool = False
+        self,
+        paths: Sequence[P],
+        transport: Transport | None = None,
+        *,
+        region: Region | None = None,
+        writable: bool = False,
     ) -> list[Any]:
         texts = texts_of(paths)
         values = self._kept_here(texts)
         if values is None:
-            transport = self._transport()
+            transport = transport or self._transport()
             with transport.measured("memory", "load"):
                 values, _ = self._load(transport, texts)
             transport.moved("memory", "load", array_bytes(values))
@@ -294,6 +309,12 @@ class ClusterMemoryBackend(StorageBackend):
             publish(transport, Sealing([changed], [path]), items, wanted)
 
         save_in_turn(save, path, transport.deadline)
+
+    # Beyond the contract: wait for others
+
+    wait, async_wait = waiting.wait, waiting.async_wait
+    watch, awatch = waiting.watch, waiting.awatch
+    claim = claims.claim
 
     # Beyond the contract: work where the bytes are
 

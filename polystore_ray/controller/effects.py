@@ -83,6 +83,10 @@ def _move(tree: Tree, source: str, destination: str) -> Effect | None:
     return effect._replace(names=effect.names | {target.names})
 
 
+def _done(tree: Tree, path: str, _number: int, destination: str | None) -> Effect | None:
+    return _removed(tree, path) if destination is None else _move(tree, path, destination)
+
+
 def _create_symlink(tree: Tree, _source: str, link: str, *_overwrite: bool) -> Effect | None:
     return _removed(tree, link)  # of what it replaces
 
@@ -92,6 +96,7 @@ _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
     "delete": _removed,
     "delete_all": _removed,
     "delete_keys": _delete_keys,
+    "done": _done,
     "graft": lambda *_: _MOVED_TREE,
     "lost": lambda *_: _COPIES,
     "move": _move,

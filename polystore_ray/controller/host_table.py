@@ -17,7 +17,7 @@ from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
 from polystore_ray.rayapi.calls import wait_for
 from polystore_ray.rayapi.errors import is_known_dead, translated
-from polystore_ray.rayapi.placement import MEMORY, is_alive, nodes
+from polystore_ray.rayapi.placement import EVENTS, MEMORY, is_alive, nodes
 from polystore_ray.rayapi.private import actor_id
 from polystore_ray.wire.classes import Shipped, opened
 from polystore_ray.wire.messages import Pin
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _WATCHED_EVERY = 1.0  # seconds until a new host is watched too
 _ENDS_WITHIN = 10.0  # seconds, for a host to say what it is, or to close its backend
 _COMES_WITHIN = 1.0  # seconds, for an answer that is ready
+_WITHOUT_CLASS = (EVENTS, MEMORY)  # hosts that have no class of a backend
 _ANSWER_WITHIN = 60.0  # seconds, for a volume; the upkeep that waits for it can try again
 
 
@@ -36,7 +37,7 @@ class HostTable:
     """Which actor hosts which backend on which node.
 
     - `make`: start the actor of a backend on a node: ``make(key, node, shipped)``, with the class
-      of a backend that is not ``memory``; with ``another=True``, one that follows another
+      of a backend unless it has none; with ``another=True``, one that follows another
     - `find`: return the actor of a backend on a node, ``find(key, node)``, which another controller
       started without the knowledge of this one; None if it has ended
     - `joined`: told the node and the id of each new volume, before anybody can use it
@@ -73,18 +74,18 @@ class HostTable:
         That a host is dead is for Ray to say: a caller who cannot reach it knows only that.
 
         - `key`, `node`: the backend's key and the node's id
-        - `shipped`: the backend's class; empty for ``memory``. If it is a later version than that
-          of the host, the host ends in order and another takes its place
+        - `shipped`: the backend's class; empty for a host that has none. If it is a later version
+          than that of the host, the host ends in order and another takes its place
 
         Raises `StoreUnavailableError` if the node is gone.
         """
         host: Any = self._hosts.get((key, node))
-        if host is not None and key == MEMORY:
+        if host is not None and key in _WITHOUT_CLASS:
             return host
         with self._lock:
             one_at_a_time = self._making.setdefault((key, node), threading.Lock())
         with one_at_a_time:
-            if key != MEMORY:
+            if key not in _WITHOUT_CLASS:
                 return self._of_class(key, node, shipped)
             with self._lock:
                 host = self._hosts.get((key, node))
@@ -128,7 +129,7 @@ class HostTable:
                 raise StoreUnavailableError(f"node {node} is not in the cluster", backend=key)
             try:
                 host = self._make(key, node, shipped, another=another)
-                if key != MEMORY:
+                if key not in _WITHOUT_CLASS:
                     self._made_of[key, node] = opened(shipped).fingerprint
             except ray_exceptions.ActorAlreadyExistsError as error:
                 host = self._find(key, node)
@@ -151,7 +152,7 @@ class HostTable:
             asked = {
                 where: host.shipped.remote()
                 for where, host in hosts.items()
-                if where[0] != MEMORY and where not in self._made_of
+                if where[0] not in _WITHOUT_CLASS and where not in self._made_of
             }
             if asked:
                 answers = list(asked.values())
@@ -246,9 +247,9 @@ class HostTable:
             self._has_ended = True  # a host made from now on would outlive the store
             hosts, self._hosts = self._hosts, {}
             self._watches.clear()
-        _end([host for (key, _), host in hosts.items() if key != MEMORY])
+        _end([host for (key, _), host in hosts.items() if key not in _WITHOUT_CLASS])
         for (key, _), host in hosts.items():
-            if key == MEMORY:
+            if key in _WITHOUT_CLASS:
                 ray.kill(host)
 
     # What upkeep asks of volumes

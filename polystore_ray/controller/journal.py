@@ -84,6 +84,7 @@ class Journal:
         self._enough = threading.Condition(lock)  # of records for a message
         self._wanted = 1  # records that are enough
         self._together = 1  # records in the last message
+        self._awaited = 0  # changes for which somebody waits in a store that is not synchronous
         self._shipping = threading.Lock()  # held while a message to the follower is under way
         self.follower: Following | None = None
         self.next: Following | None = None  # replaces `follower` once it has everything
@@ -142,6 +143,9 @@ class Journal:
             return may_be_late or self._shipped >= number
 
         with self._changed:
+            if copied and self._shipped < number:
+                self._awaited = max(self._awaited, number)
+                self._enough.notify()
             if not may_answer() and not self._changed.wait_for(may_answer, timeout):
                 raise StoreUnavailableError(
                     f"the second copy of the tree did not follow within {timeout:.3g} s; the "
@@ -227,8 +231,8 @@ class Journal:
             if self.is_synchronous and self._are_waiting(1):
                 # Whoever had an answer to the last message may be about to make another change.
                 self._wait_for(self._together, _WAITED_FOR_OTHERS)
-        if not self.is_synchronous:
-            time.sleep(_GATHERED_FOR)
+            if not self.is_synchronous:
+                self._enough.wait_for(lambda: self._shipped < self._awaited, _GATHERED_FOR)
 
     def _wait_for(self, wanted: int, seconds: float) -> None:
         self._wanted = wanted

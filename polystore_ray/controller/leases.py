@@ -169,7 +169,7 @@ class Leases:
             return None  # until it has run out
         lease.until = arrived + HELD
         changed: Paths = []
-        for invalidation in self._unfinished():
+        for invalidation in self.unfinished():
             _, _, paths = invalidation.paths.get(node, (0, 0.0, []))
             changed = None if changed is None or paths is None else changed + paths
         return Renewal(lease.term, changed)
@@ -252,7 +252,7 @@ class Leases:
             lease, few = live[node], len(each or ()) < _MOST_PATHS
             paths[node] = lease.term, lease.until, each if few else None
         invalidation = Invalidation(names, paths, self._tell)
-        self._pending = [*self._unfinished(), invalidation]
+        self._pending = [*self.unfinished(), invalidation]
         self.invalidations += 1
         return invalidation
 
@@ -274,12 +274,13 @@ class Leases:
                 names.update(paths.values())
         return None if effect.names is None else effect.names | names
 
-    def _unfinished(self) -> list[Invalidation]:
+    def unfinished(self) -> list[Invalidation]:
+        """Return what is still being carried out."""
         return [each for each in self._pending if not each.is_done]
 
     def pending(self, tree: Tree, request: Request) -> list[Invalidation]:
         """Return what has to be carried out before the answer to a request may be given."""
-        self._pending = self._unfinished()
+        self._pending = self.unfinished()
         if not self._pending:
             return []
         names = names_read(tree, request)

@@ -1,4 +1,4 @@
-"""The replicated state of a store: all that decides an answer, and the requests that act on it.
+"""The replicated state of a store: all that decides an answer, and what requests do with it.
 
 The same changes make the same state of the same state, those that fail included. So a follower that
 makes them too has what the next controller needs.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from polystore.exceptions import (
@@ -22,10 +21,13 @@ from polystore.exceptions import (
     VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
+from polystore.paths import normalize
+from polystore_ray.controller.claims import Claims
 from polystore_ray.controller.entries import Entry, Held
-from polystore_ray.controller.inventory import losses, records
+from polystore_ray.controller.events import Happened, deleted, published
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.errors import DataLostError
+from polystore_ray.wire.event_log import EventLog
 from polystore_ray.wire.messages import (
     NOTHING,
     WITHDRAWN,
@@ -33,14 +35,13 @@ from polystore_ray.wire.messages import (
     Items,
     Kept,
     Pin,
-    Request,
     StaleVolumeError,
     Stored,
 )
-from polystore_ray.wire.sessions import EXPIRY, Answers, Refusal
+from polystore_ray.wire.sessions import EXPIRY, Answers
 from polystore_ray.wire.versions import ClassVersions
 
-__all__ = ["CHANGES", "QUERIES", "ReplicatedState"]
+__all__ = ["ReplicatedState"]
 
 
 _A_MOMENT = 10.0  # seconds, by the clocks of two machines
@@ -49,7 +50,7 @@ _A_MOMENT = 10.0  # seconds, by the clocks of two machines
 class ReplicatedState:
     """The tree of the cluster memory and all else that changes make. It is not thread-safe.
 
-    Every attribute is replicated. `QUERIES` and `CHANGES` are the requests that act on it.
+    Every attribute is replicated. `polystore_ray.controller.requests` lists what acts on it.
     """
 
     def __init__(self, ledger: Ledger | None = None) -> None:
@@ -63,29 +64,11 @@ class ReplicatedState:
             str, float
         ] = {}  # objects that cannot be published any more, since when
         self.class_versions = ClassVersions()
+        self.events = EventLog()
+        self.claims = Claims()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
         self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
-
-    def answer(self, request: Request) -> Any:
-        """Return the answer to a query; a `StorageError` is returned too, to be raised later."""
-        try:
-            return QUERIES[request.operation](self, *request.arguments)
-        except StorageError as error:
-            return error
-
-    def apply(self, request: Request, now: float) -> Any:
-        """Make a change at a moment, in seconds since the epoch; return its answer or `Refusal`."""
-        self.now = now
-        self.released = []
-        answer: Any
-        try:
-            answer = CHANGES[request.operation](self, *request.arguments)
-        except StorageError as error:
-            answer = Refusal.of(error)
-        if request.id is not None:
-            self.answers.keep(request.id, answer, now)
-        return answer
 
     # Queries
 
@@ -141,6 +124,21 @@ class ReplicatedState:
         """Raise what a publication would raise, before the bytes of its values move."""
         self.ledger.admit(items.facts, replaced(self._locations_for(items)), inline=False)
 
+    def places(self, paths: list[str]) -> tuple[list[str], list[bool], int]:
+        """Return where paths lead, whether each exists, and the number of the last event.
+
+        Events name what happens by where paths lead.
+        """
+        places: list[str] = []
+        exist: list[bool] = []
+        for path in paths:
+            location = self.tree.reached(path)
+            # A path through a file may lead elsewhere later.
+            place = normalize(path) if location is None else "/" + "/".join(location.names)
+            places.append(place)
+            exist.append(location is not None and location.node is not None)
+        return places, exist, self.events.last
+
     # Changes of the tree
 
     def publish(
@@ -183,6 +181,7 @@ class ReplicatedState:
             self.version = max(self.version, *(version for version, _ in moments))
         held_on = [pin._replace(nodes=nodes) for pin in pins]
         self.tree.set(locations, self.ledger.enter(held_on, items, moments))
+        self.note_events(published(locations, items.facts, moments))
         self._drop(old)
 
     def _locations_for(self, items: Items) -> Any:
@@ -227,9 +226,11 @@ class ReplicatedState:
         for path in paths:
             here = path
             with suppress(PathNotFoundError, PathTypeError, DirectoryNotEmptyError):
-                self._drop(self.tree.delete(here))
-                while (here := here.rpartition("/")[0]).startswith(f"{top}/"):
-                    self.tree.delete(here)
+                while here == path or here.startswith(f"{top}/"):
+                    happened = [*deleted(self.tree, here)]
+                    self._drop(self.tree.delete(here))
+                    self.note_events(happened)
+                    here = here.rpartition("/")[0]
 
     def copy(self, source: str, destination: str) -> None:
         self.ledger.copied(self.tree.copy(source, destination))
@@ -278,6 +279,43 @@ class ReplicatedState:
             for node in held.copies:
                 released[node].append(held.id)
         self.released.extend(released.items())
+
+    # Events
+
+    def note_events(self, happened: Iterable[Happened]) -> None:
+        """Give events their numbers, for those who watch."""
+        for kind, path, *details in happened:
+            self.events.add(kind, path, *details)
+
+    def took_over(self, clock: float) -> None:
+        """Learn that claims are timed by another controller's clock, at these seconds."""
+        self.claims.begin_anew(clock)
+
+    # Claims
+
+    def claim(
+        self, path: str, pattern: str, by: str, lease: float, clock: float
+    ) -> tuple[str, int, float, int]:
+        """Claim a file in a directory; see `Claims.first`; return the last event's number too."""
+        return *self.claims.first(self.tree, path, pattern, by, lease, clock), self.events.last
+
+    def renew_claim(self, path: str, number: int, lease: float, clock: float) -> None:
+        """Let a claim last for so many seconds from now."""
+        self.claims.renew(self.tree, path, number, lease, clock)
+
+    def release_claim(self, path: str, number: int) -> None:
+        """Give a claim back."""
+        self.claims.check(self.tree, path, number)
+        self.claims.forget(path)
+
+    def done(self, path: str, number: int, destination: str | None) -> None:
+        """Move or delete what was claimed."""
+        self.claims.check(self.tree, path, number)
+        if destination is None:
+            self.delete(path)
+        else:
+            self.tree.move(path, destination)
+        self.claims.forget(path)
 
     # Changes of volumes and their objects
 
@@ -353,64 +391,3 @@ def _check_not_lost(held: Held, entry: Entry, path: str) -> None:
         error.version = entry.version
         error.replicas = held.wanted
         raise error
-
-
-Operation = Callable[..., Any]
-"""What carries out a request: it is called with the state, then with the request's arguments."""
-
-
-def _of(part: str, method: Operation) -> Operation:
-    """Return the operation that is a method of a part of the state."""
-
-    def operation(state: ReplicatedState, *arguments: Any) -> Any:
-        return method(vars(state)[part], *arguments)
-
-    return operation
-
-
-_of_tree, _of_ledger = partial(_of, "tree"), partial(_of, "ledger")
-
-
-QUERIES: Mapping[str, Operation] = {
-    "check": ReplicatedState.check,
-    "exists": _of_tree(PathTree.exists),
-    "is_dir": _of_tree(PathTree.is_dir),
-    "is_file": _of_tree(PathTree.is_file),
-    "is_symlink": _of_tree(PathTree.is_symlink),
-    "kept": ReplicatedState.kept,
-    "list_dir": _of_tree(PathTree.list_dir),
-    "list_files": _of_tree(PathTree.list_files),
-    "losses": _of_tree(losses),
-    "outline": _of_tree(PathTree.outline),
-    "read": ReplicatedState.read,
-    "records": _of_tree(records),
-    "stat": _of_tree(PathTree.stat),
-    "status": _of_ledger(Ledger.status),
-    "why": ReplicatedState.why,
-}
-"""The requests that read: they leave the state as it is, and are answered as often as asked."""
-
-CHANGES: Mapping[str, Operation] = {
-    "adopted": _of_ledger(Ledger.adopted),
-    "class_arrived": _of("class_versions", ClassVersions.number),
-    "confirm": ReplicatedState.confirm,
-    "copy": ReplicatedState.copy,
-    "create_symlink": ReplicatedState.create_symlink,
-    "delete": ReplicatedState.delete,
-    "delete_all": ReplicatedState.delete_all,
-    "delete_keys": ReplicatedState.delete_keys,
-    "drain": ReplicatedState.drain,
-    "ensure_directory": _of_tree(PathTree.ensure_directory),
-    "graft": ReplicatedState.graft,
-    "lost": _of_ledger(Ledger.lost),
-    "move": _of_tree(PathTree.move),
-    "packed": ReplicatedState.packed,
-    "pinned": ReplicatedState.pinned,
-    "publish": ReplicatedState.publish,
-    "set_fallback": ReplicatedState.set_fallback,
-    "snapshot": ReplicatedState.snapshot,
-    "volume_joined": ReplicatedState.volume_joined,
-    "volume_lost": ReplicatedState.volume_lost,
-    "withdraw": ReplicatedState.withdraw,
-}
-"""The requests that change: each is made once, and by followers as well."""

@@ -9,17 +9,25 @@ from functools import partial
 from typing import Any
 
 from polystore.exceptions import StorageError, UnsupportedOperationError
+from polystore.paths import normalize
 from polystore_ray.controller import snapshot
+from polystore_ray.controller.event_feed import Arrivals, Changes, EventFeed
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.leases import Invalidation, Leases, Tell
 from polystore_ray.controller.ledger import Adopt, Ledger, Repair
-from polystore_ray.controller.replicated import CHANGES, QUERIES, ReplicatedState
+from polystore_ray.controller.replicated import ReplicatedState
+from polystore_ray.controller.requests import CHANGES, QUERIES, TIMED, answer, apply
 from polystore_ray.wire.decoding import encode
+from polystore_ray.wire.event_log import Record
+from polystore_ray.wire.lease_board import now as clock
 from polystore_ray.wire.messages import Joined, Renewal, Request
 from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
 
+_SURVIVE = frozenset(
+    {"claim", "done", "graft", "places", "release_claim", "renew_claim", "snapshot"}
+)
 _FOLLOWED_WITHIN = 10.0  # seconds, for repairs, which are tried again
 
 
@@ -48,6 +56,8 @@ class StoreController:
         self._leases = Leases(self._journal.epoch, tell)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._happened = threading.Condition(self._lock)
+        self._feed = EventFeed()  # of those who wait in this process
         self._calls = 0
 
     def handle(self, request: Request) -> Any:
@@ -86,8 +96,8 @@ class StoreController:
         if request.operation == "status":
             return self.status(), None
         if request.operation in QUERIES:
-            answer = self.state.answer(request)
-            return self._leases.answered(self.state.tree, request, answer), None
+            found = answer(self.state, request)
+            return self._leases.answered(self.state.tree, request, found), None
         if request.operation not in CHANGES or request.id is None:
             raise UnsupportedOperationError(
                 f"the controller has no operation {request.operation!r}, or it changes something "
@@ -100,8 +110,10 @@ class StoreController:
 
     def _change(self, request: Request) -> tuple[Any, Invalidation | None]:
         now = time.time()
+        if request.operation in TIMED:
+            request = request._replace(arguments=(*request.arguments, clock() / 1e9))
         effect = self._leases.before(self.state.tree, request)
-        answer = self.state.apply(request, now)
+        made = apply(self.state, request, now)
         self._journal.add(encode((request, now)))
         if request.operation == "volume_joined":
             self._journal.after(partial(self._leases.admit, request.arguments[1]))
@@ -110,8 +122,11 @@ class StoreController:
             self._journal.after(partial(self._release, node, ids))
         if self.state.ledger.due():
             self._changed.notify_all()
-        has_failed = isinstance(answer, Refusal)
-        return answer, None if has_failed else self._leases.after(effect)
+        self._happened.notify_all()
+        if self._feed.is_needed:
+            self._feed.take(*self.state.events.since(self._feed.last))
+        has_failed = isinstance(made, Refusal)
+        return made, None if has_failed else self._leases.after(effect)
 
     def status(self) -> dict[str, Any]:
         """Return what is counted, and how the controller does."""
@@ -164,6 +179,49 @@ class StoreController:
             for volume in joined.values():
                 self._leases.admit(volume.incarnation)
             self._changed.notify_all()
+        self.note("took_over")
+
+    # Events
+
+    def events_after(self, number: int, timeout: float) -> tuple[bool, int, list[Record]]:
+        """Return the events after one, with its number, as soon as there are any, or none in time.
+
+        If some after it are not known, the answer is False, and all that are known, with the number
+        of the one before them.
+        """
+        with self._happened:
+            log = self.state.events
+            self._happened.wait_for(lambda: log.last != number, timeout)
+            found = log.since(number)
+            before, seen = self._leases.unfinished(), self._journal.last
+        # Whoever hears of a change may act on it; numbers are counted on by the next controller.
+        self._journal.wait(seen, _FOLLOWED_WITHIN, copied=True)
+        for other in before:
+            other.wait(_FOLLOWED_WITHIN)
+        return found
+
+    def add_call(self, call: Arrivals | Changes) -> None:
+        """Answer a call that waits for events, now or when they come; see `EventFeed`."""
+        with self._lock:
+            self._feed.take(*self.state.events.since(self._feed.last))
+            self._feed.add(call)
+
+    def remove_call(self, call: Arrivals | Changes) -> None:
+        """Forget a call that waits."""
+        with self._lock:
+            self._feed.remove(call)
+
+    def wait_until_there(self, path: str, timeout: float) -> None:
+        """Return when a path exists, or when it may, or in so many seconds."""
+        came = threading.Event()
+        with self._lock:
+            [place], [exists], last = self.state.places([path])
+            if exists:
+                return
+            call = Arrivals([(normalize(path), place)], 1, last, lambda _: came.set())
+            self.add_call(call)
+        came.wait(timeout)
+        self.remove_call(call)
 
     # Read leases
 
@@ -208,11 +266,11 @@ class StoreController:
 
 
 def _is_replicated(request: Request) -> bool:
-    """Return whether a change is to survive the loss of any one process."""
+    """Return whether what is answered has to survive the loss of any one process."""
     if request.operation == "publish":
         items = request.arguments[1]
         return items.replicas > 1 or items.moments is not None
-    return request.operation in ("graft", "snapshot")
+    return request.operation in _SURVIVE
 
 
 def _raised_or_returned(answer: Any) -> Any:

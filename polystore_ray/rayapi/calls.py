@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -13,7 +14,7 @@ from polystore_ray.deadline import Deadline
 from polystore_ray.errors import HostLostError
 from polystore_ray.rayapi.errors import translated
 
-__all__ = ["Network", "answer_of", "wait_for"]
+__all__ = ["Network", "answer_of", "future_of", "wait_for"]
 
 _PAUSE = 0.5  # seconds before a call is made again
 
@@ -27,6 +28,23 @@ class Network:
 
 
 network = Network()
+
+
+def future_of(call: Callable[[], Any], *, backend: str) -> Future[Any]:
+    """Make a remote call and return the future of its result; errors are those of `wait_for`."""
+    result: Future[Any] = Future()
+
+    def take(answer: Future[Any]) -> None:
+        error = answer.exception()
+        if error is None:
+            result.set_result(answer.result())
+        elif isinstance(error, Exception):
+            ours = translated(error, backend=backend)
+            ours.__cause__ = error
+            result.set_exception(ours)
+
+    network.send(call).future().add_done_callback(take)
+    return result
 
 
 def wait_for(

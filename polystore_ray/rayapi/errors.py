@@ -17,7 +17,7 @@ from polystore_ray.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["DIED", "KNOWN", "is_known_dead", "of_user_code", "translated"]
+__all__ = ["DIED", "KNOWN", "first_line", "is_known_dead", "of_user_code", "translated"]
 
 DIED = (ray_exceptions.RayActorError, ray_exceptions.OutOfMemoryError)
 """What Ray raises for an actor whose process has ended, the second if the memory monitor did it."""
@@ -106,13 +106,14 @@ def of_user_code(error: Exception) -> Exception:
         return error
     made = StorageResolutionError(
         f"the backend or function used Ray, and Ray raised "
-        f"({type(error).__name__}: {_first_line(error)})"
+        f"({type(error).__name__}: {first_line(error)})"
     )
     made.__cause__ = error
     return made
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of the text of an error."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -138,7 +139,7 @@ def translated(
         if known in KNOWN:
             ours = KNOWN[known]
             meaning = _MEANING[ours].format(timeout=round(timeout, 1))
-            reason = f"{type(error).__name__}: {_first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             made = ours(f"{meaning} ({reason})", path=path, backend=backend)
             if isinstance(made, HostLostError) and isinstance(error, ray_exceptions.RayActorError):
                 made.actor = error.actor_id or ""

@@ -18,6 +18,7 @@ from polystore_ray.rayapi.private import session_directory
 
 __all__ = [
     "CONTROLLER",
+    "EVENTS",
     "MEMORY",
     "actor_options",
     "board_path",
@@ -36,6 +37,9 @@ __all__ = [
 
 CONTROLLER = "controller"
 MEMORY = "memory"
+EVENTS = "events of memory"
+"""The key under which a store hosts its event feed; that of no backend."""
+
 _ANOTHER = "~"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from polystore_ray.controller.journal import Record
+from polystore_ray.controller.requests import apply
 from polystore_ray.controller.state import StoreController
 from polystore_ray.wire.decoding import decode
 from polystore_ray.wire.messages import OutOfStepError, StaleEpochError
@@ -66,7 +67,7 @@ class Follower:
                 raise OutOfStepError(f"after {self._number} comes no {first}")
             for record in records[self._number + 1 - first :]:
                 request, now = decode(record)
-                self._controller.state.apply(request, now)
+                apply(self._controller.state, request, now)
                 self._number += 1
 
     def state(self, epoch: int) -> tuple[int, list[bytes]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed
+from polystore.transfer.many import succeeded
 from polystore_ray.config.store import StoreOptions
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import HostBusyError
@@ -25,6 +27,7 @@ Task = tuple[Sequence[str], Callable[..., Any], tuple[Any, ...]]
 
 _BATCHES = frozenset({"load_batch", "save_batch"})
 _LONGEST_PAUSE = 0.5  # seconds
+_LATE = 5.0  # seconds, for the answer to come
 
 T = TypeVar("T")
 
@@ -52,9 +55,11 @@ class Transport(ABC):
     - `deadline`: when the call that uses this transport must be answered
     - `opens_here`: whether values are opened in this process, not by a proxy
     - `reads`: the answers that this process keeps
+    - `awaited`: see `when_there`
     """
 
     opens_here = True
+    awaited: tuple[str, float] | None = None
     reads: LeasedReads
 
     def __init__(self, options: StoreOptions) -> None:
@@ -106,6 +111,29 @@ class Transport(ABC):
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         """Let the controller change the tree, once, and return its answer."""
 
+    def when_there(self, path: str, timeout: float) -> Self:
+        """Return this transport as one whose questions are asked when a path exists.
+
+        They are asked in so many seconds in any case, and raise `HostBusyError` where the store can
+        hold no more of them.
+        """
+        view = self.by(Deadline(max(self.deadline.left, timeout + _LATE)))
+        view.awaited = path, timeout
+        return view
+
+    @abstractmethod
+    def next_events(self, kind: str, *arguments: Any, within: float) -> Future[Any]:
+        """Have the event feed answer as soon as there are arrivals, or changes.
+
+        - `kind`: ``"arrivals"`` or ``"changes"``
+        - `arguments`: those of `Arrivals` or `Changes`, without the last one
+        - `within`: seconds
+
+        The future's result, `Waited` as a message: whether there is an answer in time, and the
+        answer, or the number of the last event that was looked at. Its error is `HostLostError`
+        where the feed was lost; the next call finds another one.
+        """
+
     @property
     @abstractmethod
     def node(self) -> str:
@@ -146,8 +174,18 @@ class Transport(ABC):
         """Call ``save(value)`` where the value of a reference is, and wait for it."""
 
     @abstractmethod
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
+        """Run functions in tasks near their data, some at a time; yield results in order.
+
+        Instead of the result of a task that fails, or whose process dies, yield a `Failure`.
+        """
+
     def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
-        """Run functions in tasks near their data, some at a time; yield results in order."""
+        """Run functions as `attempts` does; raise the error of the first that fails."""
+        with closing(self.attempts(tasks, options)) as outcomes:
+            yield from succeeded(outcomes)
 
     @abstractmethod
     def call_host(

@@ -11,7 +11,7 @@ from polystore.backend_registry import backend_class
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError, HostLostError, StoreUnavailableError
 from polystore_ray.rayapi.calls import answer_of
-from polystore_ray.rayapi.placement import MEMORY
+from polystore_ray.rayapi.placement import EVENTS, MEMORY
 from polystore_ray.rayapi.private import actor_id
 from polystore_ray.wire.classes import CarriedError, class_to_bytes
 from polystore_ray.wire.messages import HostEndedError, StaleEpochError
@@ -74,7 +74,7 @@ class Handles:
 
     def host(self, key: str, node: str, deadline: Deadline) -> Any:
         """Return the host of a backend on a node, of the class as it is in this process now."""
-        shipped = b"" if key == MEMORY else class_to_bytes(backend_class(key))
+        shipped = b"" if key in (EVENTS, MEMORY) else class_to_bytes(backend_class(key))
         host, made_of = self._hosts.get((key, node), (None, b""))
         if host is None or made_of != shipped:
             host = self.of_store(lambda leader: leader.host.remote(key, node, shipped), deadline)

@@ -6,16 +6,21 @@ import itertools
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from polystore.backend_registry import backend_class
 from polystore.exceptions import UnsupportedOperationError
 from polystore.serialization import Sealed
+from polystore.transfer.many import Failure
 from polystore_ray.config.backends import options_on
 from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.nodes import Node, node_called
 from polystore_ray.config.store import StoreOptions
+from polystore_ray.controller.event_feed import CALLS
 from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.repair import carry_out
@@ -27,6 +32,7 @@ from polystore_ray.status import NodeStatus, StoreStatus
 from polystore_ray.transport.base import Task, Transport
 from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.wire.classes import class_to_bytes
+from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.envelope import (
     Envelope,
     Message,
@@ -107,6 +113,8 @@ class LocalTransport(Transport):
     def ask(
         self, operation: str, *arguments: Any, path: str | None = None, wish: Wish | None = None
     ) -> Any:
+        if self.awaited is not None:
+            self._controller.wait_until_there(*self.awaited)
         return self._controller.handle(Request(operation, arguments, wish=wish))
 
     def _find_board(self) -> LeaseBoard:
@@ -121,6 +129,26 @@ class LocalTransport(Transport):
         with self._session.change() as id_:
             answer = self._controller.handle(Request(operation, arguments, id_))
         self._look_after()
+        return answer
+
+    def next_events(self, kind: str, *arguments: Any, within: float) -> Future[Any]:
+        answer: Future[Any] = Future()
+
+        def give(is_answered: bool, found: object) -> None:
+            with suppress(InvalidStateError):
+                answer.set_result(encode((is_answered, found)))
+
+        call = CALLS[kind](*arguments, partial(give, True))
+        self._controller.add_call(call)
+        too_late = threading.Timer(within, lambda: give(False, call.since))
+        too_late.daemon = True
+        too_late.start()
+
+        def forget(_: object) -> None:
+            too_late.cancel()
+            self._controller.remove_call(call)
+
+        answer.add_done_callback(forget)
         return answer
 
     @property
@@ -166,9 +194,15 @@ class LocalTransport(Transport):
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         raise _no_references()
 
-    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
         for _, function, arguments in tasks:
-            yield _as_sent(function(*arguments))
+            try:
+                outcome = _as_sent(function(*arguments))
+            except Exception as error:  # noqa: BLE001 - the function may raise anything
+                outcome = Failure(error)
+            yield outcome
 
     def call_host(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache, partial
 from operator import attrgetter
@@ -27,10 +28,10 @@ from polystore_ray.errors import (
 from polystore_ray.hosting.backend_host import READING, TRANSFERS
 from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
-from polystore_ray.rayapi.calls import wait_for
+from polystore_ray.rayapi.calls import future_of, wait_for
 from polystore_ray.rayapi.errors import DIED, translated
 from polystore_ray.rayapi.metrics import leased, measured, moved
-from polystore_ray.rayapi.placement import MEMORY, known_nodes, nodes, object_store_bytes
+from polystore_ray.rayapi.placement import EVENTS, MEMORY, known_nodes, nodes, object_store_bytes
 from polystore_ray.rayapi.private import connection, is_client
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.base import Task, Transport
@@ -118,10 +119,25 @@ class RayTransport(Transport):
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = encode(request._replace(within=self.deadline.left))
-        answer = self.handles.of_store(
-            lambda controller: controller.call.remote(message), self.deadline, path=path
-        )
+
+        def call(controller: Any) -> Any:
+            if self.awaited is None:
+                return controller.call.remote(message)
+            return controller.call_when_there.remote(message, *self.awaited)
+
+        answer = self.handles.of_store(call, self.deadline, path=path)
         return decode(answer) if isinstance(answer, bytes) else answer
+
+    def next_events(self, kind: str, *arguments: Any, within: float) -> Future[Any]:
+        feed = self.handles.host(EVENTS, "", self.deadline)
+        message = encode((*arguments, within))
+        answer = future_of(lambda: getattr(feed, kind).remote(message), backend=MEMORY)
+        answer.add_done_callback(self._forget_lost_feed)
+        return answer
+
+    def _forget_lost_feed(self, answer: Future[Any]) -> None:
+        if isinstance(answer.exception(), StorageError):
+            self.handles.forget_host(EVENTS, "")
 
     def _find_board(self) -> LeaseBoard | None:
         """Have the volume of this node keep the read lease, and return its board."""
@@ -273,7 +289,9 @@ class RayTransport(Transport):
         task = apply_to_reference(save, reference)
         wait_for(task, backend=MEMORY, timeout=self.deadline, path=path)
 
-    def run(self, tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+    def attempts(
+        self, tasks: Iterable[Task], options: dict[str, Any]
+    ) -> Generator[Any, None, None]:
         return run_tasks(tasks, options)
 
     # Hosts

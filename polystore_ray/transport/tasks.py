@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import ray
 from ray import exceptions as ray_exceptions
 
-from polystore_ray.rayapi.errors import of_user_code, translated
+from polystore.transfer.many import Failure
+from polystore_ray.errors import HostLostError, StoreUnavailableError
+from polystore_ray.rayapi.errors import first_line, of_user_code, translated
 from polystore_ray.rayapi.placement import MEMORY, near_node
 from polystore_ray.transport.base import Task
 
 __all__ = ["apply_to_reference", "run_tasks"]
+
+_DIED = (ray_exceptions.WorkerCrashedError, ray_exceptions.OutOfMemoryError)
 
 
 def apply_to_reference(function: Callable[[Any], Any], reference: Any) -> Any:
@@ -24,10 +28,12 @@ def apply_to_reference(function: Callable[[Any], Any], reference: Any) -> Any:
     return _Apply.options(num_cpus=0, max_retries=0).remote(function, reference)
 
 
-def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
+def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, None, None]:
     """Run functions near their data, as many at a time as keep the cluster busy.
 
-    Yield their results in order, however long they take.
+    Yield their results in order, however long they take, or the `Failure` of a task.
+
+    Raises `StoreUnavailableError` if this process has lost the cluster.
     """
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     started: deque[Any] = deque()
@@ -36,9 +42,9 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Iterator[Any]:
             placed = {"scheduling_strategy": near_node(where[0])} if where else {}
             started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
             if len(started) >= window:
-                yield _result(started.popleft())
+                yield _outcome(started.popleft())
         while started:
-            yield _result(started.popleft())
+            yield _outcome(started.popleft())
     finally:
         for task in started:
             ray.cancel(task)
@@ -54,8 +60,16 @@ def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
 _Apply: Any = ray.remote(_apply)
 
 
-def _result(task: Any) -> Any:
+def _outcome(task: Any) -> Any:
     try:
         return ray.get(task)
+    except _DIED as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return Failure(HostLostError(f"the process died while it ran the function ({reason})"))
+    except ray_exceptions.RayTaskError as error:
+        return Failure(translated(error, backend=MEMORY))
     except ray_exceptions.RayError as error:
-        raise translated(error, backend=MEMORY) from error
+        ours = translated(error, backend=MEMORY)
+        if isinstance(ours, StoreUnavailableError):
+            raise ours from error
+        return Failure(ours)

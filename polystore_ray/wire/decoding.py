@@ -78,9 +78,12 @@ _STATE = frozenset(
         ("polystore.exceptions", "_rebuild"),  # errors that are the answers to changes
         ("polystore.path_tree", "PathTree"),
         ("polystore.path_nodes", "Link"),
+        ("polystore_ray.controller.claims", "Claims"),
+        ("polystore_ray.controller.claims", "_Claim"),
         ("polystore_ray.controller.entries", "Entry"),
         ("polystore_ray.controller.entries", "Held"),
         ("polystore_ray.controller.ledger", "Ledger"),
+        ("polystore_ray.wire.event_log", "EventLog"),
         ("polystore_ray.wire.sessions", "Answers"),
         ("polystore_ray.wire.sessions", "Refusal"),
         ("polystore_ray.wire.sessions", "_Kept"),

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from polystore import FileManager, PathNotFoundError
-from polystore_ray import RayBackendRegistry
+from polystore_ray import HostLostError, RayBackendRegistry
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -57,6 +57,29 @@ def test_tasks_load_call_and_save(
     assert len(traceback.format_exception(caught.value)) < 12
     with pytest.raises(PathNotFoundError, match="none"):
         fm.map(where, ["none.npy"], backend)
+
+
+def dies_on_zeros(image: Any) -> int:
+    if not image.any():
+        os._exit(3)
+    return int(image.sum())
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk"])
+def test_a_task_whose_process_dies_is_a_failure_of_its_path_alone(
+    tmp_path: Path, backend: str
+) -> None:
+    fm = FileManager(RayBackendRegistry())
+    paths = [f"{tmp_path}/{name}.npy" for name in "abc"]
+    fm.save_batch([np.ones(2), np.zeros(2), np.ones(3)], paths, backend)
+    tasks = {"max_retries": 0}
+    done = fm.map(dies_on_zeros, paths, backend, errors="skip", tasks=tasks)
+    assert done == [2, 3]
+    assert [(row["path"], row["error"]) for row in done.failures] == [(paths[1], "HostLostError")]
+    assert "process died while it ran the function" in done.failures[0]["message"]
+    with pytest.raises(HostLostError, match="process died") as caught:
+        fm.map(dies_on_zeros, paths[1:], backend, tasks=tasks)
+    assert paths[1] in caught.value.__notes__[0]
 
 
 @ray.remote

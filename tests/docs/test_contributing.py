@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -97,6 +99,19 @@ def test_the_command_works(tmp_path: Path) -> None:
         del polystore_command.commands["exists"]
 
 
+ENTRY_POINT_GROUPS = {"polystore.formats", "polystore.backends"}
+
+
+def check_name(name: str, parameters: str) -> None:
+    """Fail unless a dotted name leads to a module or to what is in one, with these parameters."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise AssertionError(f"CONTRIBUTING.md names {name}") from error
+    if parameters:
+        assert len(signature(found).parameters) == len(parameters.split(",")), name
+
+
 MADE = {"docs/_build/html", "polystore_ray/cli/exists.py"}  # by the reader
 
 
@@ -114,6 +129,9 @@ def test_the_files_and_names_that_the_recipes_mention_exist() -> None:
         assert f"`{name}`" in PAGE
         source = (ROOT / path).read_text(encoding="utf-8")
         assert re.search(rf"^{name}\b", source, re.MULTILINE), path
+    for name, parameters in re.findall(r"`(polystore[\w.]*\.\w+)(?:\((.*?)\))?", PAGE):
+        if name not in ENTRY_POINT_GROUPS:
+            check_name(name, parameters)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`make ([\w-]+)`", PAGE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -174,6 +174,9 @@ class World:
     def monotonic(self) -> float:
         return self.clock
 
+    def clock_gettime_ns(self, _clock: int) -> int:
+        return int(self.clock * 1e9)
+
     time = monotonic
 
     def sleep(self, seconds: float) -> None:

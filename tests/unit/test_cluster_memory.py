@@ -102,6 +102,14 @@ def test_an_error_of_the_memory_names_the_store_and_its_lifetime(
         lambda: memory.save_batch([1], ["/a"]),
         lambda: memory.delete("/none"),
         lambda: memory.list_dir("/none"),
+        lambda: memory.refs(["/none"]),
+        lambda: memory.locations(["/none"]),
+        lambda: memory.why("/none"),
+        lambda: memory.lost("/none"),
+        lambda: memory.map(len, ["/none"]),
+        lambda: memory.persist("/none", "disk", "/none.npy"),
+        lambda: memory.save_versions([1], ["/a"], [9]),
+        lambda: memory.save_ref(None, "/b"),
     ]
     for call in calls:
         with pytest.raises(StorageError, match=r"\(backend memory, store 'parts', local\)"):

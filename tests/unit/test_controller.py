@@ -19,7 +19,7 @@ from polystore_ray.controller.entries import Held
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.ledger import Adopt, Ledger, PackInline, Replicate
 from polystore_ray.controller.repair import carry_out
-from polystore_ray.controller.replicated import QUERIES
+from polystore_ray.controller.requests import QUERIES
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.decoding import encode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,37 @@ def test_a_misspelt_path_is_recognized(
     text = str(caught.value)
     assert text.partition(" (did")[2].partition("?)")[0] == (f" you mean {near!r}" if near else "")
     assert f"{wrong}'" in text
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk", "zarr"])
+def test_a_batch_lists_the_options_of_a_backend_that_is_called_directly(
+    fm: FileManager, backend: str
+) -> None:
+    direct = fm.registry[backend]
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("save_batch takes no overwrit=", lambda: direct.save_batch([1], ["/a.json"], overwrit=1)),
+        ("load_batch takes no regoin=", lambda: direct.load_batch(["/a.json"], regoin=0)),
+    ]
+    for message, call in calls:
+        with pytest.raises(VFSTypeError, match=rf"{message} \(did you mean .*its options are"):
+            call()
+
+
+def test_a_hosted_backend_lists_its_options_when_it_is_called_directly(tmp_path: Path) -> None:
+    roots = {key: {"root": str(tmp_path)} for key in ("disk", "zarr")}
+    registry = RayBackendRegistry(tmp_path.name, local=True, backends=roots)
+    disk, zarr = registry["disk"], registry["zarr"]
+    zarr.save(np.ones(2), "/z")
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("DiskBackend.save takes no overwrit=", lambda: disk.save(1, "/a.json", overwrit=True)),
+        ("DiskBackend.load takes no regoin=", lambda: disk.load("/a.json", regoin=0)),
+        ("ZarrBackend.append takes no axes=", lambda: zarr.append([1], "/z", axes=0)),
+        ("ZarrBackend.resize takes no fill=", lambda: zarr.resize("/z", (3,), fill=0)),
+    ]
+    for message, call in calls:
+        with pytest.raises(VFSTypeError, match=message):
+            call()
+    assert not disk.exists("/a.json")
 
 
 class Locked:

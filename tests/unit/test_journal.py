@@ -107,9 +107,9 @@ class Leader:
         pins, volumes = [Pin(id_, (), None, 1)], [("node", "volume")]
         self.change("publish", pins, items, volumes)
 
-    def change(self, operation: str, *arguments: object) -> None:
+    def change(self, operation: str, *arguments: object) -> Any:
         with self.session.change() as id_:
-            self.controller.handle(Request(operation, arguments, id_, within=1.0))
+            return self.controller.handle(Request(operation, arguments, id_, within=1.0))
 
     def list(self) -> Any:
         return self.controller.handle(Request("list_dir", ("/",), within=1.0))
@@ -272,6 +272,22 @@ def test_a_replicated_value_waits_for_the_follower_in_any_store() -> None:
     leader.start()
     leader.save("/a", replicas=2)
     assert leader.followed() == ["a"]
+    leader.end()
+
+
+def test_a_claim_waits_for_the_follower_and_not_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal_module, "_GATHERED_FOR", 10.0)
+    leader = Leader()
+    leader.start()
+    leader.save("/a")
+    place, number, *_ = leader.change("claim", "/", "*", "me", 60.0)
+    assert place == "/a"
+    assert leader.follower is not None
+    followed = leader.follower._controller
+    assert followed is not None
+    followed.state.claims.check(followed.state.tree, "/a", number)
     leader.end()
 
 

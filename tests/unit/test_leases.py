@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from polystore.exceptions import PathNotFoundError, StorageError
-from polystore_ray.controller import effects, leases, replicated
+from polystore_ray.controller import effects, leases, requests
 from polystore_ray.controller.journal import Following, Journal
 from polystore_ray.controller.leases import Paths
 from polystore_ray.controller.state import StoreController
@@ -167,10 +167,11 @@ def test_nobody_reads_what_was_before_an_acknowledged_change(
 def test_every_change_is_said_to_have_an_effect_or_none() -> None:
     """Whoever adds a change says whether it makes an answer wrong that somebody may have kept."""
     none = {
-        *("adopted", "class_arrived", "confirm", "copy", "drain", "ensure_directory", "packed"),
-        *("set_fallback", "snapshot", "volume_joined", "withdraw"),
+        *("adopted", "claim", "class_arrived", "confirm", "copy", "drain", "ensure_directory"),
+        *("packed", "release_claim", "renew_claim", "set_fallback", "snapshot", "took_over"),
+        *("volume_joined", "withdraw"),
     }
-    assert effects._EFFECTS.keys() | none == replicated.CHANGES.keys()
+    assert effects._EFFECTS.keys() | none == requests.CHANGES.keys()
     assert not effects._EFFECTS.keys() & none
 
 

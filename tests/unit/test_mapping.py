@@ -1,7 +1,8 @@
-"""`FileManager.map` and `load_batch(errors=)`: many values of which some fail."""
+"""`map`, `load_batch` and `copy` of the file manager: many values of which some fail."""
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from pathlib import Path
@@ -18,6 +19,7 @@ from polystore import (
     FileManager,
     PathNotFoundError,
     StorageError,
+    StorageFullError,
     UnsupportedOperationError,
     VFSTypeError,
     ZarrBackend,
@@ -197,3 +199,152 @@ def test_a_store_that_does_not_answer_is_no_failure_of_a_path() -> None:
 
     with pytest.raises(GoneError):
         FileManager({"disk": Unreachable()}).load_batch(["/a", "/b"], "disk", errors="skip")
+
+
+def test_a_process_that_dies_is_a_failure_of_its_path_alone(tmp_path: Path) -> None:
+    fm = FileManager({"disk": DiskBackend(tmp_path)})
+    paths = fill(fm, "disk", ONE, ZERO, ONE)
+
+    def dies_on_zeros(image: Any) -> int:
+        if not image.any():
+            os._exit(3)
+        return int(image.sum())
+
+    done = fm.map(
+        dies_on_zeros,
+        paths,
+        "disk",
+        to=["/x.json", "/y.json", "/z.json"],  # which a call that is repeated would find
+        errors="skip",
+        processes=True,
+        workers=2,
+    )
+    assert done == ["/x.json", "/z.json"]
+    assert [row["path"] for row in done.failures] == [paths[1]]
+    assert "process died" in done.failures[0]["message"]
+    with pytest.raises(StorageError, match="process died") as caught:
+        fm.map(dies_on_zeros, paths[1:], "disk", processes=True, workers=1)
+    assert paths[1] in caught.value.__notes__[0]
+
+
+def test_a_result_that_does_not_travel_is_a_failure_of_its_path(tmp_path: Path) -> None:
+    local = FileManager(RayBackendRegistry(tmp_path.name, local=True))
+    here = FileManager({"disk": DiskBackend(tmp_path)})
+    for fm, backend, options in ((local, "memory", {}), (here, "disk", {"processes": True})):
+        paths = fill(fm, backend, ONE, ZERO)
+        done = fm.map(
+            lambda image: threading.Lock() if image.any() else 7,
+            paths,
+            backend,
+            errors="skip",
+            workers=1,
+            **options,  # type: ignore[arg-type]
+        )
+        assert done == [7]
+        assert [row["path"] for row in done.failures] == paths[:1]
+        assert "lock" in done.failures[0]["message"]
+
+
+@pytest.mark.parametrize("errors", ["skip", "return"])
+def test_a_copy_of_a_tree_goes_on_where_a_file_fails(
+    fm: FileManager, tmp_path: Path, errors: Any
+) -> None:
+    values = [number if number != 3 else {number} for number in range(8)]
+    paths = [f"/in/{number % 2}/{number}.json" for number in range(8)]
+    fm.save_batch(values, paths, "memory")
+    counts: list[int] = []
+    done = fm.copy(
+        "/in",
+        "/out",
+        "memory",
+        to_backend="disk",
+        errors=errors,
+        progress=lambda done, _: counts.append(done),
+    )
+    assert done is not None
+    copies = [path for path in done if isinstance(path, str)]
+    assert sorted(copies) == sorted(f"/out/{n % 2}/{n}.json" for n in range(8) if n != 3)
+    assert [fm.load(path, "disk") for path in copies] == [int(path[7]) for path in copies]
+    assert [(row["path"], row["error"]) for row in done.failures] == [
+        ("/in/1/3.json", "UnsupportedFormatError")
+    ]
+    assert len(done) == (8 if errors == "return" else 7)
+    assert counts == list(range(1, 9))
+
+
+def test_a_copy_tells_which_entries_of_a_tree_no_other_backend_can_hold(
+    fm: FileManager, tmp_path: Path
+) -> None:
+    fm.save_batch([ONE, ONE], ["/in/d/a.npy", "/in/b.npy"], "disk")
+    fm.create_symlink("/in/d", "/in/to-d", "disk")
+    (tmp_path / "disk/in/dangling.npy").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "disk/in/pipe.npy")
+    done = fm.copy("/in", "/out", "disk", to_backend="memory", errors="skip")
+    assert done == ["/out/b.npy", "/out/d/a.npy"]
+    assert {row["path"] for row in done.failures} == {
+        "/in/to-d",
+        "/in/dangling.npy",
+        "/in/pipe.npy",
+    }
+    assert fm.list_dir("/out", "memory") == ["b.npy", "d"]
+
+
+def test_a_copy_of_a_list_goes_on_where_a_path_fails(fm: FileManager) -> None:
+    fm.save_batch([1, 2], ["/a.json", "/b.json"], "memory")
+    fm.save(0, "/there.json", "disk")
+    news = ["/new/a.json", "/new/none.json", "/there.json"]
+    olds = ["/a.json", "/none.json", "/b.json"]
+    expected = [("/none.json", "PathNotFoundError"), ("/b.json", "PathExistsError")]
+    done = fm.copy(olds, news, "memory", to_backend="disk", errors="skip")
+    assert done == ["/new/a.json"]
+    assert [(row["path"], row["error"]) for row in done.failures] == expected
+    assert fm.load("/there.json", "disk") == 0
+    fm.save(0, "/there.json", "memory")
+    within = fm.copy(olds, news, "memory", errors="skip")
+    assert within == done
+    assert [(row["path"], row["error"]) for row in within.failures] == expected
+    assert fm.copy("/new", "/other", "memory", errors="skip") == ["/other"]
+    assert fm.copy("/a.json", "/x.json", "memory") is None
+    for to_backend in (None, "disk"):
+        with pytest.raises(PathNotFoundError):
+            fm.copy("/none", "/y", "memory", to_backend=to_backend, errors="skip")
+    with pytest.raises(VFSTypeError, match="errors must be"):
+        fm.copy("/a.json", "/z.json", "memory", errors="ignore")  # type: ignore[arg-type]
+
+
+def test_a_copy_that_goes_on_loses_no_metadata_silently(fm: FileManager) -> None:
+    fm.save(ONE, "/in/a", "zarr")
+    fm.save(ONE, "/in/b", "zarr", attributes={"scale": 2})
+    done = fm.copy("/in", "/out", "zarr", to_backend="memory", errors="skip")
+    assert done == ["/out/a"]
+    assert ["lossy=True" in row["message"] for row in done.failures] == [True]
+    lossy = fm.copy("/in", "/all", "zarr", to_backend="memory", errors="skip", lossy=True)
+    assert lossy == ["/all/a", "/all/b"]
+
+
+def test_a_copy_ends_where_the_store_is_full(tmp_path: Path) -> None:
+    registry = RayBackendRegistry(tmp_path.name, local=True, max_bytes=1_000_000)
+    fm = FileManager({"full": registry["memory"], "disk": DiskBackend(tmp_path)})
+    fm.save_batch([np.zeros(100_000), np.zeros(100_000)], ["/in/a.npy", "/in/b.npy"], "disk")
+    with pytest.raises(StorageFullError):
+        fm.copy("/in", "/out", "disk", to_backend="full", errors="skip")
+
+
+def test_what_a_backend_of_others_wrote_is_copied_once(tmp_path: Path) -> None:
+    saved: list[str] = []
+
+    class Fails(DiskBackend):
+        def save(self, data: Any, path: Any, **options: Any) -> None:
+            if data == 5:
+                raise RuntimeError("no fives")
+            saved.append(str(path))
+            super().save(data, path, **options)
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    fm = FileManager({"disk": DiskBackend(tmp_path / "in"), "fails": Fails(tmp_path / "out")})
+    fm.save_batch(list(range(8)), [f"/in/{number}.json" for number in range(8)], "disk")
+    done = fm.copy("/in", "/out", "disk", to_backend="fails", errors="return")
+    assert done is not None
+    assert isinstance(done.pop(5), StorageError)
+    assert saved == done == [f"/out/{number}.json" for number in range(8) if number != 5]

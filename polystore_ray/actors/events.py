@@ -1,0 +1,78 @@
+"""The actor that tells the processes of a store of its events: one thread, however many wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ray import exceptions as ray_exceptions
+
+from polystore.exceptions import StorageError
+from polystore_ray.actors.base import FindController, Hosting, StoreOf, as_actor
+from polystore_ray.controller.event_feed import Answer, Arrivals, Changes, EventFeed
+from polystore_ray.rayapi.private import allow_blocking_get
+from polystore_ray.wire.decoding import decode, encode
+
+__all__ = ["EventsActor"]
+
+_ASKED_FOR = 10.0  # seconds, for the next events
+_MORE = 20.0  # seconds until an answer is taken for lost
+_PAUSE = 0.2  # seconds, after the controller did not answer
+_MOST_CALLS = 100_000  # that wait at once
+
+
+class _Events(Hosting):
+    """The event feed of one store. The feed belongs to the thread of the event loop."""
+
+    def __init__(self, controller: Any, store: StoreOf, find_controller: FindController) -> None:
+        allow_blocking_get()
+        super().__init__(controller, store, find_controller)
+        self._feed = EventFeed()
+        self._following: asyncio.Task[None] | None = None
+
+    async def arrivals(self, message: bytes) -> bytes:
+        """Wait for some of these paths; see `Arrivals`."""
+        places, wanted, since, timeout = decode(message)
+        return await self._answer(lambda answer: Arrivals(places, wanted, since, answer), timeout)
+
+    async def changes(self, message: bytes) -> bytes:
+        """Wait for events below a path; see `Changes`."""
+        top, recursive, since, timeout = decode(message)
+        return await self._answer(lambda answer: Changes(top, recursive, since, answer), timeout)
+
+    async def _answer(
+        self, call_for: Callable[[Answer], Arrivals | Changes], seconds: float
+    ) -> bytes:
+        """Return whether a call is answered in time, and the answer or how far it looked."""
+        loop = asyncio.get_running_loop()
+        if self._following is None:
+            self._following = loop.create_task(self._follow())
+        answer: asyncio.Future[object] = loop.create_future()
+        call = call_for(answer.set_result)
+        self._feed.add(call)
+        try:
+            return encode((True, await asyncio.wait_for(answer, seconds)))
+        except TimeoutError:
+            return encode((False, call.since))
+        finally:
+            self._feed.remove(call)
+
+    async def _follow(self) -> None:
+        """Take the events of the store as they come; never returns."""
+        last = 0
+        while True:
+            try:
+                answer = await asyncio.wait_for(
+                    self._controller.events.remote(last, _ASKED_FOR), _ASKED_FOR + _MORE
+                )
+            except (ray_exceptions.RayError, TimeoutError, StorageError):
+                await asyncio.sleep(_PAUSE)  # another controller comes, or the store ends
+                continue
+            is_next, number, records = decode(answer)
+            last = records[-1][2] if records else number
+            if records or not is_next:
+                self._feed.take(is_next, number, records)
+
+
+EventsActor = as_actor(concurrency_groups={"watch": 1}, max_concurrency=_MOST_CALLS)(_Events)
