@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,18 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from polystore import FileManager
 from polystore_ray import RayBackendRegistry
+from polystore_ray.testing.needs import goes_without, require
+
+pytestmark = pytest.mark.skipif(
+    goes_without("chromium"), reason="POLYSTORE_FAULTS_WITHOUT says to do without Chromium"
+)
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("these tests need chromium, which is not installed: apt-get install chromium")
+    chromium = require("chromium", "chromium", "a test of the page")
     with sync_playwright() as playwright:
         # Root has no sandbox, and the shared memory of a container may be small.
         flags = ["--disable-dev-shm-usage", *["--no-sandbox"] * (os.geteuid() == 0)]
