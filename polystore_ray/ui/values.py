@@ -103,14 +103,7 @@ def _value(value: Any) -> Shown:
         return _bytes(bytes(value))
     if isinstance(value, list) and any({*map(type, value)} == {kind} for kind in (dict, list)):
         return _rows(value)
-    pieces: list[str] = []
-    length = 0
-    for piece in json_pieces(value, indent=2):
-        pieces.append(piece)
-        length += len(piece)
-        if length > _MOST_TEXT:
-            break
-    return _text("".join(pieces))
+    return _text(_beginning(json_pieces(value, indent=2), _MOST_TEXT))
 
 
 def _bytes(data: bytes) -> Shown:
@@ -148,5 +141,15 @@ def _table(names: Iterable[Any] | None, rows: Iterable[Iterable[Any]]) -> Shown:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else "".join(islice(json_pieces(value), _MOST_CELL))
+    text = value if isinstance(value, str) else _beginning(json_pieces(value), _MOST_CELL)
     return text if len(text) <= _MOST_CELL else f"{text[:_MOST_CELL]}…"
+
+
+def _beginning(pieces: Iterable[str], most: int) -> str:
+    """Return the first pieces of a text, as soon as they are longer than `most`."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if len(text) > most:
+            break
+    return text

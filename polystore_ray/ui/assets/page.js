@@ -2,7 +2,7 @@
 // Names and values come from anywhere: they become text nodes, never HTML.
 
 const ROW = 28; // pixels; as in page.css
-const WINDOW = 100; // entries in one request
+const WINDOW = 60; // entries in one request
 const EVERY = 2000; // milliseconds between two looks at the store
 const RATE_OVER = 30; // seconds; Ray has new numbers every ten
 const KEPT = 300; // seconds of history
@@ -316,7 +316,7 @@ async function showValue(backend, path) {
     if (shown.image) panel.append(...imageOf(place, shown.image));
     if (shown.table) panel.append(el("div", { className: "wide" }, el("table", {}, ...table(shown.table.names, shown.table.rows))));
     if (shown.text != null) panel.append(el("pre", {}, shown.text.replace(/[\p{Cf}\p{Cs}]/gu, visible)));
-    if ((facts.shape && !facts.lost) || facts.type === "directory") panel.append(...viewerAddress(viewers, path));
+    if ((facts.shape && !facts.lost) || facts.type === "directory") panel.append(...viewerAddress(viewers));
   } catch (error) {
     if (error.name !== "AbortError") panel.append(el("p", { className: "bad" }, visible(error.message)));
   }
@@ -332,9 +332,8 @@ function factList(facts) {
   }));
 }
 
-function viewerAddress(viewers, path) {
-  if (!path.startsWith("/") || !path.isWellFormed()) return [];
-  const address = `${location.origin}/${viewers}${path.split("/").map(encodeURIComponent).join("/")}`;
+function viewerAddress(viewers) {
+  const address = `${location.origin}/${viewers}`;
   const field = el("input", { readOnly: true, value: address, ariaLabel: "Address for viewers of zarr" });
   const copy = el("button", { onclick: () => { field.select(); navigator.clipboard?.writeText(address); } }, "Copy");
   return [el("p", { className: "note" }, "For viewers of zarr on the web, such as vizarr and neuroglancer:"), el("div", { className: "address" }, field, copy)];
