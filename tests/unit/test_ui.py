@@ -138,7 +138,7 @@ def test_the_address_for_a_viewer_opens_one_place(page: Page, tmp_path: Path) ->
     page.fm.save(np.zeros((3, 3)), "/image/0.npy", backend="disk")
     page.fm.save("secret", "/secret.txt", backend="disk")
     assert page.key("disk", "/image", "0.npy/zarr.json").is_success
-    for key in ("../secret.txt", "x/../../secret.txt", "/secret.txt", ".", "0.npy//zarr.json"):
+    for key in ("../secret.txt", "x/../../secret.txt", "/secret.txt", "0.npy//zarr.json"):
         assert page.key("disk", "/image", key).status_code == 404
 
 
