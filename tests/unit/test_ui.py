@@ -35,6 +35,7 @@ from polystore_ray.ui.access import Keys
 from polystore_ray.ui.app import application
 from polystore_ray.ui.counters import Counters
 from polystore_ray.ui.pictures import Look, picture
+from polystore_ray.wire.messages import Loss
 from polystore_ray.zarr import ClusterStore
 
 KEYS = Keys()
@@ -614,6 +615,19 @@ def test_the_overview_has_the_status_of_the_store(page: Page) -> None:
     assert {"memory", "disk", "zarr"} <= set(found["backends"])
     assert sum(found["counters"]["reads"].values()) >= 3
     assert found["lost"] == []
+
+
+def test_lost_values_are_told_with_their_reason(page: Page) -> None:
+    page.fm.save(np.zeros((300, 300)), "/d/gone", backend="memory")
+    registry: Any = page.fm.registry
+    controller = registry._connect()._controller
+    [pin] = registry._connect().ask("read", ["/d/gone"]).pins
+    controller.note("volume_lost", "local")
+    controller.note("lost", [pin.id], Loss("1f0c2a9b77", "one", 1_700_000_000.0, "why"))
+    [lost] = page.ask("overview")["lost"]
+    assert (lost["path"], lost["host"], lost["time"]) == ("/d/gone", "one", 1_700_000_000.0)
+    assert "one 1f0c2a9b" in page.ask("list", "memory", "/d")["entries"][0]["lost"]
+    assert page.shown("memory", "/d/gone")["note"].startswith("The value is lost: the last copy")
 
 
 def test_a_registry_of_this_process_has_backends_and_no_store(tmp_path: Path) -> None:

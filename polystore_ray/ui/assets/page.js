@@ -455,7 +455,10 @@ document.onkeydown = (event) => {
   if (event.key === "/" && !event.target.matches("input, select")) {
     $("search").focus();
     event.preventDefault();
-  } else if (event.key === "Escape") $("list").focus();
+  } else if (event.key === "Escape" && at) {
+    location.hash = toDirectory(...at);
+    $("list").focus();
+  }
 };
 
 showOrder();
