@@ -513,6 +513,9 @@ def test_never_more_than_a_part_of_a_large_array_is_read() -> None:
     assert (found["rows"], found["columns"]) == ([999_990, 10**6], [5, 1029])
     with pytest.raises(VFSTypeError, match="1000000 rows"):
         picture(load, (10**6, 10**6), "uint16", Look(top=10**6))
+    with pytest.raises(VFSTypeError, match="needs 1 positions"):
+        picture(load, (9, 10**6, 10**6), "uint16", Look())
+    assert len(asked) == 2
 
 
 # zarr for other viewers
