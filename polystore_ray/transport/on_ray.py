@@ -115,7 +115,8 @@ class RayTransport(Transport):
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         with self._session.change() as id_:
-            return self._request(Request(operation, arguments, id_), path)
+            request = Request(operation, arguments, id_)
+            return self.reads.changed(lambda wish: self._request(request._replace(wish=wish), path))
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = encode(request._replace(within=self.deadline.left))
@@ -202,12 +203,14 @@ class RayTransport(Transport):
             patience = 0.9 * self.deadline.left
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
-                self.handles.of_store(
-                    lambda leader: leader.publish.remote(
-                        pins, packed, id_, self.deadline.left, *pinned
-                    ),
-                    self.deadline,
-                    path=path,
+                self.reads.changed(
+                    lambda wish: self.handles.of_store(
+                        lambda leader: leader.publish.remote(
+                            pins, packed, id_, self.deadline.left, wish, *pinned
+                        ),
+                        self.deadline,
+                        path=path,
+                    )
                 )
             except (CallTimeoutError, HostLostError, StoreUnavailableError):
                 raise  # it may have been published
