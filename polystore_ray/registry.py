@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pkgutil import resolve_name
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from polystore.arguments import seconds
@@ -17,21 +15,20 @@ from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
     StorageError,
-    StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore.late_imports import imported
 from polystore.notebooks import text
 from polystore.registration import backend_key
+from polystore_ray import page
 from polystore_ray.client.hosted import HostedBackend
 from polystore_ray.client.memory import ClusterMemoryBackend
-from polystore_ray.client.on_node import OnNode
 from polystore_ray.config.backends import options_of_backends, split_key
 from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.node_backends import OnNode
 from polystore_ray.ray_extra import needs_ray
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.in_process import LocalTransport
@@ -292,17 +289,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         status: StoreStatus = self._connect().status()
         return status
 
-    def ui(self, *, host: str = "127.0.0.1", port: int = 0, host_names: Sequence[str] = ()) -> Any:
-        """Serve a read-only page on the store and its backends; return at once.
-
-        Parameters, result and errors are those of `polystore_ray.ui.server.serve`: ``url`` is the
-        address to open, and ``stop()`` ends it. Without the extra ``ui``, it raises
-        `MissingDependencyError`.
-        """
-        name, error = "polystore_ray.ui.server:serve", StorageResolutionError
-        load = partial(resolve_name, name)
-        serve = imported(load, "the page", source=f"importing {name}", extra="ui", error=error)
-        return serve(self, host=host, port=port, host_names=host_names)
+    ui = page.ui
 
     def drain(self, node: str, timeout: float = 60.0) -> int:
         """Copy a node's values to other nodes, before it leaves.

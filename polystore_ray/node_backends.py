@@ -1,4 +1,4 @@
-"""The backends of a registry on one node, which `RayBackendRegistry.on` returns."""
+"""The backends of one node, as a registry of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ __all__ = ["OnNode"]
 
 
 class OnNode(Mapping[str, StorageBackend]):
-    """A registry's backends on one node; the memory is on all."""
+    """A registry's backends on one node; the memory is on all.
+
+    - `registry`: that of the store, whose keys may name a node
+    - `node`: what names the node
+    """
 
     def __init__(self, registry: Mapping[str, StorageBackend], node: str) -> None:
         self._registry = registry
