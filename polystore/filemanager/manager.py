@@ -274,6 +274,7 @@ class FileManager:
         with writing(self.registry, backend, "create_symlink", link) as target:
             target.create_symlink(source, link, overwrite=overwrite)
 
+    keep_last = trees.keep_last
     mirror_directory_with_symlinks = trees.mirror_directory_with_symlinks
 
     # Many values

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import glob
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
+from polystore.arguments import whole_number
+from polystore.exceptions import PathNotFoundError
 from polystore.filemanager.across import listed_order, rebasing, walked
 from polystore.filemanager.copying import Manager
-from polystore.filemanager.dispatch import reading
-from polystore.paths import P, as_text
+from polystore.filemanager.dispatch import reading, writing
+from polystore.paths import P, as_text, natural_key
 from polystore.registration import BackendKey
 
-__all__ = ["collect_dirs_and_files", "find_file_recursive", "mirror_directory_with_symlinks"]
+__all__ = [
+    "collect_dirs_and_files",
+    "find_file_recursive",
+    "keep_last",
+    "mirror_directory_with_symlinks",
+]
 
 
 class Links(Manager, Protocol):
@@ -54,6 +62,53 @@ def collect_dirs_and_files(
     """
     directories, files, _ = walked(self.registry, path, backend, recursive)
     return directories, files
+
+
+def keep_last(
+    self: Manager, path: P, count: int, backend: BackendKey, pattern: str | None = None
+) -> list[str]:
+    """Delete all values of a directory but the last ones, as of checkpoints.
+
+    The last are those that were saved last, by the time and then the version that `stat` tells;
+    of several, natural order decides. Links and directories are left alone.
+
+    Parameters
+    ----------
+    path, backend
+        A directory, and its backend.
+    count : int
+        How many values to keep, at least 1.
+    pattern : str, optional
+        A glob on the base name; other values are left alone.
+
+    Returns
+    -------
+    list of str
+        The paths that were deleted, the oldest first.
+
+    Examples
+    --------
+    >>> from polystore import BackendRegistry, FileManager
+    >>> fm = FileManager(BackendRegistry.isolated())
+    >>> for step in range(4):
+    ...     fm.save({"step": step}, f"/run/{step}.ckpt", backend="memory")
+    >>> fm.keep_last("/run", 2, backend="memory")
+    ['/run/0.ckpt', '/run/1.ckpt']
+    """
+    count = whole_number(count, "count", 1)
+    options: Any = {} if pattern is None else {"pattern": pattern}
+    with writing(self.registry, backend, "keep_last", path) as target:
+        files = [file for file in target.list_files(path, **options) if not target.is_symlink(file)]
+
+        def saved(file: str) -> tuple[float, int]:
+            stat = target.stat(file)
+            return stat.get("modified", 0.0), stat.get("version", 0)
+
+        others = sorted(sorted(files, key=natural_key), key=saved)[:-count]
+        for file in others:
+            with suppress(PathNotFoundError):  # another process has deleted it
+                target.delete(file)
+    return others
 
 
 def mirror_directory_with_symlinks(

@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import sys
+import time
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,7 @@ ARGUMENTS: dict[str, Any] = {
     "paths": ["/a"],
     "shape": (1,),
     "function": len,
+    "count": 1,
 }
 
 
@@ -403,3 +405,22 @@ def test_progress_true_writes_lines_where_there_is_no_terminal(
     monkeypatch.setattr(Lines, "every", 0)
     MemoryBackend().save_batch([1, 2], ["a", "b"], progress=True)
     assert capsys.readouterr().err == "saving: 1/2\nsaving: 2/2\n"
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk", "zarr"])
+def test_the_last_values_are_kept(backend: str, tmp_path: Path) -> None:
+    fm = FileManager(BackendRegistry.isolated())
+    top = str(tmp_path / "run") if backend != "memory" else "/run"
+    suffix = "" if backend == "zarr" else ".npy"
+    names = [name + suffix for name in ("10", "9", "best", "11")]
+    for name in names:
+        fm.save(np.zeros(2), f"{top}/{name}", backend=backend)
+        time.sleep(0.02)  # a file system may tell times apart only so far
+    if backend != "zarr":
+        fm.create_symlink(f"{top}/11.npy", f"{top}/latest.npy", backend=backend)
+    assert fm.keep_last(top, 2, backend) == [f"{top}/{name}" for name in names[:2]]
+    assert fm.keep_last(top, 2, backend) == []
+    assert fm.keep_last(top, 1, backend, pattern="1*") == []
+    assert set(names[2:]) <= set(fm.list_dir(top, backend))
+    with pytest.raises(VFSTypeError, match="count"):
+        fm.keep_last(top, 0, backend)
