@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from polystore.exceptions import PathExistsError, PathNotFoundError, StorageError
 from polystore_ray import DataLostError, RayBackendRegistry
+from polystore_ray.client.claims import Claim
 from polystore_ray.testing.history import Recorder
 
 __all__ = ["DEADLINE", "TURNED_EVERY", "Client"]
@@ -28,7 +30,10 @@ _SLACK = 15.0  # seconds beyond the deadline, since all processes share one mach
 _NAMES = list("abcdefgh")
 _LARGE = 20_000  # values, too large to travel inside a call
 # An operation that is listed n times is n times as likely.
-_KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5 + ["delete", "list", "move", "replace_all"]
+_KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5
+_KINDS += ["await", "claim", "delete", "list", "move", "replace_all"]
+_LEASE = 2.0  # seconds, of a claim
+_AWAITED = 0.5  # seconds
 _HOT = "a"  # the name that every client reads again and again
 _READS = 6  # of it at a time
 
@@ -104,8 +109,18 @@ class Client:
             return kind, [name, other], partial(memory.move, path, f"{where}/{other}")
         if kind == "list":
             return kind, None, partial(self._list, where)
+        if kind == "claim":
+            claim = self._claimed(where)
+            if claim is not None:  # of those that hold it, one can delete it
+                return "delete", claim.path.rpartition("/")[2], claim.done
         name = self._random.choice((name, _HOT))
-        return kind, name, partial(self._load, where, name)
+        wait = _AWAITED if kind == "await" else None
+        return "load", name, partial(self._load, where, name, wait)
+
+    def _claimed(self, where: str) -> Claim | None:
+        with suppress(StorageError):
+            return self._memory.claim(f"{where}/*", lease=_LEASE)  # type: ignore[no-any-return]
+        return None
 
     def _list(self, where: str) -> Any:
         try:
@@ -113,8 +128,8 @@ class Client:
         except PathNotFoundError:
             return []
 
-    def _load(self, where: str, name: str) -> int:
-        value = np.ravel(self._memory.load(f"{where}/{name}"))
+    def _load(self, where: str, name: str, wait: float | None = None) -> int:
+        value = np.ravel(self._memory.load(f"{where}/{name}", wait=wait))
         if not (value == value[0]).all():
             self._violate(f"a torn value at {where}/{name}")
         return int(value[0])
