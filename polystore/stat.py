@@ -30,6 +30,8 @@ class Details(TypedDict, total=False):
     """The number of nodes that hold the value, in the memory of a Ray cluster."""
     lost: str
     """How the value was lost, in the memory of a Ray cluster; only there if it is lost."""
+    expires: float
+    """When a value with a time to live is deleted, in seconds since the epoch."""
     version: int
     """A number that changes with each save, in backends that keep versions."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from polystore.notebooks import table
 
 __all__ = ["LostValue", "NodeStatus", "StoreStatus"]
+
+# In a notebook
+_SHOWN = ("files", "bytes", "max_bytes", "objects", "too_few_replicas", "lost", "follower")
+_SHOWN_OF_NODES = ("host", "node", "capacity", "pinned_bytes", "adopted_bytes", "spilled_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,6 @@ class StoreStatus:
     lost_with_head: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
-        shown = (field for field in fields(self) if field.name not in ("nodes", "lost_with_head"))
-        facts = [(field.name, getattr(self, field.name)) for field in shown]
-        names = ("host", "node", "capacity", "pinned_bytes", "adopted_bytes", "spilled_bytes")
-        nodes = ([getattr(node, name) for name in names] for node in self.nodes)
-        return table(facts, caption=f"store {self.store}") + table(nodes, names)
+        facts = [(name, getattr(self, name)) for name in _SHOWN]
+        nodes = ([getattr(node, name) for name in _SHOWN_OF_NODES] for node in self.nodes)
+        return table(facts, caption=f"store {self.store}") + table(nodes, _SHOWN_OF_NODES)

@@ -258,13 +258,7 @@ class RootedResolver(PathResolver):
             yield way
 
     def _along(
-        self,
-        way: _Way,
-        ahead: list[str],
-        path: P,
-        *,
-        follow: bool = True,
-        make: Make | None = None,
+        self, way: _Way, ahead: list[str], path: P, *, follow: bool = True, make: Make | None = None
     ) -> Iterator[str]:
         """Go along the names of a path, the last one first; yield each before it is gone to."""
         target: str | None

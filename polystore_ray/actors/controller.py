@@ -88,7 +88,7 @@ class _Controller:
         self._store = StoreOf(store.namespace, store.job, self._succession.options)
         self._controller = self._leadership.controller
         self._waits = threading.Semaphore(_WAITS)
-        works = (self._hosts.watch, self._keep_up, self._lead, self._watch_cluster)
+        works = (self._expire, self._hosts.watch, self._keep_up, self._lead, self._watch_cluster)
         for work in (*works, self._leadership.keep_follower):
             in_background(work)
 
@@ -225,6 +225,11 @@ class _Controller:
                 # Whatever it is, the store must not outlive its job because nobody looks any more.
                 logger.warning("the cluster could not be asked; asking again", exc_info=True)
             time.sleep(LOOKED_AFTER_EVERY)
+
+    def _expire(self) -> None:
+        while True:
+            time.sleep(LOOKED_AFTER_EVERY)
+            self._controller.expire()
 
     def _tell_of_nodes(self) -> None:
         leaving = self._controller.state.drained | draining_nodes()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from polystore.arguments import whole_number
+from polystore.arguments import seconds, whole_number
 from polystore.error_translation import located
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, array_size, is_raw, seal, shape_and_dtype
@@ -118,7 +118,8 @@ def publish(transport: Transport, sealing: Sealing, items: Items, replicas: int 
     wanted = transport.options.replicas or 1
     if replicas is not None:
         wanted = whole_number(replicas, "replicas", 1, backend="memory")
-    items = items._replace(facts=sealing.facts, replicas=wanted)
+    ttl = None if items.ttl is None else seconds(items.ttl, "ttl")
+    items = items._replace(facts=sealing.facts, replicas=wanted, ttl=ttl)
     with transport.measured("memory", "save"):
         if transport.options.max_bytes is not None and sealing.has_objects:
             transport.ask("check", items, path=items.paths[0])

@@ -32,7 +32,7 @@ def portable_fallback(memory: Memory, fallback: Any) -> tuple[str, str] | None:
             f"fallback must be a tuple (backend, path), not {fallback!r}", backend="memory"
         )
     key, source = backend_key(fallback[0]), as_text(fallback[1])
-    return key, portable(memory._backend(key), source)  # noqa: SLF001 - as a method of it
+    return key, portable(memory._registry[key], source)  # noqa: SLF001 - as a method of it
 
 
 def restore(memory: Any, error: DataLostError) -> None:
@@ -41,7 +41,7 @@ def restore(memory: Any, error: DataLostError) -> None:
         raise error
     key, source = error.fallback
     try:
-        value = memory._backend(key).load(source)  # noqa: SLF001 - as a method of it
+        value = memory._registry[key].load(source)  # noqa: SLF001 - as a method of it
     except StorageError as second:
         second.add_note(f"the fallback was to replace a value that was lost: {error}")
         raise error from second

@@ -194,11 +194,11 @@ def persist(self: Memory, path: P, backend: object, destination: P, **options: A
         As `load`, and as the other backend's ``save``.
     """
     text, key = as_text(path, backend="memory"), backend_key(backend)
-    target = portable(self._backend(key), destination)
+    target = portable(self._registry[key], destination)
 
     def copy() -> None:
         version = _asked(self, "stat", text)["version"]
-        self._backend(key).save(self.load(text), target, **options)
+        self._registry[key].save(self.load(text), target, **options)
         transport = self._connect()
         with transport.measured("memory", "set_fallback"):
             transport.change("set_fallback", text, version, (key, target), path=text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from polystore.arguments import check_collection
@@ -24,6 +24,7 @@ class Memory(Protocol):
     """The cluster memory, as functions use it that are methods of it."""
 
     _connect: Callable[[], Transport]
+    _registry: Mapping[str, Any]
 
     def load(self, path: P) -> Any: ...
 
@@ -34,8 +35,6 @@ class Memory(Protocol):
     def _load(
         self, transport: Transport, paths: list[str], *, existing: bool = False
     ) -> tuple[list[Any], list[int]]: ...
-
-    def _backend(self, key: str) -> Any: ...
 
 
 def texts_of(paths: Sequence[P]) -> list[str]:

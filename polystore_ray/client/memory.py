@@ -168,9 +168,6 @@ class ClusterMemoryBackend(StorageBackend):
 
         return transport.deadline.retry(attempt, DataLostError, partial(restore, self), pause=0)
 
-    def _backend(self, key: str) -> Any:
-        return self._registry[key]
-
     def save(
         self,
         data: Any,
@@ -182,6 +179,7 @@ class ClusterMemoryBackend(StorageBackend):
         region: Region | None = None,
         replicas: int | None = None,
         fallback: tuple[str, P] | None = None,
+        ttl: float | None = None,
     ) -> None:
         """Store a snapshot of `data` at `path`, visible to every process of the store.
 
@@ -207,6 +205,8 @@ class ClusterMemoryBackend(StorageBackend):
         fallback : tuple of str and path, optional
             A backend and a path in it with the same value. If the memory loses the value, the next
             load restores it from there.
+        ttl : float, optional
+            Seconds until it is deleted, also where it was moved or copied to; at most one too late.
 
         Raises
         ------
@@ -230,11 +230,11 @@ class ClusterMemoryBackend(StorageBackend):
         text = as_text(path, backend="memory")
         if region is not None:
             given = portable_fallback(self, fallback)
-            save_region(self, data, text, region, replicas=replicas, fallback=given)
+            save_region(self, data, text, region, replicas=replicas, fallback=given, ttl=ttl)
             return
         if if_version is not None:
             if_version = whole_number(if_version, "if_version", 0, backend="memory")
-        items = Items([text], [], [], bool(overwrite), bool(parents), if_version)
+        items = Items([text], [], [], bool(overwrite), bool(parents), if_version, ttl=ttl)
         items = items._replace(fallback=portable_fallback(self, fallback))
         publish(self._connect(), Sealing([data], [text]), items, replicas)
 
@@ -259,7 +259,7 @@ class ClusterMemoryBackend(StorageBackend):
             Called with the number of values prepared so far and the number of all; `True` shows a
             bar.
         **options
-            `overwrite`, `parents` and `replicas` same as for `save`. And `bundled`, by default 0:
+            `overwrite`, `parents`, `replicas` and `ttl` as for `save`. And `bundled`, by default 0:
             arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
             and loads of many such arrays faster; another node then fetches them together, and
             `ref` makes copies of them.
@@ -281,11 +281,12 @@ class ClusterMemoryBackend(StorageBackend):
         parents: bool = False,
         replicas: int | None = None,
         bundled: int = 0,
+        ttl: float | None = None,
     ) -> None:
         texts = [as_text(path, backend="memory") for path in paths]
         bundled = whole_number(bundled, "bundled", 0, backend="memory")
         sealing = Sealing(values, texts, step, bundled)
-        items = Items(texts, [], [], bool(overwrite), bool(parents))
+        items = Items(texts, [], [], bool(overwrite), bool(parents), ttl=ttl)
         publish(self._connect(), sealing, items, replicas)
 
     # Beyond the contract: wait for others

@@ -21,6 +21,7 @@ def save_region(
     *,
     replicas: int | None,
     fallback: tuple[str, str] | None,
+    ttl: float | None,
 ) -> None:
     """Write into a part of a stored array, which keeps its settings unless others are given."""
     transport = self._connect()
@@ -32,6 +33,7 @@ def save_region(
         changed = array.copy(order="K")
         put_region(changed, region, data, path=path, backend="memory")
         items = Items([path], [], [], if_version=version, fallback=fallback or kept.fallback)
+        items = items._replace(ttl=kept.ttl if ttl is None else ttl)
         wanted = kept.replicas if replicas is None else replicas
         publish(transport, Sealing([changed], [path]), items, wanted)
 

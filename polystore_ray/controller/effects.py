@@ -74,6 +74,10 @@ def _delete_keys(tree: Tree, paths: list[str], _top: str) -> Effect:
     return Effect(entries, None, any(effect.has_links for effect in effects))
 
 
+def _expire(tree: Tree, _moment: float, expired: list[tuple[str, int]]) -> Effect:
+    return _delete_keys(tree, [path for path, _ in expired], "")
+
+
 def _move(tree: Tree, source: str, destination: str) -> Effect | None:
     effect, target = _removed(tree, source), tree.reached(destination, follow=False)
     if effect is None or target is None:
@@ -97,6 +101,7 @@ _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
     "delete_all": _removed,
     "delete_keys": _delete_keys,
     "done": _done,
+    "expire": _expire,
     "graft": lambda *_: _MOVED_TREE,
     "lost": lambda *_: _COPIES,
     "move": _move,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from polystore.path_tree import PathTree
 from polystore.stat import Details
 from polystore_ray.wire.messages import Facts, Loss, Pin
 
-__all__ = ["Entry", "Held"]
+__all__ = ["Entry", "Held", "version_at"]
 
 
 class Held:
@@ -50,7 +51,7 @@ class Held:
 class Entry:
     """A value of the tree: what describes it, and its bytes or the object that holds it."""
 
-    __slots__ = ("facts", "fallback", "held", "moment", "number", "uses")
+    __slots__ = ("facts", "fallback", "held", "moment", "number", "until", "uses")
 
     def __init__(
         self, facts: Facts, moment: tuple[int, float], held: bytes | Held | None, number: int
@@ -61,13 +62,14 @@ class Entry:
         self.number = number  # in a pack; of an inline value, its place in the order of their age
         self.uses = 1  # paths that lead to it
         self.fallback: tuple[str, str] | None = None  # a backend and a path with the same value
+        self.until: float | None = None  # in seconds since the epoch
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = (self.facts, self.moment, self.held, self.number)
-        return Entry, made, (self.uses, self.fallback)
+        return Entry, made, (self.uses, self.fallback, self.until)
 
-    def __setstate__(self, state: tuple[int, tuple[str, str] | None]) -> None:
-        self.uses, self.fallback = state
+    def __setstate__(self, state: tuple[int, tuple[str, str] | None, float | None]) -> None:
+        self.uses, self.fallback, self.until = state
 
     @property
     def version(self) -> int:
@@ -79,8 +81,17 @@ class Entry:
         details: Details = {"size": size, "modified": modified, "version": version}
         if shape is not None and dtype is not None:
             details |= {"shape": shape, "dtype": dtype}
+        if self.until is not None:
+            details["expires"] = self.until
         if isinstance(self.held, Held):
             details["replicas"] = len(self.held.copies)
             if self.held.lost is not None:
                 details["lost"] = str(self.held.lost)
         return details
+
+
+def version_at(tree: PathTree[Entry], path: str) -> int:
+    """Return the version of the value at a path, a link not followed; 0 if there is none."""
+    location = tree.reached(path, follow=False)
+    node = None if location is None else location.node
+    return node.version if isinstance(node, Entry) else 0

@@ -23,8 +23,9 @@ from polystore.exceptions import (
 from polystore.path_tree import PathTree, replaced
 from polystore.paths import normalize
 from polystore_ray.controller.claims import Claims
-from polystore_ray.controller.entries import Entry, Held
-from polystore_ray.controller.events import Happened, deleted, published
+from polystore_ray.controller.entries import Entry, Held, version_at
+from polystore_ray.controller.events import deleted, published
+from polystore_ray.controller.expiry import Expiry
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.errors import DataLostError
 from polystore_ray.wire.event_log import EventLog
@@ -65,7 +66,8 @@ class ReplicatedState:
         ] = {}  # objects that cannot be published any more, since when
         self.class_versions = ClassVersions()
         self.events = EventLog()
-        self.claims = Claims()
+        self.claims = Claims(self.tree)
+        self.expiry = Expiry()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
         self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
@@ -109,7 +111,8 @@ class ReplicatedState:
         """Return the settings of a value that stay when another value replaces it."""
         entry = self.tree.get(path)
         replicas = entry.held.wanted if isinstance(entry.held, Held) else None
-        return Kept(entry.version, replicas, entry.fallback)
+        ttl = None if entry.until is None else max(0.0, entry.until - time.time())
+        return Kept(entry.version, replicas, entry.fallback, ttl)
 
     def why(self, path: str) -> dict[str, Any]:
         """Return where a value is, or how it was lost."""
@@ -180,9 +183,20 @@ class ReplicatedState:
             moments = items.moments
             self.version = max(self.version, *(version for version, _ in moments))
         held_on = [pin._replace(nodes=nodes) for pin in pins]
-        self.tree.set(locations, self.ledger.enter(held_on, items, moments))
-        self.note_events(published(locations, items.facts, moments))
+        entries = self.ledger.enter(held_on, items, moments)
+        self.tree.set(locations, entries)
+        if items.ttl is not None:
+            self.expiry.begin(self.now + items.ttl, locations, entries)
+        self.events.note(published(locations, items.facts, moments))
         self._drop(old)
+
+    def expire(self, moment: float, expired: list[tuple[str, int]]) -> None:
+        """Delete what has expired by a moment, in seconds since the epoch; see `Expiry.due`."""
+        for path, version in expired:
+            if version_at(self.tree, path) == version:
+                self.events.note(deleted(self.tree, path))
+                self.delete(path)
+        self.expiry.forget(moment)
 
     def _locations_for(self, items: Items) -> Any:
         locations = self.tree.check_put(
@@ -229,15 +243,21 @@ class ReplicatedState:
                 while here == path or here.startswith(f"{top}/"):
                     happened = [*deleted(self.tree, here)]
                     self._drop(self.tree.delete(here))
-                    self.note_events(happened)
+                    self.events.note(happened)
                     here = here.rpartition("/")[0]
 
     def copy(self, source: str, destination: str) -> None:
         self.ledger.copied(self.tree.copy(source, destination))
+        self.expiry.came(self.tree, destination)
+
+    def move(self, source: str, destination: str) -> None:
+        self.tree.move(source, destination)
+        self.expiry.came(self.tree, destination)
 
     def snapshot(self, source: str, destination: str) -> float:
         """Copy a directory, which may contain the destination, in one step; return the moment."""
         self.ledger.copied(self.tree.snapshot(source, destination))
+        self.expiry.came(self.tree, destination)
         return self.now
 
     def graft(
@@ -280,41 +300,25 @@ class ReplicatedState:
                 released[node].append(held.id)
         self.released.extend(released.items())
 
-    # Events
-
-    def note_events(self, happened: Iterable[Happened]) -> None:
-        """Give events their numbers, for those who watch."""
-        for kind, path, *details in happened:
-            self.events.add(kind, path, *details)
+    # Claims
 
     def took_over(self, clock: float) -> None:
         """Learn that claims are timed by another controller's clock, at these seconds."""
         self.claims.begin_anew(clock)
 
-    # Claims
-
     def claim(
         self, path: str, pattern: str, by: str, lease: float, clock: float
     ) -> tuple[str, int, float, int]:
         """Claim a file in a directory; see `Claims.first`; return the last event's number too."""
-        return *self.claims.first(self.tree, path, pattern, by, lease, clock), self.events.last
-
-    def renew_claim(self, path: str, number: int, lease: float, clock: float) -> None:
-        """Let a claim last for so many seconds from now."""
-        self.claims.renew(self.tree, path, number, lease, clock)
-
-    def release_claim(self, path: str, number: int) -> None:
-        """Give a claim back."""
-        self.claims.check(self.tree, path, number)
-        self.claims.forget(path)
+        return *self.claims.first(path, pattern, by, lease, clock), self.events.last
 
     def done(self, path: str, number: int, destination: str | None) -> None:
         """Move or delete what was claimed."""
-        self.claims.check(self.tree, path, number)
+        self.claims.check(path, number)
         if destination is None:
             self.delete(path)
         else:
-            self.tree.move(path, destination)
+            self.move(path, destination)
         self.claims.forget(path)
 
     # Changes of volumes and their objects

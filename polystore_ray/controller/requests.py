@@ -8,6 +8,7 @@ from typing import Any
 
 from polystore.exceptions import StorageError
 from polystore.path_tree import PathTree
+from polystore_ray.controller.claims import Claims
 from polystore_ray.controller.events import events_of
 from polystore_ray.controller.inventory import losses, records
 from polystore_ray.controller.ledger import Ledger
@@ -38,7 +39,7 @@ def apply(state: ReplicatedState, request: Request, now: float) -> Any:
     except StorageError as error:
         made = Refusal.of(error)
     else:
-        state.note_events(happened)
+        state.events.note(happened)
     if request.id is not None:
         state.answers.keep(request.id, made, now)
     return made
@@ -93,14 +94,15 @@ CHANGES: Mapping[str, Operation] = {
     "done": ReplicatedState.done,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
+    "expire": ReplicatedState.expire,
     "graft": ReplicatedState.graft,
     "lost": _of_ledger(Ledger.lost),
-    "move": _of_tree(PathTree.move),
+    "move": ReplicatedState.move,
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,
     "publish": ReplicatedState.publish,
-    "release_claim": ReplicatedState.release_claim,
-    "renew_claim": ReplicatedState.renew_claim,
+    "release_claim": _of("claims", Claims.release),
+    "renew_claim": _of("claims", Claims.renew),
     "set_fallback": ReplicatedState.set_fallback,
     "snapshot": ReplicatedState.snapshot,
     "took_over": ReplicatedState.took_over,

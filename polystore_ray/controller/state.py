@@ -227,6 +227,15 @@ class StoreController:
         came.wait(timeout)
         self.remove_call(call)
 
+    # Values with a time to live
+
+    def expire(self) -> None:
+        """Delete what has expired."""
+        moment = time.time()
+        with self._lock:
+            if self.state.expiry.first <= moment:
+                self.note("expire", moment, self.state.expiry.due(moment))
+
     # Read leases
 
     def renew_lease(self, node: str, incarnation: str) -> Renewal | None:

@@ -128,6 +128,10 @@ class LocalTransport(Transport):
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         with self._session.change() as id_:
             answer = self._controller.handle(Request(operation, arguments, id_))
+        if operation == "publish" and arguments[1].ttl is not None:
+            expiring = threading.Timer(arguments[1].ttl, self._controller.expire)
+            expiring.daemon = True
+            expiring.start()
         self._look_after()
         return answer
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from glob import escape, has_magic
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ class Listings:
         else:
             names = self._fm.list_dir(path, backend)
             if wanted.search:
-                names = [name for name in names if fnmatchcase(name, glob)]
+                names = fnmatch.filter(names, glob)
         if wanted.sort != "name":
             names = self._sorted(wanted.place, names, wanted.sort)
         return names[::-1] if wanted.reverse else names

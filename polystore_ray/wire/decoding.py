@@ -60,6 +60,8 @@ def _items(*columns: Any) -> Items:
     for version, modified in items.moments or ():
         if type(version) is not int or version < 0 or type(modified) is not float:
             raise ValueError("the moment of a value is not a version and a time")
+    if items.ttl is not None and type(items.ttl) is not float:
+        raise ValueError("the time to live of values is not a number of seconds")
     return items
 
 
@@ -83,6 +85,7 @@ _STATE = frozenset(
         ("polystore_ray.controller.claims", "_Claim"),
         ("polystore_ray.controller.entries", "Entry"),
         ("polystore_ray.controller.entries", "Held"),
+        ("polystore_ray.controller.expiry", "Expiry"),
         ("polystore_ray.controller.ledger", "Ledger"),
         ("polystore_ray.wire.event_log", "EventLog"),
         ("polystore_ray.wire.sessions", "Answers"),

@@ -29,6 +29,11 @@ class EventLog:
         """Add an event; the details are the fields after its number."""
         self.extend([(kind, path, self.last + 1, *details)])
 
+    def note(self, happened: Iterable[Record]) -> None:
+        """Add events that have no number yet."""
+        for kind, path, *details in happened:
+            self.add(kind, path, *details)
+
     def extend(self, records: Iterable[Record]) -> None:
         """Add the next events, as another log has them."""
         for record in records:

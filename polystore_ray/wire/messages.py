@@ -91,6 +91,8 @@ class Items(NamedTuple):
     versions: Sequence[int | None] = ()
     moments: list[tuple[int, float]] | None = None
     """The versions and times of restored values; None for a new version."""
+    ttl: float | None = None
+    """Seconds after which the values are deleted."""
 
 
 class Joined(NamedTuple):
@@ -109,6 +111,8 @@ class Kept(NamedTuple):
     replicas: int | None
     """On how many nodes it is to be held; None for the default of the store."""
     fallback: tuple[str, str] | None
+    ttl: float | None
+    """Seconds until it is deleted."""
 
 
 @_called

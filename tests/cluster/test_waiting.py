@@ -131,3 +131,11 @@ def test_each_value_is_claimed_by_one_process_though_a_controller_is_lost(
         memory.save(path, path, overwrite=True)
     done = [path for found in ray.get(consumers, timeout=LONG) for path in found]
     assert sorted(done) == sorted(paths)
+
+
+def test_values_expire_on_a_cluster(registry: RayBackendRegistry) -> None:
+    memory = registry["memory"]
+    events = memory.watch("/short", timeout=LONG)
+    memory.save(1, "/short", ttl=0.5)
+    assert [next(events).kind, next(events).kind] == ["created", "deleted"]
+    assert not memory.exists("/short")

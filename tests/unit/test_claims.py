@@ -167,11 +167,11 @@ def test_another_controller_lets_claims_last_as_long_again(memory: ClusterMemory
     _, parts = controller_of(memory).parts()
     another = StoreController.from_parts(parts)
     another.recover({})
-    tree, held = another.state.tree, another.state.claims
-    place, number, free_in = held.first(tree, "/todo", "a", "you", LONG, 0.0)
+    held = another.state.claims
+    place, number, free_in = held.first("/todo", "a", "you", LONG, 0.0)
     assert (place, number) == ("/todo", 0)
     assert free_in > 0
-    held.check(tree, "/todo/a", claim._number)
+    held.check("/todo/a", claim._number)
 
 
 def test_claims_of_what_is_gone_are_forgotten(

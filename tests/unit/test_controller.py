@@ -602,7 +602,7 @@ def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
 
 def test_all_that_decides_an_answer_is_part_of_the_state(three: Store) -> None:
     """Whoever adds an attribute to a controller says here that no successor needs it."""
-    own = {"_lock", "_changed", "_journal", "_release", "_calls", "_leases"}
+    own = {"_lock", "_changed", "_happened", "_journal", "_release", "_calls", "_leases", "_feed"}
     controller = three.controller
     assert set(vars(controller)) == own | {"state"}
     three.publish("/small", b"1")

@@ -141,7 +141,7 @@ def test_every_change_of_the_tree_tells_of_it() -> None:
         ),
         *("set_fallback", "took_over", "volume_joined", "volume_lost", "withdraw"),
     }
-    tell_themselves = {"delete_keys", "publish"}
+    tell_themselves = {"delete_keys", "expire", "publish"}
     assert events._EVENTS.keys() | of_no_path | tell_themselves == CHANGES.keys()
 
 

@@ -287,7 +287,7 @@ def test_a_claim_waits_for_the_follower_and_not_for_others(
     assert leader.follower is not None
     followed = leader.follower._controller
     assert followed is not None
-    followed.state.claims.check(followed.state.tree, "/a", number)
+    followed.state.claims.check("/a", number)
     leader.end()
 
 
