@@ -190,12 +190,13 @@ class RootedResolver(PathResolver):
     def resolved(self, path: P) -> str:
         try:
             with self._walk(path) as way:
-                return self._named(way)
+                last = () if way.last is None else (way.last,)
+                return str(Path(self.root, *way.passed, *last))
         except OSError:
             return self.real(path)
 
     def real(self, path: P) -> str:
-        return self._named_as(split(as_system_text(path)))
+        return str(Path(self.root, *split(as_system_text(path))))
 
     def status(self, path: P) -> os.stat_result:
         with self._walk(path) as way:
@@ -246,12 +247,6 @@ class RootedResolver(PathResolver):
                 for _ in self._along(way, ahead, path):
                     pass
             return way.duplicate()
-
-    def _named(self, way: _Way) -> str:
-        return self._named_as(way.passed if way.last is None else [*way.passed, way.last])
-
-    def _named_as(self, names: list[str]) -> str:
-        return str(Path(self.root, *names))
 
     @contextmanager
     def _walk(self, path: P, *, follow: bool = True, make: Make | None = None) -> Iterator[_Way]:
