@@ -104,7 +104,8 @@ class LocalCluster:
         deadline = time.monotonic() + STARTED_WITHIN
         while b"Ray runtime started" not in log.read_bytes():
             if node.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"node {number} did not start; see {log}")
+                *_, reason = ["", *log.read_text(errors="replace").strip().splitlines()]
+                raise RuntimeError(f"node {number} did not start: {reason} (see {log})")
             time.sleep(0.1)
 
     def kills(self) -> dict[str, str]:

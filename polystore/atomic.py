@@ -25,7 +25,7 @@ from polystore.filesystem.changes import again_while_missing
 from polystore.filesystem.dir_fd import Handle
 from polystore.filesystem.locks import Deadline, hold_lock_file
 from polystore.filesystem.temporaries import keep_mode, publish_file, sweep, temporary
-from polystore.paths import P, as_system_text
+from polystore.paths import P, as_file_path
 
 __all__ = ["atomic_update_json", "atomic_write", "atomic_write_json", "file_lock"]
 
@@ -57,7 +57,7 @@ def file_lock(path: P, timeout: float = 30.0, poll_interval: float = 0.1) -> Ite
     FileLockError
         If the lock file cannot be made.
     """
-    text = as_system_text(path)
+    text = as_file_path(path)
     deadline, pause = Deadline(seconds(timeout, "timeout")), seconds(poll_interval, "poll_interval")
     directory, name = os.path.split(f"{os.path.realpath(text)}.lock")
 
@@ -116,7 +116,7 @@ def atomic_write(path: P, mode: str = "w", ensure_directory: bool = True) -> Ite
     >>> target.read_text()
     'whole'
     """
-    text = as_system_text(path)
+    text = as_file_path(path)
     if mode not in ("w", "wb"):
         raise VFSTypeError(f"atomic_write opens with 'w' or 'wb', not {mode!r}", path=text)
     target = os.path.realpath(text)
@@ -160,7 +160,7 @@ def atomic_write_json(data: Any, path: P, indent: int | None = 2) -> None:
     """
     if isinstance(data, os.PathLike) or (isinstance(data, str) and not _is_path(path)):
         data, path = path, data
-    text = as_system_text(path)
+    text = as_file_path(path)
     try:
         written = json.dumps(data, indent=indent)
     except (TypeError, ValueError, RecursionError) as error:
@@ -202,7 +202,7 @@ def atomic_update_json(
     FileLockTimeoutError
         If the lock was not free in time.
     """
-    text = as_system_text(path)
+    text = as_file_path(path)
     if not callable(function):
         raise VFSTypeError(
             f"function is what returns the new value, not a {type(function).__name__}", path=text

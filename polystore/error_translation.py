@@ -66,7 +66,8 @@ def naming_written(
         written = list(dict.fromkeys((*written, *before)))
         with suppress(AttributeError):  # of a class with slots
             error.written = tuple(written)  # type: ignore[attr-defined]
-        error.add_note(f"{len(written)} of {number} {done}: {written}")
+        if number > 1:
+            error.add_note(f"{len(written)} of {number} {done}: {written}")
         raise
 
 

@@ -8,13 +8,19 @@ from collections.abc import Hashable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
+from polystore.exceptions import (
+    InvalidPathError,
+    PathExistsError,
+    PathMismatchError,
+    VFSTypeError,
+)
 
 __all__ = [
     "MOST_LINKS",
     "NameFilter",
     "P",
     "PathT",
+    "as_file_path",
     "as_given",
     "as_text",
     "check_distinct",
@@ -33,6 +39,7 @@ MOST_LINKS = 40
 """The limit of links that one path may follow, the same as in Linux; more are taken for a loop."""
 
 _DIGITS = re.compile(r"(\d+)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # no drive of Windows
 
 
 def as_text(path: P, *, backend: str | None = None) -> str:
@@ -69,6 +76,25 @@ def as_system_text(path: P) -> str:
         raise InvalidPathError(
             f"the path cannot be encoded for the file system ({error.reason})", path=text
         ) from error
+    return text
+
+
+def as_file_path(path: P) -> str:
+    """Return `path` as text that names a file of the operating system.
+
+    Raises same as `as_system_text`; `InvalidPathError` for what a shell would expand, and
+    `PathMismatchError` for a URL, since each would create a directory of a strange name.
+    """
+    text = as_system_text(path)
+    if text[0] == "~" and text[1:2] in ("", "/"):
+        raise InvalidPathError(
+            "~ is not expanded; use os.path.expanduser(path), or ./~ for a file of this name",
+            path=text,
+        )
+    if "://" in text and _URL.match(text):
+        raise PathMismatchError(
+            "a URL is not a path of the file system; only the zarr backend takes URLs", path=text
+        )
     return text
 
 

@@ -21,7 +21,7 @@ from polystore.filesystem.dir_fd import Handle, Location, check_no_device
 from polystore.filesystem.path_resolver import PathResolver, RootedResolver, SystemResolver
 from polystore.filesystem.retry import MOST_ATTEMPTS, read_until_stable
 from polystore.filesystem.values import FileValues, Kind, kind_of
-from polystore.paths import P, as_text
+from polystore.paths import P, as_file_path, as_text
 
 __all__ = ["Lookup", "portable_path"]
 
@@ -140,6 +140,9 @@ def _open_root(root: P | None) -> PathResolver:
 
 def portable_path(path: P, root: P | None, *, backend: str | None = None) -> str:
     """Return `path` as it means the same in every process, whatever directory it works in."""
-    text = as_text(path, backend=backend)
+    if root is not None:
+        return as_text(path, backend=backend)
+    with located(None, backend):
+        text = as_file_path(path)
     # Not normalised: a ".." after a link does not mean what it seems to.
-    return text if root is not None or os.path.isabs(text) else str(Path.cwd() / text)
+    return text if os.path.isabs(text) else str(Path.cwd() / text)

@@ -20,7 +20,16 @@ from polystore.error_translation import nothing_there
 from polystore.exceptions import InvalidPathError
 from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import REACH, Handle, Location, open_file
-from polystore.paths import MOST_LINKS, P, as_system_text, as_text, join, normalize, split
+from polystore.paths import (
+    MOST_LINKS,
+    P,
+    as_file_path,
+    as_system_text,
+    as_text,
+    join,
+    normalize,
+    split,
+)
 
 __all__ = ["PathResolver", "RootedResolver", "SystemResolver"]
 
@@ -95,7 +104,7 @@ class SystemResolver(PathResolver):
     """
 
     def text(self, path: P) -> str:
-        text = as_system_text(path)
+        text = as_file_path(path)
         while text.endswith(("/", "/.")) and text != "/":
             text = text.rstrip("/").removesuffix("/.") or "/"
         return text

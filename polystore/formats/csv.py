@@ -62,6 +62,11 @@ def dumps(table: Any) -> str:
             )
         header = [",".join(_quoted(_text(name)) for name in names)]
         return "".join(f"{line}\r\n" for line in (*header, *_lines(row.values() for row in rows)))
+    if hasattr(table, "to_csv"):
+        raise UnsupportedFormatError(
+            "a CSV holds no table of pandas; save table.to_csv(index=False), which is text, or "
+            "table.to_dict('records')"
+        )
     if not all(isinstance(row, list | tuple) and row for row in rows):
         raise UnsupportedFormatError(
             "a CSV holds a list of dicts, a list of lists, none empty, or CSV text"

@@ -35,8 +35,9 @@ def format_of(path: str) -> Format:
     for ending in endings:
         if ending in known:
             return known[ending]()
+    problem = "no format has the suffix of this file" if endings else "the path has no suffix"
     raise UnsupportedFormatError(
-        f"no format has the suffix of this file; the known ones are {', '.join(known_suffixes())}"
+        f"{problem}, which names the format; the known ones are {', '.join(known_suffixes())}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
@@ -19,7 +19,22 @@ __all__ = ["BYTES", "CSV", "JSON", "TEXT"]
 
 
 def _write_json(file: IO[bytes], value: Any) -> None:
-    file.write(json.dumps(value, ensure_ascii=False, indent=2).encode())
+    file.write(json.dumps(value, ensure_ascii=False, indent=2, default=_not_json).encode())
+
+
+def _not_json(part: Any) -> NoReturn:
+    kind = type(part).__name__
+    if hasattr(part, "tolist"):  # an array or a scalar of NumPy, or of a library like it
+        raise UnsupportedFormatError(
+            f"JSON holds Python's numbers and lists, not a {kind} of NumPy; save its .tolist()"
+        )
+    if hasattr(part, "to_dict"):
+        raise UnsupportedFormatError(
+            f"JSON holds no {kind}; save its .to_dict(), or a table's .to_dict('records')"
+        )
+    raise UnsupportedFormatError(
+        f"JSON holds dicts, lists, text, numbers, booleans and None, not a {kind}"
+    )
 
 
 def _read_json(path: str) -> Any:

@@ -11,6 +11,8 @@ suites of its capabilities, in any order, and return it from the fixture ``backe
 A promise that takes two capabilities is tested in classes that derive from both suites. Declare in
 ``deviations``, with the reason, the tests that a backend is known to fail.
 
+`check_format` checks a format of files.
+
 This package needs pytest. `polystore.testing.stateful`, which needs hypothesis too, is not
 imported with it.
 """
@@ -18,6 +20,7 @@ imported with it.
 from polystore.testing.batches import AtomicBatches, Batches
 from polystore.testing.concurrency import AtomicMoves, Concurrency
 from polystore.testing.directories import Directories
+from polystore.testing.formats import check_format
 from polystore.testing.growing import Growing
 from polystore.testing.kit import BackendKit
 from polystore.testing.links import Links
@@ -54,4 +57,5 @@ __all__ = [
     "VirtualPaths",
     "Writable",
     "WriteOnce",
+    "check_format",
 ]

@@ -107,7 +107,7 @@ def store(
     if is_missing and not (create and job is None):
         kind = "detached store" if job is None else f"store of job {job}"
         others = ", ".join(map(str, known_stores()))
-        there = f"the cluster has {others}" if others else "this cluster has no stores"
+        there = f"--store chooses one of {others}" if others else "this cluster has no stores"
         raise Failed(f"no {kind} {name!r}; {there}")
     return registry
 

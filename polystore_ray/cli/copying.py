@@ -54,6 +54,7 @@ class Copier:
     - `progress`: called with the number of files that are done, and the number of all
     - `copied`, `skipped`: the number of files that were copied, and that were there already
     - `failed`: what was not copied, and why
+    - `total`: the number of files that are to be copied
     """
 
     fm: FileManager
@@ -66,8 +67,8 @@ class Copier:
     copied: int = 0
     skipped: int = 0
     failed: list[tuple[Place, StorageError]] = field(default_factory=list)
+    total: int = 0
     _done: int = 0
-    _total: int = 0
 
     def copy(self, source: Place, target: Place) -> None:
         """Copy a file, or a directory with what is below it.
@@ -82,7 +83,7 @@ class Copier:
             raise path_exists(target.path, target.backend)
         if source.backend == target.backend and is_new and not self.excluded:
             fm.copy(source.path, target.path, source.backend)  # in one step, links as links
-            self._total += 1
+            self.total += 1
             self._count(1)
             return
         if not fm.exists(source.path, source.backend):
@@ -92,7 +93,7 @@ class Copier:
         if fm.is_dir(source.path, source.backend):
             self._copy_tree(source, target, is_new=is_new)
         else:
-            self._total += 1
+            self.total += 1
             self._copy_files(source, target, [("", "")], is_new=is_new)
 
     def _copy_tree(self, source: Place, target: Place, *, is_new: bool) -> None:
@@ -104,7 +105,7 @@ class Copier:
             may_be_link = is_within or kind == "directory"
             is_link = may_be_link and self._is_link(_joined(source, path))
             kinds["link" if is_link else kind].append(path)
-        self._total += len(entries) - len(kinds["directory"]) + 1
+        self.total += len(entries) - len(kinds["directory"]) + 1
         for path in [*kinds["other"], *([] if is_within else kinds["link"])]:
             message = "only files, links to files, and directories can be copied"
             self._fail(_joined(source, path), UnsupportedOperationError(message))
@@ -209,6 +210,8 @@ class Copier:
         except StorageError as error:
             written = set(error.written)
             if len(pairs) == 1 or isinstance(error, _FATAL):
+                if error.backend == to_backend:
+                    error.located(path=pairs[0][1])
                 self._fail(Place(backend, pairs[0][0]), error)
                 return
         for pair in pairs:
@@ -268,7 +271,7 @@ class Copier:
 
     def _step(self, count: int) -> None:
         self._done += count
-        self.progress(self._done, self._total)
+        self.progress(self._done, self.total)
 
     def _fail(self, place: Place, error: StorageError) -> None:
         error.located(path=place.path, backend=place.backend)

@@ -152,13 +152,16 @@ def _copy(
             for source, target in pairs:
                 copier.copy(source, target)
         except StorageError as error:
-            if not copier.copied:
+            if keep_going or copier.total < 2:
                 raise
+            resuming = f"{copier.copied} files were copied: --resume goes on after them, and "
             raise Failed(
-                f"{error}; {copier.copied} files were copied: --resume goes on after them, and "
-                f"--keep-going skips what fails"
+                f"{error}; {resuming if copier.copied else ''}--keep-going skips what fails"
             ) from error
-    failed = [{"path": one_line(place), "error": one_line(error)} for place, error in copier.failed]
+    failed = [
+        {"path": one_line(place), "error": one_line(error.message)}
+        for place, error in copier.failed
+    ]
     if session.as_json:
         print_json({"copied": copier.copied, "skipped": copier.skipped, "failed": failed})
     else:

@@ -128,8 +128,8 @@ def watch(
     Raises
     ------
     WatchExpiredError
-        If events after `since` are not known any more: the store keeps the last 20,000, and some
-        may be lost with a controller. List the directory again, and watch anew.
+        If events after `since` are not known any more: the store keeps the last 20,000. List the
+        directory again, and watch anew.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from polystore.events import Event
-from polystore_ray.wire.event_log import EventLog, Record, are_events
+from polystore_ray.wire.event_log import EventLog, Record
 
 __all__ = ["CALLS", "Arrivals", "Changes", "EventFeed"]
 
@@ -44,7 +44,7 @@ class Arrivals:
 
     def take(self, records: Iterable[Record]) -> bool:
         """Look at the next events; return whether there is an answer."""
-        return any(self.look_at(Event(*record)) for record in are_events(records))
+        return any(self.look_at(Event(*record)) for record in records)
 
     def look_at(self, event: Event) -> bool:
         """Look at one event; return whether there is an answer."""
@@ -75,7 +75,7 @@ class Changes:
     def take(self, records: list[Record]) -> bool:
         """Look at the next events; return whether there are some for the caller."""
         found: list[Record] = []
-        for record in are_events(records):
+        for record in records:
             event = Event(*record)
             if any(self._concerns(path, event) for path in (event.path, event.source) if path):
                 found.append(record)
@@ -112,6 +112,11 @@ class EventFeed:
         return self._log.last
 
     @property
+    def awaits_arrivals(self) -> bool:
+        """Whether a call waits for a path."""
+        return bool(self._arrivals)
+
+    @property
     def is_needed(self) -> bool:
         """Whether any call waits."""
         return bool(self._arrivals or self._changes)
@@ -125,7 +130,7 @@ class EventFeed:
             self._replace(number, records)
             return
         self._log.extend(records)
-        for record in are_events(records):
+        for record in records:
             event = Event(*record)
             concerned = self._arrivals.get(event.path, set())
             if event.is_tree:

@@ -288,11 +288,7 @@ class ReplicatedState:
             self.events.add(kind, path, *details)
 
     def took_over(self, clock: float) -> None:
-        """Learn that another controller may have told of events that were lost with it.
-
-        - `clock`: the present time by this one's, in seconds
-        """
-        self.events.skip()
+        """Learn that claims are timed by another controller's clock, at these seconds."""
         self.claims.begin_anew(clock)
 
     # Claims

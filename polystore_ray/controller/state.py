@@ -20,12 +20,14 @@ from polystore_ray.controller.requests import CHANGES, QUERIES, TIMED, answer, a
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.event_log import Record
 from polystore_ray.wire.lease_board import now as clock
-from polystore_ray.wire.messages import Joined, Renewal, Request
+from polystore_ray.wire.messages import Joined, Renewal, Request, Uncounted
 from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
 
-_SURVIVE = frozenset({"claim", "done", "graft", "release_claim", "renew_claim", "snapshot"})
+_SURVIVE = frozenset(
+    {"claim", "done", "graft", "places", "release_claim", "renew_claim", "snapshot"}
+)
 _FOLLOWED_WITHIN = 10.0  # seconds, for repairs, which are tried again
 
 
@@ -69,17 +71,21 @@ class StoreController:
         try:
             with self._lock:
                 before = self._leases.pending(self.state.tree, request)
+                left = self._leases.left()
                 answer, own = self._answer(request)
                 seen = self._journal.last
+            uncounted: list[str] = []
             if own is not None:
-                own.carry_out()
+                uncounted = own.carry_out(request.wish)
+                before += left  # which have been heard of since: at most one is left
             # No client may act on a change that could still be lost, or that others do not see.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
             for other in before:
                 other.wait(request.within)
         finally:
             self._calls -= 1
-        return _raised_or_returned(answer)
+        answer = _raised_or_returned(answer)
+        return Uncounted(answer, uncounted) if uncounted else answer
 
     def note(self, operation: str, *arguments: Any) -> Any:
         """Make a change that the store itself brings about; its answer waits for no follower."""
@@ -192,8 +198,8 @@ class StoreController:
             self._happened.wait_for(lambda: log.last != number, timeout)
             found = log.since(number)
             before, seen = self._leases.unfinished(), self._journal.last
-        # As for `handle`: whoever hears of a change may act on it.
-        self._journal.wait(seen, _FOLLOWED_WITHIN)
+        # Whoever hears of a change may act on it; numbers are counted on by the next controller.
+        self._journal.wait(seen, _FOLLOWED_WITHIN, copied=True)
         for other in before:
             other.wait(_FOLLOWED_WITHIN)
         return found
@@ -264,7 +270,7 @@ class StoreController:
 
 
 def _is_replicated(request: Request) -> bool:
-    """Return whether a change is to survive the loss of any one process."""
+    """Return whether what is answered has to survive the loss of any one process."""
     if request.operation == "publish":
         items = request.arguments[1]
         return items.replicas > 1 or items.moments is not None

@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
 import ray
-from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, plain_bytes
 from polystore_ray.actors.base import Reached, StoreOf, put
 from polystore_ray.config.backends import BackendOptions, options_on
-from polystore_ray.config.nodes import Node, node_called
+from polystore_ray.config.nodes import Node
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -29,7 +28,7 @@ from polystore_ray.hosting.backend_host import READING, TRANSFERS
 from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import future_of, wait_for
-from polystore_ray.rayapi.errors import DIED, translated
+from polystore_ray.rayapi.errors import DIED
 from polystore_ray.rayapi.metrics import leased, measured, moved
 from polystore_ray.rayapi.placement import EVENTS, MEMORY, known_nodes, nodes, object_store_bytes
 from polystore_ray.rayapi.private import connection, is_client
@@ -37,8 +36,10 @@ from polystore_ray.status import StoreStatus
 from polystore_ray.transport.base import Task, Transport
 from polystore_ray.transport.failover import Handles
 from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.transport.node_names import NodeNames
 from polystore_ray.transport.node_status import node_statuses
-from polystore_ray.transport.replicas import NODES_KNOWN_FOR, ReplicaNodes
+from polystore_ray.transport.objects import owned, values_of
+from polystore_ray.transport.replicas import ReplicaNodes
 from polystore_ray.transport.tasks import apply_to_reference, run_tasks
 from polystore_ray.wire.decoding import decode, encode
 from polystore_ray.wire.envelope import Envelope, as_message, open_message
@@ -79,7 +80,7 @@ class RayTransport(Transport):
         self.handles = Handles(reached.controller, next_controller)
         self._node = node
         self._made_with: dict[tuple[str, str], BackendOptions] = {}
-        self._called: dict[str, tuple[str, float]] = {}
+        self._names = NodeNames(node)
         self._replicas = ReplicaNodes(node, is_lenient=store.options.too_few_nodes == "warn")
         self._session = Session()
         self._board: tuple[str, LeaseBoard | None] = "", None
@@ -115,7 +116,8 @@ class RayTransport(Transport):
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         with self._session.change() as id_:
-            return self._request(Request(operation, arguments, id_), path)
+            request = Request(operation, arguments, id_)
+            return self.reads.changed(lambda wish: self._request(request._replace(wish=wish), path))
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = encode(request._replace(within=self.deadline.left))
@@ -202,12 +204,14 @@ class RayTransport(Transport):
             patience = 0.9 * self.deadline.left
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
-                self.handles.of_store(
-                    lambda leader: leader.publish.remote(
-                        pins, packed, id_, self.deadline.left, *pinned
-                    ),
-                    self.deadline,
-                    path=path,
+                self.reads.changed(
+                    lambda wish: self.handles.of_store(
+                        lambda leader: leader.publish.remote(
+                            pins, packed, id_, self.deadline.left, wish, *pinned
+                        ),
+                        self.deadline,
+                        path=path,
+                    )
                 )
             except (CallTimeoutError, HostLostError, StoreUnavailableError):
                 raise  # it may have been published
@@ -247,43 +251,10 @@ class RayTransport(Transport):
         )
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
-        if not pins:
-            return []
-        references = [pin.ref for pin in pins]
-        if None not in references:  # an object that turned up at a volume has none
-            with suppress(ray_exceptions.ObjectLostError):
-                values: list[Any] = self._got(references, path)
-                return values
-        return [self._get_one(pin, path) for pin in pins]
-
-    def _get_one(self, pin: Pin, path: str | None) -> Any:
-        """Return a value whose object may have lost its owner: its volume then puts it again."""
-        if pin.ref is not None:
-            with suppress(ray_exceptions.ObjectLostError):  # its volumes have the bytes
-                return self._got(pin.ref, path)
-        reference = self.owned(pin).ref
-        try:
-            return wait_for(reference, backend=MEMORY, timeout=self.deadline, path=path)
-        except DataLostError as error:
-            raise NotPinnedError(f"{pin.id} was lost on its way; others may hold it") from error
-
-    def _got(self, references: Any, path: str | None) -> Any:
-        try:
-            return ray.get(references, timeout=self.deadline.left)
-        except ray_exceptions.ObjectLostError:
-            raise
-        except ray_exceptions.RayError as error:
-            timeout = self.deadline.timeout
-            raise translated(error, backend=MEMORY, path=path, timeout=timeout) from error
+        return values_of(pins, self.handles, self.deadline, path) if pins else []
 
     def owned(self, pin: Pin) -> Pin:
-        for node in pin.nodes:
-            with suppress(HostLostError, StoreUnavailableError, NotPinnedError):
-                owned: Pin = self.handles.of_host(
-                    MEMORY, node, lambda volume: volume.adopt.remote(pin, []), self.deadline
-                )
-                return owned
-        raise NotPinnedError(f"none of the volumes that should hold {pin.id} has it")
+        return owned(pin, self.handles, self.deadline)
 
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         task = apply_to_reference(save, reference)
@@ -306,7 +277,7 @@ class RayTransport(Transport):
     ) -> Any:
         message = as_message((method, arguments, options))
         transfers = method in TRANSFERS
-        where = self._node_called(node)
+        where = self._names.node(node)
 
         def call() -> Any:
             try:
@@ -319,7 +290,7 @@ class RayTransport(Transport):
                     repeatable=method in READING,
                 )
             except (HostLostError, StoreUnavailableError):
-                self._called.pop(node or "", None)  # another node may have taken the name
+                self._names.forget(node)  # another node may have taken it
                 raise
 
         def value() -> Any:
@@ -337,23 +308,13 @@ class RayTransport(Transport):
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         if not self.options.backends:
             return {}
-        where = self._node_called(node)
+        where = self._names.node(node)
         found = self._made_with.get((key, where))
         if found is None:
             this = next((known for known in known_nodes() if known.id == where), Node(where))
             found = options_on(self.options.backends, key, this)
             self._made_with[key, where] = found
         return found.open()
-
-    def _node_called(self, name: str | None) -> str:
-        """Return the id of a node, asking again every few seconds: nodes come and go."""
-        if name is None:
-            return self._node
-        found, until = self._called.get(name, ("", 0.0))
-        if time.monotonic() > until:
-            found = node_called(name, known_nodes()).id
-            self._called[name] = found, time.monotonic() + NODES_KNOWN_FOR
-        return found
 
     def shipped_classes(self) -> dict[str, bytes]:
         shipped: dict[str, bytes] = self.handles.of_store(

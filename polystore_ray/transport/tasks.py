@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import exceptions as ray_exceptions
 
+from polystore.exceptions import VFSTypeError
 from polystore.transfer.many import Failure
 from polystore_ray.errors import HostLostError, StoreUnavailableError
 from polystore_ray.rayapi.errors import first_line, of_user_code, translated
@@ -35,12 +36,16 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, 
 
     Raises `StoreUnavailableError` if this process has lost the cluster.
     """
+    try:
+        _Attempt.options(**options)
+    except (TypeError, ValueError) as error:
+        raise VFSTypeError(f"the options of a task are those of ray.remote: {error}") from None
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     started: deque[Any] = deque()
     try:
         for where, function, arguments in tasks:
             placed = {"scheduling_strategy": near_node(where[0])} if where else {}
-            started.append(_Apply.options(**(placed | options)).remote(function, *arguments))
+            started.append(_Attempt.options(**(placed | options)).remote(function, *arguments))
             if len(started) >= window:
                 yield _outcome(started.popleft())
         while started:
@@ -57,14 +62,23 @@ def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
         raise of_user_code(error) from error.__cause__
 
 
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a function, or the `Failure`: Ray prints errors that nobody gets."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # noqa: BLE001 - the function may raise anything
+        return Failure(of_user_code(error))
+
+
 _Apply: Any = ray.remote(_apply)
+_Attempt: Any = ray.remote(_attempt)
 
 
 def _outcome(task: Any) -> Any:
     try:
         return ray.get(task)
     except _DIED as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = first_line(error).partition(". ")[0]  # without advice about log files
         return Failure(HostLostError(f"the process died while it ran the function ({reason})"))
     except ray_exceptions.RayTaskError as error:
         return Failure(translated(error, backend=MEMORY))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import is_
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import cloudpickle
 
@@ -66,6 +66,7 @@ class _Sent(NamedTuple):
 
 # A class travels on as it arrived: pickled again it would be another.
 _sent: WeakKeyDictionary[type, _Sent] = WeakKeyDictionary()
+_stay: WeakSet[type] = WeakSet()  # classes that cannot travel, each of which was logged once
 _sending = threading.RLock()
 _origin = os.urandom(8).hex()
 _sequence = itertools.count()
@@ -106,7 +107,9 @@ def custom_classes() -> dict[str, bytes]:
         try:
             shipped[key] = class_to_bytes(cls)
         except VFSTypeError as error:  # the other classes still travel
-            logger.warning("%s", error)
+            if cls not in _stay:  # a registry may be pickled for each of many tasks
+                _stay.add(cls)
+                logger.warning("%s", error)
     return shipped
 
 

@@ -52,6 +52,7 @@ def test_what_cannot_be_copied_is_reported_and_the_rest_goes_on(
     first = run_locally("cp", "memory:/plate", f"disk:{tmp_path}/one")
     assert first.code == 1
     assert "only files, links to files, and directories" in says_one_line(first)
+    assert "--keep-going skips what fails" in first.err
     assert not (tmp_path / "one").exists()
     done = run_locally("cp", "-k", "memory:/plate", f"disk:{tmp_path}/out")
     assert done.code == 1
@@ -61,6 +62,7 @@ def test_what_cannot_be_copied_is_reported_and_the_rest_goes_on(
         "memory:/plate/linked",
         "memory:/plate/set",
     ]
+    assert all(line.count("/plate/") == 1 for line in each)  # the path is said once
     assert last == "polystore: 3 files were not copied; 6 files were copied, 0 were there"
     assert sorted(os.listdir(tmp_path / "out")) == ["A0.npy", "A1.npy", "A2.npy", "notes", "raw"]
     facts = run_locally("cp", "-k", "--json", "memory:/plate", f"disk:{tmp_path}/more")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 
-from polystore import FileManager, PathNotFoundError
+from polystore import FileManager, PathNotFoundError, VFSTypeError
 from polystore_ray import HostLostError, RayBackendRegistry
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -80,6 +80,13 @@ def test_a_task_whose_process_dies_is_a_failure_of_its_path_alone(
     with pytest.raises(HostLostError, match="process died") as caught:
         fm.map(dies_on_zeros, paths[1:], backend, tasks=tasks)
     assert paths[1] in caught.value.__notes__[0]
+
+
+def test_wrong_options_of_a_task_are_an_error_of_the_caller() -> None:
+    fm = FileManager(RayBackendRegistry())
+    fm.save(1, "/a", "memory")
+    with pytest.raises(VFSTypeError, match=r"those of ray\.remote.*num_gpu"):
+        fm.map(str, ["/a"], "memory", errors="skip", tasks={"num_gpu": 1})
 
 
 @ray.remote

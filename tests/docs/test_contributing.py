@@ -74,6 +74,12 @@ except CorruptDataError:
     ]
 
 
+def test_the_format_passes_its_check(tmp_path: Path) -> None:
+    save_blocks(tmp_path)
+    done = run(tmp_path, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir=.", "test_npy_gz.py")
+    assert "1 passed" in done
+
+
 def test_the_backend_passes_the_kit(tmp_path: Path) -> None:
     save_blocks(tmp_path)
     done = run(

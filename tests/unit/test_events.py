@@ -206,18 +206,16 @@ def test_a_watch_that_comes_too_late_says_so(
     assert next(slow).path == "/0"  # it waited when that came
 
 
-def test_events_that_were_lost_with_a_controller_end_a_watch() -> None:
+def test_a_log_knows_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "_MOST", 2)
     log = EventLog()
-    log.add("created", "/a")
-    followed = EventLog()
-    followed.replace(*log.whole())
-    log.add("created", "/lost")  # of which only somebody who watches knows
-    seen = log.last
-    followed.skip()
-    followed.add("created", "/b")
-    assert followed.after(seen) is None
-    assert [record[1] for record in event_log.are_events(followed.after(1) or [])] == ["/b"]
-    assert followed.since(seen)[0] is False
+    assert log.after(0) == []
+    for number in range(3):
+        log.add("created", f"/{number}")
+    assert [record[1] for record in log.after(1) or []] == ["/1", "/2"]
+    assert log.after(0) is None
+    assert log.after(4) is None
+    assert log.since(0) == (False, 1, [("created", "/1", 2), ("created", "/2", 3)])
 
 
 def test_a_log_is_replicated_as_it_is(tmp_path: object) -> None:

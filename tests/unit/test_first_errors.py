@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from polystore import (
@@ -16,6 +18,8 @@ from polystore import (
     BackendRegistry,
     DiskBackend,
     FileManager,
+    InvalidPathError,
+    PathMismatchError,
     PathNotFoundError,
     StorageBackend,
     StorageError,
@@ -23,6 +27,7 @@ from polystore import (
     UnsupportedOperationError,
     VFSTypeError,
     ZarrBackend,
+    atomic_write_json,
 )
 from polystore_ray import RayBackendRegistry
 from polystore_ray.wire.classes import class_to_bytes
@@ -114,6 +119,54 @@ def test_a_hosted_backend_lists_its_options_when_it_is_called_directly(tmp_path:
     assert not disk.exists("/a.json")
 
 
+def test_a_path_that_a_shell_would_expand_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for registry in (BackendRegistry(), RayBackendRegistry(tmp_path.name, local=True)):
+        fm = FileManager(registry)
+        for backend in ("disk", "zarr"):
+            with pytest.raises(InvalidPathError, match=r"expanduser.*'~/a\.npy' \(backend"):
+                fm.save(np.ones(2), "~/a.npy", backend)
+            with pytest.raises(InvalidPathError, match="expanduser"):
+                fm.exists("~", backend)
+        with pytest.raises(PathMismatchError, match="zarr backend takes URLs"):
+            fm.save(1, "s3://bucket/a.json", "disk")
+        with pytest.raises(PathMismatchError, match="zarr backend takes URLs"):
+            fm.load("https://example.org/a.json", "disk")
+    with pytest.raises(InvalidPathError, match="expanduser"):
+        DiskBackend("~/data")
+    with pytest.raises(InvalidPathError, match="expanduser"):
+        atomic_write_json({}, "~/a.json")
+    assert list(tmp_path.iterdir()) == []
+    disk = DiskBackend()
+    disk.save_batch([1, 2], ["./~/a.json", "~a.json"], parents=True)  # nobody expands these
+    assert disk.list_files(".", recursive=True) == ["./~a.json", "./~/a.json"]
+    assert DiskBackend(tmp_path).load("~/a.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "cure"),
+    [
+        ({"n": np.uint64(3)}, "/a.json", r"uint64 of NumPy; save its \.tolist\(\)"),
+        ([np.ones(2)], "/a.json", r"ndarray of NumPy; save its \.tolist\(\)"),
+        ({"wells": {1}}, "/a.json", "not a set"),
+        (pd.DataFrame({"n": [1]}), "/a.json", r"to_dict\('records'\)"),
+        (pd.DataFrame({"n": [1]}), "/a.csv", r"to_csv\(index=False\)"),
+        (np.ones(2), "/a", "the path has no suffix, which names the format"),
+        (np.ones(2), "/a.xlsx", "no format has the suffix of this file, which"),
+    ],
+)
+def test_a_file_says_how_to_save_what_it_cannot_hold(
+    fm: FileManager, value: Any, path: str, cure: str
+) -> None:
+    with pytest.raises(UnsupportedFormatError, match=cure):
+        fm.save(value, path, "disk")
+    with pytest.raises(UnsupportedFormatError, match=cure) as caught:
+        fm.save_batch([value], [path], "disk")
+    assert getattr(caught.value, "__notes__", []) == []  # nothing to tell about one path
+
+
 class Locked:
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -124,7 +177,7 @@ def test_a_value_with_a_lock_says_what_to_do(fm: FileManager) -> None:
         fm.save(Locked(), "/a", "memory")
 
 
-def test_a_backend_class_with_a_lock_says_what_to_do() -> None:
+def test_a_backend_class_with_a_lock_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     class Guarded(StorageBackend):
         _backend_type = "guarded"
         guard = threading.Lock()
@@ -148,6 +201,9 @@ def test_a_backend_class_with_a_lock_says_what_to_do() -> None:
     ) as caught:
         class_to_bytes(Guarded)
     assert isinstance(caught.value, StorageError)
+    for _ in range(3):  # a registry may be sent with each of many tasks
+        pickle.dumps(RayBackendRegistry("guarded"))
+    assert caplog.text.count("Guarded cannot travel") == 1
 
 
 @pytest.mark.parametrize("backend", ["memory", "disk", "zarr"])

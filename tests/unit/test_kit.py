@@ -7,10 +7,12 @@ from itertools import combinations
 from typing import Any
 
 import broken_backends
+import numpy as np
 import pytest
 
 import polystore.testing
 from polystore import DiskBackend, ZarrBackend
+from polystore.formats import Format, format_of
 from polystore.testing import (
     BackendKit,
     Batches,
@@ -20,6 +22,7 @@ from polystore.testing import (
     Readable,
     Writable,
     WriteOnce,
+    check_format,
 )
 
 pytest_plugins = ["pytester"]
@@ -325,3 +328,57 @@ def test_a_read_only_backend_without_raw_access_is_told_what_it_needs(
 def test_a_suite_without_a_backend_says_so(pytester: pytest.Pytester) -> None:
     told = said(pytester, "from polystore.testing import *\nclass TestIt(Readable): pass")
     assert "TestIt needs a fixture 'backend'" in told
+
+
+def _write_npy(file: Any, value: Any) -> None:
+    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+
+
+def _read_npy(path: str) -> Any:
+    with open(path, "rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _write_and_read(file: Any, value: Any) -> None:
+    _write_npy(file, value)
+    file.seek(0)
+    file.read()
+
+
+BROKEN_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a scalar for an array": ("comes back as", {"read": lambda path: _read_npy(path)[()]}),
+    "any value is written": ("must refuse", {}),
+    "the whole for a part": ("comes back as", {"read_region": lambda path, _: _read_npy(path)}),
+    "a part of other values": (
+        "Arrays are not equal",
+        {"read_region": lambda path, index: _read_npy(path)[::-1][index]},
+    ),
+    "another shape": ("describe returns", {"describe": lambda _: {"shape": (), "dtype": "f8"}}),
+    "a file that is read": ("not readable|read", {"write": _write_and_read}),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_FORMATS)
+def test_the_check_of_a_format_names_the_broken_promise(kind: str) -> None:
+    message, parts = BROKEN_FORMATS[kind]
+    whole: dict[str, Any] = {"write": _write_npy, "read": _read_npy, **parts}
+    arrays = [np.arange(6.0).reshape(2, 3), np.array(2.5)]
+    with pytest.raises((AssertionError, OSError), match=message):
+        check_format(Format("broken", (".broken",), **whole), arrays, refused=[[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "refused"),
+    [
+        ("a.npy", [np.arange(6).reshape(2, 3), np.array("x")], [{1}]),
+        ("a.npz", [{"a": np.ones(2), "b": np.array(1)}], [np.ones(2)]),
+        ("a.json", [{"a": [1, None]}, "x"], [{1}, np.ones(2)]),
+        ("a.csv", [[{"a": 1, "b": None}], [["x", 2.5]], []], [{"a": 1}]),
+        ("a.txt", ["Zürich\r\n", ""], [b"x"]),
+        ("a.bin", [b"", b"\0"], ["x"]),
+        ("a.tif", [np.arange(30, dtype=np.uint16).reshape(5, 6)], [np.ones((4, 4)) > 0]),
+        ("a.png", [np.arange(30, dtype=np.uint8).reshape(5, 6)], [np.ones((4, 4))]),
+    ],
+)
+def test_the_formats_of_polystore_pass_their_check(name: str, values: Any, refused: Any) -> None:
+    check_format(format_of(name), values, refused)
