@@ -53,8 +53,8 @@ check: $(VENV)/.all  ## Check style, format, types and import layers
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.all  ## Build the documentation and run its examples
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
-	$(BIN)/python -m sphinx -q -W -b doctest docs docs/_build/doctest
+	$(BIN)/python -m sphinx -q -W --keep-going -d docs/_build/doctrees -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W -d docs/_build/doctrees -b doctest docs docs/_build/doctest
 
 architecture: $(VENV)/.all  ## Draw the packages and trace the calls into docs/architecture/
 	PYTHONPATH=. $(BIN)/python tests/architecture/drawing.py
@@ -71,6 +71,8 @@ bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/arrays.py
+	$(BIN)/python tests/bench/scaling.py
+	$(BIN)/python tests/bench/plate.py
 	$(BIN)/python tests/bench/picture.py
 
 soak: $(VENV)/.all $(VENV)/.fuzz  ## Run the model, the fuzzers, kills and races for hours [ONLY="fuzz or kill"] [SEED=1]

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import polystore
@@ -40,7 +41,11 @@ def _digest_of_sources() -> str:
 
 # Notebooks run once, and again when they or the packages change.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(Path(__file__).parent / "_build/notebooks" / _digest_of_sources())
+_RESULTS = Path(__file__).parent / "_build/notebooks"
+_PRESENT = _RESULTS / _digest_of_sources()
+nb_execution_cache_path = str(_PRESENT)
+for _former in set(_RESULTS.glob("*")) - {_PRESENT}:
+    shutil.rmtree(_former)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180
 nb_output_stderr = "remove"  # of Ray's processes

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from goals import marked
+
 # The second as in cluster/: of itself Ray gives back what was freed once a second.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "100"}
 
@@ -74,11 +76,12 @@ class Table:
 
     def add(self, work: str, took: float, beside: str, of: float, reach: str = "") -> None:
         """Add how long something took, in seconds, beside something else."""
-        self._add(Row(work, _seconds(took), f"{took / of:.3g}", beside, reach))
+        amount, ratio = _seconds(took), f"{took / of:.3g}"
+        self._add(Row(work, amount, ratio, beside, marked(amount, ratio, reach)))
 
     def add_amount(self, work: str, amount: str, reach: str = "") -> None:
         """Add an amount that is compared with nothing."""
-        self._add(Row(work, amount, "", "", reach))
+        self._add(Row(work, amount, "", "", marked(amount, "", reach)))
 
     def _add(self, row: Row) -> None:
         self.rows.append(row)
@@ -88,17 +91,25 @@ class Table:
 
     def write(self) -> None:
         """Write the table, and the conditions under which it came about, beside the docs."""
-        RESULTS.mkdir(exist_ok=True)
-        _write_csv(self.name, [field.name for field in fields(Row)], map(astuple, self.rows))
-        _write_csv(f"{self.name}-conditions", ["what", "value"], _conditions(self.rounds))
+        each = f"the median of {self.rounds}, measured in turn with what it is compared to"
+        write_table(self.name, [field.name for field in fields(Row)], map(astuple, self.rows), each)
 
 
-def _write_csv(name: str, header: list[str], rows: Iterable[Iterable[str]]) -> None:
+def write_table(
+    name: str, header: Iterable[str], rows: Iterable[Iterable[object]], each: str
+) -> None:
+    """Write a table, and the conditions under which it was measured; `each` says how often."""
+    RESULTS.mkdir(exist_ok=True)
+    _write_csv(name, header, rows)
+    _write_csv(f"{name}-conditions", ["what", "value"], _conditions(each))
+
+
+def _write_csv(name: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def _conditions(rounds: int | str) -> list[tuple[str, str]]:
+def _conditions(each: str) -> list[tuple[str, str]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "ray", "zarr"))
@@ -109,7 +120,7 @@ def _conditions(rounds: int | str) -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         ("packages", packages),
         ("load at the end", f"{load:.1f}"),
-        ("each figure", f"the median of {rounds}, measured in turn with what it is compared to"),
+        ("each figure", each),
     ]
 
 
