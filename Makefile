@@ -19,6 +19,11 @@ SECONDS ?= 600
 WITHOUT_CLUSTER = tests/api tests/architecture tests/browser tests/conformance/test_in_process.py \
 	tests/conformance/test_remote.py tests/corpus tests/explored tests/faults tests/fuzz tests/scale tests/unit
 PARALLEL = -n logical --maxprocesses 8 --dist worksteal
+
+# Tests on clusters wait for processes half of the time: two files at a time are tested, each on clusters of its
+# own. The faults of some files, and the limits that they set, are those of the whole machine.
+SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder
+ALONE = tests/cluster/test_capacity.py tests/cluster/test_chaos.py tests/cluster/test_network.py
 DOCTESTS = --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
 	--ignore=polystore_ray/demo --ignore=polystore/formats/torch.py --ignore=tests/fuzz/fuzzing.py
 
@@ -34,7 +39,8 @@ demo: $(VENV)/.demo  ## Run the demo: segment photographs in Ray tasks; results 
 
 test: check docs  ## Run all checks, the examples of the documentation, and all tests
 	$(BIN)/python -m pytest $(PARALLEL) $(WITHOUT_CLUSTER) $(DOCTESTS)
-	$(BIN)/python -m pytest tests examples $(addprefix --ignore=,$(WITHOUT_CLUSTER))
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests examples $(addprefix --ignore=,$(WITHOUT_CLUSTER) $(ALONE))
+	$(BIN)/python -m pytest $(ALONE)
 
 test-fast: $(VENV)/.all  ## Run the tests that start no cluster, in about three minutes
 	$(BIN)/python -m pytest -q $(PARALLEL) tests/api tests/architecture tests/explored tests/unit \

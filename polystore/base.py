@@ -10,20 +10,26 @@ from polystore.arguments import check_batch, check_collection, path_exists
 from polystore.async_methods import in_a_thread
 from polystore.capabilities import (
     Deletable,
-    HasDirectories,
     MakesParents,
     accepting,
     accepts,
     unsupported,
 )
 from polystore.error_translation import located, naming_written
-from polystore.exceptions import InvalidPathError, PathNotFoundError, UnsupportedOperationError
+from polystore.exceptions import UnsupportedOperationError
 from polystore.keywords import check_options
 from polystore.paths import NameFilter, P, as_text, display, file_order
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendBase
 from polystore.stat import Stat
-from polystore.traversal import children, copy_tree, files_below, walk_tree
+from polystore.traversal import (
+    check_copy,
+    check_parent,
+    children,
+    copy_tree,
+    files_below,
+    walk_tree,
+)
 
 __all__ = ["DataSink", "DataSource", "ReadOnlyBackend", "Stat", "StorageBackend", "accepts"]
 
@@ -337,16 +343,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         if not overwrite and self.exists(path):
             raise path_exists(path, self._backend_type)
         if not parents and isinstance(self, MakesParents):
-            self._check_parent(path)
-
-    def _check_parent(self, path: str) -> None:
-        if not isinstance(self, HasDirectories):
-            return
-        parent = path.rstrip("/").rpartition("/")[0]
-        if parent and not self.exists(parent):
-            raise PathNotFoundError(
-                "the parent directory is missing", path=path, backend=self._backend_type
-            )
+            check_parent(self, path)
 
     def delete_all(self, path: P, /) -> None:
         """Delete a file, a link or a whole tree; links are deleted, never followed."""
@@ -373,7 +370,7 @@ class StorageBackend(BackendBase, DataSource, DataSink):
         """
         src = as_text(source, backend=self._backend_type)
         dst = as_text(destination, backend=self._backend_type)
-        self._check_transfer(src, dst)
+        check_copy(self, src, dst)
         copy_tree(self, src, dst)
 
     def move(self, source: P, destination: P, /) -> None:
@@ -388,18 +385,5 @@ class StorageBackend(BackendBase, DataSource, DataSink):
             raise self._unsupported("delete, which a move needs", source)
         self.copy(source, destination)
         self.delete_all(source)
-
-    def _check_transfer(self, src: str, dst: str) -> None:
-        if not self.exists(src) and not self.is_symlink(src):
-            raise PathNotFoundError(
-                "no such file or directory", path=src, backend=self._backend_type
-            )
-        if self.exists(dst) or self.is_symlink(dst):
-            raise path_exists(dst, self._backend_type)
-        self._check_parent(dst)
-        if dst.startswith(src.rstrip("/") + "/") and not self.is_symlink(src):
-            raise InvalidPathError(
-                f"a directory cannot go into itself ({src!r})", path=dst, backend=self._backend_type
-            )
 
     asave_batch = in_a_thread(save_batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -10,9 +10,10 @@ from polystore.exceptions import (
     PathExistsError,
     PathNotDirectoryError,
     PathNotFoundError,
+    StorageError,
     StorageResolutionError,
 )
-from polystore.paths import MOST_LINKS, P, display, join, normalize, split
+from polystore.paths import MOST_LINKS, P, display, join, split
 from polystore.stat import Details
 
 __all__ = [
@@ -21,12 +22,12 @@ __all__ = [
     "Link",
     "Location",
     "State",
-    "add_links",
     "cloned",
     "directories_below",
     "entries_below",
     "find",
     "find_beside",
+    "find_free",
     "is_reached_through",
     "node_at",
     "nodes_below",
@@ -198,15 +199,18 @@ def directories_below(root: Directory) -> Iterator[Directory]:
         waiting.extend(node for node in directory.values() if isinstance(node, Directory))
 
 
-def nodes_below(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the path of every node at and below a node, which is at `path`, and the node."""
-    waiting = [(path, node)]
+def nodes_below(node: Any, path: str, *, recursive: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield a node and every node below it, each with its path; the first is at `path`.
+
+    Unless `recursive`, directories in a directory are not descended.
+    """
+    waiting = [(path, node, True)]
     while waiting:
-        here, node = waiting.pop()
+        here, node, is_descended = waiting.pop()
         yield here, node
-        if isinstance(node, Directory):
+        if is_descended and isinstance(node, Directory):
             prefix = here.rstrip("/")
-            waiting.extend((f"{prefix}/{name}", child) for name, child in node.items())
+            waiting += [(f"{prefix}/{name}", child, recursive) for name, child in node.items()]
 
 
 def outline(directory: Directory, path: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
@@ -214,31 +218,31 @@ def outline(directory: Directory, path: str) -> tuple[list[str], list[tuple[str,
     directories: list[str] = []
     links: list[tuple[str, str]] = []
     files: list[str] = []
-    waiting = [(path.rstrip("/"), directory)]
-    while waiting:
-        prefix, directory = waiting.pop()
-        for name, node in directory.items():
-            where = f"{prefix}/{name}"
-            if type(node) is Directory:
-                directories.append(where)
-                waiting.append((where, node))
-            elif type(node) is Link:
-                links.append((where, node.target))
-            else:
-                files.append(where)
+    nodes = nodes_below(directory, path)
+    next(nodes)  # the directory itself
+    for where, node in nodes:
+        if isinstance(node, Directory):
+            directories.append(where)
+        elif isinstance(node, Link):
+            links.append((where, node.target))
+        else:
+            files.append(where)
     return directories, links, files
 
 
-def add_links(directory: Directory, links: Iterable[tuple[P, P]], *, backend: str) -> None:
-    """Add links with absolute targets, which may be missing; their paths begin at a directory."""
-    for path, target in links:
-        location = find(directory, path, follow=False, backend=backend)
-        if location.missing:
-            message = "the parent directory is missing"
-            raise PathNotFoundError(message, path=display(path), backend=backend)
-        if location.node is not None:
-            raise PathExistsError("the path exists already", path=display(path), backend=backend)
-        location.directory[location.name] = Link(normalize(target, backend=backend))
+def find_free(root: Directory, path: P, *, over_file: bool = False, backend: str) -> Location:
+    """Return the location of a path that is free, or a file or a link where `over_file`."""
+    location = find(root, path, follow=False, backend=backend)
+    error: type[StorageError] = PathExistsError
+    if location.missing:
+        error, message = PathNotFoundError, "the parent directory is missing"
+    elif location.node is not None and not over_file:
+        message = "the path exists already"
+    elif isinstance(location.node, Directory):
+        message = "the path is a directory"
+    else:
+        return location
+    raise error(message, path=display(path), backend=backend)
 
 
 def cloned(node: Any) -> Any:

@@ -29,12 +29,12 @@ from polystore.path_nodes import (
     Link,
     Location,
     State,
-    add_links,
     cloned,
     directories_below,
     entries_below,
     find,
     find_beside,
+    find_free,
     is_reached_through,
     node_at,
     nodes_below,
@@ -47,7 +47,6 @@ from polystore.paths import NameFilter, P, check_distinct, display, file_order, 
 from polystore.stat import Stat
 
 __all__ = ["Entry", "Location", "PathTree", "replaced"]
-
 
 E = TypeVar("E", bound=Entry)
 
@@ -80,7 +79,7 @@ class PathTree(Generic[E]):
 
         Raises `PathNotFoundError` if nothing is there; `PathIsDirectoryError` if it is a directory.
         """
-        node = node_at(self._root, path) or self._existing(path, "no such file")
+        node = node_at(self._root, path) or self._existing(path, "no such file").node
         if isinstance(node, Directory):
             raise self._error(PathIsDirectoryError, "the path is a directory", path)
         entry: E = node
@@ -118,27 +117,22 @@ class PathTree(Generic[E]):
         """Return the paths of the files in a directory; see `DataSource.list_files`."""
         with located(path, self._backend):
             selected = NameFilter(pattern, extensions)
-        found: list[str] = []
-        top = self._directory(path)
-        waiting = [(normalize(path).rstrip("/"), top)]
-        while waiting:
-            prefix, directory = waiting.pop()
-            for name, node in directory.items():
-                if isinstance(node, Directory):
-                    if recursive:
-                        waiting.append((f"{prefix}/{name}", node))
-                elif selected(name) and (
-                    not isinstance(node, Link) or self.is_file(f"{prefix}/{name}")
-                ):
-                    found.append(f"{prefix}/{name}")
-        return sorted(found, key=file_order)
+        found = nodes_below(self._directory(path), normalize(path), recursive=recursive)
+        files = [
+            where
+            for where, node in found
+            if not isinstance(node, Directory)
+            and selected(where.rpartition("/")[2])
+            and (not isinstance(node, Link) or self.is_file(where))
+        ]
+        return sorted(files, key=file_order)
 
     def entries(self, path: P) -> Iterator[tuple[str, E]]:
         """Return the path and the entry of each file at and below `path`, except through links.
 
         Raises `PathNotFoundError` if nothing is there.
         """
-        found = nodes_below(self._existing(path, "no such file or directory"), normalize(path))
+        found = nodes_below(self._existing(path).node, normalize(path))
         return ((where, node) for where, node in found if not isinstance(node, Directory | Link))
 
     def outline(self, path: P) -> tuple[list[str], list[tuple[str, str]], list[str]]:
@@ -150,20 +144,19 @@ class PathTree(Generic[E]):
 
     def stat(self, path: P) -> Stat:
         """Describe `path`; see `DataSource.stat`."""
-        node = self._target(path)
+        node, itself = self._target(path), self.reached(path, follow=False)
         stat: Stat = {
-            "type": "directory" if isinstance(node, Directory) else "file",
+            "type": "missing",
             "path": normalize(path, backend=self._backend),
             "exists": node is not None,
         }
-        if self.is_symlink(path):
-            stat["type"] = "symlink"
-            stat["target"] = self._find(path, follow=False).node.target
-        elif node is None:
-            stat["type"] = "missing"
-        if node is not None and not isinstance(node, Directory):
+        if isinstance(node, Directory):
+            stat["type"] = "directory"
+        elif node is not None:
             entry: Entry = node
-            stat = {**stat, **entry.describe()}
+            stat = {**stat, **entry.describe(), "type": "file"}
+        if itself is not None and isinstance(itself.node, Link):
+            stat |= {"type": "symlink", "target": itself.node.target}
         return stat
 
     def reached(self, path: P, *, follow: bool = True) -> Location | None:
@@ -260,7 +253,7 @@ class PathTree(Generic[E]):
         target = normalize(source, backend=self._backend)
         if self._target(source) is None:
             raise self._error(PathNotFoundError, "a link needs an existing source", source)
-        location = self._free_location(link, over_file=overwrite)
+        location = find_free(self._root, link, over_file=overwrite, backend=self._backend)
         if is_reached_through(self._root, source, location.names):
             raise self._error(StorageResolutionError, "a link cannot lead to itself", link)
         location.directory[location.name] = Link(target)
@@ -308,7 +301,7 @@ class PathTree(Generic[E]):
     def snapshot(self, source: P, destination: P) -> list[E]:
         """Copy a directory, also into itself, in one step; return entries that now exist twice."""
         copied = cloned(self._directory(source))
-        location = self._free_location(destination)
+        location = find_free(self._root, destination, backend=self._backend)
         location.directory[location.name] = copied
         return list(entries_below(copied))
 
@@ -324,7 +317,9 @@ class PathTree(Generic[E]):
         exists; `PathNotFoundError` if the directory, or the parent of a link, is missing.
         """
         origin, directory = self._present(path), self._directory(path)
-        add_links(directory, links, backend=self._backend)
+        for link, target in links:
+            location = find_free(directory, link, backend=self._backend)
+            location.directory[location.name] = Link(normalize(target, backend=self._backend))
         for name in directory.keys() & self._root.keys():
             raise self._error(PathExistsError, "the path exists already", f"/{name}")
         del origin.directory[origin.name]
@@ -340,43 +335,29 @@ class PathTree(Generic[E]):
         location = self.reached(path)
         return None if location is None else location.node
 
-    def _existing(self, path: P, otherwise: str) -> Any:
-        """Return the node that `path` leads to; raise if it is missing."""
+    def _existing(
+        self, path: P, otherwise: str = "no such file or directory", *, follow: bool = True
+    ) -> Location:
+        """Return where an existing path leads."""
         try:
-            node = self._find(path).node
-        except PathNotDirectoryError:
-            node = None
-        if node is None:
+            location = self._find(path, follow=follow)
+        except PathNotDirectoryError as error:
+            raise self._error(PathNotFoundError, otherwise, path) from error
+        if location.node is None:
             raise self._error(PathNotFoundError, otherwise, path)
-        return node
+        return location
 
     def _directory(self, path: P) -> Directory:
-        node = self._existing(path, "no such directory")
+        node = self._existing(path, "no such directory").node
         if not isinstance(node, Directory):
             raise self._error(PathNotDirectoryError, "the path is a file", path)
         return node
 
     def _present(self, path: P) -> Location:
         """Return the location of an existing path, a link not followed; never the root."""
-        try:
-            location = self._find(path, follow=False)
-        except PathNotDirectoryError as error:
-            raise self._error(PathNotFoundError, "no such file or directory", path) from error
-        if location.node is None:
-            raise self._error(PathNotFoundError, "no such file or directory", path)
+        location = self._existing(path, follow=False)
         if not location.names:
             raise self._error(InvalidPathError, "the root always exists and stays", path)
-        return location
-
-    def _free_location(self, path: P, *, over_file: bool = False) -> Location:
-        """Return the location of a path that is free, or a file or a link where `over_file`."""
-        location = self._find(path, follow=False)
-        if location.missing:
-            raise self._error(PathNotFoundError, "the parent directory is missing", path)
-        if location.node is not None and not over_file:
-            raise self._error(PathExistsError, "the path exists already", path)
-        if isinstance(location.node, Directory):
-            raise self._error(PathExistsError, "the path is a directory", path)
         return location
 
     def _check_replaced(self, node: Any, path: P, overwrite: bool, if_version: int | None) -> None:
@@ -396,7 +377,8 @@ class PathTree(Generic[E]):
             )
 
     def _transfer(self, source: P, destination: P) -> tuple[Location, Location]:
-        origin, location = self._present(source), self._free_location(destination)
+        origin = self._present(source)
+        location = find_free(self._root, destination, backend=self._backend)
         if location.names[: len(origin.names)] == origin.names:
             message = f"a directory cannot go into itself ({display(source)})"
             raise self._error(InvalidPathError, message, destination)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
+from polystore.arguments import path_exists
+from polystore.capabilities import HasDirectories
+from polystore.exceptions import InvalidPathError, PathNotFoundError
 from polystore.paths import P
 
-__all__ = ["children", "copy_tree", "files_below", "walk_tree"]
+__all__ = ["check_copy", "check_parent", "children", "copy_tree", "files_below", "walk_tree"]
 
 
 class Tree(Protocol):
@@ -61,6 +64,27 @@ def walk_tree(
             else:
                 (files if tree.is_file(child) else others).append(child)
     return directories, files, others
+
+
+def check_parent(backend: Any, path: str) -> None:
+    """Refuse a path whose parent is missing, in a backend with directories."""
+    parent = path.rstrip("/").rpartition("/")[0]
+    if parent and issubclass(type(backend), HasDirectories) and not backend.exists(parent):
+        message = "the parent directory is missing"
+        raise PathNotFoundError(message, path=path, backend=backend._backend_type)  # noqa: SLF001 - its key
+
+
+def check_copy(backend: Any, source: str, destination: str) -> None:
+    """Raise the errors of `StorageBackend.copy` before anything is copied."""
+    key = backend._backend_type  # noqa: SLF001 - as above
+    if not backend.exists(source) and not backend.is_symlink(source):
+        raise PathNotFoundError("no such file or directory", path=source, backend=key)
+    if backend.exists(destination) or backend.is_symlink(destination):
+        raise path_exists(destination, key)
+    check_parent(backend, destination)
+    if destination.startswith(source.rstrip("/") + "/") and not backend.is_symlink(source):
+        message = f"a directory cannot go into itself ({source!r})"
+        raise InvalidPathError(message, path=destination, backend=key)
 
 
 def copy_tree(backend: Any, source: str, destination: str) -> None:

@@ -173,10 +173,10 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         return f"{type(self).__name__}({self._store!r}, lifetime={self._lifetime!r}{mode})"
 
     def _repr_html_(self) -> str:
-        if not self.in_use():
-            return f"{text(self)}: not in use yet"
         try:
-            return self.status()._repr_html_()
+            if self.in_use():
+                return self.status()._repr_html_()
+            return f"{text(self)}: not in use yet"
         except StorageError as error:
             return f"{text(self)}: {text(error)}"
 

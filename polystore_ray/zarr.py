@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.registry import register_pipeline
 
-from polystore.exceptions import (
-    InvalidPathError,
-    PathExistsError,
-    PathNotFoundError,
-    PathTypeError,
-    UnsupportedFormatError,
-    UnsupportedOperationError,
-    VFSTypeError,
-)
+from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
 from polystore.paths import P, normalize
 from polystore.region import Region
+from polystore.zarr.array.stores import wanted_part
 from polystore_ray.deadline import Deadline
 from polystore_ray.interop.batcher import Gathering
 from polystore_ray.interop.chunk_pipeline import ChunkPipeline, ChunkStore
 from polystore_ray.interop.chunk_reading import read_into
-from polystore_ray.interop.plain_memory import plain_memory
-from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
+from polystore_ray.interop.stored_bytes import StoredBytes
+from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of
 from polystore_ray.registry import RayBackendRegistry
 
 __all__ = ["ClusterPipeline", "ClusterStore", "intermediates", "read"]
 
 _BATCH_BYTES = 32 * 2**20  # of writes in one batch, two of which run at a time
-_SHARED_BYTES = 8 * 2**20  # the largest chunk that shares an object with others
-_NOTHING_THERE = (PathNotFoundError, PathTypeError)
 
 
 class ClusterStore(ChunkStore):
@@ -87,20 +77,16 @@ class ClusterStore(ChunkStore):
     28
     """
 
-    supports_writes = True
-    supports_deletes = True
-    supports_listing = True
-
     def __init__(
         self, path: P, registry: RayBackendRegistry | None = None, read_only: bool = False
     ) -> None:
         super().__init__(read_only=read_only)
         self.path = normalize(path, backend="memory")
         self._registry = RayBackendRegistry() if registry is None else registry
-        self._prefix = self.path.rstrip("/")
-        self._gets: Gathering[None, Bytes | None] = Gathering(self._load)
-        self._deletes: Gathering[None, None] = Gathering(self._delete)
-        self._sets: Gathering[Bytes, None] = Gathering(self._save, _nbytes, _BATCH_BYTES)
+        self._values = values = StoredBytes(self.path, self._registry)
+        self._gets: Gathering[None, Bytes | None] = Gathering(values.load)
+        self._deletes: Gathering[None, None] = Gathering(values.delete)
+        self._sets: Gathering[Bytes, None] = Gathering(values.save, _nbytes, _BATCH_BYTES)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r}, {self._registry!r})"
@@ -134,13 +120,6 @@ class ClusterStore(ChunkStore):
         wanted = wanted_part(byte_range)
         return buffer_of(await self._gets.ask(self._at(key), None), wanted, prototype)
 
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        return list(
-            await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges))
-        )
-
     def get_sync(
         self,
         key: str,
@@ -150,7 +129,7 @@ class ClusterStore(ChunkStore):
     ) -> Buffer | None:
         """Return what `get` returns, outside an event loop."""
         wanted = wanted_part(byte_range)
-        [value] = self._load([self._at(key)])
+        [value] = self._values.load([self._at(key)])
         return buffer_of(value, wanted, prototype)
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -160,12 +139,12 @@ class ClusterStore(ChunkStore):
     def set_sync(self, key: str, value: Buffer) -> None:
         """Do what `set` does, outside an event loop."""
         self._check_writable()
-        self._save([self._at(key)], [bytes_of(value)])
+        self._values.save([self._at(key)], [bytes_of(value)])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         self._check_writable()
         with suppress(PathExistsError):
-            await self._memory.asave(bytes_of(value), self._at(key), parents=True)
+            await asyncio.to_thread(self._values.save_new, self._at(key), bytes_of(value))
 
     async def delete(self, key: str) -> None:
         self._check_writable()
@@ -174,12 +153,12 @@ class ClusterStore(ChunkStore):
     def delete_sync(self, key: str) -> None:
         """Do what `delete` does, outside an event loop."""
         self._check_writable()
-        self._delete([self._at(key)])
+        self._values.delete([self._at(key)])
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete all keys below a prefix, in one step."""
         self._check_writable()
-        await asyncio.to_thread(self._delete_below, self._at(prefix))
+        await asyncio.to_thread(self._values.delete_below, self._at(prefix))
 
     async def clear(self) -> None:
         await self.delete_dir("")
@@ -192,112 +171,42 @@ class ClusterStore(ChunkStore):
         return deadline
 
     def load_chunks(self, keys: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
-        return self._load_versions([self._at(key) for key in keys])
+        return self._values.load_versions([self._at(key) for key in keys])
 
     def save_chunks(
         self, keys: Sequence[str], values: Sequence[Bytes], versions: Sequence[int | None]
     ) -> None:
         self._check_writable()
-        bundled = _SHARED_BYTES if len(keys) > 1 else 0
-        paths = [self._at(key) for key in keys]
-        self._memory.save_versions(values, paths, versions, bundled=bundled)
+        self._values.save_versions([self._at(key) for key in keys], values, versions)
 
     def delete_chunks(self, keys: Sequence[str]) -> None:
         self._check_writable()
-        self._delete([self._at(key) for key in keys])
+        self._values.delete([self._at(key) for key in keys])
 
     # Questions
 
     async def exists(self, key: str) -> bool:
-        return await asyncio.to_thread(self._memory.is_file, self._at(key))
+        return await asyncio.to_thread(self._values.has, self._at(key))
 
     async def getsize(self, key: str) -> int:
-        return await asyncio.to_thread(self._size, self._at(key))
-
-    async def list(self) -> AsyncIterator[str]:
-        async for key in self.list_prefix(""):
-            yield key
+        return await asyncio.to_thread(self._values.size, self._at(key))
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         directory = self._at(prefix.rpartition("/")[0])
-        start = f"{self._prefix}/{prefix}"
-        for path in await asyncio.to_thread(self._below, directory):
-            if path.startswith(start):
-                yield path[len(self._prefix) + 1 :]
+        for key in await asyncio.to_thread(self._values.keys_below, directory):
+            if key.startswith(prefix):
+                yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        with suppress(*_NOTHING_THERE):
-            for name in await asyncio.to_thread(self._memory.list_dir, self._at(prefix)):
-                yield name
-
-    # In the memory
-
-    @property
-    def _memory(self) -> Any:
-        return self._registry["memory"]
-
-    @property
-    def _plain(self) -> Any:
-        """The memory whose loads run nothing; over ``ray://`` the proxy opens values anyway."""
-        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as plain_memory does
-        return plain_memory(self._registry) if opens_here else self._memory
+        for name in await asyncio.to_thread(self._values.names, self._at(prefix)):
+            yield name
 
     def _at(self, key: str) -> str:
         if not {".", ".."}.isdisjoint(key.split("/")):
             raise InvalidPathError(
                 f"a key leads down from {self}, without '.' and '..'", path=key, backend="memory"
             )
-        return f"{self._prefix}/{key.strip('/')}".rstrip("/") or "/"
-
-    def _load(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[Bytes | None]:
-        return self._load_versions(paths)[0]
-
-    def _load_versions(self, paths: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
-        memory = self._plain
-        try:
-            values, versions = memory.load_versions(paths)
-        except UnsupportedOperationError as error:
-            raise _not_bytes(str(error), error.path) from error
-        found = [
-            None if value is None else _as_bytes(value, path)
-            for value, path in zip(values, paths, strict=True)
-        ]
-        return found, versions
-
-    def _save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
-        # Alone, a chunk is an object of its own.
-        bundled = _SHARED_BYTES if len(paths) > 1 else 0
-        self._memory.save_batch(values, paths, overwrite=True, parents=True, bundled=bundled)
-        return [None] * len(paths)
-
-    def _delete(self, paths: Sequence[str], _: Sequence[None] = ()) -> Sequence[None]:
-        self._memory.delete_keys(paths, self.path)
-        return [None] * len(paths)
-
-    def _delete_below(self, path: str) -> None:
-        with suppress(*_NOTHING_THERE):
-            if path != "/":
-                if self._memory.is_dir(path):
-                    self._memory.delete_all(path)
-                return
-            for name in self._memory.list_dir("/"):
-                with suppress(PathNotFoundError):
-                    self._memory.delete_all(f"/{name}")
-
-    def _below(self, directory: str) -> Sequence[str]:
-        with suppress(*_NOTHING_THERE):
-            files: Sequence[str] = self._memory.list_files(directory, recursive=True)
-            return files
-        return ()
-
-    def _size(self, path: str) -> int:
-        facts = self._memory.stat(path)
-        if facts.get("dtype") == "uint8" and len(facts["shape"]) == 1:
-            return int(facts["size"])
-        [value] = self._load([path])
-        if value is None:
-            raise PathNotFoundError("no such key", path=path, backend="memory")
-        return len(value)
+        return self._values.path(key)
 
 
 @contextmanager
@@ -329,7 +238,7 @@ def intermediates(registry: RayBackendRegistry | None = None) -> Iterator[Cluste
     try:
         yield store
     finally:
-        store._delete_below(store.path)  # noqa: SLF001 - of this module
+        store._values.delete_below(store.path)  # noqa: SLF001 - of this module
 
 
 class ClusterPipeline(ChunkPipeline):
@@ -417,24 +326,6 @@ def read(
             f"array[...] reads any"
         )
     return read_into(array, region, out, lambda keys: store.load_chunks(keys)[0])
-
-
-def _as_bytes(value: object, path: str) -> Bytes:
-    """Return a stored value as the bytes that it is."""
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
-        return value
-    if isinstance(value, bytes | bytearray | memoryview):
-        return np.frombuffer(value, np.uint8)
-    raise _not_bytes(f"the value is a {type(value).__name__}", path)
-
-
-def _not_bytes(reason: str, path: str | None) -> UnsupportedFormatError:
-    return UnsupportedFormatError(
-        f"{reason}, and zarr reads only bytes; load it with the backend, or save it as an array of "
-        f"zarr",
-        path=path,
-        backend="memory",
-    )
 
 
 def _nbytes(value: Bytes) -> int:

@@ -62,6 +62,18 @@ def pytest_terminal_summary(
             terminalreporter.line(f"{count:>10,} {what}")
 
 
+# These connect this process to another Ray, or start one in its place.
+_OTHER_RAYS = {"chaos", "cluster", "clusters", "nodes", "small_ray"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put modules with another Ray last, so that the session's own is started once."""
+    with_another = {
+        item.path for item in items if _OTHER_RAYS.intersection(getattr(item, "fixturenames", ()))
+    }
+    items.sort(key=lambda item: item.path in with_another)
+
+
 @pytest.fixture(scope="module")
 def ray_cluster(polystore_ray_cluster: None) -> None:
     """Connect to a Ray of this session's own; a module that needs another one may end it."""

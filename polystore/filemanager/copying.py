@@ -14,8 +14,7 @@ from polystore.capabilities import Deletable, HasDirectories
 from polystore.error_translation import naming_written
 from polystore.exceptions import UnsupportedOperationError
 from polystore.filemanager.across import CopyAcross, as_pairs, check_exists, check_free
-from polystore.filemanager.dispatch import Registry, reading, writing
-from polystore.filemanager.options import OptionRules
+from polystore.filemanager.dispatch import OptionRules, Registry, reading, writing
 from polystore.paths import P, as_text
 from polystore.progress import Progress, reporting
 from polystore.registration import BackendKey, backend_key

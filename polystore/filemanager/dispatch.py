@@ -1,8 +1,9 @@
-"""Find the backend of a key, and let only the errors of polystore out of its calls."""
+"""A call to a backend: the backend of its key, the options that it takes, and the errors."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any
 
 from polystore.arguments import did_you_mean
 from polystore.base import DataSource, StorageBackend
-from polystore.capabilities import MakesParents
+from polystore.capabilities import MakesParents, options_of
 from polystore.exceptions import (
     BackendNotFoundError,
     PathNotFoundError,
@@ -19,10 +20,20 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VFSTypeError,
 )
+from polystore.keywords import listed, not_taken
 from polystore.paths import P, display
 from polystore.registration import BackendKey, backend_key
+from polystore.transfer.proxies import class_of
 
-__all__ = ["Registry", "check_registry", "parents_option", "reading", "suggest_near", "writing"]
+__all__ = [
+    "OptionRules",
+    "Registry",
+    "check_registry",
+    "parents_option",
+    "reading",
+    "suggest_near",
+    "writing",
+]
 
 _MOST_NAMES = 1000  # that a missing path is compared with
 
@@ -157,6 +168,54 @@ def _resolve(registry: Registry, key: BackendKey) -> DataSource:
             f"no backend is called {name!r}{did_you_mean(name, known_keys)}; the known ones are "
             f"{', '.join(known_keys)}"
         ) from None
+
+
+class OptionRules:
+    """What a file manager does with options that a backend does not take, and with `overwrite`.
+
+    Parameters
+    ----------
+    strict : bool
+        Whether an option that the backend does not take raises. Otherwise it is dropped, with one
+        warning for each backend.
+    overwrite : bool
+        The default of the option `overwrite` of saves.
+    """
+
+    def __init__(self, *, strict: bool, overwrite: bool) -> None:
+        self.strict = strict
+        self.overwrite = overwrite
+        self._warned: set[tuple[str, str, frozenset[str]]] = set()
+
+    def applied(self, backend: DataSource, method: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options that a call passes on.
+
+        Raises
+        ------
+        VFSTypeError
+            If the backend does not take one of them; the message lists those that it takes.
+        """
+        if not (options or self.overwrite):
+            return options
+        cls: type = class_of(backend)
+        taken = options_of(cls, method)
+        if taken is None:
+            return options
+        if self.overwrite and "overwrite" in taken:
+            options = {"overwrite": True, **options}
+        others = options.keys() - taken
+        if others and self.strict:
+            raise not_taken(cls, method, sorted(others), sorted(taken))
+        if others:
+            self._warn(backend, method, frozenset(others))
+        return {name: value for name, value in options.items() if name in taken}
+
+    def _warn(self, backend: DataSource, method: str, others: frozenset[str]) -> None:
+        name = class_of(backend).__name__
+        if (name, method, others) not in self._warned:
+            self._warned.add((name, method, others))
+            message = f"{name}.{method} takes no {listed(sorted(others))}; dropped"
+            warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def parents_option(backend: StorageBackend, *, parents: bool) -> dict[str, bool]:

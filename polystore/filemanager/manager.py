@@ -10,6 +10,7 @@ from polystore.exceptions import PathNotFoundError
 from polystore.filemanager import batches, copying, mapping, trees
 from polystore.filemanager.across import listed_order
 from polystore.filemanager.dispatch import (
+    OptionRules,
     Registry,
     check_registry,
     parents_option,
@@ -18,7 +19,6 @@ from polystore.filemanager.dispatch import (
     writing,
 )
 from polystore.filemanager.notebook import manager_html
-from polystore.filemanager.options import OptionRules
 from polystore.paths import P, PathT, as_given, natural_key
 from polystore.registration import BackendKey
 from polystore.stat import Stat

@@ -98,17 +98,7 @@ def _prepared(
 ) -> Iterator[Location]:
     """Yield the location to publish at; parents that it makes go again if the block fails."""
     made: list[str] = []
-
-    def make(directory: Location) -> None:
-        if not made:
-            values.forget(path)
-        values.make_directory(directory)
-        made.append(directory.name)
-        if durable:
-            with directory.hold() as handle:
-                sync_tree(handle)
-            directory.directory.sync()
-
+    make = partial(_make, values, path, made, durable)
     text = as_text(path)
     try:
         with (
@@ -134,6 +124,18 @@ def _prepared(
         raise
 
 
+def _make(values: FileValues, path: P, made: list[str], durable: bool, directory: Location) -> None:
+    """Make a directory on the way to a path, and add its name to those that are `made`."""
+    if not made:
+        values.forget(path)
+    values.make_directory(directory)
+    made.append(directory.name)
+    if durable:
+        with directory.hold() as handle:
+            sync_tree(handle)
+        directory.directory.sync()
+
+
 @contextmanager
 def _in_place(values: FileValues, path: P, location: Location) -> Iterator[None]:
     """Take nothing for a directory that `path` no longer leads to: then it is missing.
@@ -152,14 +154,7 @@ def _in_place(values: FileValues, path: P, location: Location) -> Iterator[None]
 
 def publish_directory(values: FileValues, path: P) -> None:
     """Make a directory and its parents, where they are missing."""
-    made: list[str] = []
-
-    def make(directory: Location) -> None:
-        if not made:
-            values.forget(path)
-        values.make_directory(directory)
-        made.append(directory.name)
-
+    make = partial(_make, values, path, [], False)
     with values.resolver.resolve_for_write(path, make=make) as location:
         if values.has_directory(location):
             return

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from polystore.filesystem.dir_fd import LISTABLE, Handle
 
-__all__ = ["Descent", "files_below"]
+__all__ = ["Descent", "files_below", "visit"]
 
 
 class Descent(Handle):
@@ -80,29 +80,38 @@ class Descent(Handle):
         self.descriptor, self.shown = descriptor, shown
 
 
-def files_below(directory: Handle) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path of each file below a directory, from there, and its status; no link is one.
+def visit(walk: Descent) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path of everything below a directory, from there, and its status; follow no link.
 
-    Files that are deleted concurrently are left out.
+    `walk` then stands in the directory that a file is in. A directory comes after all that is in
+    it, and `walk` still stands in it. What is deleted concurrently is left out.
     """
+    above: list[str] = []
+    waiting = [walk.names()]
+    while waiting:
+        if not waiting[-1]:
+            yield "/".join(above), walk.status()
+            waiting.pop()
+            if waiting:
+                above.pop()
+                walk.leave()
+            continue
+        name = waiting[-1].pop()
+        try:
+            status = walk.location(name).status()
+            if stat.S_ISDIR(status.st_mode):
+                walk.enter(name)
+                above.append(name)
+                waiting.append(walk.names())
+                continue
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield "/".join((*above, name)), status
+
+
+def files_below(directory: Handle) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path of each file below a directory, from there, and its status; no link is one."""
     with Descent(directory) as walk:
-        above: list[str] = []
-        waiting = [walk.names()]
-        while waiting:
-            if not waiting[-1]:
-                waiting.pop()
-                if waiting:
-                    above.pop()
-                    walk.leave()
-                continue
-            name = waiting[-1].pop()
-            try:
-                status = walk.location(name).status()
-                if stat.S_ISDIR(status.st_mode):
-                    walk.enter(name)
-                    above.append(name)
-                    waiting.append(walk.names())
-                elif stat.S_ISREG(status.st_mode):
-                    yield "/".join((*above, name)), status
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+        for path, status in visit(walk):
+            if stat.S_ISREG(status.st_mode):
+                yield path, status

@@ -235,8 +235,8 @@ class LocalTree:
         """Raise what a batch to `paths` would raise whatever the values."""
         for path in paths:
             self._check_save(path, **options)
-        resolver = self._resolver.identities(paths)
-        check_apart(resolver, os.path.dirname, paths, backend=self._backend)
+        identities = self._resolver.identities(paths)
+        check_apart(identities, os.path.dirname, paths, backend=self._backend)
 
     def _check_save(
         self, path: P, *, overwrite: bool = False, parents: bool = False, **_options: Any

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from polystore.filesystem.descent import Descent
+from polystore.filesystem.descent import Descent, visit
 from polystore.filesystem.dir_fd import LISTABLE, REACH, Handle, Location, is_special
 from polystore.filesystem.retry import MOST_ATTEMPTS
 
@@ -130,18 +130,9 @@ def _removed(location: Location) -> bool:
 def sync_tree(directory: Handle) -> None:
     """Make all files and names in a directory survive the loss of power."""
     with Descent(directory) as walk:
-        waiting = [walk.names()]
-        while waiting:
-            if not waiting[-1]:
-                waiting.pop()
+        for path, status in visit(walk):
+            if stat.S_ISDIR(status.st_mode):
                 walk.sync()
-                if waiting:
-                    walk.leave()
-                continue
-            child = walk.location(waiting[-1].pop())
-            mode = child.status().st_mode
-            if stat.S_ISDIR(mode):
-                walk.enter(child.name)
-                waiting.append(walk.names())
-            elif stat.S_ISREG(mode):
-                child.sync()
+            elif stat.S_ISREG(status.st_mode):
+                with suppress(FileNotFoundError):  # it was deleted concurrently
+                    walk.location(os.path.basename(path)).sync()

@@ -185,7 +185,7 @@ class FileValues:
 
     # Changes of the tree
 
-    def before_change(self, path: P, *resolver: Location) -> None:
+    def before_change(self, path: P, *locations: Location) -> None:
         """Prepare for what is at `locations` to replace `path`, or to go from it."""
 
     def forget(self, path: P) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
 from polystore.capabilities import accepting
-from polystore.exceptions import UnsupportedFormatError, UnsupportedOperationError
 from polystore.filesystem.lookup import portable_path
 from polystore.forwarding import forwarded
 from polystore.hostable import Hostable
@@ -21,11 +20,11 @@ from polystore.zarr import array_methods
 from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
 from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.stored import Packed
-from polystore.zarr.copy_between import copy, move, pack, put_packed
+from polystore.zarr.copy_between import copy, create_link, move, pack, put_packed
 from polystore.zarr.local.tree import LocalZarr
 from polystore.zarr.object_store.parallel import save_together
 from polystore.zarr.object_store.urls import as_url
-from polystore.zarr.trees import AnyTree, Trees, check_format
+from polystore.zarr.trees import Trees, check_format
 
 __all__ = ["ZarrBackend"]
 
@@ -198,10 +197,11 @@ class ZarrBackend(StorageBackend):
     def _load_all(
         self, paths: Sequence[P], *, writable: bool = False, **options: Any
     ) -> Iterable[Any]:
-        trees = [self._trees.of(path) for path in paths]
-        if len({id(tree) for tree, _ in trees}) != 1:
+        groups = self._trees.grouped(paths)
+        if len(groups) != 1:
             return super()._load_all(paths, writable=writable, **options)
-        values = trees[0][0].load_all([text for _, text in trees], **options)
+        [(tree, texts)] = groups
+        values = tree.load_all(texts, **options)
         return map(private, values) if writable else values
 
     # Operations of the tree that a path lies in
@@ -337,13 +337,8 @@ class ZarrBackend(StorageBackend):
             dimension_names,
             zarr_format,
         )
-        if region is not None and options.given():
-            raise UnsupportedFormatError(
-                f"{', '.join(f'{name}=' for name in options.given())} are for new arrays, and "
-                f"region= writes into one that is there",
-                path=str(path),
-                backend=self._backend_type,
-            )
+        if region is not None:
+            options.check_none_given(path)
         tree.save(
             data,
             text,
@@ -363,30 +358,18 @@ class ZarrBackend(StorageBackend):
         *args: Any,
         **options: Any,
     ) -> None:
-        if all(isinstance(self._trees.of(path)[0], LocalZarr) for path in paths):
+        if all(isinstance(tree, LocalZarr) for tree, _ in self._trees.grouped(paths)):
             super()._save_all(values, paths, step, *args, **options)
             return
         self._check_batch([as_text(path) for path in paths], **options)
         save_together(partial(self.save, **options), values, paths, step)
 
     def _check_batch(self, paths: list[str], **options: Any) -> None:
-        batches: dict[int, tuple[AnyTree, list[str]]] = {}
-        for path in paths:
-            tree, text = self._trees.of(path)
-            batches.setdefault(id(tree), (tree, []))[1].append(text)
-        for tree, texts in batches.values():
+        for tree, texts in self._trees.grouped(paths):
             tree.check_batch(texts, **options)
 
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
-        tree, text = self._trees.of(link)
-        origin, target = self._trees.of(source)
-        if origin is not tree:
-            raise UnsupportedOperationError(
-                "a link cannot lead into another store",
-                path=str(link),
-                backend=self._backend_type,
-            )
-        tree.create_symlink(target, text, overwrite=overwrite)
+        create_link(*self._trees.of(source), *self._trees.of(link), overwrite=overwrite)
 
     def copy(self, source: P, destination: P) -> None:
         """Copy a file, a tree or a link as a link; never overwrite, never make parents.

@@ -22,7 +22,7 @@ from polystore.zarr.array.reading import open_array
 from polystore.zarr.array.stored import ArrayChangedError, Packed, StoredArray, packed, unpacked
 from polystore.zarr.trees import AnyTree
 
-__all__ = ["copy", "move", "pack", "put_packed"]
+__all__ = ["copy", "create_link", "move", "pack", "put_packed"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,14 @@ def move(tree: AnyTree, source: str, other: AnyTree, target: str) -> None:
     else:
         _copy_across(tree, source, other, target)
         tree.delete_all(source)
+
+
+def create_link(tree: AnyTree, source: str, other: AnyTree, link: str, *, overwrite: bool) -> None:
+    """Make a link at a path of one tree to a path of another, which must be the same."""
+    if other is not tree:
+        message = "a link cannot lead into another store"
+        raise UnsupportedOperationError(message, path=link, backend="zarr")
+    tree.create_symlink(source, link, overwrite=overwrite)
 
 
 def _changes_format(tree: AnyTree, source: str, target: str) -> bool:

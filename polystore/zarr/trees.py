@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -85,6 +85,14 @@ class Trees:
         if url.site not in self._sites:
             self._sites[url.site] = self._remote(Url(url.site, ""), rooted=False)
         return self._sites[url.site], text
+
+    def grouped(self, paths: Sequence[P]) -> list[tuple[AnyTree, list[str]]]:
+        """Return the trees that some paths lie in, each with its paths as it takes them."""
+        groups: dict[int, tuple[AnyTree, list[str]]] = {}
+        for path in paths:
+            tree, text = self.of(path)
+            groups.setdefault(id(tree), (tree, []))[1].append(text)
+        return list(groups.values())
 
     def _remote(self, url: Url, *, rooted: bool) -> RemoteZarr:
         try:

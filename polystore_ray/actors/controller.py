@@ -48,6 +48,7 @@ from polystore_ray.wire.messages import (
     Pin,
     Renewal,
     Request,
+    Wish,
     new_operation_id,
 )
 
@@ -108,14 +109,20 @@ class _Controller:
             raise StoreUnavailableError(self._leadership.lost, backend=MEMORY)
 
     def publish(
-        self, pins: list[Pin], items: bytes, id_: ChangeId, within: float, *volumes: tuple[str, str]
-    ) -> None:
+        self,
+        pins: list[Pin],
+        items: bytes,
+        id_: ChangeId,
+        within: float,
+        wish: Wish | None,
+        *volumes: tuple[str, str],
+    ) -> Any:
         """Publish values whose objects these volumes have pinned; see `StoreController`.
 
         The references come from whoever owns them, not through a volume: measured in Ray 2.60,
         one in fifty that came through another borrower was lost when that one died.
         """
-        self.handle(Request("publish", (pins, decode(items), volumes), id_, within))
+        return self.handle(Request("publish", (pins, decode(items), volumes), id_, within, wish))
 
     def about(self) -> tuple[StoreOptions, str]:
         """Return what the store was made with, and what tells it from others of its name."""

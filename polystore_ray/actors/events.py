@@ -18,6 +18,7 @@ __all__ = ["EventsActor"]
 
 _ASKED_FOR = 10.0  # seconds, for the next events
 _MORE = 20.0  # seconds until an answer is taken for lost
+_GATHERED_FOR = 0.02  # seconds, for those who watch
 _PAUSE = 0.2  # seconds, after the controller did not answer
 _MOST_CALLS = 100_000  # that wait at once
 
@@ -73,6 +74,8 @@ class _Events(Hosting):
             last = records[-1][2] if records else number
             if records or not is_next:
                 self._feed.take(is_next, number, records)
+            if not self._feed.awaits_arrivals:
+                await asyncio.sleep(_GATHERED_FOR)  # one answer for many events costs less
 
 
 EventsActor = as_actor(concurrency_groups={"watch": 1}, max_concurrency=_MOST_CALLS)(_Events)

@@ -236,11 +236,10 @@ class HostedBackend(StorageBackend):
     def create_symlink(self, source: P, link: P, *, overwrite: bool = False) -> None:
         self._call("create_symlink", source, self.portable(link), overwrite=overwrite)
 
-    def _forward(self, operation: str, path: P) -> Any:
-        return self._call(operation, path)
-
     def _call(self, method: str, path: P, *arguments: Any, **options: Any) -> Any:
         return self._run(method, self.portable(path), *arguments, **options)
+
+    _forward = _call
 
     def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
         transport = self._connect()

@@ -112,6 +112,11 @@ class EventFeed:
         return self._log.last
 
     @property
+    def awaits_arrivals(self) -> bool:
+        """Whether a call waits for a path."""
+        return bool(self._arrivals)
+
+    @property
     def is_needed(self) -> bool:
         """Whether any call waits."""
         return bool(self._arrivals or self._changes)

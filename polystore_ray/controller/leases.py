@@ -90,7 +90,9 @@ class Invalidation:
         self._names = names
         self.paths = paths
         self._tell = tell
+        self._begun = threading.Event()
         self._done = threading.Event()
+        self._left: tuple[float, Callable[[float], bool]] | None = None
 
     @property
     def is_done(self) -> bool:
@@ -103,29 +105,60 @@ class Invalidation:
             return names is None or bool(names)
         return not names.isdisjoint(self._names)
 
-    def carry_out(self) -> None:
-        """Tell the nodes, and return when each has heard or its lease has run out."""
+    @property
+    def is_left(self) -> bool:
+        """Whether it is carried out but for a node on which whoever changed counts itself."""
+        return self._left is not None and not self.is_done
+
+    def carry_out(self, maker: Wish | None = None) -> list[str]:
+        """Tell the nodes, and return when each has heard or its lease has run out.
+
+        Return the paths that the maker of the change has to count on the board of its own node, for
+        which only others wait.
+        """
+        own: list[str] = []
         heard: list[tuple[float, Callable[[float], bool]]] = []
         for node, (term, until, paths) in self.paths.items():
+            has_heard: Callable[[float], bool] = _never
             with suppress(Exception):  # whatever it is, the lease runs out
-                heard.append((until, self._tell(node, term, paths)))
-                continue
-            heard.append((until, lambda _: False))
+                has_heard = self._tell(node, term, paths)
+            if maker is not None and maker[:2] == (node, term) and paths:
+                own, self._left = paths, (until, has_heard)
+            else:
+                heard.append((until, has_heard))
         for until, has_heard in heard:
-            with suppress(Exception):  # as above
-                if has_heard(max(0.0, until - time.monotonic())):
-                    continue
-            time.sleep(max(0.0, until - time.monotonic()))
-        self._done.set()
+            _hear(until, has_heard)
+        if self._left is None:
+            self._done.set()
+        self._begun.set()
+        return own
 
     def wait(self, timeout: float) -> None:
         """Return when it is carried out; raise `StoreUnavailableError` if it takes too long."""
-        if not self._done.wait(timeout):
+        late = time.monotonic() + timeout
+        if self._begun.wait(timeout) and self._left is not None and not self.is_done:
+            until, has_heard = self._left
+            if _hear(min(until, late), has_heard) or until <= late:
+                self._done.set()
+        if not self._done.wait(max(0.0, late - time.monotonic())):
             raise StoreUnavailableError(
                 f"a node that may read an older value was not reached within {timeout:.3g} s, and "
                 f"its lease has not run out; a change that was asked for may have been made",
                 backend="memory",
             )
+
+
+def _hear(until: float, has_heard: Callable[[float], bool]) -> bool:
+    """Return whether a node has heard before a moment; without that, at this moment."""
+    with suppress(Exception):  # whatever it is, the lease runs out
+        if has_heard(max(0.0, until - time.monotonic())):
+            return True
+    time.sleep(max(0.0, until - time.monotonic()))
+    return False
+
+
+def _never(_: float) -> bool:
+    return False
 
 
 class Leases:
@@ -277,6 +310,10 @@ class Leases:
     def unfinished(self) -> list[Invalidation]:
         """Return what is still being carried out."""
         return [each for each in self._pending if not each.is_done]
+
+    def left(self) -> list[Invalidation]:
+        """Return what is carried out but for the boards of those who made the changes."""
+        return [each for each in self._pending if each.is_left]
 
     def pending(self, tree: Tree, request: Request) -> list[Invalidation]:
         """Return what has to be carried out before the answer to a request may be given."""

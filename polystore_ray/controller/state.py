@@ -20,7 +20,7 @@ from polystore_ray.controller.requests import CHANGES, QUERIES, TIMED, answer, a
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.event_log import Record
 from polystore_ray.wire.lease_board import now as clock
-from polystore_ray.wire.messages import Joined, Renewal, Request
+from polystore_ray.wire.messages import Joined, Renewal, Request, Uncounted
 from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
@@ -71,17 +71,21 @@ class StoreController:
         try:
             with self._lock:
                 before = self._leases.pending(self.state.tree, request)
+                left = self._leases.left()
                 answer, own = self._answer(request)
                 seen = self._journal.last
+            uncounted: list[str] = []
             if own is not None:
-                own.carry_out()
+                uncounted = own.carry_out(request.wish)
+                before += left  # which have been heard of since: at most one is left
             # No client may act on a change that could still be lost, or that others do not see.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
             for other in before:
                 other.wait(request.within)
         finally:
             self._calls -= 1
-        return _raised_or_returned(answer)
+        answer = _raised_or_returned(answer)
+        return Uncounted(answer, uncounted) if uncounted else answer
 
     def note(self, operation: str, *arguments: Any) -> Any:
         """Make a change that the store itself brings about; its answer waits for no follower."""

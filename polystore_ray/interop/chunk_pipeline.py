@@ -13,7 +13,6 @@ import itertools
 import math
 import os
 import random
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,16 +21,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import zarr.core.codec_pipeline
-from zarr.abc.store import ByteRequest, Store
-from zarr.codecs import BytesCodec
+from zarr.abc.store import ByteRequest
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath
 
 from polystore.exceptions import VersionConflictError
+from polystore.zarr.array.stores import ListedStore, wanted_part
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError
-from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, wanted_part
+from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of, is_plain
 
 __all__ = ["ChunkPipeline", "ChunkStore"]
 
@@ -43,7 +42,7 @@ _Batched: Any = zarr.core.codec_pipeline.BatchedCodecPipeline
 _Zarrs: Any = getattr(zarr.core.codec_pipeline, "FusedCodecPipeline", _Batched)
 
 
-class ChunkStore(Store):
+class ChunkStore(ListedStore):
     """A store of zarr that reads and writes the values of many keys in one request."""
 
     @property
@@ -122,7 +121,7 @@ class ChunkPipeline(_Zarrs):  # type: ignore[misc]
         results: list[Any] = []
         for group in _groups(batch, _READ_BYTES):
             values, _ = await asyncio.to_thread(store.load_chunks, _keys(group))
-            if _Zarrs is _Batched and _is_plain(self):
+            if _Zarrs is _Batched and is_plain(self):
                 await asyncio.to_thread(_copy_all, group, values, out, drop_axes)
                 continue
             loaded = [(_Chunk(v), *item[1:]) for item, v in zip(group, values, strict=True)]
@@ -209,14 +208,6 @@ def _groups(items: Sequence[_Item], most: int) -> Iterator[list[_Item]]:
     for first in rest:
         nbytes = math.prod(first.spec.shape) * first.spec.dtype.to_native_dtype().itemsize
         yield [first, *itertools.islice(rest, max(0, most // max(1, nbytes) - 1))]
-
-
-def _is_plain(codecs: Iterable[Any]) -> bool:
-    """Return whether chunks are the bytes of their values, in C order and native byte order."""
-    first, *more = codecs
-    if more or not isinstance(first, BytesCodec):
-        return False
-    return first.endian is None or getattr(first.endian, "value", first.endian) == sys.byteorder
 
 
 def _copy_all(

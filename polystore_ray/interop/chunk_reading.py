@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BytesCodec
 
 from polystore.exceptions import CorruptDataError, VFSTypeError
 from polystore.region import Region, check_region, forward
+from polystore_ray.interop.zarr_buffers import Bytes, is_plain
 
 __all__ = ["read_chunks", "read_into"]
 
 _REQUEST_BYTES = 64 * 2**20  # bytes of chunks in one request
 
-Bytes = npt.NDArray[np.uint8]
 Load = Callable[[Sequence[str]], Sequence[Bytes | None]]
 Array = npt.NDArray[Any]
 _Copy = tuple[str, tuple[slice, ...], tuple[slice, ...]]
@@ -131,9 +130,4 @@ def _is_plain(array: zarr.Array[Any]) -> bool:
     if array.metadata.zarr_format == 2:
         compressed = array.metadata.compressor is not None or bool(array.metadata.filters)
         return not compressed and array.metadata.order == "C"
-    [first, *more] = array.metadata.codecs
-    if more or not isinstance(first, BytesCodec):
-        return False
-    little = np.little_endian
-    endian = getattr(first.endian, "value", first.endian)
-    return array.dtype.itemsize == 1 or endian == ("little" if little else "big")
+    return is_plain(array.metadata.codecs)

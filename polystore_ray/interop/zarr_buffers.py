@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.codecs import BytesCodec
 from zarr.core.buffer import Buffer, BufferPrototype, cpu, default_buffer_prototype
 
-__all__ = ["Bytes", "buffer_of", "bytes_of", "wanted_part"]
+__all__ = ["Bytes", "buffer_of", "bytes_of", "is_plain"]
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def wanted_part(byte_range: ByteRequest | None) -> slice:
-    """Return which part of a value zarr asks for."""
-    if byte_range is None:
-        return slice(None)
-    if isinstance(byte_range, RangeByteRequest):
-        return slice(byte_range.start, byte_range.end)
-    if isinstance(byte_range, OffsetByteRequest):
-        return slice(byte_range.offset, None)
-    if isinstance(byte_range, SuffixByteRequest):
-        return slice(-byte_range.suffix, None) if byte_range.suffix else slice(0)
-    raise TypeError(f"Unexpected byte_range, got {byte_range}.")
 
 
 def buffer_of(
@@ -35,6 +26,14 @@ def buffer_of(
     if issubclass(kind, cpu.Buffer):
         return kind.from_array_like(value[wanted])
     return kind.from_buffer(cpu.Buffer.from_array_like(value[wanted]))  # a copy, as for a GPU
+
+
+def is_plain(codecs: Iterable[Any]) -> bool:
+    """Return whether codecs leave values as their bytes, in C order and native byte order."""
+    first, *more = codecs
+    if more or not isinstance(first, BytesCodec):
+        return False
+    return first.endian is None or getattr(first.endian, "value", first.endian) == sys.byteorder
 
 
 def bytes_of(value: Buffer) -> Bytes:

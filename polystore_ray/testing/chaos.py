@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,11 @@ from polystore_ray.rayapi.errors import DIED
 from polystore_ray.rayapi.placement import store_namespace
 from polystore_ray.testing import faults
 from polystore_ray.testing.clients import DEADLINE, TURNED_EVERY, Client
-from polystore_ray.testing.history import directory, histories
-from polystore_ray.testing.linearizability import UNKNOWN, UndecidedError, explain
 from polystore_ray.testing.network_nodes import NetworkNodes
 from polystore_ray.testing.nodes import MIB, Nodes
+from polystore_ray.testing.report import Report
 
-__all__ = ["Chaos", "Report"]
+__all__ = ["Chaos"]
 
 _STARTS = 5  # attempts to start a client before the run fails
 _BETWEEN_STARTS = 3.0  # seconds
@@ -38,48 +35,6 @@ _HOG = 5 * 2**30  # bytes, more than the memory monitor allows
 
 class _NotMadeError(Exception):
     """A fault could not be injected on this machine; the message is its name in the report."""
-
-
-@dataclass
-class Report:
-    """The result of a run.
-
-    Attributes
-    ----------
-    operations, unknown : int
-        The number of operations of clients, and of those with an unknown outcome.
-    faults : Counter
-        The number of injected faults, by name.
-    kept : int
-        The number of reads that clients which lived to the end made without a call.
-    directories, undecided : int
-        The number of checked histories, and of those with too many possible orders to decide.
-    notes : list of str
-        Observations about Ray.
-    violations : list of str
-        Broken promises.
-    """
-
-    operations: int = 0
-    unknown: int = 0
-    kept: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    directories: int = 0
-    undecided: int = 0
-    notes: list[str] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        made = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
-        notes = "".join(f"{note}\n" for note in self.notes)
-        found = "\n".join(self.violations) or "nothing lost, undone, torn, late or left over"
-        return (
-            f"{self.operations} operations, {self.unknown} of unknown outcome\n"
-            f"{self.kept} reads without a call\n"
-            f"{self.faults.total()} faults: {made}\n"
-            f"{self.directories} histories of directories checked for linearizability, "
-            f"{self.undecided} undecided\n{notes}{found}"
-        )
 
 
 class Chaos:
@@ -173,7 +128,7 @@ class Chaos:
             with suppress(ray.exceptions.RayError):
                 self.report.kept += ray.get(task, timeout=3 * DEADLINE)
         self._read_everything()
-        self._check()
+        self.report.check(self._folder)
         self._end_store()
         return self.report
 
@@ -346,21 +301,6 @@ class Chaos:
         self._start_client(-1)
         _, actor, _ = self._clients[-1]
         ray.get(actor.read.remote([f"/{number}" for number in range(last + 1)]), timeout=600)
-
-    def _check(self) -> None:
-        for file in sorted(self._folder.glob("*.violations")):
-            self.report.violations += file.read_text(encoding="utf-8").splitlines()
-        for where, operations in sorted(histories(self._folder).items()):
-            self.report.directories += 1
-            self.report.operations += len(operations)
-            self.report.unknown += sum(o.outcome == UNKNOWN for o in operations)
-            try:
-                found = explain(operations, directory, frozenset())
-            except UndecidedError:
-                self.report.undecided += 1
-                continue
-            if found:
-                self.report.violations.append(f"no order explains {where}:\n{found}")
 
     def _end_store(self) -> None:
         for _, actor, _ in self._clients.values():

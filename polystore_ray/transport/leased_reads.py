@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from polystore_ray.wire.lease_board import LeaseBoard, Mark
-from polystore_ray.wire.messages import NOTHING, Found, Leased, Wish
+from polystore_ray.wire.messages import NOTHING, Found, Leased, Uncounted, Wish
 
 __all__ = ["MISSING", "Asking", "LeasedReads"]
 
@@ -214,6 +214,23 @@ class LeasedReads:
         else:
             self._keep(board, operation, [(paths[0], marks[0], answer.answer)])
         return answer.answer
+
+    # Changes
+
+    def changed(self, change: Callable[[Wish | None], Any]) -> Any:
+        """Return the answer to a change, once nobody of this node reads what was before it.
+
+        That spares the controller a call to the volume of whoever keeps what it changes.
+        """
+        board = self._board if os.getpid() == self._process else None
+        term = board.term if board is not None and board.is_live else 0
+        answer = change(Wish(self._node, term) if term else None)
+        if board is not None and isinstance(answer, Uncounted):
+            board.spoil(answer.paths)
+            return answer.answer
+        return answer
+
+    # Which board
 
     def _board_for(self, paths: list[str]) -> LeaseBoard | None:
         """Return the board if these paths were read before, and the lease lasts."""

@@ -17,7 +17,7 @@ from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, plain_bytes
 from polystore_ray.actors.base import Reached, StoreOf, put
 from polystore_ray.config.backends import BackendOptions, options_on
-from polystore_ray.config.nodes import Node, node_called
+from polystore_ray.config.nodes import Node
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import (
     CallTimeoutError,
@@ -37,8 +37,9 @@ from polystore_ray.status import StoreStatus
 from polystore_ray.transport.base import Task, Transport
 from polystore_ray.transport.failover import Handles
 from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.transport.node_names import NodeNames
 from polystore_ray.transport.node_status import node_statuses
-from polystore_ray.transport.replicas import NODES_KNOWN_FOR, ReplicaNodes
+from polystore_ray.transport.replicas import ReplicaNodes
 from polystore_ray.transport.tasks import apply_to_reference, run_tasks
 from polystore_ray.wire.decoding import decode, encode
 from polystore_ray.wire.envelope import Envelope, as_message, open_message
@@ -79,7 +80,7 @@ class RayTransport(Transport):
         self.handles = Handles(reached.controller, next_controller)
         self._node = node
         self._made_with: dict[tuple[str, str], BackendOptions] = {}
-        self._called: dict[str, tuple[str, float]] = {}
+        self._names = NodeNames(node)
         self._replicas = ReplicaNodes(node, is_lenient=store.options.too_few_nodes == "warn")
         self._session = Session()
         self._board: tuple[str, LeaseBoard | None] = "", None
@@ -115,7 +116,8 @@ class RayTransport(Transport):
 
     def change(self, operation: str, *arguments: Any, path: str | None = None) -> Any:
         with self._session.change() as id_:
-            return self._request(Request(operation, arguments, id_), path)
+            request = Request(operation, arguments, id_)
+            return self.reads.changed(lambda wish: self._request(request._replace(wish=wish), path))
 
     def _request(self, request: Request, path: str | None) -> Any:
         message = encode(request._replace(within=self.deadline.left))
@@ -202,12 +204,14 @@ class RayTransport(Transport):
             patience = 0.9 * self.deadline.left
             pinned = [volume.pin.remote(pins, patience) for volume in volumes.values()]
             try:
-                self.handles.of_store(
-                    lambda leader: leader.publish.remote(
-                        pins, packed, id_, self.deadline.left, *pinned
-                    ),
-                    self.deadline,
-                    path=path,
+                self.reads.changed(
+                    lambda wish: self.handles.of_store(
+                        lambda leader: leader.publish.remote(
+                            pins, packed, id_, self.deadline.left, wish, *pinned
+                        ),
+                        self.deadline,
+                        path=path,
+                    )
                 )
             except (CallTimeoutError, HostLostError, StoreUnavailableError):
                 raise  # it may have been published
@@ -306,7 +310,7 @@ class RayTransport(Transport):
     ) -> Any:
         message = as_message((method, arguments, options))
         transfers = method in TRANSFERS
-        where = self._node_called(node)
+        where = self._names.node(node)
 
         def call() -> Any:
             try:
@@ -319,7 +323,7 @@ class RayTransport(Transport):
                     repeatable=method in READING,
                 )
             except (HostLostError, StoreUnavailableError):
-                self._called.pop(node or "", None)  # another node may have taken the name
+                self._names.forget(node)  # another node may have taken it
                 raise
 
         def value() -> Any:
@@ -337,23 +341,13 @@ class RayTransport(Transport):
     def options_of(self, key: str, node: str | None) -> dict[str, Any]:
         if not self.options.backends:
             return {}
-        where = self._node_called(node)
+        where = self._names.node(node)
         found = self._made_with.get((key, where))
         if found is None:
             this = next((known for known in known_nodes() if known.id == where), Node(where))
             found = options_on(self.options.backends, key, this)
             self._made_with[key, where] = found
         return found.open()
-
-    def _node_called(self, name: str | None) -> str:
-        """Return the id of a node, asking again every few seconds: nodes come and go."""
-        if name is None:
-            return self._node
-        found, until = self._called.get(name, ("", 0.0))
-        if time.monotonic() > until:
-            found = node_called(name, known_nodes()).id
-            self._called[name] = found, time.monotonic() + NODES_KNOWN_FOR
-        return found
 
     def shipped_classes(self) -> dict[str, bytes]:
         shipped: dict[str, bytes] = self.handles.of_store(

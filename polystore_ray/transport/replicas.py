@@ -8,11 +8,9 @@ import warnings
 
 from polystore_ray.errors import TooFewNodesError
 from polystore_ray.rayapi.placement import MEMORY, nodes
+from polystore_ray.transport.node_names import NODES_KNOWN_FOR
 
-__all__ = ["NODES_KNOWN_FOR", "ReplicaNodes"]
-
-NODES_KNOWN_FOR = 5.0
-"""Seconds until a process asks again which nodes there are."""
+__all__ = ["ReplicaNodes"]
 
 
 class ReplicaNodes:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
-from collections.abc import Mapping
+from contextlib import suppress
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SafeHeaders", "TokenGate"]
+__all__ = ["Keys", "SafeHeaders", "TokenGate"]
+
+_TOKEN_BYTES = 24
 
 _POLICY = {
     "default-src": "'none'",
@@ -48,19 +51,54 @@ class SafeHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-class TokenGate:
-    """Pass a request to the application whose token its address begins with.
+class Keys:
+    """The secrets of one page: its token, and the key that signs the addresses for viewers.
 
-    - `apps`: from token to application
+    The site of a viewer sees the address that it is given. So each opens one place and what is
+    below it, and nothing else.
     """
 
-    def __init__(self, apps: Mapping[str, ASGIApp]) -> None:
-        self._apps = apps
+    def __init__(self) -> None:
+        self.page = secrets.token_urlsafe(_TOKEN_BYTES)
+        self._signing = secrets.token_bytes(_TOKEN_BYTES)
+
+    def signed(self, place: str) -> str:
+        """Return the token for a place."""
+        data = place.encode()
+        return f"{hmac.new(self._signing, data, 'sha256').hexdigest()}.{data.hex()}"
+
+    def opened(self, token: str) -> str | None:
+        """Return the place that a token is for; None for a token that `signed` did not return."""
+        with suppress(ValueError):
+            place = bytes.fromhex(token.partition(".")[2]).decode()
+            if is_same(token, self.signed(place)):
+                return place
+        return None
+
+
+def is_same(token: str, other: str) -> bool:
+    """Compare in a time that does not depend on what is equal."""
+    return secrets.compare_digest(token.encode(), other.encode())
+
+
+class TokenGate:
+    """Pass a request to the page or to what serves viewers, by the token its address begins with.
+
+    - `page`, `viewers`: the applications. That for viewers finds its place in the path parameters
+    """
+
+    def __init__(self, keys: Keys, *, page: ASGIApp, viewers: ASGIApp) -> None:
+        self._keys = keys
+        self._page = page
+        self._viewers = viewers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = scope["path_params"]["token"].encode()
+        token = scope["path_params"]["token"]
+        place = self._keys.opened(token)
         chosen: ASGIApp = PlainTextResponse("use the whole address that was printed", 404)
-        for token, app in self._apps.items():
-            if secrets.compare_digest(given, token.encode()):
-                chosen = app
+        if is_same(token, self._keys.page):
+            chosen = self._page
+        elif place is not None:
+            chosen = self._viewers
+            scope["path_params"]["place"] = place
         await chosen(scope, receive, send)

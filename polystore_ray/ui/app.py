@@ -1,15 +1,15 @@
 """The addresses of the page: its files, what its script asks, and zarr for other viewers.
 
-Every address begins with a token. That of viewers opens nothing but arrays, since the site of a
-viewer sees it.
+Every address begins with a token: that of the page, or that of one place for viewers.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from polystore import FileManager, StorageError
 from polystore.exceptions import BackendNotFoundError, PathNotFoundError
 from polystore_ray.interop.json_text import json_pieces
-from polystore_ray.ui.access import SafeHeaders, TokenGate
+from polystore_ray.ui.access import Keys, SafeHeaders, TokenGate
 from polystore_ray.ui.listing import Listings, Wanted
 from polystore_ray.ui.overview import Overview
 from polystore_ray.ui.pictures import HIGH, LOW, Look, picture
@@ -31,28 +31,19 @@ from polystore_ray.ui.reading import Place, PlainRegistry, start_of
 from polystore_ray.ui.values import described
 from polystore_ray.ui.web_zarr import Content, WebZarr
 
-__all__ = ["Tokens", "application"]
+__all__ = ["application"]
 
 _ASSETS = Path(__file__).parent / "assets"
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 
 
-class Tokens(NamedTuple):
-    """The secrets that addresses begin with."""
-
-    page: str
-    viewers: str
-
-
-def application(
-    registry: Mapping[str, Any], tokens: Tokens, host_names: Sequence[str]
-) -> Starlette:
+def application(registry: Mapping[str, Any], keys: Keys, host_names: Sequence[str]) -> Starlette:
     """Return the page of a registry as an ASGI application.
 
     - `host_names`: the names of this machine that a browser may use. A site whose name leads here
       by a trick of its own is refused
     """
-    page = _Page(registry, tokens)
+    page = _Page(registry, keys)
     page_routes = [
         Route("/api/overview", page.overview),
         Route("/api/list", page.list),
@@ -60,14 +51,13 @@ def application(
         Route("/api/picture", page.picture),
         Mount("/", StaticFiles(directory=_ASSETS, html=True)),
     ]
-    zarr_routes = Router([Route("/{backend}/{path:path}", page.zarr)])
     viewers = CORSMiddleware(
-        zarr_routes,
+        Router([Route("/{key:path}", page.zarr)]),
         allow_origins=["*"],
         allow_headers=["Range"],
         expose_headers=["Accept-Ranges", "Content-Range"],
     )
-    gate = TokenGate({tokens.page: Router(page_routes), tokens.viewers: viewers})
+    gate = TokenGate(keys, page=Router(page_routes), viewers=viewers)
     return Starlette(
         routes=[Mount("/{token}", gate)],
         middleware=[
@@ -81,9 +71,9 @@ def application(
 class _Page:
     """What the page answers. Starlette runs these functions in threads."""
 
-    def __init__(self, registry: Mapping[str, Any], tokens: Tokens) -> None:
+    def __init__(self, registry: Mapping[str, Any], keys: Keys) -> None:
         self._fm = FileManager(PlainRegistry(registry))
-        self._tokens = tokens
+        self._keys = keys
         self._overview = Overview(registry)
         self._listings = Listings(self._fm)
         self._zarr = WebZarr(self._fm)
@@ -93,7 +83,7 @@ class _Page:
 
     def list(self, request: Request) -> Response:
         given = request.query_params
-        place = Place.parse(given["place"])
+        place = _place(request)
         if not place.path:
             place = place._replace(path=start_of(self._fm, place.backend))
         wanted = Wanted(
@@ -103,17 +93,18 @@ class _Page:
             given.get("search", ""),
             given.get("below") == "1",
         )
-        window = self._listings.window(wanted, int(given["start"]), int(given["count"]))
+        start, count = int(given.get("start", 0)), int(given.get("count", 100))
+        window = self._listings.window(wanted, start, count)
         return _json({"path": place.path, **window})
 
     def value(self, request: Request) -> Response:
-        place = Place.parse(request.query_params["place"])
+        place = _place(request)
         found = described(self._fm, place)
-        return _json({**found, "viewers": f"{self._tokens.viewers}/{place.backend}"})
+        return _json({**found, "viewers": self._keys.signed(json.dumps(place))})
 
     def picture(self, request: Request) -> Response:
         given = request.query_params
-        backend, path = Place.parse(given["place"])
+        backend, path = _place(request)
         facts = self._fm.stat(path, backend)
         if "shape" not in facts or "dtype" not in facts:
             raise PathNotFoundError("no array is there", path=path, backend=backend)
@@ -130,9 +121,13 @@ class _Page:
         return _json(picture(load, facts["shape"], facts["dtype"], look))
 
     def zarr(self, request: Request) -> Response:
-        given = request.path_params
-        place = Place(given["backend"], f"/{given['path'].lstrip('/')}")
-        return _part(self._zarr.content(place), request.headers.get("range", ""))
+        place = Place.parse(request.path_params["place"])
+        content = self._zarr.content(place, request.path_params["key"])
+        return _part(content, request.headers.get("range", ""))
+
+
+def _place(request: Request) -> Place:
+    return Place.parse(request.query_params.get("place", ""))
 
 
 def _json(value: Any) -> Response:

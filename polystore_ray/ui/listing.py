@@ -53,7 +53,8 @@ class Listings:
             names = self._kept[wanted] = self._names(wanted)
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
-        shown = names[start : start + min(count, _MOST_ROWS)]
+        start, count = max(0, start), max(0, min(count, _MOST_ROWS))
+        shown = names[start : start + count]
         return {"total": len(names), "start": start, "entries": self._entries(wanted.place, shown)}
 
     def _names(self, wanted: Wanted) -> list[str]:

@@ -83,7 +83,10 @@ def picture(
     if not is_drawn(shape, dtype):
         raise UnsupportedFormatError(f"there is no picture of {dtype} of shape {tuple(shape)}")
     colours = shape[-1] if is_colour(shape, dtype) and not look.labels else 1
-    height, width = shape[-3:-1] if colours > 1 else shape[-2:]
+    further = len(shape) - (3 if colours > 1 else 2)
+    height, width = shape[further : further + 2]
+    if len(look.index) != further:
+        raise VFSTypeError(f"a picture of this array needs {further} positions, one for each axis")
     if not (0 <= look.top < height and 0 <= look.left < width):
         raise VFSTypeError(f"the picture has {height} rows and {width} columns")
     step = _step(max(height, width), np.dtype(dtype).itemsize * colours, full=look.full)
@@ -110,8 +113,6 @@ def _step(side: int, pixel_bytes: int, *, full: bool) -> int:
 
 
 def _drawn(pixels: Pixels, look: Look, *, in_colour: bool) -> tuple[Pixels, dict[str, Any]]:
-    if pixels.ndim != 2 + in_colour:
-        raise VFSTypeError("index needs a position for each axis before the two of the picture")
     values = np.abs(pixels) if pixels.dtype.kind == "c" else pixels
     values = values.astype(np.float64)
     finite = values[np.isfinite(values)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Any, Self
 import uvicorn
 
 from polystore.exceptions import StorageResolutionError
-from polystore_ray.ui.app import Tokens, application
+from polystore_ray.ui.access import Keys
+from polystore_ray.ui.app import application
 
 __all__ = ["LOOPBACK", "PageServer", "serve"]
 
 LOOPBACK = "127.0.0.1"
-_TOKEN_BYTES = 24
 _ENDS_WITHIN = 5.0  # seconds
 
 
@@ -107,17 +106,18 @@ def serve(
         raise StorageResolutionError(
             f"the page cannot be served at {host} port {port}: {error}"
         ) from error
-    tokens = Tokens(secrets.token_urlsafe(_TOKEN_BYTES), secrets.token_urlsafe(_TOKEN_BYTES))
-    app = application(registry, tokens, [host, LOOPBACK, "localhost", *host_names])
+    keys = Keys()
+    app = application(registry, keys, [host, LOOPBACK, "localhost", *host_names])
     config = uvicorn.Config(
         app,
         access_log=False,  # it would keep the token
         lifespan="off",
+        log_config=None,
         log_level="warning",
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=1,
         ws="none",
     )
-    url = f"http://{host}:{listener.getsockname()[1]}/{tokens.page}/"
+    url = f"http://{host}:{listener.getsockname()[1]}/{keys.page}/"
     return PageServer(uvicorn.Server(config), listener, url)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from polystore import FileManager, StorageError
-from polystore.exceptions import PathNotFoundError
+from polystore.exceptions import CorruptDataError, PathNotFoundError
 from polystore.formats import csv
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.interop.json_text import json_pieces
@@ -90,7 +91,8 @@ def _file(fm: FileManager, place: Place, facts: Mapping[str, Any]) -> Shown:
     if name.endswith(".csv"):
         text = data.decode("utf-8-sig", errors="replace")
         whole = text if len(data) <= _MOST_TEXT else text[: text.rfind("\n") + 1]
-        return _rows(csv.loads(whole))
+        with suppress(CorruptDataError):  # also if the end is within quotes
+            return _rows(csv.loads(whole))
     return _bytes(data)
 
 
@@ -101,14 +103,7 @@ def _value(value: Any) -> Shown:
         return _bytes(bytes(value))
     if isinstance(value, list) and any({*map(type, value)} == {kind} for kind in (dict, list)):
         return _rows(value)
-    pieces: list[str] = []
-    length = 0
-    for piece in json_pieces(value, indent=2):
-        pieces.append(piece)
-        length += len(piece)
-        if length > _MOST_TEXT:
-            break
-    return _text("".join(pieces))
+    return _text(_beginning(json_pieces(value, indent=2), _MOST_TEXT))
 
 
 def _bytes(data: bytes) -> Shown:
@@ -146,5 +141,15 @@ def _table(names: Iterable[Any] | None, rows: Iterable[Iterable[Any]]) -> Shown:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else "".join(islice(json_pieces(value), _MOST_CELL))
+    text = value if isinstance(value, str) else _beginning(json_pieces(value), _MOST_CELL)
     return text if len(text) <= _MOST_CELL else f"{text[:_MOST_CELL]}…"
+
+
+def _beginning(pieces: Iterable[str], most: int) -> str:
+    """Return the first pieces of a text, as soon as they are longer than `most`."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if len(text) > most:
+            break
+    return text

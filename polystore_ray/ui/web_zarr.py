@@ -44,8 +44,14 @@ class WebZarr:
     def __init__(self, fm: FileManager) -> None:
         self._fm = fm
 
-    def content(self, place: Place) -> Content:
-        """Return the content of a key; raise `PathNotFoundError` if there is no such key."""
+    def content(self, top: Place, key: str) -> Content:
+        """Return the content of a key below a place.
+
+        Raises `PathNotFoundError` if there is no such key.
+        """
+        place = top.below(key)
+        if not {"", ".", ".."}.isdisjoint(key.split("/")):
+            raise _no_key(place)
         stored = self._stored(place)
         if stored is not None:
             return stored

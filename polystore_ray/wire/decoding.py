@@ -27,6 +27,7 @@ from polystore_ray.wire.messages import (
     Pin,
     Record,
     Request,
+    Uncounted,
     Wish,
 )
 
@@ -68,7 +69,7 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 _MESSAGES = {
     (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
-    for cls in (ChangeId, Found, Items, Kept, Leased, Loss, Pin, Record, Request, Wish)
+    for cls in (ChangeId, Found, Items, Kept, Leased, Loss, Pin, Record, Request, Uncounted, Wish)
 }
 
 _STATE = frozenset(

@@ -1,15 +1,16 @@
 """The lease board: memory by which a volume tells the processes of its node what has changed.
 
 A process may answer a repeated read from its own cache while the *read lease* of its node lasts and
-the counter of the path on the node's board is what it was before the read was asked. The volume
-alone writes. It counts a path up before the store acknowledges that the path has changed, and lets
-the lease run out where it cannot know.
+the number of the path on the node's board is what it was before the read was asked. It is another
+one before the store acknowledges that the path has changed: the volume sees to that, or the process
+that made the change. The volume lets the lease run out where it cannot know.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import threading
 import time
 import zlib
@@ -21,7 +22,7 @@ __all__ = ["LEASE", "LeaseBoard", "Mark", "WritableLeaseBoard", "first_term", "n
 LEASE = 3.0
 """Seconds that a node may read from its caches after it asked for the lease."""
 
-_COUNTERS = 2**16  # paths that share one only cause each other needless calls
+_COUNTERS = 2**16  # numbers; paths that share one only cause each other needless calls
 _UNTIL, _GENERATION, _TERM, _FIRST = range(4)  # places, in numbers of 8 bytes
 _BYTES = 8 * (_FIRST + _COUNTERS)
 
@@ -59,9 +60,9 @@ class LeaseBoard:
     @classmethod
     def at(cls, path: str) -> LeaseBoard:
         """Return the board in a file; raise `OSError` where there is none."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            return cls(mmap.mmap(descriptor, _BYTES, prot=mmap.PROT_READ))
+            return cls(mmap.mmap(descriptor, _BYTES))
         finally:
             os.close(descriptor)
 
@@ -69,6 +70,20 @@ class LeaseBoard:
     def is_live(self) -> bool:
         """Whether the lease lasts."""
         return now() < self._numbers[_UNTIL]
+
+    @property
+    def term(self) -> int:
+        """The term of the lease; 0 for none."""
+        return self._numbers[_TERM]
+
+    def spoil(self, paths: Iterable[str]) -> None:
+        """Have nobody use what was read of these paths.
+
+        Any other number will do. Of two processes that write at once, each writes one of its own,
+        so that no order of theirs brings an earlier number back.
+        """
+        for path in paths:
+            self._numbers[self.mark(path).place] = int.from_bytes(os.urandom(8), sys.byteorder)
 
     def mark(self, path: str) -> Mark:
         """Return what there is to compare later; call it before a read of `path` is asked."""
@@ -160,5 +175,4 @@ class WritableLeaseBoard(LeaseBoard):
         if changed is None:
             self._numbers[_GENERATION] += 1
             return
-        for path in changed:
-            self._numbers[self.mark(path).place] += 1
+        self.spoil(changed)

@@ -31,6 +31,7 @@ __all__ = [
     "StaleEpochError",
     "StaleVolumeError",
     "Stored",
+    "Uncounted",
     "Wish",
     "new_operation_id",
 ]
@@ -170,7 +171,10 @@ class ChangeId(NamedTuple):
 
 @_called
 class Wish(NamedTuple):
-    """A reader's wish to keep an answer under the read lease of its node, of this term."""
+    """The read lease of the asker's node: a reader may keep the answer under it.
+
+    Whoever changes something counts on the board of this node itself.
+    """
 
     node: str
     term: int
@@ -193,6 +197,14 @@ class Leased(NamedTuple):
     """An answer that the reader may keep as it wished; without this it may not."""
 
     answer: Any
+
+
+@_called
+class Uncounted(NamedTuple):
+    """The answer to a change, to be given when these paths are counted on the asker's own board."""
+
+    answer: Any
+    paths: list[str]
 
 
 class Renewal(NamedTuple):

@@ -113,7 +113,10 @@ def processor_time(pid: int) -> float:
 
 
 def watchers(registry: RayBackendRegistry) -> None:
-    """Have many watch many changes, while the controller is lost twice."""
+    """Have many watch many changes, while the controller is lost twice.
+
+    The store is one with ``replicas=2``, in which no acknowledged save is lost with a controller.
+    """
     memory = registry["memory"]
     memory.ensure_directory("/watched")
     watching = [OTHER.remote(registry).watch.remote(CHANGES) for _ in range(WATCHERS)]
@@ -140,7 +143,8 @@ def main() -> None:
     cluster.add_node(**arguments)
     cluster.wait_for_nodes()
     for measure in (one_after_the_other, many_waiters, watchers):
-        registry = RayBackendRegistry(measure.__name__, lifetime="detached", replicas=None)
+        options: Any = {"replicas": 2} if measure is watchers else {}
+        registry = RayBackendRegistry(measure.__name__, lifetime="detached", **options)
         registry["memory"].save(0, "/there")
         measure(registry)
         registry.shutdown()

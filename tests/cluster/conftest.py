@@ -11,14 +11,24 @@ from tests.cluster.leaks import Resources
 from tests.cluster.nodes import Nodes
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    """Yield a cluster of three nodes, in place of the session's Ray."""
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[Nodes]:
+    """Yield the cluster of all modules that need several nodes: it takes long to start."""
     ray.shutdown()
     nodes = Nodes()
-    yield nodes
     ray.shutdown()
+    yield nodes
     nodes.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes(three_nodes: Nodes) -> Iterator[Nodes]:
+    """Connect to a cluster of three nodes as a new job, in place of the session's Ray."""
+    ray.shutdown()
+    three_nodes.connect()
+    yield three_nodes
+    three_nodes.remove_others()
+    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

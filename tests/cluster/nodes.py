@@ -29,11 +29,17 @@ class Nodes:
         arguments: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 256 * MIB}
         head = {**arguments, "include_dashboard": False, "_system_config": NOTICED_SOON}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        ray.init(address=self.cluster.address, log_to_driver=False)
+        head_node: Any = self.cluster.head_node
+        self.head = str(head_node.node_id)
         self.arguments = arguments
-        self.head = ray.get_runtime_context().get_node_id()
         self.added: dict[str, Any] = {}
+        self.connect()
         self.one, self.two = self.add(), self.add()
+
+    def connect(self) -> None:
+        """Connect this process to the head, as a job of its own."""
+        ray.init(address=self.cluster.address, log_to_driver=False)
+        assert ray.get_runtime_context().get_node_id() == self.head
 
     def add(self, **more: Any) -> str:
         node = self.cluster.add_node(**self.arguments, **more)
@@ -44,6 +50,11 @@ class Nodes:
     def remove(self, node: str) -> None:
         """Take a node away without grace."""
         self.cluster.remove_node(self.added.pop(node), allow_graceful=False)
+
+    def remove_others(self) -> None:
+        """Take all nodes away but the three, as a test that failed leaves them."""
+        for node in self.added.keys() - {self.one, self.two}:
+            self.remove(node)
 
     def run(self, node: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return ray.get(self.start(node, function, *arguments), timeout=120)

@@ -20,6 +20,7 @@ from polystore_ray import RayBackendRegistry
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 LARGE = 50_000
+WRITERS, SAVES = 16, 8
 
 
 @pytest.fixture
@@ -95,31 +96,40 @@ def test_many_tasks_that_start_a_store_start_one() -> None:
     registry.shutdown()
 
 
-@pytest.mark.parametrize("depth", [1, 400], ids=["inside the controller", "as objects"])
-def test_sixteen_processes_save_regions_of_one_array_and_all_of_them_land(depth: int) -> None:
+class Writer:
+    def process(self) -> int:
+        return os.getpid()
+
+    def save(self, registry: RayBackendRegistry, writer: int) -> None:
+        for number in range(SAVES):
+            registry["memory"].save(writer + 1, "/a", region=(writer, number))
+
+
+@pytest.fixture(scope="module")
+def writers(ray_cluster: None) -> Iterator[list[Any]]:
+    """Yield as many processes, since each takes a second to start."""
+    writer_actor: Any = ray.remote(num_cpus=0)(Writer)
+    made = [writer_actor.remote() for _ in range(WRITERS)]
+    assert len(set(ray.get([writer.process.remote() for writer in made]))) == WRITERS
+    yield made
+    for writer in made:
+        ray.kill(writer)
+
+
+@pytest.mark.parametrize("depth", [1, 800], ids=["inside the controller", "as objects"])
+def test_sixteen_processes_save_regions_of_one_array_and_all_of_them_land(
+    depth: int, writers: list[Any]
+) -> None:
     """They all read the whole, change a part, and save it unless another has been ahead."""
-    writers, saves = 16, 16
-
-    @ray.remote(num_cpus=0)
-    class Writer:
-        def process(self) -> int:
-            return os.getpid()
-
-        def save(self, registry: RayBackendRegistry, writer: int) -> None:
-            for number in range(saves):
-                registry["memory"].save(writer + 1, "/a", region=(writer, number))
-
     registry = RayBackendRegistry(f"regions-{depth}")
     memory = registry["memory"]
-    memory.save(np.zeros((writers, saves, depth), np.uint8), "/a")
+    memory.save(np.zeros((WRITERS, SAVES, depth), np.uint8), "/a")
     before = memory.stat("/a")
     assert ("replicas" in before) == (depth > 1)  # only of an object
-    made = [Writer.remote() for _ in range(writers)]  # type: ignore[attr-defined]
-    assert len(set(ray.get([writer.process.remote() for writer in made]))) == writers
-    ray.get([writer.save.remote(registry, i) for i, writer in enumerate(made)], timeout=240)
-    expected = np.arange(1, writers + 1, dtype=np.uint8)[:, None, None]
-    assert np.array_equal(memory.load("/a"), np.broadcast_to(expected, (writers, saves, depth)))
-    assert memory.stat("/a")["version"] == before["version"] + writers * saves
+    ray.get([writer.save.remote(registry, i) for i, writer in enumerate(writers)], timeout=240)
+    expected = np.arange(1, WRITERS + 1, dtype=np.uint8)[:, None, None]
+    assert np.array_equal(memory.load("/a"), np.broadcast_to(expected, (WRITERS, SAVES, depth)))
+    assert memory.stat("/a")["version"] == before["version"] + WRITERS * SAVES
     registry.shutdown()
 
 

@@ -24,6 +24,8 @@ from polystore_ray.demo.report import contact_sheet, report
 from polystore_ray.demo.segmentation import clean, measure, segment, survey
 from polystore_ray.demo.tiles import Tile, cut, stitch
 
+ROOT = Path(__file__).parents[2]
+
 
 def in_process(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     return (function(*call) for call in calls)
@@ -121,6 +123,17 @@ def test_the_pipeline_writes_labels_and_measurements_and_tells_what_travelled(
     assert "bad.png" in page
     assert "$" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_picture_in_the_documentation_is_what_the_demo_draws(tmp_path: Path) -> None:
+    fm = FileManager(BackendRegistry.isolated())
+    last_row = photographs()[4:]  # which are small
+    result = run(fm, last_row, tmp_path, in_process, lambda *_: None)
+    drawn = np.asarray(contact_sheet(result.outcomes).convert("RGB"), int)
+    with Image.open(ROOT / "docs/images/contact-sheet.png") as picture:
+        shown = np.asarray(picture.convert("RGB"), int)[-drawn.shape[0] :, : drawn.shape[1]]
+    # Another version of Pillow may write a caption differently.
+    assert (np.abs(drawn - shown).max(axis=-1) > 60).mean() < 0.002
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:

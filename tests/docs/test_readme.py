@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+WITH_RAY = 1  # the number of the block that does on a cluster what the first does locally
 BLOCKS = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -40,14 +41,11 @@ def test_an_example_of_the_readme_runs_twice_and_again_in_a_new_process(
 ) -> None:
     code = blocks("README.md")[number]
     for _ in range(2):
-        run(f"{code}\n{code}", tmp_path)
-
-
-def test_the_example_with_ray_is_the_local_one_with_another_registry(tmp_path: Path) -> None:
-    _, on_ray, *_ = blocks("README.md")
-    printed = run(on_ray, tmp_path)
-    [total] = filter(str.isdecimal, printed.splitlines())  # Ray may print its own lines
-    assert 2_000_000 < int(total) < 2_200_000
+        printed = run(f"{code}\n{code}", tmp_path)
+        if number == WITH_RAY:
+            totals = [int(line) for line in printed.splitlines() if line.isdecimal()]  # or Ray's
+            assert len(totals) == 2
+            assert all(2_000_000 < total < 2_200_000 for total in totals)
 
 
 def test_the_example_for_a_cluster_runs_on_one(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from polystore_ray.transport import leased_reads
 from polystore_ray.transport.leased_reads import MISSING, LeasedReads
 from polystore_ray.wire import lease_board
 from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard, first_term
-from polystore_ray.wire.messages import Items, Pin, Request, Wish
+from polystore_ray.wire.messages import Items, Pin, Request, Uncounted, Wish
 from polystore_ray.wire.sessions import Session
 
 SHORT = 1.0  # seconds that a lease lasts here
@@ -90,6 +90,14 @@ class Store:
     def change(self, operation: str, *arguments: Any, within: float = 60.0) -> Any:
         with self.session.change() as id_:
             return self.controller.handle(Request(operation, arguments, id_, within))
+
+    def change_on(self, node: Node, operation: str, *arguments: Any) -> Any:
+        """Change something from a process of a node, which counts on its own board."""
+        with self.session.change() as id_:
+            request = Request(operation, arguments, id_)
+            return node.reads.changed(
+                lambda wish: self.controller.handle(request._replace(wish=wish))
+            )
 
     def save(self, path: str, value: bytes, *, overwrite: bool = True, **options: Any) -> None:
         items = Items([path], [(len(value), None, None)], [value], overwrite, True, **options)
@@ -549,6 +557,46 @@ def test_references_are_given_up_after_a_change_or_without_use(
         time.sleep(0.1)
 
 
+# Whoever changes something counts on the board of its own node
+
+
+def test_a_change_waits_for_no_call_to_its_own_node(store: Store, reader: Node) -> None:
+    assert reader.load_often("/d/x") == b"1"
+    reader.hears = False
+    items = Items(["/d/x"], [(1, None, None)], [b"2"], overwrite=True)
+    took = store.seconds(lambda: store.change_on(reader, "publish", [], items))
+    assert took < lease_board.LEASE / 2
+    assert reader.load("/d/x") == b"2"
+
+
+def test_others_wait_until_the_node_has_heard(store: Store, reader: Node) -> None:
+    assert reader.load_often("/d/x") == b"1"
+    reader.hears = False
+    items = Items(["/d/x"], [(1, None, None)], [b"2"], overwrite=True)
+    left: list[Any] = []
+    with store.session.change() as id_:
+        request = Request("publish", ([], items), id_)
+        reader.reads.changed(
+            lambda wish: left.append(store.controller.handle(request._replace(wish=wish)))
+        )
+    assert isinstance(left[0], Uncounted)
+    assert left[0].paths == ["/d/x"]
+    assert reader.reads.answer("read", "/d/x") is not MISSING  # its maker died before it counted
+    start = time.monotonic()
+    assert store.nodes["b"].load("/d/x") == b"2"
+    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert time.monotonic() - start > 0.1
+
+
+def test_few_boards_are_left_to_those_who_change_much(store: Store, reader: Node) -> None:
+    for number in range(20):
+        assert reader.load_often("/d/x")
+        items = Items(["/d/x"], [(1, None, None)], [b"%d" % number], overwrite=True)
+        store.change_on(reader, "publish", [], items)
+        assert reader.load("/d/x") == b"%d" % number
+        assert len(store.controller._leases.unfinished()) <= 1
+
+
 # The board
 
 
@@ -562,12 +610,14 @@ def file(tmp_path: Path) -> Iterator[str]:
     assert not os.path.exists(path)
 
 
-def test_a_board_is_read_by_other_processes_and_written_by_none(file: str) -> None:
-    board = LeaseBoard.at(file)
+def test_a_board_is_one_for_all_processes_of_its_user(file: str) -> None:
+    board, another = LeaseBoard.at(file), LeaseBoard.at(file)
     assert board.is_live
-    assert board.allows(board.mark("/x"))
-    with pytest.raises(TypeError):
-        board._numbers[0] = 1
+    mark = board.mark("/x")
+    assert board.allows(mark)
+    another.spoil(["/x"])
+    assert not board.allows(mark)
+    assert os.stat(file).st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):
         WritableLeaseBoard(file)
 

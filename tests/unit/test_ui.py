@@ -31,12 +31,14 @@ from polystore.exceptions import MissingDependencyError, StorageResolutionError,
 from polystore.formats import format_of
 from polystore_ray import RayBackendRegistry
 from polystore_ray.ui import listing, values
-from polystore_ray.ui.app import Tokens, application
+from polystore_ray.ui.access import Keys
+from polystore_ray.ui.app import application
 from polystore_ray.ui.counters import Counters
 from polystore_ray.ui.pictures import Look, picture
+from polystore_ray.wire.messages import Loss
 from polystore_ray.zarr import ClusterStore
 
-TOKENS = Tokens("page-token", "viewers-token")
+KEYS = Keys()
 HOST = "http://127.0.0.1"
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -52,7 +54,7 @@ class Page:
     """A page that is asked without a server."""
 
     def __init__(self, registry: Mapping[str, Any]) -> None:
-        self._transport = httpx.ASGITransport(application(registry, TOKENS, ["127.0.0.1"]))
+        self._transport = httpx.ASGITransport(application(registry, KEYS, ["127.0.0.1"]))
         self.fm = FileManager(registry)
 
     def request(self, method: str, address: str, **options: Any) -> httpx.Response:
@@ -69,7 +71,9 @@ class Page:
 
     def get(self, what: str, backend: str = "", path: str = "", **parameters: Any) -> Any:
         place = json.dumps([backend, path])
-        return self.request("GET", f"/page-token/api/{what}", params={"place": place, **parameters})
+        return self.request(
+            "GET", f"/{KEYS.page}/api/{what}", params={"place": place, **parameters}
+        )
 
     def names(self, backend: str, path: str, **parameters: object) -> list[str]:
         found = self.ask("list", backend, path, **({"start": 0, "count": 100} | parameters))
@@ -82,8 +86,14 @@ class Page:
         png = base64.b64decode(self.ask("picture", "memory", path, **parameters)["png"])
         return decoded(png)
 
-    def key(self, backend: str, path: str, **headers: str) -> Any:
-        return self.request("GET", f"/viewers-token/{backend}{quote(path)}", headers=headers)
+    def key(self, backend: str, path: str, key: str, method: str = "GET", **headers: str) -> Any:
+        """Ask for a key as a viewer that was given the address of a path."""
+        quoted = quote(key).replace("..", "%2e%2e")  # a client would resolve it
+        return self.request(method, f"{viewers(backend, path)}/{quoted}", headers=headers)
+
+
+def viewers(backend: str, path: str) -> str:
+    return f"/{KEYS.signed(json.dumps([backend, path]))}"
 
 
 def decoded(png: bytes) -> Any:
@@ -106,28 +116,48 @@ def page(tmp_path: Path) -> Iterator[Page]:
 # Who may ask
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["/", "/wrong/", "/wrong/api/overview", "/viewers-token/api/overview", "/page-token/memory/a"],
-)
-def test_without_its_token_nothing_is_answered(page: Page, address: str) -> None:
-    page.fm.save(np.zeros(3, np.uint8), "/a", backend="memory")
-    assert page.request("GET", address).status_code == 404
+def test_without_its_token_nothing_is_answered(page: Page) -> None:
+    page.fm.save(np.zeros((3, 3)), "/a", backend="memory")
+    signed = viewers("memory", "/a")
+    mac, _, place = signed.rpartition(".")
+    for address in (
+        "/",
+        "/wrong/",
+        "/wrong/api/overview",
+        f"{signed}/api/overview",
+        f"{signed}/page.js",
+        f"{mac}.{place[:-2]}/zarr.json",
+        f"/{'0' * 64}.{place}/zarr.json",
+        f"/{KEYS.page}.{place}/zarr.json",
+        f"/{KEYS.page[:-1]}/api/overview",
+    ):
+        assert page.request("GET", address).status_code == 404
+    assert page.request("GET", f"{signed}/zarr.json").is_success
+
+
+def test_the_address_for_a_viewer_opens_one_place(page: Page, tmp_path: Path) -> None:
+    page.fm.save(np.zeros((3, 3)), "/image/0.npy", backend="disk")
+    page.fm.save("secret", "/secret.txt", backend="disk")
+    assert page.key("disk", "/image", "0.npy/zarr.json").is_success
+    for key in ("../secret.txt", "x/../../secret.txt", "/secret.txt", "0.npy//zarr.json"):
+        assert page.key("disk", "/image", key).status_code == 404
 
 
 def test_another_host_name_is_refused(page: Page) -> None:
-    for address in ("/page-token/", "/page-token/api/overview", "/viewers-token/memory/zarr.json"):
+    for address in (f"/{KEYS.page}/", f"/{KEYS.page}/api/overview", f"{viewers('memory', '/a')}/"):
         assert page.request("GET", address, headers={"Host": "rebound.example"}).status_code == 400
 
 
 def test_nothing_can_be_changed(page: Page) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        for address in ("/page-token/api/list", "/page-token/page.js", "/viewers-token/memory/a"):
-            assert page.request(method, address).status_code == 405
+        for address in ("api/list", "page.js"):
+            assert page.request(method, f"/{KEYS.page}/{address}").status_code == 405
+        assert page.key("memory", "/a", "zarr.json", method).status_code == 405
 
 
-@pytest.mark.parametrize("address", ["/page-token/", "/page-token/api/overview", "/wrong/"])
+@pytest.mark.parametrize("address", ["", "api/overview", "none"])
 def test_every_answer_keeps_other_sites_out(page: Page, address: str) -> None:
+    address = f"/{KEYS.page}/{address}"
     headers = page.request("GET", address, headers={"Origin": "https://viewer.example"}).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -143,12 +173,12 @@ def test_every_answer_keeps_other_sites_out(page: Page, address: str) -> None:
 def test_only_viewers_with_their_token_may_ask_from_another_site(page: Page) -> None:
     page.fm.save(np.zeros((2, 2)), "/a", backend="memory")
     other = {"Origin": "https://viewer.example"}
-    answer = page.request("GET", "/viewers-token/memory/a/zarr.json", headers=other)
+    answer = page.key("memory", "/a", "zarr.json", **other)
     assert answer.headers["access-control-allow-origin"] == "*"
     before = other | {"Access-Control-Request-Method": "GET"}
     preflight = {**before, "Access-Control-Request-Headers": "range"}
-    assert page.request("OPTIONS", "/viewers-token/memory/a/c/0/0", headers=preflight).is_success
-    for address in ("/wrong/memory/a/zarr.json", "/page-token/api/overview"):
+    assert page.key("memory", "/a", "c/0/0", "OPTIONS", **preflight).is_success
+    for address in ("/wrong/zarr.json", f"/{KEYS.page}/api/overview"):
         answer = page.request("OPTIONS", address, headers=preflight)
         assert "access-control-allow-origin" not in answer.headers
 
@@ -191,14 +221,15 @@ def test_a_name_that_is_not_utf8_is_listed_and_opened(page: Page, tmp_path: Path
 def test_no_path_leads_out_of_a_root(page: Page) -> None:
     for path in ("/../../etc/passwd", "../../etc/passwd"):
         assert page.get("value", "disk", path).status_code in (400, 404)
-    assert page.key("disk", "/..%2f..%2f/etc/passwd").status_code in (400, 404)
+    assert page.key("disk", "/../..", "etc/passwd").status_code in (400, 404)
 
 
 @pytest.mark.parametrize("place", ["", "[]", "[1, 2]", "{}", '["memory"]', "[[]]"])
 def test_a_place_that_is_none_is_an_error_of_the_asker(page: Page, place: str) -> None:
-    answer = page.request("GET", "/page-token/api/value", params={"place": place})
+    answer = page.request("GET", f"/{KEYS.page}/api/value", params={"place": place})
     assert answer.status_code == 400
     assert "error" in answer.json()
+    assert page.request("GET", f"/{KEYS.page}/api/value").status_code == 400
 
 
 def test_what_is_missing_is_said(page: Page) -> None:
@@ -229,7 +260,7 @@ def test_no_value_is_unpickled(page: Page, tmp_path: Path, is_ray: bool) -> None
     page.fm.save({"cells": 3}, "/plain", backend="memory")
     assert "not plain data" in page.shown("memory", "/trap")["note"]
     assert page.get("picture", "memory", "/trap").status_code == 404
-    assert page.key("memory", "/trap").status_code == 404
+    assert page.key("memory", "/", "trap").status_code == 404
     assert not mark.exists()
     assert page.shown("memory", "/plain") == {"text": '{\n  "cells": 3\n}'}
 
@@ -376,6 +407,9 @@ def test_of_a_large_table_the_first_rows_are_read(
     assert table["names"] == ["n", "é"]
     assert table["rows"][:2] == [["0", "x"], ["1", "x"]]
     assert len(table["rows"]) == 100
+    page.fm.save('a,"b\nc' * 2000, "/odd.txt", backend="disk")
+    page.fm.move("/odd.txt", "/odd.csv", backend="disk")
+    assert page.shown("disk", "/odd.csv")["text"].startswith('a,"b')
 
 
 def test_text_json_and_bytes_are_shown_as_text(page: Page) -> None:
@@ -479,6 +513,9 @@ def test_never_more_than_a_part_of_a_large_array_is_read() -> None:
     assert (found["rows"], found["columns"]) == ([999_990, 10**6], [5, 1029])
     with pytest.raises(VFSTypeError, match="1000000 rows"):
         picture(load, (10**6, 10**6), "uint16", Look(top=10**6))
+    with pytest.raises(VFSTypeError, match="needs 1 positions"):
+        picture(load, (9, 10**6, 10**6), "uint16", Look())
+    assert len(asked) == 2
 
 
 # zarr for other viewers
@@ -487,7 +524,7 @@ def test_never_more_than_a_part_of_a_large_array_is_read() -> None:
 def opened(page: Page, backend: str, path: str) -> Any:
     """Open with zarr what the page serves, key by key."""
     keys = ["zarr.json"]
-    metadata = page.key(backend, f"{path}/zarr.json").json()
+    metadata = page.key(backend, path, "zarr.json").json()
     if metadata["node_type"] == "array":
         shape, chunks = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
         counts = [range(-(-side // chunk)) for side, chunk in zip(shape, chunks, strict=True)]
@@ -495,7 +532,7 @@ def opened(page: Page, backend: str, path: str) -> Any:
     buffer = default_buffer_prototype().buffer
     store: dict[str, Any] = {}
     for key in keys:
-        answer = page.key(backend, f"{path}/{key}")
+        answer = page.key(backend, path, key)
         if answer.status_code == 200:
             store[key] = buffer.from_bytes(answer.content)
     return zarr.open(store, mode="r")
@@ -518,7 +555,7 @@ def test_any_array_is_served_as_zarr(
     page.fm.save(array, path, backend=backend, **options)
     np.testing.assert_array_equal(opened(page, backend, path)[...], array)
     beyond = "/".join(["c", *["1000"] * array.ndim]) if array.ndim else "c/0"
-    assert page.key(backend, f"{path}/{beyond}").status_code == 404
+    assert page.key(backend, path, beyond).status_code == 404
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -554,7 +591,7 @@ def test_a_range_of_a_key_is_served(
 ) -> None:
     data = np.arange(100, dtype=np.uint8)
     page.fm.save(data if backend == "memory" else data.tobytes(), "/key.bin", backend=backend)
-    answer = page.key(backend, "/key.bin", Range=wanted)
+    answer = page.key(backend, "/", "key.bin", Range=wanted)
     assert answer.status_code == 206
     assert answer.content == data[start:stop].tobytes()
     assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/100"
@@ -562,9 +599,10 @@ def test_a_range_of_a_key_is_served(
 
 def test_other_ranges_are_refused_or_ignored(page: Page) -> None:
     page.fm.save(np.zeros(100, np.uint8), "/key", backend="memory")
-    assert page.key("memory", "/key", Range="bytes=100-").status_code == 416
+    assert page.key("memory", "/", "key", "HEAD").headers["content-length"] == "100"
+    assert page.key("memory", "/", "key", Range="bytes=100-").status_code == 416
     for ignored in ("bytes=-", "lines=1-2", "bytes=0-1,5-6"):
-        assert page.key("memory", "/key", Range=ignored).status_code == 200
+        assert page.key("memory", "/", "key", Range=ignored).status_code == 200
 
 
 # Overview
@@ -580,6 +618,19 @@ def test_the_overview_has_the_status_of_the_store(page: Page) -> None:
     assert {"memory", "disk", "zarr"} <= set(found["backends"])
     assert sum(found["counters"]["reads"].values()) >= 3
     assert found["lost"] == []
+
+
+def test_lost_values_are_told_with_their_reason(page: Page) -> None:
+    page.fm.save(np.zeros((300, 300)), "/d/gone", backend="memory")
+    registry: Any = page.fm.registry
+    controller = registry._connect()._controller
+    [pin] = registry._connect().ask("read", ["/d/gone"]).pins
+    controller.note("volume_lost", "local")
+    controller.note("lost", [pin.id], Loss("1f0c2a9b77", "one", 1_700_000_000.0, "why"))
+    [lost] = page.ask("overview")["lost"]
+    assert (lost["path"], lost["host"], lost["time"]) == ("/d/gone", "one", 1_700_000_000.0)
+    assert "one 1f0c2a9b" in page.ask("list", "memory", "/d")["entries"][0]["lost"]
+    assert page.shown("memory", "/d/gone")["note"].startswith("The value is lost: the last copy")
 
 
 def test_a_registry_of_this_process_has_backends_and_no_store(tmp_path: Path) -> None:

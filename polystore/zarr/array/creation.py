@@ -17,6 +17,7 @@ from zarr.codecs import BloscCodec, TransposeCodec
 from polystore.exceptions import StorageError, UnsupportedFormatError, VFSTypeError
 from polystore.fitting import refuse_mask
 from polystore.formats import format_of, known_suffixes
+from polystore.paths import P
 from polystore.region import chunk_shape
 from polystore.zarr.array.pipelines import Pipeline, with_pipeline
 from polystore.zarr.array.reading import NESTED, Encoding
@@ -55,10 +56,17 @@ class ArrayOptions:
     zarr_format: ZarrFormat | None = None
     like: zarr.Array[Any] | None = None
 
-    def given(self) -> list[str]:
-        """Return the names of the options that the caller gave."""
+    def check_none_given(self, path: P) -> None:
+        """Refuse options of a save into an array that is there."""
         names = [option.name for option in fields(self)]
-        return [name for name in names if getattr(self, name) is not getattr(DEFAULTS, name)]
+        given = [name for name in names if getattr(self, name) is not getattr(DEFAULTS, name)]
+        if given:
+            raise UnsupportedFormatError(
+                f"{', '.join(f'{name}=' for name in given)} are for new arrays, and region= writes "
+                f"into one that is there",
+                path=str(path),
+                backend="zarr",
+            )
 
 
 DEFAULTS = ArrayOptions()

@@ -6,18 +6,12 @@ import asyncio
 import math
 import os
 import weakref
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import numpy as np
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 
 from polystore.exceptions import CorruptDataError, UnsupportedFormatError
 from polystore.filesystem.dir_fd import Handle, Location, check_no_device
@@ -25,6 +19,7 @@ from polystore.filesystem.path_resolver import PathResolver, RootedResolver, Sys
 from polystore.filesystem.temporaries import publish_file, remove, temporary
 from polystore.zarr.array.groups import MOST_METADATA
 from polystore.zarr.array.reading import METADATA, described
+from polystore.zarr.array.stores import ListedStore, buffer_of, wanted_part
 
 __all__ = ["KeyFiles", "TreeStore", "files_in", "held_store"]
 
@@ -53,7 +48,7 @@ class KeyFiles:
         """
         try:
             with self._resolver.open(self._path(key)) as file:
-                start, end = _range(wanted, os.fstat(file.fileno()).st_size)
+                start, end, _ = wanted_part(wanted).indices(os.fstat(file.fileno()).st_size)
                 if end - start > _LARGE:
                     self._check_size(key, end - start)
                 if start:
@@ -116,7 +111,7 @@ class KeyFiles:
         return math.inf
 
 
-class TreeStore(Store):
+class TreeStore(ListedStore):
     """Keys of zarr as files at and below a path.
 
     Unlike zarr's own `LocalStore`, it opens files alone, never a pipe or a device, and below a
@@ -127,10 +122,6 @@ class TreeStore(Store):
     - `read_only`: whether writing is refused
     - `files`: what reads and writes, if it is there already
     """
-
-    supports_writes = True
-    supports_deletes = True
-    supports_listing = True
 
     def __init__(
         self,
@@ -173,15 +164,7 @@ class TreeStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        data = self._files.read(key, byte_range)
-        if data is None:
-            return None
-        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        return [await self.get(key, prototype, wanted) for key, wanted in key_ranges]
+        return buffer_of(self._files.read(key, byte_range), prototype)
 
     async def exists(self, key: str) -> bool:
         return await asyncio.to_thread(self._files.exists, key)
@@ -206,10 +189,6 @@ class TreeStore(Store):
             await asyncio.to_thread(self._files.remove, prefix.rstrip("/"))
         else:
             await super().delete_dir(prefix)
-
-    async def list(self) -> AsyncIterator[str]:
-        async for key in self.list_prefix(""):
-            yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         waiting = [prefix.rpartition("/")[0]]
@@ -248,17 +227,6 @@ def held_store(directory: Handle, *, rooted: bool, read_only: bool) -> TreeStore
     files = files_in(handle, rooted=rooted)
     weakref.finalize(files, handle.close)
     return TreeStore(root, prefix, read_only=read_only, files=files)
-
-
-def _range(wanted: ByteRequest | None, size: int) -> tuple[int, int]:
-    """Return where in a file a part begins and ends."""
-    if isinstance(wanted, RangeByteRequest):
-        return wanted.start, min(wanted.end, max(size, wanted.start))
-    if isinstance(wanted, OffsetByteRequest):
-        return min(wanted.offset, size), size
-    if isinstance(wanted, SuffixByteRequest):
-        return max(0, size - wanted.suffix), size
-    return 0, size
 
 
 def _most(array: dict[str, object]) -> float:

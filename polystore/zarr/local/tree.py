@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from polystore.filesystem.dir_fd import check_no_device
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import load_files
 from polystore.paths import P
-from polystore.zarr.array.creation import ArrayOptions, ZarrFormat
+from polystore.zarr.array.creation import ZarrFormat
 from polystore.zarr.array.groups import GROUP_FILES, GROUP_METADATA
 from polystore.zarr.array.pipelines import Pipeline
 from polystore.zarr.array.reading import Mode, open_node
@@ -55,12 +54,6 @@ class LocalZarr(LocalTree):
                 if not top.names():
                     name, metadata = GROUP_FILES[zarr_format or 3]
                     top.location(name).write(metadata)
-
-    def of_format(self, zarr_format: ZarrFormat | None) -> LocalZarr:
-        """Return the same tree, which makes new arrays and groups of this format, None for any."""
-        tree = copy(self)
-        tree._values = self._values.with_options(ArrayOptions(zarr_format=zarr_format))  # noqa: SLF001 - its own kind
-        return tree
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
         with os_errors(path, self._backend), self._resolver.resolve(path) as handle:

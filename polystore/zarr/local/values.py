@@ -236,9 +236,9 @@ class ArrayValues(FileValues):
         """Remove what the groups above a path say of their members, which is about to change."""
         self._groups.forget(path)
 
-    def before_change(self, path: P, *resolver: Location) -> None:
+    def before_change(self, path: P, *locations: Location) -> None:
         # zarr may know of arrays, groups, and links to them.
-        if any(location.is_directory() or location.is_link() for location in resolver):
+        if any(location.is_directory() or location.is_link() for location in locations):
             self.forget(path)
 
     def make_directory(self, location: Location) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeVar
@@ -161,11 +162,9 @@ class RemoteObjects:
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes | None:
         """Return the bytes at a key, or a part of them; None where there is no object."""
-        try:
+        with _absent():
             return await self._read(self._path(key), start, end)
-        except PathNotFoundError as error:
-            self._raise_missing_bucket(error)
-            return None
+        return None
 
     async def metadata(self, key: str) -> bytes | None:
         """Return the metadata at a key, None where there is no object.
@@ -223,10 +222,8 @@ class RemoteObjects:
         await self.together(self._delete(key) for key in keys)
 
     async def _delete(self, key: str) -> None:
-        try:
+        with _absent():
             await self._request("rm_file", self._path(key), writing=True)
-        except PathNotFoundError as error:
-            self._raise_missing_bucket(error)
 
     async def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy objects from key to key, in the store where it can.
@@ -240,28 +237,22 @@ class RemoteObjects:
 
     async def find(self, key: str) -> Found | None:
         """Return what is at a key, None for nothing."""
-        try:
+        with _absent():
             info = await self._request("info", self._path(key))
-        except PathNotFoundError as error:
-            self._raise_missing_bucket(error)
-            return None
-        kind: Any = "directory" if info["type"] == "directory" else "file"
-        return Found(kind, int(info.get("size") or 0))
+            kind: Any = "directory" if info["type"] == "directory" else "file"
+            return Found(kind, int(info.get("size") or 0))
+        return None
 
     async def entries(self, key: str) -> tuple[set[str], set[str]]:
         """Return the names below a key: of objects, and of those that have others below them."""
         objects: set[str] = set()
         directories: set[str] = set()
-        try:
-            listed = await self._request("ls", self._path(key), detail=True)
-        except PathNotFoundError as error:
-            self._raise_missing_bucket(error)
-            return objects, directories
-        for info in listed:
-            name = self._below(key, info["name"])
-            # Consoles of S3 mark a folder by an empty object whose name ends with a slash.
-            if name:
-                (directories if info["type"] == "directory" else objects).add(name)
+        with _absent():
+            for info in await self._request("ls", self._path(key), detail=True):
+                name = self._below(key, info["name"])
+                # Consoles of S3 mark a folder by an empty object whose name ends with a slash.
+                if name:
+                    (directories if info["type"] == "directory" else objects).add(name)
         return objects, directories
 
     async def below(self, key: str) -> dict[str, int]:
@@ -278,12 +269,10 @@ class RemoteObjects:
         return any(path.endswith("/") for path in await self._found(key))
 
     async def _found(self, key: str) -> dict[str, Any]:
-        try:
+        with _absent():
             found: dict[str, Any] = await self._request("find", self._path(key), detail=True)
-        except PathNotFoundError as error:
-            self._raise_missing_bucket(error)
-            return {}
-        return found
+            return found
+        return {}
 
     def modified(self, key: str) -> float | None:
         """Return when an object was set, in seconds since the epoch; None where nobody knows."""
@@ -343,9 +332,15 @@ class RemoteObjects:
             f"({type(error).__name__}: {error})"
         ) from error
 
-    def _raise_missing_bucket(self, error: PathNotFoundError) -> None:
+
+@contextmanager
+def _absent() -> Iterator[None]:
+    """End the block where there is no object; raise where there is no bucket either."""
+    try:
+        yield
+    except PathNotFoundError as error:
         if _code(error.__cause__) == "NoSuchBucket":
-            raise error
+            raise
 
 
 def _uncached(fs: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -80,14 +79,14 @@ class RemoteZarr:
             self._objects, self._reader, rooted=rooted, zarr_format=zarr_format
         )
 
-    def of_format(self, zarr_format: ZarrFormat | None) -> RemoteZarr:
-        """Return the same tree, which makes new arrays and groups of this format, None for any."""
-        tree = copy(self)
-        tree._changes = self._changes.of_format(zarr_format)  # noqa: SLF001 - its own kind
-        return tree
-
     def _located(self, path: P) -> AbstractContextManager[None]:
         return located(path, "zarr")
+
+    @contextmanager
+    def _at(self, path: P, *, new: bool = False) -> Iterator[str]:
+        """Yield the key of a path, at which something is to be made if `new`."""
+        with self._located(path):
+            yield self._new_key(path) if new else self._reader.key(path)
 
     def _new_key(self, path: P) -> str:
         """Return the key of a path that something is to be made at."""
@@ -111,8 +110,7 @@ class RemoteZarr:
         return False
 
     def _asked(self, path: P) -> Node:
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
             try:
                 return self._reader.at(key)
             except PathNotFoundError:  # there is no such bucket
@@ -120,8 +118,7 @@ class RemoteZarr:
 
     def stat(self, path: P) -> Stat:
         node = self._asked(path)
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
             return {
                 "type": "file" if node.kind == "array" else node.kind,
                 "path": self._reader.text(key),
@@ -130,8 +127,7 @@ class RemoteZarr:
             }
 
     def list_dir(self, path: P) -> list[str]:
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
             self._reader.check_directory(key)
             names = self._reader.names(key)
             return sorted(names.files | names.inner)
@@ -161,8 +157,7 @@ class RemoteZarr:
     # Reading
 
     def open(self, path: P, mode: Mode = "r") -> zarr.Array[Any] | zarr.Group:
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
             if self._reader.existing(key).kind == "file":
                 raise UnsupportedFormatError("the path is a file, neither an array nor a group")
             return open_node(RemoteStore(self._objects, key, read_only=mode == "r"), mode)
@@ -207,8 +202,7 @@ class RemoteZarr:
         changes = self._changes
         if options.zarr_format is not None:
             changes = changes.of_format(options.zarr_format)
-        with self._located(path):
-            key = self._new_key(path)
+        with self._at(path, new=True) as key:
             array = as_numbers(data) if suffix is None else None
             encoded = _encoded(suffix or key, data) if array is None else b""
             missing = changes.missing_parents(key, make=parents)
@@ -228,8 +222,7 @@ class RemoteZarr:
                     put_array(self._objects, key, write, node, lock, axes=axes, zarr_format=kind)
 
     def _save_region(self, data: Any, path: P, region: Region) -> None:
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
 
             def write(node: Node) -> bool:
                 if node.kind == "array":
@@ -247,8 +240,7 @@ class RemoteZarr:
     @contextmanager
     def shared(self, path: P, *, durable: bool) -> Iterator[Shared]:
         """Yield an array that others change too, whose shape nobody else changes."""
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
             self._reader.value(key)
             with self._changes.changing(key):
                 node = self._reader.value(key)
@@ -265,14 +257,12 @@ class RemoteZarr:
     def _check_save(
         self, path: str, *, overwrite: bool = False, parents: bool = False, **_options: Any
     ) -> None:
-        with self._located(path):
-            key = self._new_key(path)
+        with self._at(path, new=True) as key:
             check_replaced(self._reader.at(key), overwrite=overwrite)
             self._changes.missing_parents(key, make=parents)
 
     def ensure_directory(self, path: P) -> str:
-        with self._located(path):
-            key = self._new_key(path)
+        with self._at(path, new=True) as key:
             try:
                 self._make_parents(below(key, "x"))
             except PathNotDirectoryError as error:
@@ -328,8 +318,7 @@ class RemoteZarr:
     @contextmanager
     def stored(self, path: P) -> Iterator[StoredArray | None]:
         """Yield the array at a path as it is stored, None for a file."""
-        with self._located(path):
-            key = self._reader.key(path)
+        with self._at(path) as key:
             node = self._reader.value(key)
             if node.kind == "file":
                 yield None
@@ -344,8 +333,7 @@ class RemoteZarr:
         def write(store: Store, **_in_place_of_another: Any) -> None:
             copy_stored(array, store)
 
-        with self._located(path):
-            key = self._new_key(path)
+        with self._at(path, new=True) as key:
             self._make_parents(key, make=parents)
             with self._changes.changing(key) as (node, lock):
                 check_replaced(node, overwrite=False)
@@ -363,8 +351,7 @@ class RemoteZarr:
 
     def put_group(self, path: P, metadata: Mapping[str, bytes]) -> None:
         """Create a group with this metadata at a free path, and its parents."""
-        with self._located(path):
-            key = self._new_key(path)
+        with self._at(path, new=True) as key:
             self._make_parents(key)
             self._changes.put_group(key, metadata)
 

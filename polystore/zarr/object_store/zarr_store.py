@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future, wait
 
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 
 from polystore.exceptions import StorageWriteError
 from polystore.filesystem.temporaries import is_temporary
 from polystore.zarr.array.reading import METADATA
+from polystore.zarr.array.stores import ListedStore, buffer_of, wanted_part
 from polystore.zarr.object_store.client import RemoteObjects
 
 __all__ = ["RemoteStore", "UnpublishedArray"]
 
 
-class RemoteStore(Store):
+class RemoteStore(ListedStore):
     """Keys of zarr as objects below a key.
 
     Unlike zarr's own `FsspecStore`, it takes no name for a glob, and lists no lock objects.
@@ -34,10 +29,6 @@ class RemoteStore(Store):
     - `metadata`: the bytes of the metadata that it has, by name, if they are known; they are not
       asked for
     """
-
-    supports_writes = True
-    supports_deletes = True
-    supports_listing = True
 
     def __init__(
         self,
@@ -71,22 +62,12 @@ class RemoteStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        start, end = _limits(byte_range)
+        part = wanted_part(byte_range)
         if self._metadata is not None and key in METADATA:
             known = self._metadata.get(key)
-            return None if known is None else _buffer(known[start:end], prototype)
-        operation = self._objects.get(self._path(key), start, end)
-        data = await self._objects.elsewhere(operation)
-        return None if data is None else _buffer(data, prototype)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        operation = self._objects.together(
-            self._objects.get(self._path(key), *_limits(wanted)) for key, wanted in key_ranges
-        )
-        values = await self._objects.elsewhere(operation)
-        return [None if data is None else _buffer(data, prototype) for data in values]
+            return buffer_of(None if known is None else known[part], prototype)
+        operation = self._objects.get(self._path(key), part.start or 0, part.stop)
+        return buffer_of(await self._objects.elsewhere(operation), prototype)
 
     async def exists(self, key: str) -> bool:
         found = await self._objects.elsewhere(self._objects.find(self._path(key)))
@@ -99,10 +80,6 @@ class RemoteStore(Store):
     async def delete(self, key: str) -> None:
         self._check_writable()
         await self._objects.elsewhere(self._objects.delete([self._path(key)]))
-
-    async def list(self) -> AsyncIterator[str]:
-        async for key in self.list_prefix(""):
-            yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         directory, _, _ = prefix.rpartition("/")
@@ -189,17 +166,3 @@ class UnpublishedArray(RemoteStore):
         with self._beginning:
             self._is_stopped = True
         wait(list(self._puts))
-
-
-def _limits(wanted: ByteRequest | None) -> tuple[int, int | None]:
-    if isinstance(wanted, RangeByteRequest):
-        return wanted.start, wanted.end
-    if isinstance(wanted, OffsetByteRequest):
-        return wanted.offset, None
-    if isinstance(wanted, SuffixByteRequest):
-        return -wanted.suffix, None
-    return 0, None
-
-
-def _buffer(data: bytes, prototype: BufferPrototype | None) -> Buffer:
-    return (prototype or default_buffer_prototype()).buffer.from_bytes(data)

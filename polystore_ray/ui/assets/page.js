@@ -2,7 +2,7 @@
 // Names and values come from anywhere: they become text nodes, never HTML.
 
 const ROW = 28; // pixels; as in page.css
-const WINDOW = 100; // entries in one request
+const WINDOW = 60; // entries in one request
 const EVERY = 2000; // milliseconds between two looks at the store
 const RATE_OVER = 30; // seconds; Ray has new numbers every ten
 const KEPT = 300; // seconds of history
@@ -316,7 +316,7 @@ async function showValue(backend, path) {
     if (shown.image) panel.append(...imageOf(place, shown.image));
     if (shown.table) panel.append(el("div", { className: "wide" }, el("table", {}, ...table(shown.table.names, shown.table.rows))));
     if (shown.text != null) panel.append(el("pre", {}, shown.text.replace(/[\p{Cf}\p{Cs}]/gu, visible)));
-    if (facts.shape || facts.type === "directory") panel.append(...viewerAddress(viewers, path));
+    if ((facts.shape && !facts.lost) || facts.type === "directory") panel.append(...viewerAddress(viewers));
   } catch (error) {
     if (error.name !== "AbortError") panel.append(el("p", { className: "bad" }, visible(error.message)));
   }
@@ -324,16 +324,16 @@ async function showValue(backend, path) {
 
 function factList(facts) {
   const texts = { size: size, modified: moment, shape: (s) => s.join(" × "), chunks: (s) => s.join(" × "), nodes: (ids) => ids.map(short).join(", ") };
-  const rows = Object.entries(facts).filter(([name, value]) => value != null && value !== "" && !["path", "exists"].includes(name));
+  const hidden = ["path", "exists", "lost"];
+  const rows = Object.entries(facts).filter(([name, value]) => value != null && value.length !== 0 && !hidden.includes(name));
   return el("dl", { className: "facts" }, rows.map(([name, value]) => {
     const text = texts[name]?.(value) ?? (typeof value === "object" ? JSON.stringify(value) : value);
     return el("div", {}, el("dt", {}, visible(name)), el("dd", {}, visible(text)));
   }));
 }
 
-function viewerAddress(viewers, path) {
-  if (!path.startsWith("/") || !path.isWellFormed()) return [];
-  const address = `${location.origin}/${viewers}${path.split("/").map(encodeURIComponent).join("/")}`;
+function viewerAddress(viewers) {
+  const address = `${location.origin}/${viewers}`;
   const field = el("input", { readOnly: true, value: address, ariaLabel: "Address for viewers of zarr" });
   const copy = el("button", { onclick: () => { field.select(); navigator.clipboard?.writeText(address); } }, "Copy");
   return [el("p", { className: "note" }, "For viewers of zarr on the web, such as vizarr and neuroglancer:"), el("div", { className: "address" }, field, copy)];
@@ -366,10 +366,10 @@ function imageOf(place, { shape, colour, labels }) {
   }
 
   function slider(name, most, set) {
-    const shown = el("output", {}, `0 of ${count(most)}`);
+    const shown = el("output", {}, `0 of 0–${count(most)}`);
     const input = el("input", { type: "range", min: 0, max: most, value: 0, ariaLabel: name });
     input.oninput = () => {
-      shown.textContent = `${count(Number(input.value))} of ${count(most)}`;
+      shown.textContent = `${count(Number(input.value))} of 0–${count(most)}`;
       set(Number(input.value));
       redraw();
     };
@@ -455,7 +455,10 @@ document.onkeydown = (event) => {
   if (event.key === "/" && !event.target.matches("input, select")) {
     $("search").focus();
     event.preventDefault();
-  } else if (event.key === "Escape") $("list").focus();
+  } else if (event.key === "Escape" && at) {
+    location.hash = toDirectory(...at);
+    $("list").focus();
+  }
 };
 
 showOrder();
