@@ -266,7 +266,8 @@ def test_a_test_cannot_be_overridden_or_hidden(member: object) -> None:
 
 def suites() -> list[type[BackendKit]]:
     exported = [getattr(polystore.testing, name) for name in polystore.testing.__all__]
-    return [cls for cls in exported if issubclass(cls, BackendKit) and cls is not BackendKit]
+    classes = [each for each in exported if isinstance(each, type)]
+    return [cls for cls in classes if issubclass(cls, BackendKit) and cls is not BackendKit]
 
 
 def promises(cls: type) -> set[str]:
