@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pkgutil import resolve_name
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from polystore.arguments import seconds
@@ -17,13 +15,12 @@ from polystore.exceptions import (
     BackendNotFoundError,
     InvalidPathError,
     StorageError,
-    StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
 )
-from polystore.late_imports import imported
 from polystore.notebooks import text
 from polystore.registration import backend_key
+from polystore_ray import page
 from polystore_ray.client.hosted import HostedBackend
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.config.backends import options_of_backends, split_key
@@ -31,6 +28,7 @@ from polystore_ray.config.home import Home, made_here
 from polystore_ray.config.store import StoreOptions, check_timeout
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import StoreUnavailableError
+from polystore_ray.node_backends import OnNode
 from polystore_ray.ray_extra import needs_ray
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.in_process import LocalTransport
@@ -238,7 +236,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         >>> registry.on("local")["disk"]
         HostedBackend('disk@local')
         """
-        return _OnNode(self, node)
+        return OnNode(self, node)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys((*backend_keys(), *self._shipped, *self._of_the_store())))
@@ -291,40 +289,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         status: StoreStatus = self._connect().status()
         return status
 
-    def ui(self, *, host: str = "127.0.0.1", port: int = 0, host_names: Sequence[str] = ()) -> Any:
-        """Serve a read-only page on the store and its backends; return at once.
-
-        Parameters
-        ----------
-        host : str, default "127.0.0.1"
-            The address of this machine at which browsers reach the page; by default only those of
-            this machine do.
-        port : int, default 0
-            The port; 0 takes any free one.
-        host_names : sequence of str, optional
-            Other names of this machine that browsers use. Requests with any other are refused.
-
-        Returns
-        -------
-        polystore_ray.ui.server.PageServer
-            Its attribute ``url`` is the address to open, and ``stop()`` ends it. A notebook shows
-            it as a link.
-
-        Raises
-        ------
-        MissingDependencyError
-            If the extra ``ui`` is not installed.
-        StorageResolutionError
-            If the address or the port cannot be used.
-        """
-        serve = imported(
-            partial(resolve_name, "polystore_ray.ui.server:serve"),
-            "the page",
-            source="the import of polystore_ray.ui",
-            extra="ui",
-            error=StorageResolutionError,
-        )
-        return serve(self, host=host, port=port, host_names=host_names)
+    ui = page.ui
 
     def drain(self, node: str, timeout: float = 60.0) -> int:
         """Copy a node's values to other nodes, before it leaves.
@@ -402,32 +367,6 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         from polystore_ray.transport.connect import disconnect
 
         disconnect(transport)
-
-
-class _OnNode(Mapping[str, StorageBackend]):
-    """A registry's backends on one node; the memory is on all."""
-
-    def __init__(self, registry: RayBackendRegistry, node: str) -> None:
-        self._registry = registry
-        self._node = node
-
-    def __getitem__(self, key: object) -> Any:
-        return self._registry[f"{backend_key(key)}@{self._node}"]
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key in self._registry if key != "memory")
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def __contains__(self, key: object) -> bool:
-        try:
-            return f"{backend_key(key)}@{self._node}" in self._registry
-        except VFSTypeError:
-            return False
-
-    def __repr__(self) -> str:
-        return f"{self._registry!r}.on({self._node!r})"
 
 
 def _rebuilt(

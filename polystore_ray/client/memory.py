@@ -12,7 +12,7 @@ from polystore.capabilities import accepting
 from polystore.forwarding import forwarded
 from polystore.paths import NameFilter, P, PathT, as_given, as_text
 from polystore.progress import Progress
-from polystore.region import Region, put_region, take_region
+from polystore.region import Region, take_region
 from polystore.stat import Stat
 from polystore.transfer.copying import load_and_save
 from polystore.transfer.proxies import Pairs, Receiver, Rows
@@ -23,11 +23,11 @@ from polystore_ray.client import claims, keys, locality, waiting
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
 from polystore_ray.client.fallbacks import portable_fallback, restore
 from polystore_ray.client.lookup import Read, look_up, texts_of
-from polystore_ray.client.turns import save_in_turn
+from polystore_ray.client.region_saves import save_region
 from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.transport.leased_reads import MISSING, LeasedReads
-from polystore_ray.wire.messages import Found, Items, Kept, Pin
+from polystore_ray.wire.messages import Found, Items, Pin
 
 __all__ = ["ClusterMemoryBackend"]
 
@@ -229,7 +229,8 @@ class ClusterMemoryBackend(StorageBackend):
         """
         text = as_text(path, backend="memory")
         if region is not None:
-            self._save_region(data, text, region, replicas, fallback)
+            given = portable_fallback(self, fallback)
+            save_region(self, data, text, region, replicas=replicas, fallback=given)
             return
         if if_version is not None:
             if_version = whole_number(if_version, "if_version", 0, backend="memory")
@@ -286,29 +287,6 @@ class ClusterMemoryBackend(StorageBackend):
         sealing = Sealing(values, texts, step, bundled)
         items = Items(texts, [], [], bool(overwrite), bool(parents))
         publish(self._connect(), sealing, items, replicas)
-
-    def _save_region(
-        self,
-        data: Any,
-        path: str,
-        region: Region,
-        replicas: int | None,
-        fallback: tuple[str, P] | None,
-    ) -> None:
-        transport = self._connect()
-        given = portable_fallback(self, fallback)
-
-        def save() -> None:
-            kept: Kept = transport.ask("kept", path, path=path)
-            [array], [version] = self._load(transport, [path])
-            take_region(array, region, path=path, backend="memory")
-            changed = array.copy(order="K")
-            put_region(changed, region, data, path=path, backend="memory")
-            items = Items([path], [], [], if_version=version, fallback=given or kept.fallback)
-            wanted = kept.replicas if replicas is None else replicas
-            publish(transport, Sealing([changed], [path]), items, wanted)
-
-        save_in_turn(save, path, transport.deadline)
 
     # Beyond the contract: wait for others
 

@@ -28,6 +28,7 @@ __all__ = [
     "remembered",
     "session_directory",
     "spilled_bytes",
+    "store_stats",
     "waiting_actors",
 ]
 
@@ -79,6 +80,12 @@ def spilled_bytes(node: dict[str, Any], timeout: float) -> int | None:
         None where this cannot be asked: without grpcio, which ``ray[default]`` brings, or of a
         node that does not answer.
     """
+    stats = store_stats(node, timeout)
+    return None if stats is None else int(stats.spilled_bytes_total)
+
+
+def store_stats(node: dict[str, Any], timeout: float) -> Any:
+    """Return what a node says of its object store; the same as for `spilled_bytes`."""
     try:
         import grpc
         from ray._private.grpc_utils import init_grpc_channel
@@ -90,10 +97,9 @@ def spilled_bytes(node: dict[str, Any], timeout: float) -> int | None:
     messages: Any = node_manager_pb2  # whose types know nothing of what is in it
     request = messages.GetNodeStatsRequest(include_memory_info=False)
     try:
-        spilled: int = stub.GetNodeStats(request, timeout=timeout).store_stats.spilled_bytes_total
+        return stub.GetNodeStats(request, timeout=timeout).store_stats
     except grpc.RpcError:
         return None
-    return spilled
 
 
 def draining_nodes() -> set[str]:

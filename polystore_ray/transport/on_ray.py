@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
 import ray
-from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore.serialization import Sealed, plain_bytes
@@ -29,7 +28,7 @@ from polystore_ray.hosting.backend_host import READING, TRANSFERS
 from polystore_ray.hosting.read_cache import Shared
 from polystore_ray.hosting.volume import never_fits
 from polystore_ray.rayapi.calls import future_of, wait_for
-from polystore_ray.rayapi.errors import DIED, translated
+from polystore_ray.rayapi.errors import DIED
 from polystore_ray.rayapi.metrics import leased, measured, moved
 from polystore_ray.rayapi.placement import EVENTS, MEMORY, known_nodes, nodes, object_store_bytes
 from polystore_ray.rayapi.private import connection, is_client
@@ -39,6 +38,7 @@ from polystore_ray.transport.failover import Handles
 from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.transport.node_names import NodeNames
 from polystore_ray.transport.node_status import node_statuses
+from polystore_ray.transport.objects import owned, values_of
 from polystore_ray.transport.replicas import ReplicaNodes
 from polystore_ray.transport.tasks import apply_to_reference, run_tasks
 from polystore_ray.wire.decoding import decode, encode
@@ -251,43 +251,10 @@ class RayTransport(Transport):
         )
 
     def get(self, pins: Sequence[Pin], path: str | None = None) -> list[Any]:
-        if not pins:
-            return []
-        references = [pin.ref for pin in pins]
-        if None not in references:  # an object that turned up at a volume has none
-            with suppress(ray_exceptions.ObjectLostError):
-                values: list[Any] = self._got(references, path)
-                return values
-        return [self._get_one(pin, path) for pin in pins]
-
-    def _get_one(self, pin: Pin, path: str | None) -> Any:
-        """Return a value whose object may have lost its owner: its volume then puts it again."""
-        if pin.ref is not None:
-            with suppress(ray_exceptions.ObjectLostError):  # its volumes have the bytes
-                return self._got(pin.ref, path)
-        reference = self.owned(pin).ref
-        try:
-            return wait_for(reference, backend=MEMORY, timeout=self.deadline, path=path)
-        except DataLostError as error:
-            raise NotPinnedError(f"{pin.id} was lost on its way; others may hold it") from error
-
-    def _got(self, references: Any, path: str | None) -> Any:
-        try:
-            return ray.get(references, timeout=self.deadline.left)
-        except ray_exceptions.ObjectLostError:
-            raise
-        except ray_exceptions.RayError as error:
-            timeout = self.deadline.timeout
-            raise translated(error, backend=MEMORY, path=path, timeout=timeout) from error
+        return values_of(pins, self.handles, self.deadline, path) if pins else []
 
     def owned(self, pin: Pin) -> Pin:
-        for node in pin.nodes:
-            with suppress(HostLostError, StoreUnavailableError, NotPinnedError):
-                owned: Pin = self.handles.of_host(
-                    MEMORY, node, lambda volume: volume.adopt.remote(pin, []), self.deadline
-                )
-                return owned
-        raise NotPinnedError(f"none of the volumes that should hold {pin.id} has it")
+        return owned(pin, self.handles, self.deadline)
 
     def save_ref(self, reference: Any, save: Callable[[Any], None], path: str) -> None:
         task = apply_to_reference(save, reference)

@@ -16,8 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from polystore import PathNotFoundError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.controller.leases import HELD
+from polystore_ray.rayapi.private import store_stats
 from polystore_ray.testing import faults
-from tests.cluster.nodes import MIB, Nodes, eventually
+from tests.cluster.nodes import MIB, WITHIN, Nodes, eventually
 
 READS = 50
 
@@ -178,6 +179,27 @@ def test_large_values_are_read_by_reference_and_let_go(
     memory.delete("/large")
     with pytest.raises(PathNotFoundError):
         ray.get(reading.load.remote("/large"), timeout=60)
+
+
+def test_a_deleted_tree_that_many_processes_keep_leaves_the_object_stores(
+    nodes: Nodes, registry: RayBackendRegistry, reader: Reading
+) -> None:
+    memory = registry["memory"]
+    before = sum(used(node) for node in ray.nodes())
+    paths = [f"/tree/{number}" for number in range(4)]
+    memory.save_batch([np.full(4 * MIB, 3, np.uint8)] * 4, paths, parents=True)
+    readers = [reader(node) for node in (nodes.one, nodes.two) * 4]
+    kept = [process.keeps.remote(path) for process in readers for path in paths]
+    assert all(ray.get(kept, timeout=WITHIN))
+    assert sum(used(node) for node in ray.nodes()) >= before + 3 * 16 * MIB
+    memory.delete_all("/tree")
+    start = time.monotonic()
+    assert eventually(lambda: sum(used(node) for node in ray.nodes()) <= before + MIB)
+    assert time.monotonic() - start < 10.0  # 3 on a machine that has nothing else to do
+
+
+def used(node: dict[str, Any]) -> int:
+    return int(store_stats(node, WITHIN).object_store_bytes_used)
 
 
 def test_threads_share_what_their_process_keeps(nodes: Nodes, registry: RayBackendRegistry) -> None:
