@@ -88,15 +88,21 @@ def check_copy(backend: Any, source: str, destination: str) -> None:
 
 
 def copy_tree(backend: Any, source: str, destination: str) -> None:
-    """Copy a file, a tree, or a link as a link, within a backend."""
+    """Copy a file, a tree, or a link as a link, within a backend.
+
+    Where it does not create directories, they appear with their files.
+    """
+    has_directories = isinstance(backend, HasDirectories)
     waiting = [(source, destination)]
     while waiting:
         old, new = waiting.pop()
         if backend.is_symlink(old):
             backend.create_symlink(backend.stat(old)["target"], new)
         elif backend.is_dir(old):
-            backend.ensure_directory(new)
+            below = list(children(backend, old))
+            if has_directories or not below:
+                backend.ensure_directory(new)
             place = new.rstrip("/")
-            waiting += [(child, f"{place}/{name}") for child, name in children(backend, old)]
+            waiting += [(child, f"{place}/{name}") for child, name in below]
         else:
             backend.save(backend.load(old), new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -11,6 +11,7 @@ from typing import Any
 
 from polystore.arguments import check_batch, path_exists
 from polystore.base import DataSource, StorageBackend
+from polystore.capabilities import HasDirectories
 from polystore.exceptions import PathNotFoundError, UnsupportedOperationError
 from polystore.filemanager.dispatch import Registry, parents_option, reading, writing
 from polystore.paths import P, as_text, display, natural_key
@@ -18,7 +19,7 @@ from polystore.progress import Progress
 from polystore.registration import BackendKey, backend_key
 from polystore.transfer.copying import check_losses, copy_directories, copy_values
 from polystore.transfer.many import Errors, Failure, Results, collected, copied_apart
-from polystore.transfer.proxies import Pairs
+from polystore.transfer.proxies import Pairs, class_of
 
 __all__ = [
     "CopyAcross",
@@ -76,14 +77,17 @@ class CopyAcross:
             is_tree = origin.is_dir(top)
         with writing(registry, to_backend, "save", new) as target:
             check_free(target, new, to_backend)
+            has_directories = issubclass(class_of(target), HasDirectories)
         if not is_tree:
             return make([], pairs, [])
         directories, files, others = walked(registry, top, backend)
         with reading(registry, backend) as origin:
             linked = [path for path in directories[1:] if origin.is_symlink(path)]
+        # Without directories of its own, a backend has those above its files.
+        there = set() if has_directories else {above for path in files for above in parents(path)}
         rebased = rebasing(directories[0], new)
         return make(
-            [(path, rebased(path)) for path in directories if path not in linked],
+            [(path, rebased(path)) for path in directories if path not in {*linked, *there}],
             [(path, rebased(path)) for path in files],
             [*linked, *others],
         )
@@ -148,6 +152,13 @@ def as_pairs(
     destinations: Any = destination
     targets = check_batch(sources, destinations, backend=backend_key(backend))
     return list(zip(map(as_text, sources), targets, strict=True))
+
+
+def parents(path: str) -> Iterator[str]:
+    """Yield the directories above a path, the nearest first."""
+    while path.strip("/"):
+        path = path.rpartition("/")[0] or "/"
+        yield path
 
 
 def walked(

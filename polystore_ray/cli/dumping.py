@@ -81,9 +81,17 @@ def restore(
     given = {"replicas": replicas, "max_bytes": max_bytes}
     options |= {option: value for option, value in given.items() if value is not None}
     chosen = dataclasses.replace(session, store=name)
-    registry = chosen.registry(create=True, options=options)
-    with progress_bar("restoring", hidden=quiet) as progress:
-        manifest = restore_dump(registry, source, replicas=replicas, progress=progress)
+    try:
+        registry, is_new = chosen.registry(), False
+    except Failed:
+        registry, is_new = chosen.registry(create=True, options=options), True
+    try:
+        with progress_bar("restoring", hidden=quiet) as progress:
+            manifest = restore_dump(registry, source, replicas=replicas, progress=progress)
+    except BaseException:
+        if is_new:
+            registry.shutdown()
+        raise
     _show(session, "restored", manifest)
 
 

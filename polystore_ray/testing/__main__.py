@@ -13,10 +13,13 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from polystore_ray.testing.chaos import Chaos
-from polystore_ray.testing.network_chaos import NetworkChaos
-from polystore_ray.testing.network_nodes import NetworkNodes
-from polystore_ray.testing.nodes import Nodes
+from polystore_ray.ray_extra import needs_ray
+
+with needs_ray("chaos"):
+    from polystore_ray.testing.chaos import Chaos
+    from polystore_ray.testing.network_chaos import NetworkChaos
+    from polystore_ray.testing.network_nodes import NetworkNodes
+    from polystore_ray.testing.nodes import Nodes
 
 
 def main(arguments: list[str] | None = None) -> int:

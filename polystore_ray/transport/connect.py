@@ -72,14 +72,16 @@ def connect(
     timeout = min(timeout, LONGEST_WAIT)
     key = _key(store, lifetime, home)
     connection = _connections.get(key)
-    if connection is None:
+    if connection is None or home.store_id not in ("", connection.store_id):
         # No lock: two threads that start a store find the same, and neither waits for the other.
         found = _made(store, lifetime, home, options, Deadline(timeout), create=create)
         if found is None:
             return None
+        if home.store_id not in ("", found.store_id):
+            raise _gone(found.store)
+        if connection is not None:  # of an earlier store, which was shut down
+            _connections.pop(key, None)
         connection = _connections.setdefault(key, found)
-    if home.store_id and connection.store_id != home.store_id:
-        raise _gone(connection.store)
     options.check_against(connection.options, connection.store)
     return connection.by(Deadline(timeout))  # what was started had a deadline of its own
 

@@ -53,6 +53,7 @@ def test_without_ray_everything_local_works(tmp_path: Path) -> None:
     [
         "from polystore_ray import RayBackendRegistry; RayBackendRegistry()['memory'].exists('/a')",
         "import polystore_ray.data",
+        "import polystore_ray.testing.__main__",
         "from polystore_ray.ray_extra import needs_ray\nwith needs_ray('x'): import ray.data",
     ],
 )

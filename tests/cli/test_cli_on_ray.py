@@ -148,6 +148,18 @@ def test_a_store_is_made_only_when_asked_for(tmp_path: Path) -> None:
     assert run_here("--store", "new", "ls").code == 1
 
 
+def test_a_restore_that_fails_leaves_no_store(tmp_path: Path) -> None:
+    registry = RayBackendRegistry("dumped", lifetime="detached")
+    registry["memory"].save(np.zeros(LARGE), "/a")
+    assert run_here("dump", "dumped", tmp_path / "dump").code == 0
+    registry.shutdown()
+    restore = ("restore", tmp_path / "dump", "dumped")
+    assert "replicas=9 needs 9 nodes" in says_one_line(run_here(*restore, "--replicas", "9"))
+    assert "dumped" not in run_here("status", "--all").out
+    assert run_here(*restore).code == 0
+    assert run_here("--store", "dumped", "shutdown", "--yes") == Done(0, "", "")
+
+
 def test_doctor_examines_every_node(address: str) -> None:
     done = run_alone("--address", address, "doctor", "--json")
     findings = {finding["what"]: finding["verdict"] for finding in done.json}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 
-from polystore import FileManager
+from polystore import DiskBackend, FileManager
+from polystore.exceptions import StorageFullError
 from polystore_ray.cli import copying
+from polystore_ray.cli.copying import Copier
+from polystore_ray.cli.places import Place
 from tests.cli.commands import Done, run_locally, says_one_line
 
 
@@ -211,3 +215,14 @@ def test_links_within_a_backend_stay_links(plate: FileManager) -> None:
     again = run_locally("cp", "--resume", "--force", "memory:/plate", "memory:/copy")
     assert again == Done(0, "", "")
     assert plate.is_symlink("/copy/linked", backend="memory")
+
+
+def test_an_error_of_the_destination_names_the_path_there(tmp_path: Path) -> None:
+    class Small(DiskBackend):
+        def save_batch(self, values: Any, paths: Any, /, *args: Any, **options: Any) -> None:
+            raise StorageFullError("it can never fit", backend="small")
+
+    (tmp_path / "a.txt").write_text("a")
+    copier = Copier(FileManager({"disk": DiskBackend(tmp_path), "small": Small(tmp_path)}))
+    with pytest.raises(StorageFullError, match=r"it can never fit: '/b\.txt' \(backend small\)"):
+        copier.copy(Place("disk", "/a.txt"), Place("small", "/b.txt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import ray
 
 from polystore import BackendRegistry, FileManager, StorageBackend
 from polystore.exceptions import PathNotFoundError, StorageResolutionError, VFSTypeError
-from polystore_ray import RayBackendRegistry
+from polystore_ray import RayBackendRegistry, StoreUnavailableError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -138,6 +139,29 @@ def test_after_shutdown_a_store_starts_empty() -> None:
     registry.shutdown()
     assert not fm.exists("/a", backend="memory")
     registry.shutdown()
+
+
+class Reader:
+    def load(self, fm: FileManager, path: str) -> Any:
+        return fm.load(path, backend="memory")
+
+
+@pytest.mark.parametrize("lifetime", ["job", "detached"])
+def test_a_process_that_used_a_store_uses_the_next_one_of_its_name(lifetime: Any) -> None:
+    registry = RayBackendRegistry("once-more", lifetime=lifetime)
+    fm = FileManager(registry)
+    reader: Any = ray.remote(num_cpus=0)(Reader).remote()
+    fm.save(1, "/a", backend="memory")
+    assert ray.get(reader.load.remote(fm, "/a")) == 1
+    former = pickle.loads(pickle.dumps(fm))
+    registry.shutdown()
+    fm.save(2, "/a", backend="memory")
+    assert ray.get(reader.load.remote(fm, "/a")) == 2
+    with pytest.raises(StoreUnavailableError, match="was shut down"):
+        ray.get(reader.load.remote(former, "/a"))
+    assert ray.get(reader.load.remote(fm, "/a")) == 2
+    registry.shutdown()
+    ray.kill(reader)
 
 
 def test_an_object_reference_cannot_be_saved(fm: FileManager) -> None:

@@ -13,6 +13,7 @@ from polystore import (
     DataSource,
     FileManager,
     InvalidPathError,
+    MemoryBackend,
     PathExistsError,
     PathNotFoundError,
     ReadOnlyBackend,
@@ -208,6 +209,21 @@ def test_a_tree_is_copied_with_its_links_as_links(trees: Trees) -> None:
     assert trees.stat("/new/e/up")["target"] == "/d"
     trees.copy("/d/link", "/link")
     assert trees.is_symlink("/link")
+
+
+def test_a_tree_is_copied_in_a_backend_that_creates_no_directories(five: Five) -> None:
+    five.copy("/d", "/new")
+    assert five.list_files("/new", recursive=True) == ["/new/a", "/new/e/b"]
+    fm = FileManager({"five": five, "memory": MemoryBackend()})
+    fm.copy("/d", "/d", "five", to_backend="memory")
+    fm.copy("/d", "/again", "memory", to_backend="five")
+    assert five.load_batch(["/again/a", "/again/e/b"]) == [1, 2]
+    fm.ensure_directory("/d/empty", "memory")
+    done = fm.copy("/d", "/skipped", "memory", to_backend="five", errors="skip")
+    assert done == ["/skipped/a", "/skipped/e/b"]
+    assert [(row["path"], row["error"]) for row in done.failures] == [
+        ("/d/empty", "UnsupportedOperationError")
+    ]
 
 
 def test_a_tree_is_deleted_and_what_its_links_lead_to_is_not(trees: Trees) -> None:

@@ -16,6 +16,20 @@ from polystore.exceptions import (
 from polystore.serialization import Sealed
 from polystore_ray.errors import CallTimeoutError, DataLostError, HostLostError
 from polystore_ray.rayapi.errors import KNOWN, of_user_code, translated
+from polystore_ray.transport.tasks import _attempt
+
+
+def test_a_task_returns_its_error_since_ray_prints_those_that_nobody_gets() -> None:
+    def fails() -> None:
+        raise KeyError("mine")
+
+    def uses_ray() -> None:
+        raise ray_exceptions.GetTimeoutError("late")
+
+    assert _attempt(lambda number: number + 1, 2) == 3
+    for function, kind in ((fails, KeyError), (uses_ray, StorageResolutionError)):
+        failure = pickle.loads(pickle.dumps(_attempt(function)))
+        assert isinstance(failure.error, kind)
 
 
 def test_every_error_class_of_ray_is_mapped() -> None:
