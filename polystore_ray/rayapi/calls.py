@@ -34,16 +34,22 @@ def future_of(call: Callable[[], Any], *, backend: str) -> Future[Any]:
     """Make a remote call and return the future of its result; errors are those of `wait_for`."""
     result: Future[Any] = Future()
 
+    def fail(error: BaseException) -> None:
+        ours = translated(error, backend=backend) if isinstance(error, Exception) else error
+        ours.__cause__ = error
+        result.set_exception(ours)
+
     def take(answer: Future[Any]) -> None:
         error = answer.exception()
         if error is None:
             result.set_result(answer.result())
-        elif isinstance(error, Exception):
-            ours = translated(error, backend=backend)
-            ours.__cause__ = error
-            result.set_exception(ours)
+        else:
+            fail(error)
 
-    network.send(call).future().add_done_callback(take)
+    try:
+        network.send(call).future().add_done_callback(take)
+    except ray_exceptions.RayError as error:
+        fail(error)
     return result
 
 

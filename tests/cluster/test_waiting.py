@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from polystore_ray import RayBackendRegistry
+from polystore_ray.rayapi import calls
 from polystore_ray.rayapi.placement import EVENTS, named_hosts
 from polystore_ray.testing import faults
 from tests.cluster.nodes import Nodes, eventually
@@ -96,6 +97,20 @@ def test_waits_and_watches_go_on_over_a_loss(
     assert ray.get(task, timeout=LONG) == "came"
     paths = [next(watched).path for _ in range(21)]
     assert paths == [*(f"/after{number}" for number in range(20)), "/late"]
+
+
+def test_waits_bear_a_bad_network(
+    registry: RayBackendRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = registry["memory"]
+    monkeypatch.setattr(calls, "network", faults.BadNetwork(5, 60.0))
+    watched = memory.watch("/", timeout=LONG)
+    for number in range(20):
+        saving = threading.Timer(0.05, memory.save, (number, f"/{number}"))
+        saving.start()
+        assert memory.wait([f"/{number}"], timeout=LONG) == ([f"/{number}"], [])
+        assert next(watched).path == f"/{number}"
+        saving.join()
 
 
 def test_an_event_feed_ends_with_its_store(nodes: Nodes) -> None:
