@@ -27,6 +27,7 @@ __all__ = ["MAGIC", "NPY", "npy_array", "npy_size", "read_array", "write_array"]
 
 MAGIC = b"\x93NUMPY"
 _SMALL = 2**16  # bytes
+_LARGE = 2**24  # bytes
 _MOST_OF_A_HEADER = 2**20  # bytes; a table of ten thousand columns needs half of it
 _ATTEMPTS = 10
 _PYTHON_2_LONG = re.compile(r"(?<=[0-9])L(?=[,)])")
@@ -63,6 +64,10 @@ def write_array(file: IO[bytes], value: Any) -> None:
         # One write call: a second one would double the time for a small file.
         file.write(header + array.tobytes(order))
         return
+    if len(header) + array.nbytes >= _LARGE:
+        # Otherwise ext4 finds the place of all bytes while the file takes the name of another.
+        with suppress(AttributeError, OSError):  # no file, or no room, as a write will say
+            os.posix_fallocate(file.fileno(), 0, len(header) + array.nbytes)
     file.write(header)
     flat = array.T if order == "F" else array
     if flat.flags.c_contiguous:
