@@ -92,7 +92,8 @@ chaos-network: $(VENV)/.all  ## The same in a separate network that is cut, slow
 		--report docs/performance/chaos-network.txt
 
 test-oldest: $(OLDEST)/.all  ## Run the tests with the oldest allowed versions
-	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs
+	$(OLDEST)/bin/python -m pytest tests examples --ignore tests/docs \
+		--ignore tests/browser/test_docs_width.py
 
 test-newest: $(NEWEST)/.all  ## Run the tests with the newest versions and the Python in PYTHON
 	$(NEWEST)/bin/python -m pytest $(PARALLEL) tests/unit tests/api tests/fuzz \
