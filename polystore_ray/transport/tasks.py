@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from typing import Any
 
+import cloudpickle
 import ray
 from ray import exceptions as ray_exceptions
 
@@ -18,6 +20,7 @@ from polystore_ray.transport.base import Task
 
 __all__ = ["apply_to_reference", "run_tasks"]
 
+_LARGE = 2**16  # bytes, such as an array in a `functools.partial`
 _DIED = (ray_exceptions.WorkerCrashedError, ray_exceptions.OutOfMemoryError)
 
 
@@ -42,10 +45,13 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, 
         raise VFSTypeError(f"the options of a task are those of ray.remote: {error}") from None
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     started: deque[Any] = deque()
+    known: tuple[Any, Any] = None, None
     try:
         for where, function, arguments in tasks:
+            if function is not known[0]:
+                known = function, _shared(function)
             placed = {"scheduling_strategy": near_node(where[0])} if where else {}
-            started.append(_Attempt.options(**(placed | options)).remote(function, *arguments))
+            started.append(_Attempt.options(**(placed | options)).remote(known[1], *arguments))
             if len(started) >= window:
                 yield _outcome(started.popleft())
         while started:
@@ -53,6 +59,14 @@ def run_tasks(tasks: Iterable[Task], options: dict[str, Any]) -> Generator[Any, 
     finally:
         for task in started:
             ray.cancel(task)
+
+
+def _shared(function: Callable[..., Any]) -> Any:
+    """Return a function as an argument of many tasks: one that is large is an object for all."""
+    with suppress(Exception):  # Ray will say what does not pickle
+        if len(cloudpickle.dumps(function)) > _LARGE:
+            return ray.put(function)
+    return function
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
