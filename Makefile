@@ -20,8 +20,8 @@ WITHOUT_CLUSTER = tests/api tests/architecture tests/browser tests/conformance/t
 	tests/conformance/test_remote.py tests/corpus tests/explored tests/faults tests/fuzz tests/scale tests/unit
 PARALLEL = -n logical --maxprocesses 8 --dist worksteal
 
-# Tests on clusters wait for processes half of the time: two files at a time are tested, each on clusters of its
-# own. The faults of some files, and the limits that they set, are those of the whole machine.
+# A test on a cluster keeps less than one core busy: two files at a time are tested, each on clusters of its own.
+# The faults of some files, and the limits that they set, are those of the whole machine.
 SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder
 ALONE = tests/cluster/test_capacity.py tests/cluster/test_chaos.py tests/cluster/test_network.py
 DOCTESTS = --doctest-modules polystore polystore_ray examples/sqlite_backend.py \
