@@ -135,8 +135,13 @@ _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 
 @lru_cache(maxsize=256)
 def options_of(cls: type, method: str) -> frozenset[str] | None:
-    """Return the options that a method of a class takes by name; None if it takes any."""
-    function = getattr(cls, method)
+    """Return the options that a method of a class takes by name; None if it takes any.
+
+    A class without the method refuses the call, and not its options.
+    """
+    function = getattr(cls, method, None)
+    if function is None:
+        return None
     parameters = list(inspect.signature(function).parameters.values())
     optional = parameters[1 + _LEADING.get(method, 2) :]
     known = frozenset(each.name for each in optional if each.kind in _BY_NAME)
