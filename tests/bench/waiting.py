@@ -6,6 +6,7 @@ import asyncio
 import logging
 import statistics
 import time
+from itertools import islice
 from typing import Any
 
 import ray
@@ -50,7 +51,7 @@ class Other:
     def watch(self, changes: int) -> list[tuple[str, int]]:
         events = self._memory.watch("/watched", since=0, timeout=LONG)
         files = (event for event in events if event.type == "file")
-        return [(event.path, event.number) for event, _ in zip(files, range(changes), strict=False)]
+        return [(event.path, event.number) for event in islice(files, changes)]
 
 
 OTHER: Any = ray.remote(num_cpus=0)(Other)
