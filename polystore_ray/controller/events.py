@@ -38,11 +38,13 @@ def published(
 ) -> Iterator[Happened]:
     """Yield the events of values that are saved at locations of `PathTree.check_put`."""
     made: set[tuple[str, ...]] = set()
-    for location, (size, *_), (version, _) in zip(locations, facts, moments, strict=True):
-        if location.missing:
-            yield from _made(location.names[:-1], len(location.missing), made)
-        kind = "created" if location.node is None else "replaced"
-        yield kind, _path(location.names), "file", False, version, size
+    for (names, _, node, missing), (size, *_), (version, _) in zip(
+        locations, facts, moments, strict=True
+    ):
+        if missing:
+            yield from _made(names[:-1], len(missing), made)
+        kind = "created" if node is None else "replaced"
+        yield kind, "/" + "/".join(names), "file", False, version, size
 
 
 def deleted(tree: Tree, path: str) -> Iterator[Happened]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ class EventLog:
 
     def __init__(self) -> None:
         self.last = 0  # the number of the last event
-        self._records: deque[Record] = deque()
+        self._records: deque[Record] = deque(maxlen=_MOST)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -31,16 +31,13 @@ class EventLog:
 
     def note(self, happened: Iterable[Record]) -> None:
         """Add events that have no number yet."""
-        for kind, path, *details in happened:
-            self.add(kind, path, *details)
+        numbered = enumerate(happened, self.last + 1)
+        self.extend([(kind, path, number, *more) for number, (kind, path, *more) in numbered])
 
-    def extend(self, records: Iterable[Record]) -> None:
+    def extend(self, records: Sequence[Record]) -> None:
         """Add the next events, as another log has them."""
-        for record in records:
-            self._records.append(record)
-            self.last += 1
-        while len(self._records) > _MOST:
-            self._records.popleft()
+        self._records.extend(records)
+        self.last += len(records)
 
     def after(self, number: int) -> list[Record] | None:
         """Return the events after one, None if there are some that are not known here."""
@@ -61,7 +58,7 @@ class EventLog:
         """Return the number before the first event that is known, and all events."""
         return self.last - len(self._records), list(self._records)
 
-    def replace(self, before: int, records: Iterable[Record]) -> None:
+    def replace(self, before: int, records: Sequence[Record]) -> None:
         """Take over another log as a whole."""
         self._records.clear()
         self.last = before

@@ -194,9 +194,10 @@ def test_a_watch_goes_on_after_any_event(memory: ClusterMemoryBackend) -> None:
 
 
 def test_a_watch_that_comes_too_late_says_so(
-    memory: ClusterMemoryBackend, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr(event_log, "_MOST", 10)
+    memory: ClusterMemoryBackend = request.getfixturevalue("memory")
     slow = memory.watch("/", timeout=LONG)
     for number in range(11):
         memory.save(number, f"/{number}")
