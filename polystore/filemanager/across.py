@@ -99,8 +99,7 @@ class CopyAcross:
 
         def copy(origin: DataSource, target: StorageBackend, _: Pairs) -> None:
             copy_directories(origin, target, self.directories)
-            options = parents_option(target, parents=True)
-            copy_values(origin, target, self.files, progress, **options)
+            _copy_files(origin, target, self.files, progress)
 
         self._checked(copy, [*self.directories, *self.files])
 
@@ -138,8 +137,10 @@ class CopyAcross:
         )
 
 
-def _copy_files(origin: DataSource, target: StorageBackend, pairs: Pairs) -> None:
-    copy_values(origin, target, pairs, **parents_option(target, parents=True))
+def _copy_files(
+    origin: DataSource, target: StorageBackend, pairs: Pairs, progress: Progress = None
+) -> None:
+    copy_values(origin, target, pairs, progress, **parents_option(target, parents=True))
 
 
 def as_pairs(

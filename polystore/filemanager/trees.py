@@ -100,11 +100,11 @@ def keep_last(
     with writing(self.registry, backend, "keep_last", path) as target:
         files = [file for file in target.list_files(path, **options) if not target.is_symlink(file)]
 
-        def saved(file: str) -> tuple[float, int]:
+        def saved(file: str) -> tuple[float, int, Any]:
             stat = target.stat(file)
-            return stat.get("modified", 0.0), stat.get("version", 0)
+            return stat.get("modified", 0.0), stat.get("version", 0), natural_key(file)
 
-        others = sorted(sorted(files, key=natural_key), key=saved)[:-count]
+        others = sorted(files, key=saved)[:-count]
         for file in others:
             with suppress(PathNotFoundError):  # another process has deleted it
                 target.delete(file)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import StorageError
 from polystore_ray.actors.base import FindController, Hosting, StoreOf, as_actor
-from polystore_ray.controller.event_feed import Answer, Arrivals, Changes, EventFeed
+from polystore_ray.controller.event_feed import CALLS, EventFeed
 from polystore_ray.rayapi.private import allow_blocking_get
 from polystore_ray.wire.decoding import decode, encode
 
@@ -32,25 +31,17 @@ class _Events(Hosting):
         self._feed = EventFeed()
         self._following: asyncio.Task[None] | None = None
 
-    async def arrivals(self, message: bytes) -> bytes:
-        """Wait for some of these paths; see `Arrivals`."""
-        places, wanted, since, timeout = decode(message)
-        return await self._answer(lambda answer: Arrivals(places, wanted, since, answer), timeout)
+    async def wait(self, message: bytes) -> bytes:
+        """Return whether a call is answered in time, and the answer or how far it looked.
 
-    async def changes(self, message: bytes) -> bytes:
-        """Wait for events below a path; see `Changes`."""
-        top, recursive, since, timeout = decode(message)
-        return await self._answer(lambda answer: Changes(top, recursive, since, answer), timeout)
-
-    async def _answer(
-        self, call_for: Callable[[Answer], Arrivals | Changes], seconds: float
-    ) -> bytes:
-        """Return whether a call is answered in time, and the answer or how far it looked."""
+        See `Transport.next_events`.
+        """
+        kind, *arguments, seconds = decode(message)
         loop = asyncio.get_running_loop()
         if self._following is None:
             self._following = loop.create_task(self._follow())
         answer: asyncio.Future[object] = loop.create_future()
-        call = call_for(answer.set_result)
+        call = CALLS[kind](*arguments, answer.set_result)
         self._feed.add(call)
         try:
             return encode((True, await asyncio.wait_for(answer, seconds)))

@@ -172,11 +172,9 @@ def load_when_there(
 
 def _events(steps: Steps, step: Step | _Result) -> Iterator[Event]:
     while isinstance(step, Step):
+        yield from step.events
         settle([step.future], step.seconds)
         step = _next(steps, step.future)
-        while isinstance(step, Step) and step.events:
-            yield from step.events
-            step = _next(steps)
 
 
 async def awatch(
@@ -193,8 +191,7 @@ async def awatch(
     while isinstance(step, Step):
         for event in step.events:
             yield event
-        if not step.events:
-            await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
+        await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
         step = await asyncio.to_thread(_next, steps, step.future)
 
 

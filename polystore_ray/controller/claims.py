@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from polystore.path_nodes import Directory
 from polystore.path_tree import PathTree
-from polystore.paths import NameFilter, normalize
+from polystore.paths import NameFilter, join, normalize
 from polystore_ray.controller.entries import Entry, version_at
 from polystore_ray.errors import ClaimLostError
 
@@ -49,13 +49,12 @@ class Claims:
         if location is None:
             return normalize(path), 0, lease
         inside = location.node if isinstance(location.node, Directory) else {}
-        prefix = "".join(f"/{name}" for name in location.names)
         selected = NameFilter(pattern)
         soonest = lease
         for name, node in inside.items():
             if not isinstance(node, Entry) or not selected(name):
                 continue
-            place = f"{prefix}/{name}"
+            place = join((*location.names, name))
             claim = self._claims.get(place)
             if claim is not None and claim.version == node.version and claim.until > clock:
                 soonest = min(soonest, claim.until - clock)
@@ -64,7 +63,7 @@ class Claims:
             self._claims[place] = _Claim(self._last, by, node.version, lease, clock + lease)
             self._purge()
             return place, self._last, lease
-        return prefix or "/", 0, soonest
+        return join(location.names), 0, soonest
 
     def renew(self, path: str, number: int, lease: float, clock: float) -> None:
         """Let a claim last for so many seconds from now."""

@@ -8,6 +8,7 @@ from typing import Any
 from polystore.exceptions import InvalidPathError
 from polystore.path_nodes import Directory, Link, Location
 from polystore.path_tree import PathTree
+from polystore.paths import join
 from polystore_ray.controller.entries import Entry
 from polystore_ray.wire.messages import Facts, Request
 
@@ -44,7 +45,7 @@ def published(
         if missing:
             yield from _made(names[:-1], len(missing), made)
         kind = "created" if node is None else "replaced"
-        yield kind, "/" + "/".join(names), "file", False, version, size
+        yield kind, join(names), "file", False, version, size
 
 
 def deleted(tree: Tree, path: str) -> Iterator[Happened]:
@@ -52,7 +53,7 @@ def deleted(tree: Tree, path: str) -> Iterator[Happened]:
     location = tree.reached(path, follow=False)
     if location is not None and location.node is not None:
         is_tree = isinstance(location.node, Directory) and bool(location.node)
-        yield "deleted", _path(location.names), _type(location.node), is_tree
+        yield "deleted", join(location.names), _type(location.node), is_tree
 
 
 def _made(names: tuple[str, ...], missing: int, made: set[tuple[str, ...]]) -> Iterator[Happened]:
@@ -61,7 +62,7 @@ def _made(names: tuple[str, ...], missing: int, made: set[tuple[str, ...]]) -> I
         directory = names[:depth]
         if directory not in made:
             made.add(directory)
-            yield "created", _path(directory), "directory"
+            yield "created", join(directory), "directory"
 
 
 def _ensure_directory(tree: Tree, path: str) -> Iterator[Happened]:
@@ -74,19 +75,19 @@ def _create_symlink(tree: Tree, source: str, link: str, *_overwrite: bool) -> It
     location = tree.reached(link, follow=False)
     if location is not None:
         kind = "created" if location.node is None else "replaced"
-        yield kind, _path(location.names), "symlink", tree.is_dir(source)
+        yield kind, join(location.names), "symlink", tree.is_dir(source)
 
 
 def _copy(tree: Tree, source: str, destination: str) -> Iterator[Happened]:
     origin, location = tree.reached(source, follow=False), tree.reached(destination, follow=False)
     if origin is not None and location is not None:
-        yield "created", _path(location.names), *_details(origin.node)
+        yield "created", join(location.names), *_details(origin.node)
 
 
 def _snapshot(tree: Tree, _source: str, destination: str) -> Iterator[Happened]:
     location = tree.reached(destination, follow=False)
     if location is not None:
-        yield "created", _path(location.names), "directory", True
+        yield "created", join(location.names), "directory", True
 
 
 def _move(tree: Tree, source: str, destination: str) -> Iterator[Happened]:
@@ -94,7 +95,7 @@ def _move(tree: Tree, source: str, destination: str) -> Iterator[Happened]:
     for _, path, *details in _copy(tree, source, destination):
         if origin is not None:
             missing = [None] * (4 - len(details))
-            yield "moved", path, *details, *missing, _path(origin.names)
+            yield "moved", path, *details, *missing, join(origin.names)
 
 
 def _done(tree: Tree, path: str, _number: int, destination: str | None) -> Iterator[Happened]:
@@ -127,10 +128,6 @@ def _details(node: Any) -> Happened:
 
 def _type(node: Any) -> str:
     return str(_details(node)[0])
-
-
-def _path(names: tuple[str, ...]) -> str:
-    return "/" + "/".join(names)
 
 
 _EVENTS: Mapping[str, Callable[..., Iterator[Happened]]] = {

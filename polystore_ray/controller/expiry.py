@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from polystore.path_tree import Location, PathTree
+from polystore.paths import join
 from polystore_ray.controller.entries import Entry
 
 __all__ = ["Expiry"]
@@ -34,7 +35,7 @@ class Expiry:
         """Let values that are saved at some locations expire at a moment."""
         for location, entry in zip(locations, entries, strict=True):
             entry.until = until
-            self._note(entry, "/" + "/".join(location.names))
+            self._note(entry, join(location.names))
 
     def came(self, tree: PathTree[Entry], path: str) -> None:
         """Note what has come to a path, by a move or a copy."""

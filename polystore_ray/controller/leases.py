@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from polystore.exceptions import StorageError
+from polystore.paths import join
 from polystore_ray.controller.effects import LEASED, Effect, Names, Tree, effect_of, names_read
 from polystore_ray.controller.entries import Entry
 from polystore_ray.errors import StoreUnavailableError
@@ -253,7 +254,7 @@ class Leases:
         if path not in paths:
             paths[path] = location.names
             lease.kept += 1
-        if path != "/" + "/".join(location.names):
+        if path != join(location.names):
             self._through_links.add(wish.node)
         return True
 

@@ -21,7 +21,7 @@ from polystore.exceptions import (
     VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
-from polystore.paths import normalize
+from polystore.paths import join, normalize
 from polystore_ray.controller.claims import Claims
 from polystore_ray.controller.entries import Entry, Held, version_at
 from polystore_ray.controller.events import deleted, published
@@ -137,7 +137,7 @@ class ReplicatedState:
         for path in paths:
             location = self.tree.reached(path)
             # A path through a file may lead elsewhere later.
-            place = normalize(path) if location is None else "/" + "/".join(location.names)
+            place = normalize(path) if location is None else join(location.names)
             places.append(place)
             exist.append(location is not None and location.node is not None)
         return places, exist, self.events.last

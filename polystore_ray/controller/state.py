@@ -153,7 +153,7 @@ class StoreController:
         References to objects are left out. Calls go on while the parts of a large state are made.
         """
         with self._lock:
-            size = self.state.ledger.files + len(self.state.answers)
+            size = self.state.ledger.files + len(self.state.answers) + len(self.state.events)
             return self._journal.last, snapshot.parts_of(vars(self.state), size)
 
     @classmethod

@@ -129,9 +129,9 @@ class Transport(ABC):
         - `arguments`: those of `Arrivals` or `Changes`, without the last one
         - `within`: seconds
 
-        The future's result, `Waited` as a message: whether there is an answer in time, and the
-        answer, or the number of the last event that was looked at. Its error is `HostLostError`
-        where the feed was lost; the next call finds another one.
+        The future's result, as a message: whether there is an answer in time, and the answer, or
+        the number of the last event that was looked at. Its error is `HostLostError` where the feed
+        was lost; the next call finds another one.
         """
 
     @property

@@ -132,8 +132,8 @@ class RayTransport(Transport):
 
     def next_events(self, kind: str, *arguments: Any, within: float) -> Future[Any]:
         feed = self.handles.host(EVENTS, "", self.deadline)
-        message = encode((*arguments, within))
-        answer = future_of(lambda: getattr(feed, kind).remote(message), backend=MEMORY)
+        message = encode((kind, *arguments, within))
+        answer = future_of(lambda: feed.wait.remote(message), backend=MEMORY)
         answer.add_done_callback(self._forget_lost_feed)
         return answer
 
