@@ -87,7 +87,7 @@ class Leadership:
         self.lost = ""
         self.journal = Journal(succession.epoch, synchronous=self._synchronous)
         self.controller = StoreController(
-            release, Ledger(succession.options.max_bytes), self.journal, tell
+            release, Ledger.of(succession.options), self.journal, tell
         )
         if succession.epoch > 1:
             self._take_over(release, tell)
