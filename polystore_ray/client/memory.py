@@ -19,7 +19,7 @@ from polystore.writable import private
 from polystore_ray.client import claims, eviction, keys, locality, sending, waiting
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
 from polystore_ray.client.lookup import Read, look_up, texts_of
-from polystore_ray.client.recipes import recipe_of
+from polystore_ray.client.recipes import UserRecipe, recipes_of
 from polystore_ray.client.refills import load_refilled, portable_fallback
 from polystore_ray.client.region_saves import save_region
 from polystore_ray.transport.base import Transport
@@ -179,7 +179,7 @@ class ClusterMemoryBackend(StorageBackend):
         fallback: tuple[str, P] | None = None,
         ttl: float | None = None,
         evictable: bool = False,
-        recipe: tuple[Callable[..., Any], Sequence[Any]] | None = None,
+        recipe: UserRecipe | None = None,
     ) -> None:
         """Store a snapshot of `data` at `path`, visible to every process of the store.
 
@@ -240,7 +240,7 @@ class ClusterMemoryBackend(StorageBackend):
         if if_version is not None:
             if_version = whole_number(if_version, "if_version", 0, backend="memory")
         items = Items([text], [], [], bool(overwrite), bool(parents), if_version, ttl=ttl)
-        items = items._replace(evictable=bool(evictable), recipe=recipe_of(recipe))
+        items = items._replace(evictable=bool(evictable), recipes=recipes_of([recipe], [text]))
         items = items._replace(fallback=portable_fallback(self, fallback))
         if region is not None:
             save_region(self, data, region, items, replicas)
@@ -268,10 +268,10 @@ class ClusterMemoryBackend(StorageBackend):
             Called with the number of values prepared so far and the number of all; `True` shows a
             bar.
         **options
-            `overwrite`, `parents`, `replicas`, `ttl` and `evictable` as for `save`. And `bundled`,
-            by default 0: arrays of more than 64 KiB and up to this size in bytes share objects.
-            Many such arrays are saved and loaded faster; another node then fetches them together,
-            and `ref` makes copies of them.
+            `overwrite`, `parents`, `replicas`, `ttl` and `evictable` as for `save`, and `recipes`,
+            one for each path or None. And `bundled`, by default 0: arrays of more than 64 KiB and
+            up to this size in bytes share objects. Many such arrays are saved and loaded faster;
+            another node then fetches them together, and `ref` makes copies of them.
 
         Raises
         ------
@@ -292,12 +292,13 @@ class ClusterMemoryBackend(StorageBackend):
         bundled: int = 0,
         ttl: float | None = None,
         evictable: bool = False,
+        recipes: Sequence[UserRecipe | None] = (),
     ) -> None:
         texts = [as_text(path, backend="memory") for path in paths]
         bundled = whole_number(bundled, "bundled", 0, backend="memory")
         sealing = Sealing(values, texts, step, bundled)
         items = Items(texts, [], [], bool(overwrite), bool(parents), ttl=ttl)
-        items = items._replace(evictable=bool(evictable))
+        items = items._replace(evictable=bool(evictable), recipes=recipes_of(recipes, texts))
         publish(self._connect(), sealing, items, replicas)
 
     # Beyond the contract: wait for others

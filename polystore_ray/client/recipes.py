@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as settle
 from contextlib import contextmanager
@@ -25,12 +25,15 @@ from polystore_ray.transport.base import Transport
 from polystore_ray.wire.functions import call_from_bytes, call_to_bytes
 from polystore_ray.wire.messages import Items, Lacking, Recipe, new_operation_id
 
-__all__ = ["Input", "make", "recipe_of", "save_again"]
+__all__ = ["Input", "UserRecipe", "make", "recipes_of", "save_again"]
 
 _TURN = 10.0  # seconds after which another may make the value, if the process is gone
 _LONGEST = 2**20  # bytes of a function and its arguments, which the controller keeps
 _PAUSE = 0.02  # seconds, where somebody else makes the value
 _LONGEST_PAUSE = 0.5
+
+UserRecipe = tuple[Callable[..., Any], Sequence[Any]]
+"""A function and its arguments."""
 
 _being_made: ContextVar[tuple[str, ...]] = ContextVar("_being_made", default=())
 """What this task makes, after what it is made for."""
@@ -62,14 +65,23 @@ class Input:
         return f"Input({self.path!r})"
 
 
-def recipe_of(recipe: Any) -> Recipe | None:
-    """Return a recipe of a user as it is stored.
+def recipes_of(recipes: Sequence[Any], paths: Sequence[str]) -> Sequence[Recipe | None]:
+    """Return the recipes of a user as they are stored, one for each path.
 
-    Raises `VFSTypeError` if it is no function with its arguments, or they do not pickle, or are
+    Raises `VFSTypeError` if one is no function with its arguments, or they do not pickle, or are
     large.
     """
-    if recipe is None:
-        return None
+    if not any(recipes):
+        return ()
+    if len(recipes) != len(paths):
+        raise VFSTypeError(
+            f"there are {len(recipes)} recipes for {len(paths)} paths; give one for each, or None",
+            backend="memory",
+        )
+    return [None if recipe is None else _recipe(recipe) for recipe in recipes]
+
+
+def _recipe(recipe: Any) -> Recipe:
     is_pair = isinstance(recipe, tuple | list) and len(recipe) == 2
     if not is_pair or not callable(recipe[0]) or not isinstance(recipe[1], tuple | list):
         raise VFSTypeError(

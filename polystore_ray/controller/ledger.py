@@ -139,9 +139,11 @@ class Ledger:
             entries.append(entry)
         for object_ in held:
             self.copies.count(object_)
-        if items.fallback is not None or items.recipe is not None:
+        if items.fallback is not None:
             for entry in entries:
-                entry.fallback, entry.recipe = items.fallback, items.recipe
+                entry.fallback = items.fallback
+        for entry, recipe in zip(entries, items.recipes, strict=False):
+            entry.recipe = recipe
         if items.evictable:
             self.evictables.begin(entries)
         return entries

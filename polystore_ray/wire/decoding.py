@@ -64,10 +64,9 @@ def _items(*columns: Any) -> Items:
             raise ValueError("the moment of a value is not a version and a time")
     if items.ttl is not None and type(items.ttl) is not float:
         raise ValueError("the time to live of values is not a number of seconds")
-    if items.recipe is not None and not (
-        type(items.recipe.code) is bytes and all(type(path) is str for path in items.recipe.inputs)
-    ):
-        raise ValueError("a recipe is not code and the paths of its inputs")
+    for recipe in filter(None, items.recipes):
+        if type(recipe.code) is not bytes or {*map(type, recipe.inputs)} - {str}:
+            raise ValueError("a recipe is not code and the paths of its inputs")
     return items
 
 

@@ -107,8 +107,8 @@ class Items(NamedTuple):
     """Seconds after which the values are deleted."""
     evictable: bool = False
     """Whether they may be evicted."""
-    recipe: Recipe | None = None
-    """How to make them again."""
+    recipes: Sequence[Recipe | None] = ()
+    """How to make each again, where there are any."""
     refills: bool = False
     """Whether they are the bytes of values that are lost or evicted, and have these `versions`."""
 

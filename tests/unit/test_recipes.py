@@ -236,6 +236,17 @@ def test_what_is_no_recipe_is_refused(memory: ClusterMemoryBackend, recipe: Any)
     assert not memory.exists("/a")
 
 
+def test_each_value_of_a_batch_has_its_recipe(memory: ClusterMemoryBackend) -> None:
+    images, paths = [np.full(SIZE, number, np.uint8) for number in (1, 2)], ["/1", "/2"]
+    memory.save_batch(images, paths, evictable=True, recipes=[(full, (1,)), None])
+    evict_all(memory)
+    assert memory.load("/1")[0] == 1
+    with pytest.raises(DataLostError):
+        memory.load("/2")
+    with pytest.raises(VFSTypeError, match="1 recipes for 2 paths"):
+        memory.save_batch(images, ["/3", "/4"], recipes=[(full, (1,))])
+
+
 def test_a_changed_part_has_no_recipe(memory: ClusterMemoryBackend) -> None:
     save(memory, "/a", 1, (full, (1,)))
     memory.save(np.uint8(7), "/a", region=0, evictable=True)
