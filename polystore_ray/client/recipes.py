@@ -157,7 +157,8 @@ def _make_in_tasks(
     def run() -> None:
         errors: list[Exception] = []
         try:
-            outcomes = transport.attempts(tasks, {})
+            # They take no CPU, since whoever waits for them may hold the last one.
+            outcomes = transport.attempts(tasks, {"num_cpus": 0})
             for (each, _), outcome in zip(mine, outcomes, strict=True):
                 if isinstance(outcome, Failure):
                     errors.append(outcome.error)

@@ -30,6 +30,7 @@ __all__ = ["Chaos"]
 
 _STARTS = 5  # attempts to start a client before the run fails
 _BETWEEN_STARTS = 3.0  # seconds
+_MAX_BYTES = 2_500_000  # about 15 large values, fewer than are there
 _HOG = 5 * 2**30  # bytes, more than the memory monitor allows
 
 
@@ -72,7 +73,12 @@ class Chaos:
         self._seed = seed
         self._nodes = nodes
         self.registry = RayBackendRegistry(
-            "chaos", lifetime="detached", timeout=DEADLINE, replicas=2
+            "chaos",
+            lifetime="detached",
+            timeout=DEADLINE,
+            replicas=2,
+            max_bytes=_MAX_BYTES,
+            eviction="lru",
         )
         self.registry["memory"].ensure_directory("/")
         self.victims = faults.Victims(store_namespace("chaos", None))
