@@ -21,6 +21,7 @@ __all__ = [
     "ReportsLoading",
     "ReportsSaving",
     "Resizable",
+    "Watchable",
     "accepting",
     "accepts",
     "options_of",
@@ -91,6 +92,10 @@ class HasLinks(Capability, methods=("create_symlink",)):
 
 class Resizable(Capability, methods=("append", "resize")):
     """A backend whose stored arrays grow and shrink."""
+
+
+class Watchable(Capability, methods=("watch",)):
+    """A backend that reports its changes as events."""
 
 
 class MakesParents(Capability, methods=("save",), keyword="parents"):
