@@ -134,7 +134,7 @@ _PASSED_ON = {
     "_save_all": "save",
 }
 # How many values and paths come first in the arguments of a method.
-_LEADING = {"load": 1, "load_batch": 1, "_load_all": 1, "_save_all": 3}
+_LEADING = {"watch": 1, "load": 1, "load_batch": 1, "_load_all": 1, "_save_all": 3}
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from polystore.events import Event
+from polystore.events import Event, Events, async_events
 from polystore.paths import P
-
-if TYPE_CHECKING:
-    from polystore.filesystem.watching import Watch
 
 __all__ = ["awatch", "watch"]
 
@@ -21,7 +18,9 @@ class HasTree(Protocol):
     def _forward(self, operation: str, path: P, /, *args: Any, **options: Any) -> Any: ...
 
 
-def watch(self: HasTree, path: P, *, recursive: bool = True, timeout: float | None = None) -> Watch:
+def watch(
+    self: HasTree, path: P, *, recursive: bool = True, timeout: float | None = None
+) -> Events:
     """Yield what happens in a directory, whichever process of this machine does it.
 
     The watch begins with the call: nothing that happens after it returns is missed. It is an
@@ -87,23 +86,20 @@ def watch(self: HasTree, path: P, *, recursive: bool = True, timeout: float | No
     created directory /plate1
     created file /plate1/counts.json
     """
-    begun: Watch = self._forward("watching", path, recursive=recursive, timeout=timeout)
+    begun: Events = self._forward("watching", path, recursive=recursive, timeout=timeout)
     return begun
 
 
-async def awatch(
+def awatch(
     self: HasTree,
     path: P,
     *,
     recursive: bool = True,
-    timeout: float | None = None,  # noqa: ASYNC109 - the same as of `watch`
+    timeout: float | None = None,
 ) -> AsyncIterator[Event]:
     """Yield as `watch` does, while the event loop goes on; it begins with the first step.
 
     Each takes a thread until it ends.
     """
-    from polystore.filesystem.watching import async_events
-
     begin = partial(self._forward, "watching", path, recursive=recursive, timeout=timeout)
-    async for event in async_events(begin):
-        yield event
+    return async_events(begin)

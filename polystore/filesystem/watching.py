@@ -10,17 +10,15 @@ import math
 import os
 import stat
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import watchfiles
 
 from polystore.arguments import seconds
 from polystore.error_translation import located, nothing_there
-from polystore.events import Event
+from polystore.events import Event, Events
 from polystore.exceptions import (
     InvalidPathError,
     PathNotFoundError,
@@ -35,7 +33,7 @@ from polystore.filesystem.retry import MOST_ATTEMPTS
 from polystore.filesystem.temporaries import PREFIX, is_temporary
 from polystore.paths import P
 
-__all__ = ["Watch", "async_events"]
+__all__ = ["Watch"]
 
 _STEP = 50  # milliseconds without a change that end a burst
 _BURST = 400  # milliseconds after which a burst is told that has no end
@@ -55,10 +53,8 @@ class _Found(NamedTuple):
 _Contents = dict[str, _Found]
 
 
-class Watch(Iterator[Event]):
+class Watch(Events):
     """The events of a directory, from the moment at which the instance is made.
-
-    It is an iterator, and a context manager that ends the watch.
 
     - `path`: an existing directory
     - `lookup`: looks at what the paths of the tree lead to
@@ -73,7 +69,6 @@ class Watch(Iterator[Event]):
         self._path = lookup.text(path)
         self._number = 0
         self._compare_at = 0.0
-        self._pending: deque[Event] = deque()
         self._last: float | None = time.monotonic()
         self._is_closed = False
         with lookup.directory(path) as handle:
@@ -86,20 +81,6 @@ class Watch(Iterator[Event]):
         except BaseException:
             self.close()
             raise
-
-    def __next__(self) -> Event:
-        while not self._pending:
-            events = self.step()
-            if events is None:
-                raise StopIteration
-            self._pending.extend(events)
-        return self._pending.popleft()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the watch, and the thread that listens to the system."""
@@ -352,22 +333,3 @@ def _differences(before: _Contents, after: _Contents) -> Iterator[tuple[Any, str
             yield "created", path, found
         elif known.identity != found.identity and found.type != "directory":
             yield "replaced", path, found
-
-
-async def async_events(begin: Callable[[], Watch]) -> AsyncIterator[Event]:
-    """Yield the events of a watch, while the event loop goes on; it begins with the first step."""
-    import asyncio  # a seventh of the time that importing polystore would take
-
-    loop = asyncio.get_running_loop()
-    # One thread, so that a step that was cancelled has ended before the watch is closed.
-    thread = ThreadPoolExecutor(1, "polystore-watch")
-    watch: Watch | None = None
-    try:
-        watch = await loop.run_in_executor(thread, begin)
-        while (events := await loop.run_in_executor(thread, watch.step)) is not None:
-            for event in events:
-                yield event
-    finally:
-        if watch is not None:
-            thread.submit(watch.close)
-        thread.shutdown(wait=False)
