@@ -22,16 +22,17 @@ class Event(NamedTuple):
         Where it is now; of a deleted one, where it was. Links are resolved, except a last one.
     number : int
         The event's place in the order of the store. ``watch(since=number)`` yields what comes
-        after it.
+        after it. Of files, its place among the events of one watch.
     type : {"file", "directory", "symlink"}
         What it is.
     is_tree : bool
         Whether the event is also about all that is below the directory, which has no events of
-        its own: a tree is copied, moved and deleted in one step.
+        its own: a tree is copied, moved and deleted in one step. Never of files, where each path
+        has its own event, and a move is "deleted" and "created".
     version : int or None
         The version of a saved value, as in `Stat`.
     size : int or None
-        The size of a saved value in bytes.
+        The size of a saved value in bytes; None for a zarr array.
     source : str or None
         Of something that was moved, where it was.
 

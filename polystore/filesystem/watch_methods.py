@@ -57,8 +57,8 @@ def watch(
 
     Notes
     -----
-    An event is the difference between two looks at the directory, which the system asks for: some
-    0.05 s after a change, and within half a second while changes go on. What is done to one path
+    An event is the difference between two looks at the directory: about 0.1 s after a change that
+    the system reports, and within half a second while changes go on. What is done to one path
     between two looks is one event, or none if nothing of it is left. The events of one look have
     no order in time: what was deleted comes first, then what was created or replaced.
 
