@@ -30,6 +30,12 @@ class Details(TypedDict, total=False):
     """The number of nodes that hold the value, in the memory of a Ray cluster."""
     lost: str
     """How the value was lost, in the memory of a Ray cluster; only there if it is lost."""
+    evictable: bool
+    """Whether a full memory of a Ray cluster may let the value go; only there if it may."""
+    evicted: bool
+    """Whether it has done so."""
+    pinned: bool
+    """Whether the value is kept nevertheless."""
     expires: float
     """When a value with a time to live is deleted, in seconds since the epoch."""
     version: int

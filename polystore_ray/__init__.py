@@ -8,13 +8,16 @@ from polystore_ray import other_project
 
 other_project.check()
 
+from polystore_ray.client.recipes import Input
 from polystore_ray.errors import (
     CallTimeoutError,
     ClaimLostError,
+    DataEvictedError,
     DataLostError,
     HostBusyError,
     HostLostError,
     NodeNotFoundError,
+    RecipeError,
     StoreUnavailableError,
     TooFewNodesError,
     WatchExpiredError,
@@ -24,11 +27,14 @@ from polystore_ray.registry import RayBackendRegistry
 __all__ = [
     "CallTimeoutError",
     "ClaimLostError",
+    "DataEvictedError",
     "DataLostError",
     "HostBusyError",
     "HostLostError",
+    "Input",
     "NodeNotFoundError",
     "RayBackendRegistry",
+    "RecipeError",
     "StoreUnavailableError",
     "TooFewNodesError",
     "WatchExpiredError",

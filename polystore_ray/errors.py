@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from polystore.exceptions import StorageError, StorageResolutionError, StorageWriteError
 
 __all__ = [
     "CallTimeoutError",
     "ClaimLostError",
+    "DataEvictedError",
     "DataLostError",
     "HostBusyError",
     "HostLostError",
     "NodeNotFoundError",
+    "RecipeError",
     "StoreUnavailableError",
     "TooFewNodesError",
     "WatchExpiredError",
@@ -68,6 +71,36 @@ class DataLostError(StorageError):
     fallback: tuple[str, str] | None = None
     version: int = 0
     replicas: int | None = None
+
+
+class DataEvictedError(DataLostError):
+    """Signal that the bytes of a saved value left a full store, which it was saved to allow."""
+
+
+class RecipeError(DataLostError):
+    """Signal that a value that was lost or evicted could not be made again from its recipe.
+
+    Attributes
+    ----------
+    chain : tuple of str
+        The path whose recipe failed, and those that needed it, up to the one that was asked for. In
+        a cycle, the first is also the last.
+    """
+
+    chain: tuple[str, ...] = ()
+
+    @classmethod
+    def of_cycle(cls, chain: Sequence[str]) -> RecipeError:
+        """Return the error of recipes that need each other."""
+        way = " <- ".join(map(repr, chain))
+        error = cls(
+            f"the recipe of a value needs the value itself, which is lost: {way}. Save one of them "
+            f"again",
+            path=chain[0],
+            backend="memory",
+        )
+        error.chain = tuple(chain)
+        return error
 
 
 class CallTimeoutError(StorageError, TimeoutError):

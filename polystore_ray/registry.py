@@ -72,7 +72,8 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         Seconds that one call may wait for the cluster, all its waits together. The first use in a
         process may wait as long for the store to start.
     max_bytes : int, optional
-        The limit for all values in the memory together. A save beyond it is refused.
+        The limit for all values in the memory together. A save beyond it is refused, unless
+        `eviction` makes room.
     pin_budget : float, optional
         The part of a node's object store whose values are held in place, half of it by default.
         The oldest values beyond it become ordinary objects of Ray, which spills them when it needs
@@ -97,6 +98,9 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         a call, never an older value than a call would return; True by default.
     leased_bytes : int, optional
         Bytes of small values that each process keeps for it; 32 MiB by default.
+    eviction : {"lru"}, optional
+        Whether values that are saved with ``evictable=True`` make room for others beyond
+        `max_bytes`, the one used longest ago first. By default, nothing does.
 
     The options from ``max_bytes`` on belong to the store. Its first user sets them; later users
     omit them or repeat the same values.
@@ -136,6 +140,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
         read_cache: int | None = None,
         read_leases: bool | None = None,
         leased_bytes: int | None = None,
+        eviction: Literal["lru"] | None = None,
     ) -> None:
         if not isinstance(store, str) or not _STORE_NAME.fullmatch(store):
             raise InvalidPathError(
@@ -159,6 +164,7 @@ class RayBackendRegistry(Mapping[str, StorageBackend]):
             read_cache,
             read_leases,
             leased_bytes,
+            eviction,
         )
         if local is None:
             local = os.environ.get(_LOCAL_VARIABLE, "").lower() not in ("", "0", "false", "no")

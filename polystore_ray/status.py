@@ -131,6 +131,8 @@ class StoreStatus:
     invalidations : int
         The number of changes under the present controller that had to wait until such nodes heard
         of them.
+    evictions : int
+        The number of values that were evicted so far.
     lease_hits, lease_misses : int
         The number of reads in this process that needed no call, and that needed one.
     lost_with_head : tuple of str
@@ -155,6 +157,7 @@ class StoreStatus:
     nodes: tuple[NodeStatus, ...]
     leases: int = 0
     invalidations: int = 0
+    evictions: int = 0
     lease_hits: int = 0
     lease_misses: int = 0
     lost_with_head: tuple[str, ...] = ()

@@ -14,7 +14,8 @@ from polystore.transfer.many import Errors, Results, check_errors, collected
 from polystore.transfer.mapping import Call, Pair
 from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
-from polystore_ray.client.lookup import Memory, look_up, texts_of
+from polystore_ray.client.lookup import Memory, look_up, nodes_of, texts_of
+from polystore_ray.client.refills import refilling
 from polystore_ray.status import LostValue
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import WHOLE, Found, Stored
@@ -54,8 +55,12 @@ def refs(self: Memory, paths: Sequence[P]) -> list[Any]:
     """
     transport = self._connect()
     texts = texts_of(paths)
-    with transport.measured("memory", "refs"):
+
+    def attempt() -> list[Any]:
         return look_up(transport, texts, lambda found: _references(transport, found, texts))
+
+    with transport.measured("memory", "refs"):
+        return refilling(self, transport, texts, attempt)
 
 
 def save_ref(
@@ -101,10 +106,7 @@ def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
     texts = texts_of(paths)
     transport = self._connect()
     with transport.measured("memory", "locations"):
-        found: Found = transport.ask("read", texts, path=texts[0] if texts else None)
-    return [
-        found.pins[stored[0]].nodes if isinstance(stored, tuple) else () for stored in found.stored
-    ]
+        return nodes_of(transport, texts)
 
 
 def run_tasks(

@@ -11,7 +11,7 @@ from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import Found, NotPinnedError
 
-__all__ = ["Memory", "Read", "look_up", "texts_of"]
+__all__ = ["Memory", "Read", "look_up", "nodes_of", "texts_of"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,14 @@ def texts_of(paths: Sequence[P]) -> list[str]:
     """Return the paths of a batch as text."""
     check_collection(paths, "paths", backend="memory")
     return [as_text(path, backend="memory") for path in paths]
+
+
+def nodes_of(transport: Transport, paths: list[str]) -> list[tuple[str, ...]]:
+    """Return, for each path, the ids of the nodes that hold its bytes."""
+    found: Found = transport.ask("read", paths, path=paths[0] if paths else None)
+    return [
+        found.pins[stored[0]].nodes if isinstance(stored, tuple) else () for stored in found.stored
+    ]
 
 
 def look_up(

@@ -14,17 +14,14 @@ from polystore.paths import NameFilter, P, PathT, as_given, as_text
 from polystore.progress import Progress
 from polystore.region import Region, take_region
 from polystore.stat import Stat
-from polystore.transfer.copying import load_and_save
-from polystore.transfer.proxies import Pairs, Receiver, Rows
-from polystore.transfer.stacking import save_rows
 from polystore.traversal import walk_tree
 from polystore.writable import private
-from polystore_ray.client import claims, keys, locality, waiting
+from polystore_ray.client import claims, eviction, keys, locality, sending, waiting
 from polystore_ray.client.batch import Sealing, array_bytes, opened, publish
-from polystore_ray.client.fallbacks import portable_fallback, restore
 from polystore_ray.client.lookup import Read, look_up, texts_of
+from polystore_ray.client.recipes import UserRecipe, recipes_of
+from polystore_ray.client.refills import load_refilled, portable_fallback
 from polystore_ray.client.region_saves import save_region
-from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.transport.leased_reads import MISSING, LeasedReads
 from polystore_ray.wire.messages import Found, Items, Pin
@@ -104,7 +101,8 @@ class ClusterMemoryBackend(StorageBackend):
         PathIsDirectoryError
             If it is a directory.
         DataLostError
-            If the bytes were lost with the node that held them.
+            If the bytes were lost with the node that held them; `DataEvictedError` if the value
+            was evicted; `RecipeError` if it could not be made again.
         MissingDependencyError
             If the class of the value is missing in this process.
         CorruptDataError
@@ -158,15 +156,15 @@ class ClusterMemoryBackend(StorageBackend):
         if self._read is not None:
             return self._read(transport, paths, existing)
 
-        def taken(found: Found) -> tuple[list[Any], list[int]]:
-            objects = transport.get(found.pins, paths[0] if paths else None)
-            values = opened(found, paths, objects, lambda pin: transport.get([pin])[0])
-            return values, found.versions
+        def load(paths: list[str]) -> tuple[list[Any], list[int]]:
+            def taken(found: Found) -> tuple[list[Any], list[int]]:
+                objects = transport.get(found.pins, paths[0] if paths else None)
+                values = opened(found, paths, objects, lambda pin: transport.get([pin])[0])
+                return values, found.versions
 
-        def attempt() -> tuple[list[Any], list[int]]:
             return look_up(transport, paths, taken, existing=existing)
 
-        return transport.deadline.retry(attempt, DataLostError, partial(restore, self), pause=0)
+        return load_refilled(self, transport, paths, load)
 
     def save(
         self,
@@ -180,6 +178,8 @@ class ClusterMemoryBackend(StorageBackend):
         replicas: int | None = None,
         fallback: tuple[str, P] | None = None,
         ttl: float | None = None,
+        evictable: bool = False,
+        recipe: UserRecipe | None = None,
     ) -> None:
         """Store a snapshot of `data` at `path`, visible to every process of the store.
 
@@ -199,7 +199,8 @@ class ClusterMemoryBackend(StorageBackend):
             Write into this part of the stored array. A changed copy replaces the whole array, so
             that readers keep what they loaded; saves of other regions are not lost. The array keeps
             its `replicas` and its `fallback`, unless you give others; the fallback does not get the
-            change until `persist` saves it again.
+            change until `persist` saves it again. It is not `evictable` any more, and has no
+            `recipe`, unless you give them again.
         replicas : int, optional
             On how many nodes the value is held before this returns; by default as for the store.
         fallback : tuple of str and path, optional
@@ -207,6 +208,14 @@ class ClusterMemoryBackend(StorageBackend):
             load restores it from there.
         ttl : float, optional
             Seconds until it is deleted, also where it was moved or copied to; at most one too late.
+        evictable : bool, default False
+            Whether the value may leave the memory where the store was made with ``eviction="lru"``
+            and another value needs the room. A load then brings it back from its `fallback` or by
+            its `recipe`, and raises `DataEvictedError` if it has none. `pin` keeps it.
+        recipe : tuple of callable and tuple, optional
+            A function and its arguments that make the value again, in a task, if it is lost or
+            evicted: once, however many ask. ``Input(path)`` as an argument stands for another value
+            of the memory, whose own recipe runs first where it is needed.
 
         Raises
         ------
@@ -228,15 +237,15 @@ class ClusterMemoryBackend(StorageBackend):
             If no answer arrives in time, or others write into the same array all the time.
         """
         text = as_text(path, backend="memory")
-        if region is not None:
-            given = portable_fallback(self, fallback)
-            save_region(self, data, text, region, replicas=replicas, fallback=given, ttl=ttl)
-            return
         if if_version is not None:
             if_version = whole_number(if_version, "if_version", 0, backend="memory")
         items = Items([text], [], [], bool(overwrite), bool(parents), if_version, ttl=ttl)
+        items = items._replace(evictable=bool(evictable), recipes=recipes_of([recipe], [text]))
         items = items._replace(fallback=portable_fallback(self, fallback))
-        publish(self._connect(), Sealing([data], [text]), items, replicas)
+        if region is not None:
+            save_region(self, data, region, items, replicas)
+        else:
+            publish(self._connect(), Sealing([data], [text]), items, replicas)
 
     @accepting("progress")
     def save_batch(
@@ -259,10 +268,10 @@ class ClusterMemoryBackend(StorageBackend):
             Called with the number of values prepared so far and the number of all; `True` shows a
             bar.
         **options
-            `overwrite`, `parents`, `replicas` and `ttl` as for `save`. And `bundled`, by default 0:
-            arrays of more than 64 KiB and up to this size in bytes share objects. That makes saves
-            and loads of many such arrays faster; another node then fetches them together, and
-            `ref` makes copies of them.
+            `overwrite`, `parents`, `replicas`, `ttl` and `evictable` as for `save`, and `recipes`,
+            one for each path or None. And `bundled`, by default 0: arrays of more than 64 KiB and
+            up to this size in bytes share objects. Many such arrays are saved and loaded faster;
+            another node then fetches them together, and `ref` makes copies of them.
 
         Raises
         ------
@@ -282,11 +291,14 @@ class ClusterMemoryBackend(StorageBackend):
         replicas: int | None = None,
         bundled: int = 0,
         ttl: float | None = None,
+        evictable: bool = False,
+        recipes: Sequence[UserRecipe | None] = (),
     ) -> None:
         texts = [as_text(path, backend="memory") for path in paths]
         bundled = whole_number(bundled, "bundled", 0, backend="memory")
         sealing = Sealing(values, texts, step, bundled)
         items = Items(texts, [], [], bool(overwrite), bool(parents), ttl=ttl)
+        items = items._replace(evictable=bool(evictable), recipes=recipes_of(recipes, texts))
         publish(self._connect(), sealing, items, replicas)
 
     # Beyond the contract: wait for others
@@ -294,6 +306,10 @@ class ClusterMemoryBackend(StorageBackend):
     wait, async_wait = waiting.wait, waiting.async_wait
     watch, awatch = waiting.watch, waiting.awatch
     claim = claims.claim
+
+    # Beyond the contract: what a full store keeps
+
+    pin, unpin = eviction.pin, eviction.unpin
 
     # Beyond the contract: work where the bytes are
 
@@ -306,29 +322,13 @@ class ClusterMemoryBackend(StorageBackend):
 
     # Copies of many values: made where the values are, or where they go
 
-    def send(
-        self, target: StorageBackend, pairs: Pairs, progress: Progress = None, **options: Any
-    ) -> None:
-        # A host opens any value.
-        if isinstance(target, Receiver) and self._read is None:
-            target.receive(self, pairs, progress, **options)
-        else:
-            load_and_save(self, target, pairs, progress, **options)
+    send, send_rows = sending.send, sending.send_rows
 
-    def send_rows(self, target: StorageBackend, parts: Sequence[Rows]) -> Iterator[Rows]:
-        found = self.locations([rows.paths[0] for rows in parts])
-        tasks = [
-            (nodes, save_rows, (self, target, rows))
-            for nodes, rows in zip(found, parts, strict=True)
-        ]
-        for rows, _ in zip(parts, self._connect().run(tasks, {}), strict=True):
-            yield rows
+    # The tree
 
     def walk(self, path: P, /, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
         top = as_text(path, backend="memory")
         return walk_tree(self, top, recursive, set(self.list_files(top, recursive=recursive)))
-
-    # The tree
 
     exists = forwarded(StorageBackend.exists)
     is_file = forwarded(StorageBackend.is_file)

@@ -14,17 +14,14 @@ __all__ = ["save_region"]
 
 
 def save_region(
-    self: Memory,
-    data: Any,
-    path: str,
-    region: Region,
-    *,
-    replicas: int | None,
-    fallback: tuple[str, str] | None,
-    ttl: float | None,
+    self: Memory, data: Any, region: Region, given: Items, replicas: int | None
 ) -> None:
-    """Write into a part of a stored array, which keeps its settings unless others are given."""
+    """Write into a part of a stored array, which keeps its settings unless others are given.
+
+    What a recipe makes would lack the change. So the array has none any more, and is not evictable.
+    """
     transport = self._connect()
+    [path] = given.paths
 
     def save() -> None:
         kept: Kept = transport.ask("kept", path, path=path)
@@ -32,8 +29,13 @@ def save_region(
         take_region(array, region, path=path, backend="memory")
         changed = array.copy(order="K")
         put_region(changed, region, data, path=path, backend="memory")
-        items = Items([path], [], [], if_version=version, fallback=fallback or kept.fallback)
-        items = items._replace(ttl=kept.ttl if ttl is None else ttl)
+        items = given._replace(
+            overwrite=False,
+            parents=False,
+            if_version=version,
+            fallback=given.fallback or kept.fallback,
+            ttl=kept.ttl if given.ttl is None else given.ttl,
+        )
         wanted = kept.replicas if replicas is None else replicas
         publish(transport, Sealing([changed], [path]), items, wanted)
 

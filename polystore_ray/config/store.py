@@ -34,6 +34,8 @@ class StoreOptions:
     - `read_leases`: whether processes keep what they read repeatedly from the memory, and read it
       again without a call; True by default
     - `leased_bytes`: bytes of small values that each process keeps for it, 32 MiB by default
+    - `eviction`: with "lru", values that were saved as evictable make room where a save would take
+      the store beyond `max_bytes`, the one used longest ago first; by default nothing does
     """
 
     max_bytes: int | None = None
@@ -45,6 +47,7 @@ class StoreOptions:
     read_cache: int | None = None
     read_leases: bool | None = None
     leased_bytes: int | None = None
+    eviction: Literal["lru"] | None = None
 
     def __post_init__(self) -> None:
         _check_whole("max_bytes", self.max_bytes, 1, "bytes above 0")
@@ -58,6 +61,10 @@ class StoreOptions:
         _check_whole("leased_bytes", self.leased_bytes, 0, "bytes")
         if self.read_leases not in (None, True, False):
             raise VFSTypeError(f"read_leases must be True or False, not {self.read_leases!r}")
+        if self.eviction not in (None, "lru"):
+            raise VFSTypeError(f"eviction must be 'lru' or None, not {self.eviction!r}")
+        if self.eviction is not None and self.max_bytes is None:
+            raise VFSTypeError("eviction='lru' needs max_bytes, beyond which values are evicted")
         if self.too_few_nodes not in (None, "error", "warn"):
             raise VFSTypeError(
                 f"too_few_nodes must be 'error' or 'warn', not {self.too_few_nodes!r}"

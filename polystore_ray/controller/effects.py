@@ -52,7 +52,7 @@ def effect_of(tree: Tree, request: Request) -> Effect | None:
 
 
 def _publish(tree: Tree, _pins: list[Pin], items: Items, *_volumes: Any) -> Effect | None:
-    if not items.overwrite and items.if_version is None:
+    if not items.overwrite and items.if_version is None and not items.refills:
         return None  # nothing is replaced
     found = [tree.reached(path) for path in items.paths]
     old = [location for location in found if location and isinstance(location.node, Entry)]
@@ -72,6 +72,13 @@ def _delete_keys(tree: Tree, paths: list[str], _top: str) -> Effect:
     effects = [effect for path in paths if (effect := _removed(tree, path)) is not None]
     entries = [entry for effect in effects for entry in effect.entries]
     return Effect(entries, None, any(effect.has_links for effect in effects))
+
+
+def _set_pinned(tree: Tree, path: str, _is_pinned: bool) -> Effect | None:
+    location = tree.reached(path)
+    if location is None or not isinstance(location.node, Entry):
+        return None
+    return Effect([location.node], frozenset([location.names]))
 
 
 def _expire(tree: Tree, _moment: float, expired: list[tuple[str, int]]) -> Effect:
@@ -107,6 +114,7 @@ _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
     "move": _move,
     "pinned": lambda *_: _COPIES,
     "publish": _publish,
+    "set_pinned": _set_pinned,
     "volume_lost": lambda *_: _COPIES,
 }
 
@@ -114,7 +122,9 @@ LEASED = frozenset({"exists", "is_file", "read", "stat"})
 """The questions whose answers readers may keep, where they are about files."""
 
 _OF_ONE_PATH = frozenset({"exists", "is_dir", "is_file", "kept", "stat", "why"})
-_OF_NO_PATH = frozenset({"adopted", "class_arrived", "confirm", "packed", "status", "withdraw"})
+_OF_NO_PATH = frozenset(
+    {"adopted", "class_arrived", "confirm", "end_making", "packed", "status", "withdraw"}
+)
 
 
 def names_read(tree: Tree, request: Request) -> frozenset[Names] | None:

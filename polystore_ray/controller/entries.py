@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from polystore.path_tree import PathTree
 from polystore.stat import Details
-from polystore_ray.wire.messages import Facts, Loss, Pin
+from polystore_ray.errors import DataEvictedError, DataLostError
+from polystore_ray.wire.messages import Facts, Loss, Pin, Recipe
 
-__all__ = ["Entry", "Held", "version_at"]
+__all__ = ["Entry", "Held", "entry_at", "freed_by", "lacking_error", "version_at"]
 
 
 class Held:
@@ -51,7 +53,10 @@ class Held:
 class Entry:
     """A value of the tree: what describes it, and its bytes or the object that holds it."""
 
-    __slots__ = ("facts", "fallback", "held", "moment", "number", "until", "uses")
+    __slots__ = (
+        *("evictable", "facts", "fallback", "held", "is_pinned", "moment", "number", "recipe"),
+        *("until", "uses"),
+    )
 
     def __init__(
         self, facts: Facts, moment: tuple[int, float], held: bytes | Held | None, number: int
@@ -63,13 +68,23 @@ class Entry:
         self.uses = 1  # paths that lead to it
         self.fallback: tuple[str, str] | None = None  # a backend and a path with the same value
         self.until: float | None = None  # in seconds since the epoch
+        self.evictable = 0  # its number among those that may be evicted
+        self.is_pinned = False
+        self.recipe: Recipe | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = (self.facts, self.moment, self.held, self.number)
-        return Entry, made, (self.uses, self.fallback, self.until)
+        settings = self.fallback, self.until, self.evictable, self.is_pinned, self.recipe
+        return Entry, made, (self.uses, *settings)
 
-    def __setstate__(self, state: tuple[int, tuple[str, str] | None, float | None]) -> None:
-        self.uses, self.fallback, self.until = state
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.uses, self.fallback, self.until, *others = state
+        self.evictable, self.is_pinned, self.recipe = others
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether its bytes are lost or evicted."""
+        return self.held is None or (isinstance(self.held, Held) and self.held.lost is not None)
 
     @property
     def version(self) -> int:
@@ -83,6 +98,9 @@ class Entry:
             details |= {"shape": shape, "dtype": dtype}
         if self.until is not None:
             details["expires"] = self.until
+        if self.evictable:
+            details |= {"evictable": True, "evicted": self.held is None}
+            details["pinned"] = self.is_pinned
         if isinstance(self.held, Held):
             details["replicas"] = len(self.held.copies)
             if self.held.lost is not None:
@@ -90,8 +108,44 @@ class Entry:
         return details
 
 
+def entry_at(tree: PathTree[Entry], path: str) -> Entry | None:
+    """Return the value that a path leads to, None if there is none."""
+    location = tree.reached(path)
+    node = None if location is None else location.node
+    return node if isinstance(node, Entry) else None
+
+
 def version_at(tree: PathTree[Entry], path: str) -> int:
     """Return the version of the value at a path, a link not followed; 0 if there is none."""
     location = tree.reached(path, follow=False)
     node = None if location is None else location.node
     return node.version if isinstance(node, Entry) else 0
+
+
+def freed_by(replaced: Iterable[Entry]) -> int:
+    """Return the bytes that are free once values are replaced; a copy needs them still."""
+    return sum(e.facts[0] for e in replaced if e.uses == 1 and e.held is not None)
+
+
+def lacking_error(entry: Entry, path: str) -> DataLostError:
+    """Return the error of whoever asks for a value whose bytes are lost or evicted."""
+    error: DataLostError
+    if isinstance(entry.held, Held):
+        error = DataLostError(
+            f"{entry.held.lost}. Save the value again; replicas=2 or fallback= keeps a second copy "
+            f"of it",
+            path=path,
+            backend="memory",
+        )
+        error.replicas = entry.held.wanted
+    else:
+        error = DataEvictedError(
+            "the value was evicted when others needed the room, as the one used longest ago. Save "
+            "it again; fallback= or recipe= brings it back, pin() keeps it, and a larger max_bytes "
+            "evicts less",
+            path=path,
+            backend="memory",
+        )
+    error.fallback = entry.fallback
+    error.version = entry.version
+    return error

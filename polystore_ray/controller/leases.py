@@ -239,16 +239,19 @@ class Leases:
         if lease is None or lease.term != wish.term or lease.until <= time.monotonic():
             return answer
         first = request.arguments[0]
+        is_evictable = False
         for path in first if isinstance(first, list) else [first]:
-            if not self._keep(tree, lease, wish, path):
+            entry = self._keep(tree, lease, wish, path)
+            if entry is None:
                 return answer
-        return Leased(answer)
+            is_evictable = is_evictable or bool(entry.evictable)
+        return Leased(answer, is_evictable)
 
-    def _keep(self, tree: Tree, lease: _Lease, wish: Wish, path: str) -> bool:
-        """Remember that a node may keep answers about a path; return False if it is no file."""
+    def _keep(self, tree: Tree, lease: _Lease, wish: Wish, path: str) -> Entry | None:
+        """Remember that a node may keep answers about a path; return the file, if it is one."""
         location = tree.reached(path)
         if location is None or not isinstance(location.node, Entry):
-            return False
+            return None
         readers = self._kept.setdefault(id(location.node), _Readers(location.node))
         paths = readers.of(wish.node, lease)
         if path not in paths:
@@ -256,7 +259,7 @@ class Leases:
             lease.kept += 1
         if path != join(location.names):
             self._through_links.add(wish.node)
-        return True
+        return location.node
 
     def before(self, tree: Tree, request: Request) -> Effect | None:
         """Return the effect of a change that is about to be made, if anything may be kept."""

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from polystore.exceptions import StorageError
-from polystore_ray.controller.ledger import Adopt, PackInline, Repair, Replicate
+from polystore_ray.controller.copies import Replicate
+from polystore_ray.controller.ledger import Adopt, PackInline, Repair
 from polystore_ray.controller.state import StoreController
 from polystore_ray.wire.messages import Loss, NotPinnedError, Pin
 

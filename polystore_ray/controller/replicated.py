@@ -21,23 +21,25 @@ from polystore.exceptions import (
     VersionConflictError,
 )
 from polystore.path_tree import PathTree, replaced
-from polystore.paths import join, normalize
 from polystore_ray.controller.claims import Claims
-from polystore_ray.controller.entries import Entry, Held, version_at
+from polystore_ray.controller.entries import (
+    Entry,
+    Held,
+    entry_at,
+    freed_by,
+    lacking_error,
+    version_at,
+)
 from polystore_ray.controller.events import deleted, published
 from polystore_ray.controller.expiry import Expiry
 from polystore_ray.controller.ledger import Ledger
-from polystore_ray.errors import DataLostError
+from polystore_ray.controller.makers import Makers
 from polystore_ray.wire.event_log import EventLog
 from polystore_ray.wire.messages import (
-    NOTHING,
     WITHDRAWN,
-    Found,
     Items,
-    Kept,
     Pin,
     StaleVolumeError,
-    Stored,
 )
 from polystore_ray.wire.sessions import EXPIRY, Answers
 from polystore_ray.wire.versions import ClassVersions
@@ -51,12 +53,14 @@ _A_MOMENT = 10.0  # seconds, by the clocks of two machines
 class ReplicatedState:
     """The tree of the cluster memory and all else that changes make. It is not thread-safe.
 
-    Every attribute is replicated. `polystore_ray.controller.requests` lists what acts on it.
+    Every attribute is replicated. `polystore_ray.controller.requests` lists what acts on it, and
+    `polystore_ray.controller.queries` reads it.
     """
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.tree: PathTree[Entry] = PathTree("memory")
         self.ledger = ledger or Ledger()
+        self.copies = self.ledger.copies
         self.volumes: dict[str, str] = {}  # the incarnation of each volume, by node
         self.volume_lost_at = 0.0  # the last one, in seconds since the epoch
         self.version = 0  # of the value that was published last
@@ -67,80 +71,11 @@ class ReplicatedState:
         self.class_versions = ClassVersions()
         self.events = EventLog()
         self.claims = Claims(self.tree)
+        self.makers = Makers(self.tree)
         self.expiry = Expiry()
         self.drained: set[str] = set()  # nodes that are to be emptied
         self.now = 0.0  # the moment of the last change, in seconds since the epoch
         self.released: list[tuple[str, list[str]]] = []  # by the last change: nodes, ids of pins
-
-    # Queries
-
-    def read(self, paths: list[str], node: str = "", existing: bool = False) -> Found:
-        """Return what is stored at each path, in the form that a reader on `node` should use.
-
-        With `existing`, a path without a file is `NOTHING` in the answer instead of an error.
-        """
-        which: dict[str, int] = {}
-        pins: list[Pin] = []
-        stored: list[Stored] = []
-        moments: list[int] = []
-        for path in paths:
-            entry = self._file(path) if existing else self.tree.get(path)
-            if entry is None:
-                stored.append(NOTHING)
-                moments.append(0)
-                continue
-            held = entry.held
-            moments.append(entry.moment[0])
-            if isinstance(held, Held):
-                if held.id not in which:
-                    _check_not_lost(held, entry, path)
-                    which[held.id] = len(pins)
-                    pins.append(held.pin(node))
-                stored.append((which[held.id], entry.number))
-            elif held is not None:
-                stored.append(held)
-        return Found(pins, stored, moments)
-
-    def _file(self, path: str) -> Entry | None:
-        """Return the entry of a file, None where there is no file."""
-        with suppress(PathNotFoundError, PathTypeError):
-            return self.tree.get(path)
-        return None
-
-    def kept(self, path: str) -> Kept:
-        """Return the settings of a value that stay when another value replaces it."""
-        entry = self.tree.get(path)
-        replicas = entry.held.wanted if isinstance(entry.held, Held) else None
-        ttl = None if entry.until is None else max(0.0, entry.until - time.time())
-        return Kept(entry.version, replicas, entry.fallback, ttl)
-
-    def why(self, path: str) -> dict[str, Any]:
-        """Return where a value is, or how it was lost."""
-        entry = self.tree.get(path)
-        facts = self.tree.stat(path) | {"fallback": entry.fallback}
-        if isinstance(entry.held, Held):
-            facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
-            facts |= {"lost": "" if entry.held.lost is None else str(entry.held.lost)}
-        return facts
-
-    def check(self, items: Items) -> None:
-        """Raise what a publication would raise, before the bytes of its values move."""
-        self.ledger.admit(items.facts, replaced(self._locations_for(items)), inline=False)
-
-    def places(self, paths: list[str]) -> tuple[list[str], list[bool], int]:
-        """Return where paths lead, whether each exists, and the number of the last event.
-
-        Events name what happens by where paths lead.
-        """
-        places: list[str] = []
-        exist: list[bool] = []
-        for path in paths:
-            location = self.tree.reached(path)
-            # A path through a file may lead elsewhere later.
-            place = normalize(path) if location is None else join(location.names)
-            places.append(place)
-            exist.append(location is not None and location.node is not None)
-        return places, exist, self.events.last
 
     # Changes of the tree
 
@@ -173,22 +108,56 @@ class ReplicatedState:
                 path=items.paths[0],
                 backend="memory",
             )
-        locations = self._locations_for(items)
+        held_on = [pin._replace(nodes=nodes) for pin in pins]
+        if items.refills:
+            self._refill(held_on, items)
+            return
+        locations = self.locations_for(items)
         old = replaced(locations)
-        self.ledger.admit(items.facts, old, inline=not pins)
+        self.ledger.admit(items.facts, freed_by(old), inline=not pins)
         if items.moments is None:
             self.version += 1
             moments = [(self.version, self.now)] * len(items.paths)
         else:  # no later value may have a version of theirs
             moments = items.moments
             self.version = max(self.version, *(version for version, _ in moments))
-        held_on = [pin._replace(nodes=nodes) for pin in pins]
         entries = self.ledger.enter(held_on, items, moments)
         self.tree.set(locations, entries)
         if items.ttl is not None:
             self.expiry.begin(self.now + items.ttl, locations, entries)
         self.events.note(published(locations, items.facts, moments))
         self._drop(old)
+
+    def _refill(self, pins: list[Pin], items: Items) -> None:
+        """Give values that are lost or evicted their bytes again, unless they have them by now."""
+        entries = self.refilled_by(items)
+        needed = [
+            (facts, entry) for facts, entry in zip(items.facts, entries, strict=True) if entry
+        ]
+        lost = sum(entry.facts[0] for _, entry in needed if entry.held is not None)
+        self.ledger.admit((facts for facts, _ in needed), lost, inline=False)
+        self._release(self.ledger.refill(pins, items, entries))
+        self.makers.forget(entry for _, entry in needed)
+
+    def refilled_by(self, items: Items) -> list[Entry | None]:
+        """Return the values that still lack what a refill brings, each of them once."""
+        found: list[Entry | None] = []
+        for path, version in zip(items.paths, items.versions, strict=True):
+            entry = entry_at(self.tree, path)
+            is_needed = entry is not None and entry.version == version and entry.is_lacking
+            found.append(entry if is_needed and entry not in found else None)
+        return found
+
+    def evict(self, numbers: list[int]) -> None:
+        """Let go of the bytes of values; see `Evictables.for_room`."""
+        self._release(self.ledger.evict(numbers))
+
+    def set_pinned(self, path: str, is_pinned: bool) -> None:
+        """Keep a value from being evicted, or let it be again."""
+        entry = self.tree.get(path)
+        if is_pinned and entry.is_lacking:
+            raise lacking_error(entry, path)
+        self.ledger.set_pinned(entry, is_pinned)
 
     def expire(self, moment: float, expired: list[tuple[str, int]]) -> None:
         """Delete what has expired by a moment, in seconds since the epoch; see `Expiry.due`."""
@@ -198,7 +167,7 @@ class ReplicatedState:
                 self.delete(path)
         self.expiry.forget(moment)
 
-    def _locations_for(self, items: Items) -> Any:
+    def locations_for(self, items: Items) -> Any:
         locations = self.tree.check_put(
             items.paths,
             overwrite=items.overwrite,
@@ -305,6 +274,7 @@ class ReplicatedState:
     def took_over(self, clock: float) -> None:
         """Learn that claims are timed by another controller's clock, at these seconds."""
         self.claims.begin_anew(clock)
+        self.makers.begin_anew(clock)
 
     def claim(
         self, path: str, pattern: str, by: str, lease: float, clock: float
@@ -329,7 +299,7 @@ class ReplicatedState:
     def volume_lost(self, node: str) -> None:
         self.volumes.pop(node, None)
         self.volume_lost_at = self.now
-        self.ledger.volume_lost(node)
+        self.copies.volume_lost(node)
 
     def may_miss_volumes(self, present: Mapping[str, str]) -> bool:
         """Return whether volumes have gone, or did a moment ago, that are not among the present."""
@@ -348,7 +318,7 @@ class ReplicatedState:
     def pinned(self, node: str, incarnation: str, ids: list[str]) -> None:
         """Count objects as held on one more node; release those that no entry needs."""
         self._check_current(node, incarnation)
-        unknown = self.ledger.pinned(node, ids)
+        unknown = self.copies.pinned(node, ids)
         if unknown:
             self.released.append((node, unknown))
 
@@ -358,9 +328,9 @@ class ReplicatedState:
         They cannot be published any more.
         """
         self._check_current(node, incarnation)
-        held = self.ledger.held
+        held = self.copies.objects
         # An object that was lost has turned up.
-        self.ledger.pinned(node, [id_ for id_ in ids if id_ in held and not held[id_].copies])
+        self.copies.pinned(node, [id_ for id_ in ids if id_ in held and not held[id_].copies])
         needless = [id_ for id_ in ids if id_ not in held or node not in held[id_].copies]
         while self.withdrawn and next(iter(self.withdrawn.values())) < self.now - EXPIRY:
             del self.withdrawn[next(iter(self.withdrawn))]
@@ -382,16 +352,3 @@ class ReplicatedState:
     def _check_current(self, node: str, incarnation: str) -> None:
         if self.volumes.get(node) != incarnation:
             raise StaleVolumeError(f"{incarnation!r} is not the volume of node {node} any more")
-
-
-def _check_not_lost(held: Held, entry: Entry, path: str) -> None:
-    if held.lost is not None:
-        error = DataLostError(
-            f"{held.lost}. Save the value again; replicas=2 or fallback= keeps a second copy of it",
-            path=path,
-            backend="memory",
-        )
-        error.fallback = entry.fallback
-        error.version = entry.version
-        error.replicas = held.wanted
-        raise error

@@ -8,10 +8,13 @@ from typing import Any
 
 from polystore.exceptions import StorageError
 from polystore.path_tree import PathTree
+from polystore_ray.controller import queries
 from polystore_ray.controller.claims import Claims
+from polystore_ray.controller.copies import Copies
 from polystore_ray.controller.events import events_of
 from polystore_ray.controller.inventory import losses, records
 from polystore_ray.controller.ledger import Ledger
+from polystore_ray.controller.makers import Makers
 from polystore_ray.controller.replicated import ReplicatedState
 from polystore_ray.wire.messages import Request
 from polystore_ray.wire.sessions import Refusal
@@ -62,27 +65,29 @@ _of_tree, _of_ledger = partial(_of, "tree"), partial(_of, "ledger")
 
 
 QUERIES: Mapping[str, Operation] = {
-    "check": ReplicatedState.check,
+    "check": queries.check,
     "exists": _of_tree(PathTree.exists),
     "is_dir": _of_tree(PathTree.is_dir),
     "is_file": _of_tree(PathTree.is_file),
     "is_symlink": _of_tree(PathTree.is_symlink),
-    "kept": ReplicatedState.kept,
+    "kept": queries.kept,
+    "lacking": queries.lacking,
     "list_dir": _of_tree(PathTree.list_dir),
     "list_files": _of_tree(PathTree.list_files),
     "losses": _of_tree(losses),
     "outline": _of_tree(PathTree.outline),
-    "places": ReplicatedState.places,
-    "read": ReplicatedState.read,
+    "places": queries.places,
+    "read": queries.read,
     "records": _of_tree(records),
     "stat": _of_tree(PathTree.stat),
     "status": _of_ledger(Ledger.status),
-    "why": ReplicatedState.why,
+    "why": queries.why,
 }
 """The requests that read: they leave the state as it is, and are answered as often as asked."""
 
 CHANGES: Mapping[str, Operation] = {
     "adopted": _of_ledger(Ledger.adopted),
+    "begin_making": _of("makers", Makers.begin),
     "claim": ReplicatedState.claim,
     "class_arrived": _of("class_versions", ClassVersions.number),
     "confirm": ReplicatedState.confirm,
@@ -94,9 +99,11 @@ CHANGES: Mapping[str, Operation] = {
     "done": ReplicatedState.done,
     "drain": ReplicatedState.drain,
     "ensure_directory": _of_tree(PathTree.ensure_directory),
+    "end_making": _of("makers", Makers.end),
+    "evict": ReplicatedState.evict,
     "expire": ReplicatedState.expire,
     "graft": ReplicatedState.graft,
-    "lost": _of_ledger(Ledger.lost),
+    "lost": _of("copies", Copies.lost),
     "move": ReplicatedState.move,
     "packed": ReplicatedState.packed,
     "pinned": ReplicatedState.pinned,
@@ -104,6 +111,7 @@ CHANGES: Mapping[str, Operation] = {
     "release_claim": _of("claims", Claims.release),
     "renew_claim": _of("claims", Claims.renew),
     "set_fallback": ReplicatedState.set_fallback,
+    "set_pinned": ReplicatedState.set_pinned,
     "snapshot": ReplicatedState.snapshot,
     "took_over": ReplicatedState.took_over,
     "volume_joined": ReplicatedState.volume_joined,
@@ -112,5 +120,5 @@ CHANGES: Mapping[str, Operation] = {
 }
 """The requests that change: each is made once, and by followers as well."""
 
-TIMED = frozenset({"claim", "renew_claim", "took_over"})
+TIMED = frozenset({"begin_making", "claim", "renew_claim", "took_over"})
 """Those whose last argument is the time by the controller's clock, which it adds itself."""

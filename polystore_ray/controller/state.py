@@ -11,22 +11,24 @@ from typing import Any
 from polystore.exceptions import StorageError, UnsupportedOperationError
 from polystore.paths import normalize
 from polystore_ray.controller import snapshot
+from polystore_ray.controller.effects import Effect
 from polystore_ray.controller.event_feed import Arrivals, Changes, EventFeed
 from polystore_ray.controller.journal import Journal
 from polystore_ray.controller.leases import Invalidation, Leases, Tell
 from polystore_ray.controller.ledger import Adopt, Ledger, Repair
+from polystore_ray.controller.queries import places, to_evict
 from polystore_ray.controller.replicated import ReplicatedState
 from polystore_ray.controller.requests import CHANGES, QUERIES, TIMED, answer, apply
 from polystore_ray.wire.decoding import encode
 from polystore_ray.wire.event_log import Record
 from polystore_ray.wire.lease_board import now as clock
-from polystore_ray.wire.messages import Joined, Renewal, Request, Uncounted
+from polystore_ray.wire.messages import Items, Joined, Renewal, Request, Uncounted
 from polystore_ray.wire.sessions import Refusal
 
 __all__ = ["StoreController"]
 
 _SURVIVE = frozenset(
-    {"claim", "done", "graft", "places", "release_claim", "renew_claim", "snapshot"}
+    {"begin_making", "claim", "done", "graft", "places", "release_claim", "renew_claim", "snapshot"}
 )
 _FOLLOWED_WITHIN = 10.0  # seconds, for repairs, which are tried again
 
@@ -72,11 +74,12 @@ class StoreController:
             with self._lock:
                 before = self._leases.pending(self.state.tree, request)
                 left = self._leases.left()
-                answer, own = self._answer(request)
+                own = self._make_room(request)
+                answer, effect = self._answer(request)
                 seen = self._journal.last
             uncounted: list[str] = []
-            if own is not None:
-                uncounted = own.carry_out(request.wish)
+            for each in filter(None, (own, effect)):
+                uncounted += each.carry_out(request.wish)
                 before += left  # which have been heard of since: at most one is left
             # No client may act on a change that could still be lost, or that others do not see.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
@@ -95,6 +98,20 @@ class StoreController:
             threading.Thread(target=own.carry_out, daemon=True).start()
         return _raised_or_returned(answer)
 
+    def _make_room(self, request: Request) -> Invalidation | None:
+        """Evict what has to make room for new values; return what has to be carried out then."""
+        if request.operation not in ("check", "publish") or self._has_answer(request):
+            return None
+        [items] = [each for each in request.arguments if isinstance(each, Items)]
+        numbers = to_evict(self.state, items)
+        if not numbers:
+            return None
+        evicted = Effect(self.state.ledger.evictables.entries(numbers), frozenset())
+        return self._change(Request("evict", (numbers,)), evicted)[1]
+
+    def _has_answer(self, request: Request) -> bool:
+        return request.id is not None and self.state.answers.has(request.id)
+
     def _answer(self, request: Request) -> tuple[Any, Invalidation | None]:
         """Return the answer to a request, and what has to be carried out before it is given."""
         if request.operation == "status":
@@ -108,15 +125,17 @@ class StoreController:
                 f"and the request has no id",
                 backend="memory",
             )
-        if self.state.answers.has(request.id):
+        if self._has_answer(request):
             return self.state.answers.get(request.id), None
         return self._change(request)
 
-    def _change(self, request: Request) -> tuple[Any, Invalidation | None]:
+    def _change(
+        self, request: Request, effect: Effect | None = None
+    ) -> tuple[Any, Invalidation | None]:
         now = time.time()
         if request.operation in TIMED:
             request = request._replace(arguments=(*request.arguments, clock() / 1e9))
-        effect = self._leases.before(self.state.tree, request)
+        effect = effect or self._leases.before(self.state.tree, request)
         made = apply(self.state, request, now)
         self._journal.add(encode((request, now)))
         if request.operation == "volume_joined":
@@ -137,7 +156,7 @@ class StoreController:
         follower = self._journal.follower
         with self._lock:
             status = self.state.ledger.status() | self._leases.status()
-            if self._journal.is_synchronous and self.state.ledger.has_one_node:
+            if self._journal.is_synchronous and self.state.copies.has_one_node:
                 status["too_few_replicas"] += status["inline_values"]  # which are where the tree is
         return status | {
             "calls": self._calls,
@@ -179,7 +198,7 @@ class StoreController:
         """Take stock after another controller was lost: these volumes live, by node."""
         with self._lock:
             self.state.volumes = {node: volume.incarnation for node, volume in joined.items()}
-            self.state.ledger.recover({node: volume.holdings for node, volume in joined.items()})
+            self.state.copies.recover({node: volume.holdings for node, volume in joined.items()})
             for volume in joined.values():
                 self._leases.admit(volume.incarnation)
             self._changed.notify_all()
@@ -219,7 +238,7 @@ class StoreController:
         """Return when a path exists, or when it may, or in so many seconds."""
         came = threading.Event()
         with self._lock:
-            [place], [exists], last = self.state.places([path])
+            [place], [exists], last = places(self.state, [path])
             if exists:
                 return
             call = Arrivals([(normalize(path), place)], 1, last, lambda _: came.set())
@@ -255,14 +274,14 @@ class StoreController:
     def nodes_changed(self, nodes: set[str], leaving: set[str]) -> None:
         """Learn which nodes there are for replicas, and which of them are about to leave."""
         with self._lock:
-            self.state.ledger.nodes_changed(nodes, leaving)
+            self.state.copies.nodes_changed(nodes, leaving)
             if self.state.ledger.due():
                 self._changed.notify_all()
 
     def held_alone_by(self, node: str) -> int:
         """Return how many objects only this node holds."""
         with self._lock:
-            return self.state.ledger.held_alone_by(node)
+            return self.state.copies.held_alone_by(node)
 
     def next_repair(self, timeout: float, failed: int = 0) -> Repair | None:
         """Return what should be done for the store, as soon as there is anything.
@@ -282,7 +301,7 @@ def _is_replicated(request: Request) -> bool:
     """Return whether what is answered has to survive the loss of any one process."""
     if request.operation == "publish":
         items = request.arguments[1]
-        return items.replicas > 1 or items.moments is not None
+        return items.replicas > 1 or items.moments is not None or items.refills
     return request.operation in _SURVIVE
 
 

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 _CHECKED_EVERY = 0.5  # seconds, well below `LEASE`
 _TRIED_AGAIN_AFTER = 1.0  # seconds
 _LOOKED_FOR_BETTER_EVERY = 1.0  # seconds, a place that is safer for the follower
-_AVOIDED_FOR = 60.0  # seconds, where a node could not follow
+_AVOIDED_FOR = 2.0  # seconds, where a node could not follow; twice as long each further time
+_AVOIDED_FOR_MOST = 60.0
 
 
 class Peers(Protocol):
@@ -82,12 +83,13 @@ class Leadership:
         self._succession = succession
         self._peers = peers
         self._synchronous = (succession.options.replicas or 1) > 1
-        self._failed: dict[str, float] = {}  # nodes that could not follow, and when
+        self._failed: dict[str, int] = {}  # nodes that could not follow, and how often
+        self._avoided: dict[str, float] = {}  # and until when they are avoided
         self._used = threading.Event()
         self.lost = ""
         self.journal = Journal(succession.epoch, synchronous=self._synchronous)
         self.controller = StoreController(
-            release, Ledger(succession.options.max_bytes), self.journal, tell
+            release, Ledger.of(succession.options), self.journal, tell
         )
         if succession.epoch > 1:
             self._take_over(release, tell)
@@ -168,14 +170,15 @@ class Leadership:
             return
         except HostLostError as error:
             if follower is not None and not is_known_dead(error):
-                self._failed[follower.node] = time.monotonic()
+                self._avoid(follower.node)
 
     def _find_follower(self) -> None:
         self.journal.wait_until_lost(_LOOKED_FOR_BETTER_EVERY)
         follower = self.journal.follower
         nodes = self._peers.candidates(None if follower is None else follower.node)
-        for node in sorted(nodes, key=self._has_failed):
-            if follower is not None and self._has_failed(node):
+        for node in sorted(nodes, key=self._is_avoided):
+            # One on our own node would be lost with us: whoever failed is tried again soon.
+            if follower is not None and self._is_avoided(node):
                 return
             try:
                 new = _Follower(node, self._peers, self._succession)
@@ -185,15 +188,21 @@ class Leadership:
                 if self.journal.is_fenced:
                     return
                 logger.warning("node %s cannot follow; trying another", node, exc_info=True)
-                self._failed[node] = time.monotonic()
+                self._avoid(node)
             else:
+                self._failed.pop(node, None)
                 self._peers.forget(self._succession.epoch, but=node)
                 return
         if follower is None:
             time.sleep(_TRIED_AGAIN_AFTER)
 
-    def _has_failed(self, node: str) -> bool:
-        return time.monotonic() - self._failed.get(node, -_AVOIDED_FOR) < _AVOIDED_FOR
+    def _avoid(self, node: str) -> None:
+        failures = self._failed[node] = self._failed.get(node, 0) + 1
+        seconds = min(_AVOIDED_FOR_MOST, _AVOIDED_FOR * 2 ** (failures - 1))
+        self._avoided[node] = time.monotonic() + seconds
+
+    def _is_avoided(self, node: str) -> bool:
+        return time.monotonic() < self._avoided.get(node, 0.0)
 
 
 class _Follower(Following):

@@ -30,6 +30,7 @@ __all__ = ["Chaos"]
 
 _STARTS = 5  # attempts to start a client before the run fails
 _BETWEEN_STARTS = 3.0  # seconds
+_MAX_BYTES = 2_500_000  # about 15 large values, fewer than are there
 _HOG = 5 * 2**30  # bytes, more than the memory monitor allows
 
 
@@ -72,7 +73,12 @@ class Chaos:
         self._seed = seed
         self._nodes = nodes
         self.registry = RayBackendRegistry(
-            "chaos", lifetime="detached", timeout=DEADLINE, replicas=2
+            "chaos",
+            lifetime="detached",
+            timeout=DEADLINE,
+            replicas=2,
+            max_bytes=_MAX_BYTES,
+            eviction="lru",
         )
         self.registry["memory"].ensure_directory("/")
         self.victims = faults.Victims(store_namespace("chaos", None))
@@ -238,7 +244,7 @@ class Chaos:
     def _wait_until_healed(self) -> None:
         if not self._comes_true(lambda: not self._problems()):
             found = "the store does not answer"
-            with suppress(StorageError):
+            with suppress(StorageError, ray.exceptions.RayError):
                 found = self._problems() or "healed a moment later"
             self.report.violations.append(f"not healed within {self._heal_timeout:.0f} s: {found}")
 
@@ -250,6 +256,8 @@ class Chaos:
             found.append(f"{status.too_few_replicas} objects have too few replicas")
         if status.follower is None:
             found.append("the store has no follower")
+        elif status.follower == faults.node_of(self.victims.controller()):
+            found.append("the store would lose both copies of its tree with one node")
         if not self._nodes.are_alive():
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             found.append(f"Ray knows the nodes {sorted(alive)}, not {sorted(self._nodes)}")
@@ -259,7 +267,7 @@ class Chaos:
         """Wait for a condition, which may raise `StorageError`; return whether it became true."""
         deadline = time.monotonic() + self._heal_timeout
         while time.monotonic() < deadline:
-            with suppress(StorageError):
+            with suppress(StorageError, ray.exceptions.RayError):
                 if condition():
                     return True
             time.sleep(0.1)

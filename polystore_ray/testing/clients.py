@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from polystore.exceptions import PathExistsError, PathNotFoundError, StorageError
-from polystore_ray import DataLostError, RayBackendRegistry
+from polystore_ray import DataLostError, RayBackendRegistry, WatchExpiredError
 from polystore_ray.client.claims import Claim
 from polystore_ray.testing.history import Recorder
 
@@ -31,7 +32,10 @@ _NAMES = list("abcdefgh")
 _LARGE = 20_000  # values, too large to travel inside a call
 # An operation that is listed n times is n times as likely.
 _KINDS = ["save"] * 3 + ["replace"] * 3 + ["load"] * 5
-_KINDS += ["await", "claim", "delete", "list", "move", "replace_all"]
+_KINDS += ["await", "claim", "delete", "list", "move", "old", "replace_all"]
+_FOR_A_WHILE = 0.05  # of the values have a time to live
+_TTL = 1.0  # seconds
+_OLD = 5  # directories, of which those who load what is old choose one
 _LEASE = 2.0  # seconds, of a claim
 _AWAITED = 0.5  # seconds
 _HOT = "a"  # the name that every client reads again and again
@@ -58,6 +62,7 @@ class Client:
         self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
         self._begin = begin
         self._number = seed * 1_000_000
+        self._watching = threading.Event()
 
     def pid(self) -> int:
         """Return the id of this process."""
@@ -65,15 +70,34 @@ class Client:
 
     def run(self, until: float) -> int:
         """Run operations until a time of the monotonic clock; return how many needed no call."""
+        self._watching.set()
+        threading.Thread(target=self._watch, daemon=True).start()
         while time.monotonic() < until:
-            where = f"/{int((time.monotonic() - self._begin) / TURNED_EVERY)}"
-            name, argument, call = self._choice(where)
+            turn = int((time.monotonic() - self._begin) / TURNED_EVERY)
+            where, name, argument, call = self._choice(turn)
             for _ in range(_READS if argument == _HOT and name == "load" else 1):
                 self._do(where, name, argument, call)
+        self._watching.clear()
         try:
             return self._registry.status().lease_hits
         except StorageError:
             return 0
+
+    def _watch(self) -> None:
+        """Check that of all events each comes once, in order."""
+        last = None
+        while self._watching.is_set():
+            try:
+                for event in self._memory.watch("/", since=last, timeout=1.0):
+                    if last is not None and event.number != last + 1:
+                        self._violate(f"the event after number {last} was {event}")
+                    last = event.number
+                    if not self._watching.is_set():
+                        return
+            except WatchExpiredError:
+                last = None
+            except StorageError:
+                continue
 
     def read(self, directories: list[str]) -> None:
         """Read every path once after the last fault, when every path must be readable."""
@@ -85,37 +109,42 @@ class Client:
                     self._violate(f"unreadable after the last fault was healed: {error}")
                     return
 
-    def _choice(self, where: str) -> tuple[str, Any, Callable[[], Any]]:
-        """Return the name of an operation, its argument, and a function that runs it."""
+    def _choice(self, turn: int) -> tuple[str, str, Any, Callable[[], Any]]:
+        """Return a directory, the name of an operation, its argument, and what runs it."""
         memory, name, other = self._memory, *self._random.sample(_NAMES, 2)
         self._number += 1
-        number = self._number
+        number, where = self._number, f"/{turn}"
         path = f"{where}/{name}"
         kind = self._random.choice(_KINDS)
-        if kind == "save":
-            call = partial(memory.save, _value(number), path, parents=True)
-            return kind, [name, number], call
-        if kind == "replace":
-            call = partial(memory.save, _value(number), path, overwrite=True, parents=True)
-            return kind, [name, number], call
+        if kind in ("save", "replace"):
+            ttl = _TTL if self._random.random() < _FOR_A_WHILE else None
+            if ttl is not None:
+                self._recorder.may_happen(where, "expire", number)
+            save = partial(memory.save, _value(number), path, overwrite=kind == "replace", ttl=ttl)
+            return where, kind, [name, number], partial(save, parents=True, **_settings(number))
         if kind == "replace_all":
-            values = [_value(number), _value(number)]
-            paths = [path, f"{where}/{other}"]
+            values, paths = [_value(number), _value(number)], [path, f"{where}/{other}"]
+            settings = _settings(number)
+            if settings:
+                settings["recipes"] = [settings.pop("recipe")] * 2
             call = partial(memory.save_batch, values, paths, overwrite=True, parents=True)
-            return kind, [[name, number], [other, number]], call
+            return where, kind, [[name, number], [other, number]], partial(call, **settings)
         if kind == "delete":
-            return kind, name, partial(memory.delete, path)
+            return where, kind, name, partial(memory.delete, path)
         if kind == "move":
-            return kind, [name, other], partial(memory.move, path, f"{where}/{other}")
+            return where, kind, [name, other], partial(memory.move, path, f"{where}/{other}")
         if kind == "list":
-            return kind, None, partial(self._list, where)
+            return where, kind, None, partial(self._list, where)
         if kind == "claim":
             claim = self._claimed(where)
             if claim is not None:  # of those that hold it, one can delete it
-                return "delete", claim.path.rpartition("/")[2], claim.done
-        name = self._random.choice((name, _HOT))
+                return where, "delete", claim.path.rpartition("/")[2], claim.done
+        if kind == "old":
+            where = f"/{max(0, turn - self._random.randint(1, _OLD))}"
+        else:
+            name = self._random.choice((name, _HOT))
         wait = _AWAITED if kind == "await" else None
-        return "load", name, partial(self._load, where, name, wait)
+        return where, "load", name, partial(self._load, where, name, wait)
 
     def _claimed(self, where: str) -> Claim | None:
         with suppress(StorageError):
@@ -162,3 +191,8 @@ class Client:
 
 def _value(number: int) -> Any:
     return np.full(_LARGE, number) if number % 4 else np.array([number])
+
+
+def _settings(number: int) -> dict[str, Any]:
+    """Return what a value is saved with: what is large may be evicted, and is made again."""
+    return {"evictable": True, "recipe": (_value, (number,))} if number % 4 else {}

@@ -17,7 +17,7 @@ from ray import exceptions as ray_exceptions
 from polystore_ray.rayapi import calls
 from polystore_ray.rayapi.placement import CONTROLLER, MEMORY, named_hosts
 
-__all__ = ["BadNetwork", "Victims", "is_alive", "kill", "pause", "process_of", "worsen"]
+__all__ = ["BadNetwork", "Victims", "is_alive", "kill", "node_of", "pause", "process_of", "worsen"]
 
 
 class BadNetwork(calls.Network):
@@ -71,6 +71,16 @@ def process_of(actor: Any) -> int:
     """Return the id of the process of an actor."""
     found: int = ray.get(actor.__ray_call__.remote(_process_id), timeout=10)
     return found
+
+
+def node_of(actor: Any) -> str:
+    """Return the id of the node of an actor."""
+    found: str = ray.get(actor.__ray_call__.remote(_node_id), timeout=10)
+    return found
+
+
+def _node_id(_: Any) -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _process_id(_: Any) -> int:

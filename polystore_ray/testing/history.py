@@ -50,6 +50,12 @@ class Recorder:
         elif outcome:
             self._write("end", key, [outcome[0], time.monotonic()])
 
+    def may_happen(self, where: str, name: str, argument: Any) -> None:
+        """Record what the store may do by itself at any time from now on."""
+        self._number += 1
+        key = f"{self._client}-{self._number}"
+        self._write("start", key, [self._client, where, name, argument, time.monotonic()])
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -81,6 +87,7 @@ def histories(folder: Path) -> dict[str, list[Operation]]:
 
 def _without_unread(operations: list[Operation]) -> list[Operation]:
     read = {operation.outcome for operation in operations if operation.name == "load"}
+    read |= {operation.argument for operation in operations if operation.name == "expire"}
 
     def seen(argument: Any) -> Any:
         if isinstance(argument, tuple):
@@ -98,8 +105,9 @@ def directory(state: frozenset[tuple[str, int]], operation: Operation) -> tuple[
     """Model a directory of files, each of which holds a number; see `linearizability.Model`.
 
     The operations are ``save`` (a name and a number, to a free path), ``replace``,
-    ``replace_all`` (several files at once), ``delete``, ``load``, ``move`` (to a free name) and
-    ``list``. Their outcomes are ``"done"``, ``"exists"``, ``"missing"``, or the value read.
+    ``replace_all`` (several files at once), ``delete``, ``load``, ``move`` (to a free name),
+    ``list`` and ``expire`` (of the file that holds a number). Their outcomes are ``"done"``,
+    ``"exists"``, ``"missing"``, or the value read.
     """
     files = dict(state)
     outcome = operation.outcome
@@ -115,6 +123,8 @@ def _apply(files: dict[str, int], name: str, argument: Any) -> tuple[dict[str, i
         return files, tuple(sorted(files))
     if name == "load":
         return files, files.get(argument, "missing")
+    if name == "expire":
+        return {file: number for file, number in files.items() if number != argument}, "done"
     if name == "replace_all":
         return files | dict(argument), "done"
     if name == "delete":

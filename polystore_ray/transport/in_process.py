@@ -69,7 +69,7 @@ class LocalTransport(Transport):
         self._this = Node(_NODE, (platform.node(), "localhost"))
         self._controller = StoreController(
             release=lambda _node, pins: self._volume.release(pins),
-            ledger=Ledger(self.options.max_bytes),
+            ledger=Ledger.of(self.options),
             tell=self._tell,
         )
         self._board = WritableLeaseBoard()

@@ -31,6 +31,7 @@ _ENTRY_COST = 500  # bytes that a kept answer takes besides its value
 _TENDED_EVERY = 1.0  # seconds
 _IDLE_AFTER = 5.0  # seconds without use: references are given up, the lease is not asked for
 _ASKED_EVERY = 20.0  # seconds, so that the volume renews the lease
+_EVICTABLE_FOR = 10.0  # seconds, after which the controller hears that a value is still used
 
 
 class Asking(Protocol):
@@ -44,10 +45,11 @@ class Asking(Protocol):
 class _Kept:
     """What is kept of one path, all of it from under one mark."""
 
-    __slots__ = ("answers", "mark", "nbytes", "used")
+    __slots__ = ("answers", "mark", "nbytes", "until", "used")
 
-    def __init__(self, mark: Mark) -> None:
+    def __init__(self, mark: Mark, until: float | None) -> None:
         self.mark = mark
+        self.until = until  # None for as long as it holds
         self.answers: dict[str, Any] = {}
         self.nbytes = _ENTRY_COST
         self.used = time.monotonic()
@@ -139,6 +141,9 @@ class LeasedReads:
         kept, board = self._kept.get(path), self._board
         if kept is None or board is None or os.getpid() != self._process or not self._is_here():
             return None
+        if kept.until is not None and kept.until < time.monotonic():
+            self.forget([path])
+            return None
         if board.allows(kept.mark):
             return kept
         if board.is_live:
@@ -209,10 +214,9 @@ class LeasedReads:
         answer = asking.ask(operation, *arguments, path=path, wish=wish)
         if not isinstance(answer, Leased):
             return answer
-        if operation == "read":
-            self._keep(board, operation, zip(paths, marks, _split(answer.answer), strict=True))
-        else:
-            self._keep(board, operation, [(paths[0], marks[0], answer.answer)])
+        answers = _split(answer.answer) if operation == "read" else [answer.answer]
+        until = time.monotonic() + _EVICTABLE_FOR if answer.is_evictable else None
+        self._keep(board, operation, zip(paths, marks, answers, strict=True), until)
         return answer.answer
 
     # Changes
@@ -252,7 +256,11 @@ class LeasedReads:
         return self._board
 
     def _keep(
-        self, board: LeaseBoard, operation: str, answers: Iterable[tuple[str, Mark, Any]]
+        self,
+        board: LeaseBoard,
+        operation: str,
+        answers: Iterable[tuple[str, Mark, Any]],
+        until: float | None,
     ) -> None:
         with self._lock:
             if board is not self._board:
@@ -263,7 +271,7 @@ class LeasedReads:
                 kept = self._kept.get(path)
                 if kept is None or kept.mark != mark:
                     self._nbytes -= kept.nbytes if kept is not None else 0
-                    kept = self._kept[path] = _Kept(mark)
+                    kept = self._kept[path] = _Kept(mark, until)
                     self._nbytes += kept.nbytes
                 kept.answers[operation] = answer
                 size = _size(answer) if operation == "read" else 0

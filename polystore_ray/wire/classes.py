@@ -32,6 +32,7 @@ __all__ = [
     "custom_classes",
     "is_newer",
     "opened",
+    "pickled_by_value",
 ]
 
 logger = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def _shipped(cls: Any) -> Shipped:
         return Shipped(code, b"", "", "", _origin, 0, needs)
     whole, why_not = b"", ""
     try:
-        with _pickled_by_value(package):
+        with pickled_by_value(package):
             whole = cloudpickle.dumps(cls)
     except Exception as error:  # noqa: BLE001 - pickling runs foreign code, and need not succeed
         why_not = f"{type(error).__name__}: {error}"
@@ -206,7 +207,8 @@ os.register_at_fork(after_in_child=_renew)
 
 
 @contextmanager
-def _pickled_by_value(package: str) -> Iterator[None]:
+def pickled_by_value(package: str) -> Iterator[None]:
+    """Have cloudpickle take what is in a package of this process as it is, not by its name."""
     module = sys.modules.get(package)
     if module is None or package in cloudpickle.list_registry_pickle_by_value():
         yield  # it has no module, or is pickled by value already

@@ -22,9 +22,11 @@ from polystore_ray.wire.messages import (
     Found,
     Items,
     Kept,
+    Lacking,
     Leased,
     Loss,
     Pin,
+    Recipe,
     Record,
     Request,
     Uncounted,
@@ -62,6 +64,9 @@ def _items(*columns: Any) -> Items:
             raise ValueError("the moment of a value is not a version and a time")
     if items.ttl is not None and type(items.ttl) is not float:
         raise ValueError("the time to live of values is not a number of seconds")
+    for recipe in filter(None, items.recipes):
+        if type(recipe.code) is not bytes or {*map(type, recipe.inputs)} - {str}:
+            raise ValueError("a recipe is not code and the paths of its inputs")
     return items
 
 
@@ -71,7 +76,10 @@ def _are_sizes(shape: tuple[Any, ...]) -> bool:
 
 _MESSAGES = {
     (cls.__module__, cls.__name__): _Maker(_items if cls is Items else cls)
-    for cls in (ChangeId, Found, Items, Kept, Leased, Loss, Pin, Record, Request, Uncounted, Wish)
+    for cls in (
+        *(ChangeId, Found, Items, Kept, Lacking, Leased, Loss, Pin, Recipe, Record, Request),
+        *(Uncounted, Wish),
+    )
 }
 
 _STATE = frozenset(
@@ -83,10 +91,14 @@ _STATE = frozenset(
         ("polystore.path_nodes", "Link"),
         ("polystore_ray.controller.claims", "Claims"),
         ("polystore_ray.controller.claims", "_Claim"),
+        ("polystore_ray.controller.copies", "Copies"),
         ("polystore_ray.controller.entries", "Entry"),
         ("polystore_ray.controller.entries", "Held"),
+        ("polystore_ray.controller.eviction", "Evictables"),
         ("polystore_ray.controller.expiry", "Expiry"),
         ("polystore_ray.controller.ledger", "Ledger"),
+        ("polystore_ray.controller.makers", "Makers"),
+        ("polystore_ray.controller.makers", "_Turn"),
         ("polystore_ray.wire.event_log", "EventLog"),
         ("polystore_ray.wire.sessions", "Answers"),
         ("polystore_ray.wire.sessions", "Refusal"),

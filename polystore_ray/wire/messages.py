@@ -20,11 +20,13 @@ __all__ = [
     "Items",
     "Joined",
     "Kept",
+    "Lacking",
     "Leased",
     "Loss",
     "NotPinnedError",
     "OutOfStepError",
     "Pin",
+    "Recipe",
     "Record",
     "Renewal",
     "Request",
@@ -73,6 +75,16 @@ class Pin(NamedTuple):
 
 
 @_called
+class Recipe(NamedTuple):
+    """How to make a value again, after its inputs."""
+
+    code: bytes
+    """A function and its arguments, which only the task that calls it opens."""
+    inputs: tuple[str, ...]
+    """The paths of the arguments that are values of the memory."""
+
+
+@_called
 class Items(NamedTuple):
     """Values to be published all at once, in columns; `Stored` numbers the pins sent with them.
 
@@ -93,6 +105,12 @@ class Items(NamedTuple):
     """The versions and times of restored values; None for a new version."""
     ttl: float | None = None
     """Seconds after which the values are deleted."""
+    evictable: bool = False
+    """Whether they may be evicted."""
+    recipes: Sequence[Recipe | None] = ()
+    """How to make each again, where there are any."""
+    refills: bool = False
+    """Whether they are the bytes of values that are lost or evicted, and have these `versions`."""
 
 
 class Joined(NamedTuple):
@@ -113,6 +131,20 @@ class Kept(NamedTuple):
     fallback: tuple[str, str] | None
     ttl: float | None
     """Seconds until it is deleted."""
+
+
+@_called
+class Lacking(NamedTuple):
+    """A value whose bytes are lost or evicted, and what may bring them back."""
+
+    path: str
+    version: int
+    nbytes: int
+    replicas: int | None
+    """On how many nodes it was held; None for the default of the store."""
+    fallback: tuple[str, str] | None
+    inputs: tuple[str, ...] | None
+    """What its recipe needs; None for one without a recipe, or with a fallback."""
 
 
 @_called
@@ -201,6 +233,8 @@ class Leased(NamedTuple):
     """An answer that the reader may keep as it wished; without this it may not."""
 
     answer: Any
+    is_evictable: bool = False
+    """Whether to ask again after a while, so that the controller knows what is used."""
 
 
 @_called

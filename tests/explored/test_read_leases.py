@@ -148,8 +148,11 @@ def _a_new_controller_does_not_wait_for_old_leases(monkeypatch: pytest.MonkeyPat
 def _the_counter_is_read_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     keep = LeasedReads._keep
 
-    def mark_late(self: LeasedReads, board: LeaseBoard, operation: str, answers: Any) -> None:
-        keep(self, board, operation, [(path, board.mark(path), each) for path, _, each in answers])
+    def mark_late(
+        self: LeasedReads, board: LeaseBoard, operation: str, answers: Any, until: float | None
+    ) -> None:
+        late = [(path, board.mark(path), each) for path, _, each in answers]
+        keep(self, board, operation, late, until)
 
     monkeypatch.setattr(LeasedReads, "_keep", mark_late)
 

@@ -15,9 +15,10 @@ from polystore.exceptions import (
     UnsupportedOperationError,
     VersionConflictError,
 )
+from polystore_ray.controller.copies import Replicate
 from polystore_ray.controller.entries import Held
 from polystore_ray.controller.journal import Journal
-from polystore_ray.controller.ledger import Adopt, Ledger, PackInline, Replicate
+from polystore_ray.controller.ledger import Adopt, Ledger, PackInline
 from polystore_ray.controller.repair import carry_out
 from polystore_ray.controller.requests import QUERIES
 from polystore_ray.controller.state import StoreController
@@ -344,7 +345,7 @@ def test_what_turns_up_is_not_lost_any_more(store: Store) -> None:
 def test_a_lost_volume_is_made_good_in_pieces_that_take_turns(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polystore_ray.controller.ledger._REPAIR_OBJECTS", 2)
+    monkeypatch.setattr("polystore_ray.controller.copies._REPAIR_OBJECTS", 2)
     for i in range(5):
         store.publish(f"/{i}", pin(f"p{i}"))
     store.change("volume_lost", NODE)

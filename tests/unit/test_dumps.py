@@ -374,7 +374,7 @@ def test_what_is_lost_during_the_dump_is_left_out(
     whole = dumping.write_objects
 
     def after_a_loss(*arguments: Any) -> Any:
-        transport._controller.state.ledger.held[gone.id].copies.clear()
+        transport._controller.state.copies.objects[gone.id].copies.clear()
         transport._controller.note("lost", [gone.id], Loss("n", "host", 1.0, "why"))
         return whole(*arguments)
 

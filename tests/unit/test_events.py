@@ -129,17 +129,20 @@ def test_every_change_of_the_tree_tells_of_it() -> None:
     of_no_path = {
         *(
             "adopted",
+            "begin_making",
             "claim",
             "release_claim",
             "renew_claim",
             "class_arrived",
             "confirm",
             "drain",
+            "end_making",
+            "evict",
             "lost",
             "packed",
             "pinned",
         ),
-        *("set_fallback", "took_over", "volume_joined", "volume_lost", "withdraw"),
+        *("set_fallback", "set_pinned", "took_over", "volume_joined", "volume_lost", "withdraw"),
     }
     tell_themselves = {"delete_keys", "expire", "publish"}
     assert events._EVENTS.keys() | of_no_path | tell_themselves == CHANGES.keys()

@@ -1,0 +1,247 @@
+"""Recipes: how the cluster memory makes values again that were lost or evicted.
+
+A recipe runs in a task, near its inputs. Whoever needs the value first gets the turn to make it and
+keeps it while the function runs; the others wait for the value.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as settle
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from polystore.exceptions import StorageError, VFSTypeError
+from polystore.paths import P, as_text, normalize
+from polystore.transfer.many import Failure
+from polystore_ray.client.batch import Sealing, publish
+from polystore_ray.client.lookup import Memory, nodes_of
+from polystore_ray.errors import CallTimeoutError, RecipeError
+from polystore_ray.transport.base import Transport
+from polystore_ray.wire.functions import call_from_bytes, call_to_bytes
+from polystore_ray.wire.messages import Items, Lacking, Recipe, new_operation_id
+
+__all__ = ["Input", "UserRecipe", "make", "recipes_of", "save_again"]
+
+_TURN = 10.0  # seconds after which another may make the value, if the process is gone
+_LONGEST = 2**20  # bytes of a function and its arguments, which the controller keeps
+_PAUSE = 0.02  # seconds, where somebody else makes the value
+_LONGEST_PAUSE = 0.5
+
+UserRecipe = tuple[Callable[..., Any], Sequence[Any]]
+"""A function and its arguments."""
+
+_being_made: ContextVar[tuple[str, ...]] = ContextVar("_being_made", default=())
+"""What this task makes, after what it is made for."""
+
+
+class Input:
+    """An argument of a recipe: the value at a path of the same memory, when the recipe runs.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A file. If its value is lost or evicted too, its own recipe runs first.
+
+    Examples
+    --------
+    >>> from polystore_ray import Input, RayBackendRegistry
+    >>> memory = RayBackendRegistry("made", local=True)["memory"]
+    >>> memory.save([3, 1, 2], "/raw")
+    >>> recipe = sorted, (Input("/raw"),)
+    >>> memory.save(sorted([3, 1, 2]), "/sorted", evictable=True, recipe=recipe)
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: P) -> None:
+        self.path = normalize(as_text(path, backend="memory"), backend="memory")
+
+    def __repr__(self) -> str:
+        return f"Input({self.path!r})"
+
+
+def recipes_of(recipes: Sequence[Any], paths: Sequence[str]) -> Sequence[Recipe | None]:
+    """Return the recipes of a user as they are stored, one for each path.
+
+    Raises `VFSTypeError` if one is no function with its arguments, or they do not pickle, or are
+    large.
+    """
+    if not any(recipes):
+        return ()
+    if len(recipes) != len(paths):
+        raise VFSTypeError(
+            f"there are {len(recipes)} recipes for {len(paths)} paths; give one for each, or None",
+            backend="memory",
+        )
+    return [None if recipe is None else _recipe(recipe) for recipe in recipes]
+
+
+def _recipe(recipe: Any) -> Recipe:
+    is_pair = isinstance(recipe, tuple | list) and len(recipe) == 2
+    if not is_pair or not callable(recipe[0]) or not isinstance(recipe[1], tuple | list):
+        raise VFSTypeError(
+            f"recipe must be a tuple (function, arguments), with a tuple of arguments, not "
+            f"{recipe!r}",
+            backend="memory",
+        )
+    function, arguments = recipe
+    code = call_to_bytes(function, tuple(arguments))
+    if len(code) > _LONGEST:
+        raise VFSTypeError(
+            f"the function of a recipe and its arguments take {len(code)} bytes, more than "
+            f"{_LONGEST}; save large arguments, and name their paths as Input(path)",
+            backend="memory",
+        )
+    inputs = dict.fromkeys(each.path for each in arguments if isinstance(each, Input))
+    return Recipe(code, tuple(inputs))
+
+
+def save_again(transport: Transport, values: Sequence[Any], lacking: Sequence[Lacking]) -> None:
+    """Give values that are lost or evicted their bytes, unless they have them by now.
+
+    The values keep their versions and settings; they were held by as many nodes each.
+    """
+    paths = [each.path for each in lacking]
+    items = Items(paths, [], [], versions=[each.version for each in lacking], refills=True)
+    publish(transport, Sealing(values, paths), items, lacking[0].replicas)
+
+
+def make(memory: Memory, transport: Transport, lacking: Sequence[Lacking]) -> None:
+    """Have values made by their recipes, whose inputs are there, by others or in tasks.
+
+    Raises `RecipeError` if a recipe fails; `CallTimeoutError` at the deadline, while the tasks go
+    on.
+    """
+    by, pause = new_operation_id(), _PAUSE
+    for each in lacking:
+        if each.path in _being_made.get():
+            chain = _being_made.get()
+            raise RecipeError.of_cycle((*chain[chain.index(each.path) :], each.path))
+    while lacking:
+        wanted = [each[:2] for each in lacking]
+        recipes = transport.change("begin_making", wanted, by, _TURN, path=wanted[0][0])
+        pairs = zip(lacking, recipes, strict=True)
+        mine = [(each, recipe) for each, recipe in pairs if recipe is not None]
+        if mine:
+            _make_in_tasks(memory, transport, mine, by)
+        else:
+            late = CallTimeoutError(
+                "another process makes the value from its recipe, and takes longer than this "
+                "call may wait; load it again, or give the registry a longer timeout",
+                path=wanted[0][0],
+                backend="memory",
+            )
+            transport.deadline.pause_or_raise(late, pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        left = transport.ask("lacking", [path for path, _ in wanted], path=wanted[0][0])
+        # What was made here may have been evicted since; it is not made a second time for that.
+        missing = {each[:2] for each in left} - {each[:2] for each, _ in mine}
+        lacking = [each for each in lacking if each[:2] in missing]
+
+
+def _make_in_tasks(
+    memory: Memory, transport: Transport, mine: Sequence[tuple[Lacking, Recipe]], by: str
+) -> None:
+    """Make values whose turn is ours; the tasks go on where this returns at the deadline."""
+    tasks = [
+        (_near(transport, recipe), _make, (memory, each, recipe, by, _being_made.get()))
+        for each, recipe in mine
+    ]
+    done: Future[None] = Future()
+
+    def run() -> None:
+        errors: list[Exception] = []
+        try:
+            # They take no CPU, since whoever waits for them may hold the last one.
+            outcomes = transport.attempts(tasks, {"num_cpus": 0})
+            for (each, _), outcome in zip(mine, outcomes, strict=True):
+                if isinstance(outcome, Failure):
+                    errors.append(outcome.error)
+                    memory._connect().change("end_making", each.path, by, path=each.path)  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+            errors.append(error)
+        if errors:
+            done.set_exception(errors[0])
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="polystore-recipes", daemon=True).start()
+    settle([done], transport.deadline.left)
+    if not done.done():
+        path = mine[0][0].path
+        raise CallTimeoutError(
+            "the recipe takes longer than this call may wait, and goes on; load the value again, "
+            "or give the registry a longer timeout",
+            path=path,
+            backend="memory",
+        )
+    done.result()
+
+
+def _near(transport: Transport, recipe: Recipe) -> tuple[str, ...]:
+    """Return the nodes that hold the first large input of a recipe."""
+    try:
+        held = nodes_of(transport, list(recipe.inputs))
+    except (ConnectionError, TimeoutError):
+        raise
+    except StorageError:  # of a path, which the task reports
+        return ()
+    return next(filter(None, held), ())
+
+
+def _make(
+    memory: Memory, lacking: Lacking, recipe: Recipe, by: str, needed_for: tuple[str, ...]
+) -> None:
+    """Make one value, in a task."""
+    token = _being_made.set((*needed_for, lacking.path))
+    try:
+        with _keeping_turn(memory, lacking, by):
+            value = _made(memory, lacking.path, recipe)
+            save_again(memory._connect(), [value], [lacking])  # noqa: SLF001 - a method of it
+    finally:
+        _being_made.reset(token)
+
+
+def _made(memory: Memory, path: str, recipe: Recipe) -> Any:
+    try:
+        function, arguments = call_from_bytes(recipe.code)
+        loaded = [memory.load(a.path) if isinstance(a, Input) else a for a in arguments]
+        return function(*loaded)
+    except Exception as error:
+        if isinstance(error, ConnectionError | TimeoutError) and isinstance(error, StorageError):
+            raise
+        failed = RecipeError(
+            f"the value was lost or evicted, and its recipe failed: {type(error).__name__}: "
+            f"{error}. Save the value again",
+            path=path,
+            backend="memory",
+        )
+        before = error.chain if isinstance(error, RecipeError) else ()
+        failed.chain = (*before, path)
+        failed.add_note("raised by the recipe:\n" + "".join(traceback.format_exception(error)))
+        raise failed from None
+
+
+@contextmanager
+def _keeping_turn(memory: Memory, lacking: Lacking, by: str) -> Iterator[None]:
+    """Keep the turn to make a value."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_TURN / 3):
+            try:
+                wanted = [(lacking.path, lacking.version)]
+                memory._connect().change("begin_making", wanted, by, _TURN, path=lacking.path)  # noqa: SLF001
+            except StorageError:
+                continue  # until the store can be reached again
+
+    threading.Thread(target=renew, name="polystore-turn", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()

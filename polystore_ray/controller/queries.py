@@ -1,0 +1,143 @@
+"""The questions about the tree that need more than the tree: each reads the state of a store."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from polystore.exceptions import PathNotFoundError, PathTypeError, StorageError
+from polystore.path_tree import replaced
+from polystore.paths import join, normalize
+from polystore_ray.controller.entries import Entry, Held, entry_at, freed_by, lacking_error
+from polystore_ray.controller.replicated import ReplicatedState
+from polystore_ray.errors import RecipeError
+from polystore_ray.wire.messages import NOTHING, Found, Items, Kept, Lacking, Pin, Stored
+
+__all__ = ["check", "kept", "lacking", "places", "read", "to_evict", "why"]
+
+
+def read(state: ReplicatedState, paths: list[str], node: str = "", existing: bool = False) -> Found:
+    """Return what is stored at each path, in the form that a reader on `node` should use.
+
+    With `existing`, a path without a file is `NOTHING` in the answer instead of an error.
+    """
+    which: dict[str, int] = {}
+    pins: list[Pin] = []
+    stored: list[Stored] = []
+    moments: list[int] = []
+    for path in paths:
+        entry = _file(state, path) if existing else state.tree.get(path)
+        if entry is None:
+            stored.append(NOTHING)
+            moments.append(0)
+            continue
+        held = entry.held
+        moments.append(entry.moment[0])
+        if isinstance(held, Held):
+            if held.id not in which:
+                if held.lost is not None:
+                    raise lacking_error(entry, path)
+                which[held.id] = len(pins)
+                pins.append(held.pin(node))
+            stored.append((which[held.id], entry.number))
+        elif held is not None:
+            stored.append(held)
+        else:
+            raise lacking_error(entry, path)
+        if entry.evictable:
+            state.ledger.evictables.used(entry)
+    return Found(pins, stored, moments)
+
+
+def _file(state: ReplicatedState, path: str) -> Entry | None:
+    """Return the entry of a file, None where there is no file."""
+    with suppress(PathNotFoundError, PathTypeError):
+        return state.tree.get(path)
+    return None
+
+
+def kept(state: ReplicatedState, path: str) -> Kept:
+    """Return the settings of a value that stay when another value replaces it."""
+    entry = state.tree.get(path)
+    replicas = entry.held.wanted if isinstance(entry.held, Held) else None
+    ttl = None if entry.until is None else max(0.0, entry.until - time.time())
+    return Kept(entry.version, replicas, entry.fallback, ttl)
+
+
+def why(state: ReplicatedState, path: str) -> dict[str, Any]:
+    """Return where a value is, or how it was lost."""
+    entry = state.tree.get(path)
+    facts = state.tree.stat(path) | {"fallback": entry.fallback}
+    if isinstance(entry.held, Held):
+        facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
+        facts |= {"lost": "" if entry.held.lost is None else str(entry.held.lost)}
+    return facts
+
+
+def check(state: ReplicatedState, items: Items) -> None:
+    """Raise what a publication would raise, before the bytes of its values move."""
+    if not items.refills:
+        old = replaced(state.locations_for(items))
+        state.ledger.admit(items.facts, freed_by(old), inline=False)
+
+
+def to_evict(state: ReplicatedState, items: Items) -> list[int]:
+    """Return what has to be evicted for values to fit; nothing if they cannot be saved anyway."""
+    if items.refills:
+        needed = [entry for entry in state.refilled_by(items) if entry is not None]
+        lost = sum(entry.facts[0] for entry in needed if entry.held is not None)
+        return state.ledger.to_evict(items.facts, needed, lost)
+    try:
+        old: list[Entry] = replaced(state.locations_for(items))
+    except StorageError:
+        return []
+    return state.ledger.to_evict(items.facts, old, freed_by(old))
+
+
+def places(state: ReplicatedState, paths: list[str]) -> tuple[list[str], list[bool], int]:
+    """Return where paths lead, whether each exists, and the number of the last event.
+
+    Events name what happens by where paths lead.
+    """
+    found: list[str] = []
+    exist: list[bool] = []
+    for path in paths:
+        location = state.tree.reached(path)
+        # A path through a file may lead elsewhere later.
+        found.append(normalize(path) if location is None else join(location.names))
+        exist.append(location is not None and location.node is not None)
+    return found, exist, state.events.last
+
+
+def lacking(state: ReplicatedState, paths: list[str]) -> list[Lacking]:
+    """Return the values at paths that are lost or evicted, and those that their recipes need.
+
+    The recipe of a value needs only what comes before it.
+
+    Raises `RecipeError` if a recipe needs what is made of it.
+    """
+    found: dict[str, Lacking | None] = {}
+    above: dict[str, Lacking] = {}  # whose inputs are being looked at, from the top down
+    stack = [(path, False) for path in reversed(paths)]
+    while stack:
+        path, are_inputs_found = stack.pop()
+        if are_inputs_found:
+            found[path] = above.pop(path)
+            continue
+        if path in above:
+            names = [*above]
+            raise RecipeError.of_cycle([*names[names.index(path) :], path])
+        entry = entry_at(state.tree, path)
+        if path in found or entry is None or not entry.is_lacking:
+            continue
+        above[path] = _lacking(path, entry)
+        stack.append((path, True))
+        stack += [(normalize(needed), False) for needed in above[path].inputs or ()]
+    return [each for each in found.values() if each is not None]
+
+
+def _lacking(path: str, entry: Entry) -> Lacking:
+    replicas = entry.held.wanted if isinstance(entry.held, Held) else None
+    inputs = None if entry.recipe is None or entry.fallback is not None else entry.recipe.inputs
+    return Lacking(path, entry.version, entry.facts[0], replicas, entry.fallback, inputs)
