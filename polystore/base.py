@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from polystore.arguments import check_batch, check_collection, path_exists
@@ -16,6 +16,7 @@ from polystore.capabilities import (
     unsupported,
 )
 from polystore.error_translation import located, naming_written
+from polystore.events import Event
 from polystore.exceptions import UnsupportedOperationError
 from polystore.keywords import check_options
 from polystore.paths import NameFilter, P, as_text, display, file_order
@@ -191,6 +192,15 @@ class DataSource(ABC):
         if not exists:
             return {"type": "missing", "path": text, "exists": False}
         return {"type": "directory" if self.is_dir(path) else "file", "path": text, "exists": True}
+
+    @unsupported
+    def watch(self, path: P, /, *args: Any, **options: Any) -> Iterator[Event]:
+        """Yield an event for each change at `path` and below it, from this call on."""
+        raise UnsupportedOperationError(
+            f"{type(self).__name__} does not support watch; list the directory again",
+            path=display(path),
+            backend=self._backend_type,
+        )
 
     aload = in_a_thread(load)
     aload_batch = in_a_thread(load_batch)

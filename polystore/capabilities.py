@@ -21,6 +21,7 @@ __all__ = [
     "ReportsLoading",
     "ReportsSaving",
     "Resizable",
+    "Watchable",
     "accepting",
     "accepts",
     "options_of",
@@ -93,6 +94,10 @@ class Resizable(Capability, methods=("append", "resize")):
     """A backend whose stored arrays grow and shrink."""
 
 
+class Watchable(Capability, methods=("watch",)):
+    """A backend that reports its changes as events."""
+
+
 class MakesParents(Capability, methods=("save",), keyword="parents"):
     """A backend whose ``save`` takes ``parents=True``, to create missing directories."""
 
@@ -129,7 +134,7 @@ _PASSED_ON = {
     "_save_all": "save",
 }
 # How many values and paths come first in the arguments of a method.
-_LEADING = {"load": 1, "load_batch": 1, "_load_all": 1, "_save_all": 3}
+_LEADING = {"watch": 1, "load": 1, "load_batch": 1, "_load_all": 1, "_save_all": 3}
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
 from polystore.exceptions import StorageError
+from polystore.filesystem import watch_methods
 from polystore.filesystem.lookup import portable_path
 from polystore.filesystem.tree import LocalTree
 from polystore.filesystem.values import FileValues, load_files
@@ -210,6 +211,7 @@ class DiskBackend(StorageBackend):
     list_files = forwarded(StorageBackend.list_files)
     walk = forwarded(StorageBackend.walk)
     content_identity = forwarded(Hostable.content_identity)
+    watch, awatch = watch_methods.watch, watch_methods.awatch
     delete = forwarded(StorageBackend.delete)
     delete_all = forwarded(StorageBackend.delete_all)
     copy = forwarded(StorageBackend.copy)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from polystore.async_methods import in_a_thread
+from polystore.events import Event
 from polystore.exceptions import PathNotFoundError
 from polystore.filemanager import batches, copying, mapping, trees
 from polystore.filemanager.across import listed_order
@@ -190,6 +191,38 @@ class FileManager:
         By default, `extensions` are the suffixes of the formats that hold one image.
         """
         return self.list_files(path, backend, pattern, extensions, recursive)
+
+    def watch(
+        self,
+        path: P,
+        backend: BackendKey,
+        *,
+        recursive: bool = True,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Iterator[Event]:
+        """Yield an event for each change at `path` and below it, from this call on.
+
+        The disk and zarr backends and the memory of a store have watches. What an event is, and
+        what the iterator raises, is said there.
+
+        Parameters
+        ----------
+        path, backend
+            A directory, and its backend.
+        recursive : bool, default True
+            Whether to watch all levels below it.
+        timeout : float, optional
+            End after so many seconds without an event. Without it the iterator has no end.
+        **options
+            Passed to the backend's ``watch``, such as ``since=`` of the memory of a store.
+        """
+        # Without the defaults, since a custom backend need not take every option.
+        options |= {} if recursive else {"recursive": False}
+        options |= {} if timeout is None else {"timeout": timeout}
+        with reading(self.registry, backend, path) as target:
+            options = self._rules.applied(target, "watch", options)
+            return target.watch(path, **options)
 
     find_file_recursive = trees.find_file_recursive
     collect_dirs_and_files = trees.collect_dirs_and_files

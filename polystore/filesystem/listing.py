@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from polystore.exceptions import StorageResolutionError
 from polystore.filesystem.descent import Descent
 from polystore.filesystem.dir_fd import Handle
@@ -48,16 +51,20 @@ class Listing:
                         raise
                 above.append(child)
                 if self._lookup.values.is_array(walk):
-                    self._add_file(child)
+                    self.add_array(child)
                     waiting.append([])
                     continue
-                self.directories.append(child)
+                self.add_directory(child, walk)
                 waiting.append(self._scan(walk, child) if recursive else [])
 
     def _scan(self, directory: Handle, path: str) -> list[str]:
         """Add what is in a directory; return the names of its directories."""
         names = []
-        with self._lookup.read_errors(path or "/"), directory.entries() as entries:
+        with (
+            self._lookup.read_errors(path or "/"),
+            suppress(FileNotFoundError),  # it was deleted after it was entered
+            directory.entries() as entries,
+        ):
             for entry in entries:
                 if self._lookup.values.is_hidden(entry.name):
                     continue
@@ -65,18 +72,25 @@ class Listing:
                 if entry.is_dir(follow_symlinks=False):
                     names.append(entry.name)
                 elif entry.is_file(follow_symlinks=False):
-                    self._add_file(child)
+                    self.add_file(child, entry)
                 elif not entry.is_symlink():
                     self.others.append(child)
                 elif self._wants(entry.name):
-                    self._add_link(child)
+                    self.add_link(child, entry)
         return names
 
-    def _add_file(self, path: str) -> None:
+    def add_directory(self, path: str, directory: Handle) -> None:
+        self.directories.append(path)
+
+    def add_array(self, path: str) -> None:
         if self._wants(path.rpartition("/")[2]):
             self.files.append(path)
 
-    def _add_link(self, path: str) -> None:
+    def add_file(self, path: str, entry: os.DirEntry[str]) -> None:
+        if self._wants(entry.name):
+            self.files.append(path)
+
+    def add_link(self, path: str, entry: os.DirEntry[str]) -> None:
         # It is resolved as any path is: it could lead out of a root.
         try:
             kind = self._lookup.kind(path)

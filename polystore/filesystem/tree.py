@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from polystore.arguments import check_apart
 from polystore.error_translation import located, missing_below_files, nothing_there, os_errors
@@ -20,6 +20,7 @@ from polystore.exceptions import (
     StorageError,
     StorageResolutionError,
     StorageWriteError,
+    missing_dependency,
 )
 from polystore.filesystem import changes
 from polystore.filesystem.dir_fd import Handle, Location
@@ -33,6 +34,9 @@ from polystore.filesystem.values import FileValues
 from polystore.paths import NameFilter, P, display, file_order
 from polystore.region import Region
 from polystore.stat import Stat
+
+if TYPE_CHECKING:
+    from polystore.filesystem.watching import Watch
 
 __all__ = ["LocalTree"]
 
@@ -149,6 +153,13 @@ class LocalTree:
     def walk(self, path: P, recursive: bool = True) -> tuple[list[str], list[str], list[str]]:
         found = self._listing(path, recursive)
         return found.directories, found.files, found.others
+
+    def watching(self, path: P, *, recursive: bool, timeout: float | None) -> Watch:
+        try:
+            from polystore.filesystem.watching import Watch
+        except ImportError as error:
+            raise missing_dependency("watch", error, "watch", backend=self._backend) from error
+        return Watch(path, self._lookup, recursive=recursive, timeout=timeout)
 
     def _listing(self, path: P, recursive: bool, selected: NameFilter | None = None) -> Listing:
         listing = Listing(self._lookup.text(path), self._lookup, selected)

@@ -9,6 +9,7 @@ from typing import Any
 from polystore.arguments import refuse_loss
 from polystore.base import StorageBackend
 from polystore.capabilities import accepting
+from polystore.filesystem import watch_methods
 from polystore.filesystem.lookup import portable_path
 from polystore.forwarding import forwarded
 from polystore.hostable import Hostable
@@ -204,8 +205,6 @@ class ZarrBackend(StorageBackend):
         values = tree.load_all(texts, **options)
         return map(private, values) if writable else values
 
-    # Operations of the tree that a path lies in
-
     def _forward(self, operation: str, path: P, *args: Any, **options: Any) -> Any:
         tree, text = self._trees.of(path)
         return getattr(tree, operation)(text, *args, **options)
@@ -219,6 +218,7 @@ class ZarrBackend(StorageBackend):
     list_files = forwarded(StorageBackend.list_files)
     walk = forwarded(StorageBackend.walk)
     content_identity = forwarded(Hostable.content_identity)
+    watch, awatch = watch_methods.watch, watch_methods.awatch
     delete = forwarded(StorageBackend.delete)
     delete_all = forwarded(StorageBackend.delete_all)
 

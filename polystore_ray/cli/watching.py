@@ -1,4 +1,4 @@
-"""The command ``watch``: print what happens below a path of the memory, as it happens."""
+"""The command ``watch``: print what happens below a path, as it happens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import click
 
 from polystore import Event
-from polystore.exceptions import UnsupportedOperationError
 from polystore_ray.cli.output import human_bytes, print_json, say
 from polystore_ray.cli.places import PLACE, Place
 from polystore_ray.cli.session import Session, with_session
@@ -15,7 +14,7 @@ from polystore_ray.cli.session import Session, with_session
 __all__ = ["watch"]
 
 
-@click.command(short_help="Print what happens below a path of the memory, as it happens.")
+@click.command(short_help="Print what happens below a path, as it happens.")
 @click.argument("place", type=PLACE, default="memory:/")
 @click.option("--here", is_flag=True, help="Only PLACE and what is directly in it.")
 @click.option("--since", metavar="NUMBER", type=click.IntRange(min=0), help="Begin after an event.")
@@ -31,15 +30,15 @@ def watch(
 ) -> None:
     """Print a line for each change at PLACE and below it, until it is interrupted.
 
-    A tree that is copied, moved or deleted is one line. With ``--json``, each line is a JSON
-    document with the number of the event, at which ``--since`` goes on later.
+    In the memory, a tree that is copied, moved or deleted is one line. With ``--json``, each line
+    is a JSON document with the number of the event, at which ``--since`` goes on later. PLACE can
+    also be a directory of the backends disk and zarr, which keep no events to go on from.
     """
-    memory = session.files().registry[place.backend]
-    if not hasattr(memory, "watch"):
-        raise UnsupportedOperationError(
-            "only the memory of a store tells what happens", path=place.path, backend=place.backend
-        )
-    for event in memory.watch(place.path, recursive=not here, since=since, timeout=timeout):
+    options = {} if since is None else {"since": since}
+    files = session.files()
+    for event in files.watch(
+        place.path, place.backend, recursive=not here, timeout=timeout, **options
+    ):
         if session.as_json:
             print_json(event._asdict())
         else:

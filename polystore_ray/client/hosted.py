@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from polystore.base import DataSource, StorageBackend
 from polystore.capabilities import MakesParents
 from polystore.error_translation import naming_written
+from polystore.events import Event, Events, async_events
 from polystore.exceptions import VFSTypeError
 from polystore.forwarding import forwarded
 from polystore.hostable import hostable
@@ -24,12 +26,14 @@ from polystore.transfer.stacking import save_rows
 from polystore.writable import private
 from polystore_ray.client.batch import array_bytes
 from polystore_ray.client.chunks import hand_over
+from polystore_ray.client.hosted_events import HostedEvents
 from polystore_ray.client.memory import ClusterMemoryBackend
 from polystore_ray.transport.base import Transport
 
 __all__ = ["HostedBackend"]
 
 _PATHS_ASKED = 1024  # in one call
+_WATCHED_FOR = 2.0  # seconds, in one call
 
 
 class HostedBackend(StorageBackend):
@@ -125,6 +129,38 @@ class HostedBackend(StorageBackend):
     def resize(self, path: P, shape: Sequence[int], **options: Any) -> None:
         check_options(self.hosted_class, "resize", options)
         self._call("resize", path, tuple(shape), **options)
+
+    def watch(self, path: P, *, recursive: bool = True, timeout: float | None = None) -> Events:
+        """Yield what happens in a directory of the node, as the backend's ``watch`` does there.
+
+        The host keeps the watch, and one call after another waits for its events, each for two
+        seconds at most.
+
+        Raises
+        ------
+        WatchExpiredError
+            By the iterator, if the host has ended, or was not asked for ten minutes.
+        """
+        transport = self._connect()
+
+        def call(method: str, *arguments: Any, **options: Any) -> Any:
+            # Not measured: a wait says nothing of the host.
+            return self._connect().call_host(self._key, self._node, method, arguments, options)
+
+        return HostedEvents(
+            call,
+            partial(self._as_given, path),
+            min(_WATCHED_FOR, transport.deadline.left / 2),
+            self.portable(path),
+            recursive=recursive,
+            timeout=timeout,
+        )
+
+    def awatch(
+        self, path: P, *, recursive: bool = True, timeout: float | None = None
+    ) -> AsyncIterator[Event]:
+        """Yield as `watch` does, while the event loop goes on; it begins with the first step."""
+        return async_events(partial(self.watch, path, recursive=recursive, timeout=timeout))
 
     exists = forwarded(StorageBackend.exists)
     is_file = forwarded(StorageBackend.is_file)

@@ -19,6 +19,7 @@ from polystore.transfer.stacking import save_rows
 from polystore_ray.config.backends import BackendOptions, check_arguments
 from polystore_ray.errors import HostBusyError
 from polystore_ray.hosting.path_locks import PathLocks, claims_of
+from polystore_ray.hosting.watches import Watches
 from polystore_ray.wire.classes import class_from_bytes
 from polystore_ray.wire.messages import HostEndedError
 
@@ -40,8 +41,8 @@ _CALLS_END_WITHIN = 5.0  # seconds
 
 READING = frozenset(
     name for contract in (DataSource, ChecksLosses) for name in vars(contract) if name[0] != "_"
-)
-"""Methods that change nothing."""
+) - {"watch"}
+"""Methods that change nothing, but `watch`, of which a call would have no end."""
 
 _METHODS = READING | {
     name for contract in (DataSink, StorageBackend) for name in vars(contract) if name[0] != "_"
@@ -71,6 +72,7 @@ class BackendHost:
         self._made: BackendRegistry | None = None
         self._making = threading.Lock()
         self._locks = PathLocks()
+        self._watches = Watches()
         self._calls = 0
         self._has_ended = False
         self._counted = threading.Condition()
@@ -123,6 +125,13 @@ class BackendHost:
         and what the backend raises.
         """
         backend = self._backend()
+        match method:
+            case "begin_watch":
+                return self._watches.begin(backend, *arguments, **options)
+            case "next_events":
+                return self._watches.next_events(*arguments)
+            case "end_watch":
+                return self._watches.end(*arguments)
         run = partial(TRANSFERS[method], backend) if method in TRANSFERS else None
         if run is None and method in _METHODS:
             run = getattr(backend, method, None)
@@ -164,6 +173,7 @@ class BackendHost:
         with self._counted:
             self._has_ended = True
             self._counted.wait_for(lambda: not self._calls, deadline - time.monotonic())
+        self._watches.close()
         made, self._made = self._made, None
         if made is not None:
             made.close()

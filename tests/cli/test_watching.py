@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from polystore import FileManager
+import pytest
+
+from polystore import Event, FileManager
+from polystore.filesystem.watching import Watch
 from tests.cli.commands import run_locally, says_one_line
 
 
@@ -31,5 +35,20 @@ def test_watch_prints_json_and_no_control_characters(fm: FileManager) -> None:
     assert "\x1b" not in run_locally("watch", "--since", 0, "--timeout", 0).out
 
 
-def test_watch_is_of_the_memory(fm: FileManager) -> None:
-    assert "only the memory" in says_one_line(run_locally("watch", "disk:."))
+def test_watch_prints_what_happens_in_a_directory_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: Watch) -> list[Event] | None:
+        (tmp_path / "a.json").write_text("1")
+        monkeypatch.undo()
+        return self.step()
+
+    monkeypatch.setattr(Watch, "step", step)  # the watch has begun
+    done = run_locally("watch", f"disk:{tmp_path}", "--timeout", 0)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"created   {tmp_path}/a.json  (file, 1 B)\n"
+
+
+def test_files_keep_no_events_to_go_on_from(tmp_path: Path) -> None:
+    said = says_one_line(run_locally("watch", f"disk:{tmp_path}", "--since", 0))
+    assert "takes no since" in said.replace("'", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,3 +160,11 @@ def test_values_expire_on_a_cluster(registry: RayBackendRegistry) -> None:
     memory.save(1, "/short", ttl=0.5)
     assert [next(events).kind, next(events).kind] == ["created", "deleted"]
     assert not memory.exists("/short")
+
+
+def test_files_of_another_node_are_watched(
+    nodes: Nodes, registry: RayBackendRegistry, tmp_path: Path
+) -> None:
+    with registry[f"disk@{nodes.two}"].watch(tmp_path, timeout=LONG) as events:
+        (tmp_path / "a.json").write_text("1")
+        assert next(events)[:2] == ("created", f"{tmp_path}/a.json")

@@ -26,6 +26,7 @@ from polystore.capabilities import (
     ReportsLoading,
     ReportsSaving,
     Resizable,
+    Watchable,
 )
 from polystore.hostable import hostable
 from polystore_ray import RayBackendRegistry
@@ -35,6 +36,7 @@ CAPABILITIES: list[type[Capability]] = [
     HasDirectories,
     HasLinks,
     Resizable,
+    Watchable,
     MakesParents,
     ReportsLoading,
     ReportsSaving,
@@ -50,8 +52,8 @@ REPORTS = [ReportsLoading, ReportsSaving]
         (Trees, [*TREE, *REPORTS]),
         (Documented, []),
         (MemoryBackend, [*TREE, MakesParents, *REPORTS]),
-        (DiskBackend, [*TREE, MakesParents, *REPORTS]),
-        (ZarrBackend, [*TREE, Resizable, MakesParents, *REPORTS]),
+        (DiskBackend, [*TREE, Watchable, MakesParents, *REPORTS]),
+        (ZarrBackend, [*TREE, Resizable, Watchable, MakesParents, *REPORTS]),
     ],
 )
 def test_a_class_has_the_capabilities_whose_methods_it_implements(
@@ -76,8 +78,17 @@ def test_the_contract_has_no_methods_for_the_cluster() -> None:
     assert public == {
         *("load", "load_batch", "exists", "is_file", "is_dir", "is_symlink", "stat"),
         *("list_dir", "list_files", "walk", "save", "save_batch", "append", "resize"),
-        *("ensure_directory", "create_symlink", "delete", "delete_all", "copy", "move", "close"),
-        *("aload", "aload_batch", "asave", "asave_batch"),
+        *(
+            "ensure_directory",
+            "create_symlink",
+            "watch",
+            "delete",
+            "delete_all",
+            "copy",
+            "move",
+            "close",
+        ),
+        *("watch", "aload", "aload_batch", "asave", "asave_batch"),
     }
 
 

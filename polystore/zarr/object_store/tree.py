@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import zarr
 from zarr.abc.store import Store
@@ -24,7 +24,7 @@ from polystore.exceptions import (
 )
 from polystore.filesystem.retry import read_until_stable
 from polystore.formats import format_of
-from polystore.paths import NameFilter, P, file_order
+from polystore.paths import NameFilter, P, as_text, file_order
 from polystore.region import Region, put_region
 from polystore.stat import Stat
 from polystore.traversal import walk_tree
@@ -131,6 +131,13 @@ class RemoteZarr:
             self._reader.check_directory(key)
             names = self._reader.names(key)
             return sorted(names.files | names.inner)
+
+    def watching(self, path: P, **options: Any) -> NoReturn:
+        raise UnsupportedOperationError(
+            "object stores do not report changes; list the directory again",
+            path=as_text(path),
+            backend="zarr",
+        )
 
     def list_files(
         self,
