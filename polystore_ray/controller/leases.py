@@ -224,7 +224,7 @@ class Leases:
     def _live(self, moment: float) -> dict[str, _Lease]:
         return {node: lease for node, lease in self._leases.items() if lease.until > moment}
 
-    def end(self) -> Invalidation | None:
+    def end(self) -> list[Invalidation]:
         """Grant nothing any more, and end all leases."""
         ended = self._invalidation(Effect([], None, is_everywhere=True))
         self._tell = None
@@ -265,11 +265,11 @@ class Leases:
         """Return the effect of a change that is about to be made, if anything may be kept."""
         return effect_of(tree, request) if self._leases else None
 
-    def after(self, effect: Effect | None) -> Invalidation | None:
-        """Return what is to be carried out now that a change was made, None for nothing."""
-        return None if effect is None else self._invalidation(effect)
+    def after(self, effect: Effect | None) -> list[Invalidation]:
+        """Return what is to be carried out now that a change was made, if there is anything."""
+        return [] if effect is None else self._invalidation(effect)
 
-    def _invalidation(self, effect: Effect) -> Invalidation | None:
+    def _invalidation(self, effect: Effect) -> list[Invalidation]:
         moment = time.monotonic()
         live = self._live(moment)
         told: dict[str, Paths] = {}
@@ -283,7 +283,7 @@ class Leases:
             if effect.has_links:
                 told |= dict.fromkeys(self._through_links & live.keys())
         if not told or self._tell is None:
-            return None
+            return []
         paths: dict[str, tuple[int, float, Paths]] = {}
         for node, each in told.items():
             lease, few = live[node], len(each or ()) < _MOST_PATHS
@@ -291,7 +291,7 @@ class Leases:
         invalidation = Invalidation(names, paths, self._tell)
         self._pending = [*self.unfinished(), invalidation]
         self.invalidations += 1
-        return invalidation
+        return [invalidation]
 
     def _collect(
         self, effect: Effect, live: dict[str, _Lease], told: dict[str, Paths]

@@ -70,17 +70,21 @@ class StoreController:
         `InlineFullError` or `StaleVolumeError` as `ReplicatedState.publish`.
         """
         self._calls += 1
+        made: list[Invalidation] = []
+        uncounted: list[str] = []
         try:
-            with self._lock:
-                before = self._leases.pending(self.state.tree, request)
-                left = self._leases.left()
-                own = self._make_room(request)
-                answer, effect = self._answer(request)
-                seen = self._journal.last
-            uncounted: list[str] = []
-            for each in filter(None, (own, effect)):
-                uncounted += each.carry_out(request.wish)
-                before += left  # which have been heard of since: at most one is left
+            try:
+                with self._lock:
+                    before = self._leases.pending(self.state.tree, request)
+                    left = self._leases.left()
+                    made += self._make_room(request)
+                    answer, effect = self._answer(request)
+                    made += effect
+                    seen = self._journal.last
+            finally:  # what was evicted for a change is told, whatever becomes of the change
+                for each in made:
+                    uncounted += each.carry_out(request.wish)
+            before += left if made else []  # which have been heard of since: at most one is left
             # No client may act on a change that could still be lost, or that others do not see.
             self._journal.wait(seen, request.within, copied=_is_replicated(request))
             for other in before:
@@ -93,32 +97,32 @@ class StoreController:
     def note(self, operation: str, *arguments: Any) -> Any:
         """Make a change that the store itself brings about; its answer waits for no follower."""
         with self._lock:
-            answer, own = self._change(Request(operation, arguments))
-        if own is not None:
-            threading.Thread(target=own.carry_out, daemon=True).start()
+            answer, effect = self._change(Request(operation, arguments))
+        for each in effect:
+            threading.Thread(target=each.carry_out, daemon=True).start()
         return _raised_or_returned(answer)
 
-    def _make_room(self, request: Request) -> Invalidation | None:
+    def _make_room(self, request: Request) -> list[Invalidation]:
         """Evict what has to make room for new values; return what has to be carried out then."""
         if request.operation not in ("check", "publish") or self._has_answer(request):
-            return None
+            return []
         [items] = [each for each in request.arguments if isinstance(each, Items)]
         numbers = to_evict(self.state, items)
         if not numbers:
-            return None
+            return []
         evicted = Effect(self.state.ledger.evictables.entries(numbers), frozenset())
         return self._change(Request("evict", (numbers,)), evicted)[1]
 
     def _has_answer(self, request: Request) -> bool:
         return request.id is not None and self.state.answers.has(request.id)
 
-    def _answer(self, request: Request) -> tuple[Any, Invalidation | None]:
+    def _answer(self, request: Request) -> tuple[Any, list[Invalidation]]:
         """Return the answer to a request, and what has to be carried out before it is given."""
         if request.operation == "status":
-            return self.status(), None
+            return self.status(), []
         if request.operation in QUERIES:
             found = answer(self.state, request)
-            return self._leases.answered(self.state.tree, request, found), None
+            return self._leases.answered(self.state.tree, request, found), []
         if request.operation not in CHANGES or request.id is None:
             raise UnsupportedOperationError(
                 f"the controller has no operation {request.operation!r}, or it changes something "
@@ -126,12 +130,12 @@ class StoreController:
                 backend="memory",
             )
         if self._has_answer(request):
-            return self.state.answers.get(request.id), None
+            return self.state.answers.get(request.id), []
         return self._change(request)
 
     def _change(
         self, request: Request, effect: Effect | None = None
-    ) -> tuple[Any, Invalidation | None]:
+    ) -> tuple[Any, list[Invalidation]]:
         now = time.time()
         if request.operation in TIMED:
             request = request._replace(arguments=(*request.arguments, clock() / 1e9))
@@ -148,8 +152,7 @@ class StoreController:
         self._happened.notify_all()
         if self._feed.is_needed:
             self._feed.take(*self.state.events.since(self._feed.last))
-        has_failed = isinstance(made, Refusal)
-        return made, None if has_failed else self._leases.after(effect)
+        return made, [] if isinstance(made, Refusal) else self._leases.after(effect)
 
     def status(self) -> dict[str, Any]:
         """Return what is counted, and how the controller does."""
@@ -266,8 +269,8 @@ class StoreController:
         """Grant no lease any more; return when nobody has one."""
         with self._lock:
             ended = self._leases.end()
-        if ended is not None:
-            ended.carry_out()
+        for each in ended:
+            each.carry_out()
 
     # Nodes and repairs
 

@@ -15,6 +15,7 @@ from polystore.exceptions import PathNotFoundError, StorageError
 from polystore_ray.controller import effects, leases, requests
 from polystore_ray.controller.journal import Following, Journal
 from polystore_ray.controller.leases import Paths
+from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
 from polystore_ray.hosting.lease_keeper import LeaseKeeper
@@ -22,7 +23,15 @@ from polystore_ray.transport import leased_reads
 from polystore_ray.transport.leased_reads import MISSING, LeasedReads
 from polystore_ray.wire import lease_board
 from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard, first_term
-from polystore_ray.wire.messages import Items, Pin, Request, Uncounted, Wish
+from polystore_ray.wire.messages import (
+    WHOLE,
+    Items,
+    Pin,
+    Request,
+    StaleVolumeError,
+    Uncounted,
+    Wish,
+)
 from polystore_ray.wire.sessions import Session
 
 SHORT = 1.0  # seconds that a lease lasts here
@@ -74,9 +83,11 @@ class Node:
 class Store:
     """A controller and its nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.nodes = {name: Node(self, name) for name in "ab"}
-        self.controller = StoreController(lambda _node, _pins: None, tell=self.tell)
+        self.controller = StoreController(
+            lambda _node, _pins: None, Ledger(**limits), tell=self.tell
+        )
         for name in self.nodes:
             self.controller.note("volume_joined", name, name)
         self.session = Session()
@@ -198,6 +209,17 @@ def test_nobody_reads_through_a_link_that_changed(store: Store, reader: Node, go
     }
     store.change(*changes[gone])
     assert reader.reads.answer("read", "/links/x") is MISSING
+
+
+def test_nobody_waits_for_what_was_evicted_in_vain() -> None:
+    store = Store(max_bytes=10, evicts=True)
+    store.save("/old", b"12345678", evictable=True)
+    assert store.nodes["a"].load_often("/old") == b"12345678"
+    items = Items(["/new"], [(8, None, None)], [(0, WHOLE)])
+    with pytest.raises(StaleVolumeError):
+        store.change("publish", [Pin("1", ("a",), None, 8)], items, [("a", "a former volume")])
+    assert store.controller.handle(Request("stat", ("/old",), within=1.0))["evicted"]
+    assert store.nodes["a"].reads.answer("read", "/old") is MISSING
 
 
 def test_a_value_with_two_paths_is_read_anew_under_both(store: Store, reader: Node) -> None:
