@@ -54,15 +54,15 @@ class Entry:
     """A value of the tree: what describes it, and its bytes or the object that holds it."""
 
     __slots__ = (
-        *("evictable", "facts", "fallback", "held", "is_pinned", "moment", "number", "recipe"),
-        *("until", "uses"),
+        *("evictable", "facts", "fallback", "held", "is_pinned", "modified", "number", "recipe"),
+        *("until", "uses", "version"),
     )
 
     def __init__(
         self, facts: Facts, moment: tuple[int, float], held: bytes | Held | None, number: int
     ) -> None:
         self.facts = facts
-        self.moment = moment
+        self.version, self.modified = moment  # of two values, the versions differ
         self.held = held
         self.number = number  # in a pack; of an inline value, its place in the order of their age
         self.uses = 1  # paths that lead to it
@@ -87,13 +87,12 @@ class Entry:
         return self.held is None or (isinstance(self.held, Held) and self.held.lost is not None)
 
     @property
-    def version(self) -> int:
-        return self.moment[0]
+    def moment(self) -> tuple[int, float]:
+        return self.version, self.modified
 
     def describe(self) -> Details:
         size, shape, dtype = self.facts
-        version, modified = self.moment
-        details: Details = {"size": size, "modified": modified, "version": version}
+        details: Details = {"size": size, "modified": self.modified, "version": self.version}
         if shape is not None and dtype is not None:
             details |= {"shape": shape, "dtype": dtype}
         if self.until is not None:

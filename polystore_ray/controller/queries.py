@@ -33,7 +33,7 @@ def read(state: ReplicatedState, paths: list[str], node: str = "", existing: boo
             moments.append(0)
             continue
         held = entry.held
-        moments.append(entry.moment[0])
+        moments.append(entry.version)
         if isinstance(held, Held):
             if held.id not in which:
                 if held.lost is not None:

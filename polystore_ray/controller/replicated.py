@@ -116,8 +116,9 @@ class ReplicatedState:
         old = replaced(locations)
         self.ledger.admit(items.facts, freed_by(old), inline=not pins)
         if items.moments is None:
-            self.version += 1
-            moments = [(self.version, self.now)] * len(items.paths)
+            # Each its own, which tells a value from all others wherever it is moved to.
+            moments = [(self.version + i, self.now) for i in range(1, len(items.paths) + 1)]
+            self.version += len(items.paths)
         else:  # no later value may have a version of theirs
             moments = items.moments
             self.version = max(self.version, *(version for version, _ in moments))

@@ -232,7 +232,7 @@ def test_a_pack_is_repacked_when_less_than_half_of_it_lives(store: Store) -> Non
     assert store.controller.next_repair(0) == Adopt(pin("p"), [1, 3, 0])
     store.change("adopted", pin("p", "smaller"))
     assert store.controller.next_repair(0) is None
-    assert store.ask("read", ["/2"]) == Found([pin("p", "smaller")], [(0, 2)], [1])
+    assert store.ask("read", ["/2"]) == Found([pin("p", "smaller")], [(0, 2)], [3])
     store.change("delete", "/2")
     assert store.released == [(NODE, ["p"])]
 
@@ -592,13 +592,13 @@ def test_a_controller_is_made_from_the_state_of_another(three: Store) -> None:
         "list_files", "/", None, None, True
     )
     assert ask("read", ["/a"]).pins == [Pin("p", ("b",), "of the saver", 1000)]
-    assert ask("read", ["/1"]) == Found([pin("pack", "owned")], [(0, 1)], [3])
+    assert ask("read", ["/1"]) == Found([pin("pack", "owned")], [(0, 1)], [4])
     assert ask("read", ["/same", "/link"]).stored == [b"1", b"1"]
     assert other.handle(Request("delete", ("/2",), deleted)) is None
     assert ask("status") == three.ask("status") | {"too_few_replicas": 1}
     new = Items(["/n"], [(1, None, None)], [b"n"])
     other.handle(Request("publish", ([], new), ChangeId("another session", 1, 0)))
-    assert ask("stat", "/n")["version"] == 4
+    assert ask("stat", "/n")["version"] == 6
 
 
 def test_all_that_decides_an_answer_is_part_of_the_state(three: Store) -> None:

@@ -197,6 +197,19 @@ def test_a_value_that_was_saved_meanwhile_stays(memory: ClusterMemoryBackend) ->
     assert memory._connect().status().bytes < SIZE
 
 
+def test_a_value_that_was_moved_to_the_path_meanwhile_stays(memory: ClusterMemoryBackend) -> None:
+    def move_another_there() -> Any:
+        memory.move("/a", "/elsewhere")
+        memory.move("/b", "/a")
+        return np.full(SIZE, 1, np.uint8)
+
+    values, paths = [np.full(SIZE, number, np.uint8) for number in (1, 2)], ["/a", "/b"]
+    recipes = [(move_another_there, ()), (full, (2,))]
+    memory.save_batch(values, paths, evictable=True, recipes=recipes)
+    evict_all(memory)
+    assert (memory.load("/a") == 2).all()
+
+
 def test_a_slow_recipe_goes_on_after_the_deadline() -> None:
     memory = memory_of(timeout=0.5)
     save(memory, "/a", 1, (held_up, ()))
