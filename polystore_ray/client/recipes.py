@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as settle
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -40,7 +40,9 @@ _being_made: ContextVar[tuple[str, ...]] = ContextVar("_being_made", default=())
 
 
 class Input:
-    """An argument of a recipe: the value at a path of the same memory, when the recipe runs.
+    """A part of a recipe's arguments: the value at a path of the same memory, when it runs.
+
+    It may be an argument, or in a list, a dict or any other object among the arguments.
 
     Parameters
     ----------
@@ -90,14 +92,21 @@ def _recipe(recipe: Any) -> Recipe:
             backend="memory",
         )
     function, arguments = recipe
-    code = call_to_bytes(function, tuple(arguments))
+    inputs: dict[str, None] = {}
+
+    def name_of(part: Any) -> str | None:
+        if type(part) is not Input:
+            return None
+        inputs[part.path] = None
+        return part.path
+
+    code = call_to_bytes(function, tuple(arguments), name_of)
     if len(code) > _LONGEST:
         raise VFSTypeError(
             f"the function of a recipe and its arguments take {len(code)} bytes, more than "
             f"{_LONGEST}; save large arguments, and name their paths as Input(path)",
             backend="memory",
         )
-    inputs = dict.fromkeys(each.path for each in arguments if isinstance(each, Input))
     return Recipe(code, tuple(inputs))
 
 
@@ -149,21 +158,22 @@ def _make_in_tasks(
 ) -> None:
     """Make values whose turn is ours; the tasks go on where this returns at the deadline."""
     tasks = [
-        (_near(transport, recipe), _make, (memory, each, recipe, by, _being_made.get()))
+        (_near(transport, recipe), _make, (memory, each, recipe, _being_made.get()))
         for each, recipe in mine
     ]
     done: Future[None] = Future()
 
     def run() -> None:
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         try:
-            # They take no CPU, since whoever waits for them may hold the last one.
-            outcomes = transport.attempts(tasks, {"num_cpus": 0})
-            for (each, _), outcome in zip(mine, outcomes, strict=True):
-                if isinstance(outcome, Failure):
-                    errors.append(outcome.error)
-                    memory._connect().change("end_making", each.path, by, path=each.path)  # noqa: SLF001
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+            with _keeping_turns(memory, [each.version for each, _ in mine], by):
+                # They take no CPU, since whoever waits for them may hold the last one.
+                outcomes = transport.attempts(tasks, {"num_cpus": 0})
+                for (each, _), outcome in zip(mine, outcomes, strict=True):
+                    if isinstance(outcome, Failure):
+                        errors.append(outcome.error)
+                        memory._connect().change("end_making", [each.version], by)  # noqa: SLF001
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets it
             errors.append(error)
         if errors:
             done.set_exception(errors[0])
@@ -194,51 +204,53 @@ def _near(transport: Transport, recipe: Recipe) -> tuple[str, ...]:
     return next(filter(None, held), ())
 
 
-def _make(
-    memory: Memory, lacking: Lacking, recipe: Recipe, by: str, needed_for: tuple[str, ...]
-) -> None:
+def _make(memory: Memory, lacking: Lacking, recipe: Recipe, needed_for: tuple[str, ...]) -> None:
     """Make one value, in a task."""
     token = _being_made.set((*needed_for, lacking.path))
     try:
-        with _keeping_turn(memory, lacking, by):
-            value = _made(memory, lacking.path, recipe)
-            save_again(memory._connect(), [value], [lacking])  # noqa: SLF001 - a method of it
+        value = _made(memory, lacking.path, recipe)
+        save_again(memory._connect(), [value], [lacking])  # noqa: SLF001 - as a method of it
+    except VFSTypeError as error:
+        raise _failed(error, lacking.path) from None
     finally:
         _being_made.reset(token)
 
 
 def _made(memory: Memory, path: str, recipe: Recipe) -> Any:
     try:
-        function, arguments = call_from_bytes(recipe.code)
-        loaded = [memory.load(a.path) if isinstance(a, Input) else a for a in arguments]
-        return function(*loaded)
-    except Exception as error:
+        values = {needed: memory.load(needed) for needed in recipe.inputs}
+        function, arguments = call_from_bytes(recipe.code, values)
+        return function(*arguments)
+    except (Exception, SystemExit) as error:
         if isinstance(error, ConnectionError | TimeoutError) and isinstance(error, StorageError):
             raise
-        failed = RecipeError(
-            f"the value was lost or evicted, and its recipe failed: {type(error).__name__}: "
-            f"{error}. Save the value again",
-            path=path,
-            backend="memory",
-        )
-        before = error.chain if isinstance(error, RecipeError) else ()
-        failed.chain = (*before, path)
-        failed.add_note("raised by the recipe:\n" + "".join(traceback.format_exception(error)))
-        raise failed from None
+        raise _failed(error, path) from None
+
+
+def _failed(error: BaseException, path: str) -> RecipeError:
+    """Return the error of a recipe that has failed with another."""
+    told = traceback.TracebackException.from_exception(error)  # whose text may fail too
+    failed = RecipeError(
+        f"the value was lost or evicted, and its recipe failed: {type(error).__name__}: {told}. "
+        f"Save the value again",
+        path=path,
+        backend="memory",
+    )
+    before = error.chain if isinstance(error, RecipeError) else ()
+    failed.chain = (*before, path)
+    failed.add_note("raised by the recipe:\n" + "".join(told.format()))
+    return failed
 
 
 @contextmanager
-def _keeping_turn(memory: Memory, lacking: Lacking, by: str) -> Iterator[None]:
-    """Keep the turn to make a value."""
+def _keeping_turns(memory: Memory, versions: Sequence[int], by: str) -> Iterator[None]:
+    """Keep the turn to make values, for those that have not begun too."""
     ended = threading.Event()
 
     def renew() -> None:
         while not ended.wait(_TURN / 3):
-            try:
-                wanted = [(lacking.path, lacking.version)]
-                memory._connect().change("begin_making", wanted, by, _TURN, path=lacking.path)  # noqa: SLF001
-            except StorageError:
-                continue  # until the store can be reached again
+            with suppress(StorageError):  # until the store can be reached again
+                memory._connect().change("renew_making", versions, by, _TURN)  # noqa: SLF001
 
     threading.Thread(target=renew, name="polystore-turn", daemon=True).start()
     try:

@@ -95,17 +95,34 @@ def _lacking(transport: Transport, paths: Sequence[str], error: DataLostError) -
 
 
 def _bring_back(memory: Memory, transport: Transport, lacking: list[Lacking]) -> None:
+    """Have values come back, some at a time: first what is needed by those that come first."""
     while lacking:
-        missing = {each.path for each in lacking}
-        ready = [each for each in lacking if missing.isdisjoint(each.inputs or ())]
+        some = _first_ready(lacking, (transport.options.max_bytes or math.inf) / 4)
         try:
-            for each in ready:
+            for each in some:
                 if each.inputs is None:
                     _restore(memory, transport, each)
-            make(memory, transport, [each for each in ready if each.inputs is not None])
+            make(memory, transport, [each for each in some if each.inputs is not None])
         except DataLostError as failed:
             raise _with_chain(failed, lacking) from None
-        lacking = [each for each in lacking if each not in ready]
+        paths = {each.path for each in some}
+        lacking = [each for each in lacking if each.path not in paths]
+
+
+def _first_ready(lacking: Sequence[Lacking], most: float) -> list[Lacking]:
+    """Return the first that need no other, of so many bytes together, but one at least.
+
+    In a small store, one made earlier would be evicted before another needs it.
+    """
+    missing = {each.path for each in lacking}
+    ready: list[Lacking] = []
+    for each in lacking:
+        if missing.isdisjoint(each.inputs or ()):
+            most -= each.nbytes
+            if ready and most < 0:
+                break
+            ready.append(each)
+    return ready
 
 
 def _restore(memory: Memory, transport: Transport, lost: Lacking) -> None:

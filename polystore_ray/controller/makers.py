@@ -24,15 +24,14 @@ class Makers:
 
     def __init__(self, tree: PathTree[Entry]) -> None:
         self._tree = tree
-        self._turns: dict[Entry, _Turn] = {}
+        self._turns: dict[int, _Turn] = {}  # by the version of the value, wherever that is moved to
 
     def begin(
         self, wanted: Iterable[tuple[str, int]], by: str, lease: float, clock: float
     ) -> list[Recipe | None]:
         """Return the recipes of values that `by` may make now, for so many seconds.
 
-        None stands for one that is there, is another one by now, or that somebody else makes. Who
-        asks again has longer.
+        None stands for one that is there, is another one by now, or that somebody else makes.
 
         - `wanted`: paths with the versions of their values
         """
@@ -43,23 +42,27 @@ class Makers:
             recipes.append(None)
             if entry is None or entry.version != version or not entry.is_lacking:
                 continue
-            turn = self._turns.get(entry)
-            if turn is None or turn.by == by:
-                self._turns[entry] = _Turn(by, lease, clock + lease)
+            if version not in self._turns:
+                self._turns[version] = _Turn(by, lease, clock + lease)
                 recipes[-1] = entry.recipe
         return recipes
 
-    def end(self, path: str, by: str) -> None:
-        """Let others make a value."""
-        entry = entry_at(self._tree, path)
-        turn = None if entry is None else self._turns.get(entry)
-        if entry is not None and turn is not None and turn.by == by:
-            del self._turns[entry]
+    def renew(self, versions: Iterable[int], by: str, lease: float, clock: float) -> None:
+        """Let `by` have longer for the values of these versions, whose turns it still has."""
+        for version in self._held(versions, by):
+            self._turns[version] = _Turn(by, lease, clock + lease)
 
-    def forget(self, entries: Iterable[Entry]) -> None:
-        """Forget values that are made."""
-        for entry in entries:
-            self._turns.pop(entry, None)
+    def end(self, versions: Iterable[int], by: str) -> None:
+        """Let others make values."""
+        self.forget(self._held(versions, by))
+
+    def _held(self, versions: Iterable[int], by: str) -> list[int]:
+        return [of for of in versions if of in self._turns and self._turns[of].by == by]
+
+    def forget(self, versions: Iterable[int]) -> None:
+        """Forget values that are made, or are made no more."""
+        for version in versions:
+            self._turns.pop(version, None)
 
     def begin_anew(self, clock: float) -> None:
         """Let each turn last as long as it could, by the clock of another controller."""

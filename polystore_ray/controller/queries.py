@@ -113,31 +113,38 @@ def places(state: ReplicatedState, paths: list[str]) -> tuple[list[str], list[bo
 def lacking(state: ReplicatedState, paths: list[str]) -> list[Lacking]:
     """Return the values at paths that are lost or evicted, and those that their recipes need.
 
-    The recipe of a value needs only what comes before it.
+    Each is there once, however many paths lead to it, and after all that its recipe needs.
 
     Raises `RecipeError` if a recipe needs what is made of it.
     """
-    found: dict[str, Lacking | None] = {}
-    above: dict[str, Lacking] = {}  # whose inputs are being looked at, from the top down
-    stack = [(path, False) for path in reversed(paths)]
+    found: dict[Entry, Lacking] = {}
+    above: dict[Entry, str] = {}  # whose inputs are being looked at, from the top down
+    stack: list[str | Entry] = [*reversed(paths)]
     while stack:
-        path, are_inputs_found = stack.pop()
-        if are_inputs_found:
-            found[path] = above.pop(path)
+        top = stack.pop()
+        if isinstance(top, Entry):
+            inputs = [entry_at(state.tree, path) for path in _inputs(top) or ()]
+            needed = [found[each].path for each in inputs if each is not None and each in found]
+            found[top] = _lacking(above.pop(top), top, needed)
             continue
-        if path in above:
-            names = [*above]
-            raise RecipeError.of_cycle([*names[names.index(path) :], path])
-        entry = entry_at(state.tree, path)
-        if path in found or entry is None or not entry.is_lacking:
+        entry = entry_at(state.tree, top)
+        if entry is None or not entry.is_lacking or entry in found:
             continue
-        above[path] = _lacking(path, entry)
-        stack.append((path, True))
-        stack += [(normalize(needed), False) for needed in above[path].inputs or ()]
-    return [each for each in found.values() if each is not None]
+        if entry in above:
+            names = [*above.values()]
+            raise RecipeError.of_cycle([*names[names.index(above[entry]) :], above[entry]])
+        above[entry] = top
+        stack.append(entry)
+        stack += _inputs(entry) or ()
+    return [*found.values()]
 
 
-def _lacking(path: str, entry: Entry) -> Lacking:
+def _inputs(entry: Entry) -> tuple[str, ...] | None:
+    """Return the paths that making a value needs; None if its recipe is not what makes it."""
+    return None if entry.recipe is None or entry.fallback is not None else entry.recipe.inputs
+
+
+def _lacking(path: str, entry: Entry, needed: list[str]) -> Lacking:
     replicas = entry.held.wanted if isinstance(entry.held, Held) else None
-    inputs = None if entry.recipe is None or entry.fallback is not None else entry.recipe.inputs
+    inputs = None if _inputs(entry) is None else tuple(needed)
     return Lacking(path, entry.version, entry.facts[0], replicas, entry.fallback, inputs)

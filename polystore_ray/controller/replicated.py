@@ -138,7 +138,7 @@ class ReplicatedState:
         lost = sum(entry.facts[0] for _, entry in needed if entry.held is not None)
         self.ledger.admit((facts for facts, _ in needed), lost, inline=False)
         self._release(self.ledger.refill(pins, items, entries))
-        self.makers.forget(entry for _, entry in needed)
+        self.makers.forget(version for version in items.versions if version is not None)
 
     def refilled_by(self, items: Items) -> list[Entry | None]:
         """Return the values that still lack what a refill brings, each of them once."""

@@ -110,6 +110,7 @@ CHANGES: Mapping[str, Operation] = {
     "publish": ReplicatedState.publish,
     "release_claim": _of("claims", Claims.release),
     "renew_claim": _of("claims", Claims.renew),
+    "renew_making": _of("makers", Makers.renew),
     "set_fallback": ReplicatedState.set_fallback,
     "set_pinned": ReplicatedState.set_pinned,
     "snapshot": ReplicatedState.snapshot,
@@ -120,5 +121,5 @@ CHANGES: Mapping[str, Operation] = {
 }
 """The requests that change: each is made once, and by followers as well."""
 
-TIMED = frozenset({"begin_making", "claim", "renew_claim", "took_over"})
+TIMED = frozenset({"begin_making", "claim", "renew_claim", "renew_making", "took_over"})
 """Those whose last argument is the time by the controller's clock, which it adds itself."""

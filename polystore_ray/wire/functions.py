@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -30,13 +31,48 @@ class _Sent(NamedTuple):
     """For processes that lack its module; empty if the code is the same, or installed."""
 
 
-def call_to_bytes(function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # of a package without types
+    """A pickler that has names of values in place of what stands for them."""
+
+    def __init__(self, file: io.BytesIO, name_of: Callable[[Any], str | None]) -> None:
+        super().__init__(file)
+        self._name_of = name_of
+
+    def persistent_id(self, part: Any) -> str | None:
+        return self._name_of(part)
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that puts values in the place of their names."""
+
+    def __init__(self, file: io.BytesIO, values: Mapping[str, Any]) -> None:
+        super().__init__(file)
+        self._values = values
+
+    def persistent_load(self, name: str) -> Any:
+        return self._values[name]
+
+
+def call_to_bytes(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    name_of: Callable[[Any], str | None] = lambda _: None,
+) -> bytes:
     """Return a function and its arguments for another process.
+
+    - `name_of`: called with each part of both; returns the name of the value that the part stands
+      for, None for one that stands for itself
 
     Raises `VFSTypeError` if they do not pickle.
     """
+
+    def pickled() -> bytes:
+        file = io.BytesIO()
+        _Pickler(file, name_of).dump((function, arguments))
+        return file.getvalue()
+
     try:
-        code = cloudpickle.dumps((function, arguments))
+        code = pickled()
     except Exception as error:
         raise VFSTypeError(
             f"the function of a recipe and its arguments must pickle ({error})", backend="memory"
@@ -45,7 +81,7 @@ def call_to_bytes(function: Callable[..., Any], arguments: Sequence[Any]) -> byt
     package = (getattr(function, "__module__", None) or "").partition(".")[0]
     if not _is_installed(package):
         with suppress(Exception), pickled_by_value(package):  # it need not succeed
-            whole = cloudpickle.dumps((function, arguments))
+            whole = pickled()
     return pickle.dumps(tuple(_Sent(code, b"" if whole == code else whole)))
 
 
@@ -55,15 +91,17 @@ def _is_installed(package: str) -> bool:
     return package in sys.stdlib_module_names or bool(file and file.startswith(_INSTALLED))
 
 
-def call_from_bytes(data: bytes) -> Call:
+def call_from_bytes(data: bytes, values: Mapping[str, Any]) -> Call:
     """Return what `call_to_bytes` made into bytes; this runs code of the user.
+
+    - `values`: by the names that `name_of` returned
 
     Raises `StorageResolutionError` if this process lacks the code of the function.
     """
     sent = _Sent(*pickle.loads(data))
     for code in filter(None, sent):
         try:
-            found: Call = pickle.loads(code)
+            found: Call = _Unpickler(io.BytesIO(code), values).load()
         except (ImportError, AttributeError) as error:
             missing = error
         else:

@@ -186,7 +186,7 @@ def test_nobody_reads_what_was_before_an_acknowledged_change(
 def test_every_change_is_said_to_have_an_effect_or_none() -> None:
     """Whoever adds a change says whether it makes an answer wrong that somebody may have kept."""
     none = {
-        *("begin_making", "end_making"),
+        *("begin_making", "end_making", "renew_making"),
         "evict",  # the controller itself says whom to tell: see `test_eviction.py`
         *("adopted", "claim", "class_arrived", "confirm", "copy", "drain", "ensure_directory"),
         *("packed", "release_claim", "renew_claim", "set_fallback", "snapshot", "took_over"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from itertools import count
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polystore.exceptions import VFSTypeError
+from polystore.exceptions import PathNotFoundError, VFSTypeError
 from polystore_ray import (
     CallTimeoutError,
     DataLostError,
@@ -71,6 +72,20 @@ def fail(*_: Any) -> Any:
     raise ZeroDivisionError("no pixel is set")
 
 
+class UntoldError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("this error has no text")
+
+
+def fail_without_a_text() -> Any:
+    raise UntoldError
+
+
+def total(images: list[Any]) -> Any:
+    _made.append("total")
+    return int(sum(image.sum(dtype=int) for image in images))
+
+
 def save(memory: ClusterMemoryBackend, path: str, number: int, recipe: Any) -> None:
     memory.save(np.full(SIZE, number, np.uint8), path, evictable=True, recipe=recipe)
 
@@ -118,6 +133,32 @@ def test_a_batch_of_more_than_there_is_room_for_is_made_in_parts(
     assert [v[0] for v in memory.load_batch([f"/{n}" for n in range(9)])] == [*range(9)]
 
 
+def test_a_value_with_several_paths_is_made_once(memory: ClusterMemoryBackend) -> None:
+    save(memory, "/a", 3, (full, (3,)))
+    memory.copy("/a", "/copy")
+    memory.create_symlink("/copy", "/link")
+    recipe = total, ([Input("/a"), Input("/link")],)
+    memory.save(6 * SIZE, "/total", evictable=True, recipe=recipe)
+    evict_all(memory)
+    loaded = memory.load_batch(["a", "/copy", "/link", "/total"])
+    assert ([int(image[0]) for image in loaded[:3]], loaded[3]) == ([3, 3, 3], 6 * SIZE)
+    assert _made == [3, "total"]
+
+
+def test_what_is_needed_soon_is_made_just_before(memory: ClusterMemoryBackend) -> None:
+    for number in range(6):
+        save(memory, f"/{number}", 1, (np.ones, (SIZE, np.uint8)))
+    for number in (0, 3):
+        three = [Input(f"/{number + more}") for more in range(3)]
+        memory.save(3 * SIZE, f"/total{number}", evictable=True, recipe=(total, (three,)))
+    images = [*map(Input, ("/total0", "/total3"))]
+    memory.save(6 * SIZE, "/all", evictable=True, recipe=(sum, (images,)))
+    evict_all(memory)
+    before = memory._connect().status().evictions
+    assert memory.load("/all") == 6 * SIZE
+    assert memory._connect().status().evictions == before + 3  # of six that the totals need
+
+
 def test_a_value_is_made_once_however_many_ask(memory: ClusterMemoryBackend) -> None:
     save(memory, "/a", 1, (slow, (0.3,)))
     evict_all(memory)
@@ -144,6 +185,26 @@ def test_a_recipe_that_fails_says_what_it_was_for(memory: ClusterMemoryBackend) 
     assert "in fail" in "".join(e.value.__notes__)
     with pytest.raises(RecipeError, match="no pixel"):  # nobody else's turn is left
         memory.load("/a")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "cause"),
+    [
+        ((fail_without_a_text, ()), "UntoldError"),
+        ((sys.exit, (3,)), "SystemExit: 3"),
+        ((threading.Lock, ()), "does not pickle"),
+        ((full, (Input("/directory"),)), "PathIsDirectoryError"),
+    ],
+)
+def test_every_failure_of_a_recipe_is_a_recipe_error(
+    memory: ClusterMemoryBackend, recipe: Any, cause: str
+) -> None:
+    memory.ensure_directory("/directory")
+    save(memory, "/a", 1, recipe)
+    save(memory, "/b", 2, (one_more, (Input("/a"),)))
+    evict_all(memory)
+    with pytest.raises(RecipeError, match=rf"{cause}.*'/a' <- '/b'"):
+        memory.load("/b")
 
 
 def test_recipes_that_need_each_other_are_an_error(memory: ClusterMemoryBackend) -> None:
@@ -210,6 +271,21 @@ def test_a_value_that_was_moved_to_the_path_meanwhile_stays(memory: ClusterMemor
     assert (memory.load("/a") == 2).all()
 
 
+def test_nobody_waits_for_what_was_moved_while_it_was_made() -> None:
+    memory = memory_of(timeout=3)  # less than a turn
+
+    def move() -> Any:
+        if memory.exists("/a"):
+            memory.move("/a", "/moved")
+        return np.full(SIZE, 1, np.uint8)
+
+    save(memory, "/a", 1, (move, ()))
+    evict_all(memory)
+    with pytest.raises(PathNotFoundError):
+        memory.load("/a")
+    assert (memory.load("/moved") == 1).all()
+
+
 def test_a_slow_recipe_goes_on_after_the_deadline() -> None:
     memory = memory_of(timeout=0.5)
     save(memory, "/a", 1, (held_up, ()))
@@ -237,6 +313,22 @@ def test_the_turn_lasts_while_the_recipe_runs(
     for thread in others:
         thread.join()
     assert _made == ["slow"]
+
+
+def test_the_turn_lasts_while_others_of_a_batch_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "_TURN", 0.6)
+    memory = memory_of(max_bytes=8 * SIZE)
+    for number in range(3):
+        save(memory, f"/{number}", 1, (slow, (0.5,)))
+    memory.save(np.zeros(8 * SIZE, np.uint8), "/large", evictable=True)
+    memory.delete("/large")
+    loading = threading.Thread(target=memory.load_batch, args=([f"/{n}" for n in range(3)],))
+    loading.start()
+    while not _made:
+        time.sleep(0.01)
+    memory.load("/2")
+    loading.join()
+    assert _made == ["slow"] * 3
 
 
 @pytest.mark.parametrize(
