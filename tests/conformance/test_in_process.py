@@ -27,6 +27,7 @@ from polystore.testing import (
     Traces,
     Transfers,
     VirtualPaths,
+    Watched,
     Writable,
     WriteOnce,
 )
@@ -52,7 +53,7 @@ class TestMemoryObjects(Objects):
         return MemoryBackend()
 
 
-class TestDisk(All, Damage, Traces):
+class TestDisk(All, Watched, Damage, Traces):
     @pytest.fixture
     def backend(self) -> Any:
         return DiskBackend()
@@ -66,7 +67,7 @@ class TestDisk(All, Damage, Traces):
         return FileAccess(tmp_path, str(tmp_path))
 
 
-class TestRootedDisk(All, VirtualPaths, Damage, Traces):
+class TestRootedDisk(All, Watched, VirtualPaths, Damage, Traces):
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Any:
         return DiskBackend(tmp_path)

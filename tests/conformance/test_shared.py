@@ -30,6 +30,7 @@ from polystore.testing import (
     Traces,
     Transfers,
     VirtualPaths,
+    Watched,
     Writable,
     WriteOnce,
 )
@@ -112,7 +113,7 @@ class Archive(Hosted):
         return ArchiveAccess(tmp_path / "archive.zip")
 
 
-class TestLocalMemory(Local, Memory, All, AtomicBatches, AtomicMoves):
+class TestLocalMemory(Local, Memory, All, Watched, AtomicBatches, AtomicMoves):
     pass
 
 
@@ -120,7 +121,7 @@ class TestLocalObjects(Local, Memory, Objects):
     pass
 
 
-class TestLocalDisk(Local, Disk, All, Damage, Traces):
+class TestLocalDisk(Local, Disk, All, Watched, Damage, Traces):
     pass
 
 
@@ -140,7 +141,7 @@ class TestLocalFiveMethods(Readable, WriteOnce, Batches, VirtualPaths, Concurren
         return polystore_local.registry["kit_shelf"]
 
 
-class TestRayMemory(OnRay, Memory, All, AtomicBatches, AtomicMoves):
+class TestRayMemory(OnRay, Memory, All, Watched, AtomicBatches, AtomicMoves):
     pass
 
 
@@ -148,7 +149,7 @@ class TestRayObjects(OnRay, Memory, Objects):
     pass
 
 
-class TestRayDisk(OnRay, Disk, All, Damage, Traces):
+class TestRayDisk(OnRay, Disk, All, Watched, Damage, Traces):
     pass
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from polystore import (
     MissingDependencyError,
     PathNotDirectoryError,
     PathNotFoundError,
+    StorageError,
     StorageResolutionError,
     UnsupportedOperationError,
     VFSTypeError,
@@ -197,6 +201,42 @@ def test_paths_without_a_root_are_as_they_were_given(
     assert short(plain) == [("created", "data/a.json")]
     assert short(linked) == [("created", "link/a.json")]
     assert short(here) == [("created", "./data/a.json")]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_events_of_writers_that_race_add_up_to_the_tree(backend: Any, seed: int) -> None:
+    def work(number: int) -> None:
+        chance = random.Random(f"{seed} {number}")
+        for _ in range(60):
+            directory = chance.choice(["", "/a", "/a/b", "/c"])
+            path = f"{directory}/{chance.choice('xyz')}.npy"
+            with suppress(StorageError):  # another one was faster
+                match chance.randrange(5):
+                    case 0 | 1:
+                        backend.save(np.arange(3), path, parents=True, overwrite=True)
+                    case 2:
+                        backend.delete(path)
+                    case 3:
+                        backend.move(path, f"/{chance.choice('xyz')}.npy")
+                    case 4 if directory:
+                        backend.move(directory, f"/{chance.choice('cde')}")
+
+    with backend.watch("/", timeout=LONG) as events:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+        tree: dict[str, str] = {}
+        for event in told(backend, events):
+            if event.kind == "created":
+                assert event.path not in tree
+                tree[event.path] = event.type
+            else:
+                assert tree[event.path] == event.type
+            if event.kind == "deleted":
+                del tree[event.path]
+    directories, files, _ = backend.walk("/")
+    expected = dict.fromkeys(files, "file") | dict.fromkeys(directories, "directory")
+    del expected["/"], expected[END]
+    assert tree == expected
 
 
 # Arrays
