@@ -105,10 +105,11 @@ class Watch(Events):
                 next(changes)
             except FileNotFoundError:
                 raise PathNotFoundError("no such file or directory") from None
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # of watchfiles, where the system refuses
                 raise StorageResolutionError(
-                    f"the system does not watch this directory: {error}; raise "
-                    f"fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=1"
+                    f"the system does not watch this directory: {error}; raise the limits "
+                    f"fs.inotify.max_user_watches, of directories, and max_user_instances, of "
+                    f"watches, or set WATCHFILES_FORCE_POLLING=1"
                 ) from error
         return changes
 
@@ -206,21 +207,23 @@ class Watch(Events):
             return self._compared()
         before: _Contents = {}
         after: _Contents = {}
-        whole: set[str] = set()
+        gone: set[str] = set()  # directories
+        new: set[str] = set()
         for path in sorted(paths):
-            if _lies_in(path, whole):
+            if _lies_in(path, gone) or _lies_in(path, new):
                 continue
             was, now = self._known.get(path), _look(path, self._lookup)
             before |= {} if was is None else {path: was}
             after |= {} if now is None else {path: now}
-            is_tree = "directory" in {each.type for each in (was, now) if each is not None}
-            if not is_tree or (was and now and was[:2] == now[:2]):
+            if was and now and was[:2] == now[:2]:
                 continue
-            whole.add(path)
-            if now is not None and now.type == "directory" and self._recursive:
-                after |= self._below(path)
-        if whole:
-            before |= {path: each for path, each in self._known.items() if _lies_in(path, whole)}
+            if was is not None and was.type == "directory":
+                gone.add(path)
+            if now is not None and now.type == "directory":
+                new.add(path)
+                after |= self._below(path) if self._recursive else {}
+        if gone:
+            before |= {path: each for path, each in self._known.items() if _lies_in(path, gone)}
         for path in before:
             del self._known[path]
         self._known |= after
