@@ -39,6 +39,7 @@ _STEP = 50  # milliseconds without a change that end a burst
 _BURST = 400  # milliseconds after which a burst is told that has no end
 _WAIT = 100  # milliseconds for one step without a change
 _COMPARED_EVERY = 10.0  # seconds between looks at the whole
+_COMPARED_AFTER = 1.0  # seconds, after changes: watchfiles may drop what comes while it reports
 _PAUSES = 50  # of the time that a look at the whole takes, until the next one
 
 
@@ -68,7 +69,8 @@ class Watch(Events):
         self._lookup, self._recursive = lookup, recursive
         self._path = lookup.text(path)
         self._number = 0
-        self._compare_at = 0.0
+        self._compared_at = self._pause = 0.0
+        self._has_changed = False
         self._last: float | None = time.monotonic()
         self._is_closed = False
         with lookup.directory(path) as handle:
@@ -147,8 +149,10 @@ class Watch(Events):
         except RuntimeError:  # of watchfiles, as for a name that is not text
             self._changes = self._begin()
             return self._compared()
-        if time.monotonic() >= self._compare_at:
+        after = max(self._pause, _COMPARED_AFTER if self._has_changed else _COMPARED_EVERY)
+        if time.monotonic() - self._compared_at >= after:
             return self._compared()
+        self._has_changed |= bool(changes)
         paths = {self._concerned(path) for _, path in changes} - {None}
         return self._looked_at(cast("set[str]", paths))
 
@@ -197,8 +201,9 @@ class Watch(Events):
         found = self._below(self._path)
         if found and found[self._path].identity != self._identity:
             found = {}
-        now = time.monotonic()
-        self._compare_at = now + max(_COMPARED_EVERY, _PAUSES * (now - begun))
+        self._compared_at = time.monotonic()
+        self._pause = _PAUSES * (self._compared_at - begun)
+        self._has_changed = False
         return found
 
     def _looked_at(self, paths: set[str]) -> list[Event]:
