@@ -65,6 +65,7 @@ bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/leases.py
 	$(BIN)/python tests/bench/waiting.py
+	$(BIN)/python tests/bench/streaming.py
 	PYTHONPATH=. $(BIN)/python tests/scale/simulation.py
 	$(BIN)/python tests/bench/nodes.py
 	$(BIN)/python tests/bench/reliability.py

@@ -20,6 +20,7 @@ imported with it.
 from polystore.testing.batches import AtomicBatches, Batches
 from polystore.testing.concurrency import AtomicMoves, Concurrency
 from polystore.testing.directories import Directories
+from polystore.testing.flow import Awaited, Claimed, Evicting, Expiring, Watched
 from polystore.testing.formats import check_format
 from polystore.testing.growing import Growing
 from polystore.testing.kit import BackendKit
@@ -38,13 +39,17 @@ from polystore.testing.writing import Deletable, Writable, WriteOnce
 __all__ = [
     "AtomicBatches",
     "AtomicMoves",
+    "Awaited",
     "BackendKit",
     "Batches",
+    "Claimed",
     "Concurrency",
     "Damage",
     "Deletable",
     "Described",
     "Directories",
+    "Evicting",
+    "Expiring",
     "FileAccess",
     "Growing",
     "Links",

@@ -119,7 +119,9 @@ def _restore(memory: Memory, transport: Transport, lost: Lacking) -> None:
     except StorageError as error:
         error.add_note(f"the fallback was to bring {lost.path!r} back, which the memory lacks")
         raise
-    logger.warning("the lost value %r is restored from %r in %s", lost.path, source, key)
+    logger.warning(
+        "the memory lacks the value %r; it is restored from %r in %s", lost.path, source, key
+    )
     save_again(transport, [value], [lost])
 
 

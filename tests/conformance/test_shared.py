@@ -15,11 +15,15 @@ from polystore import FileManager
 from polystore.testing import (
     AtomicBatches,
     AtomicMoves,
+    Awaited,
     Batches,
+    Claimed,
     Concurrency,
     Damage,
     Described,
     Directories,
+    Evicting,
+    Expiring,
     FileAccess,
     Growing,
     Links,
@@ -73,6 +77,26 @@ class Memory:
         return str(backend.ensure_directory(f"/{uuid.uuid4().hex}"))
 
 
+class Flow(Watched, Awaited, Claimed, Expiring):
+    pass
+
+
+class Full:
+    """A store with room for few values, of which small ones take about 50 bytes."""
+
+    suffix: ClassVar[str] = ""
+    local: ClassVar[bool] = True
+
+    @pytest.fixture
+    def backend(self) -> Any:
+        registry = RayBackendRegistry("full", local=self.local, max_bytes=1000, eviction="lru")
+        return registry["memory"]
+
+    @pytest.fixture
+    def root(self, backend: Any) -> str:
+        return str(backend.ensure_directory(f"/{uuid.uuid4().hex}"))
+
+
 class Hosted:
     key: ClassVar[str]
 
@@ -121,6 +145,14 @@ class TestLocalObjects(Local, Memory, Objects):
     pass
 
 
+class TestLocalFlow(Local, Memory, Flow):
+    pass
+
+
+class TestLocalEviction(Full, Evicting):
+    pass
+
+
 class TestLocalDisk(Local, Disk, All, Watched, Damage, Traces):
     pass
 
@@ -147,6 +179,15 @@ class TestRayMemory(OnRay, Memory, All, Watched, AtomicBatches, AtomicMoves):
 
 class TestRayObjects(OnRay, Memory, Objects):
     pass
+
+
+class TestRayFlow(OnRay, Memory, Flow):
+    pass
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestRayEviction(Full, Evicting):
+    local: ClassVar[bool] = False
 
 
 class TestRayDisk(OnRay, Disk, All, Watched, Damage, Traces):
