@@ -33,6 +33,7 @@ from polystore.testing.regions import Regions
 from polystore.testing.stored import Damage, Traces
 from polystore.testing.transfers import Transfers
 from polystore.testing.virtual import VirtualPaths
+from polystore.testing.watched import Watched
 from polystore.testing.writing import Deletable, Writable, WriteOnce
 
 __all__ = [
