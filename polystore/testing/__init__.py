@@ -20,7 +20,7 @@ imported with it.
 from polystore.testing.batches import AtomicBatches, Batches
 from polystore.testing.concurrency import AtomicMoves, Concurrency
 from polystore.testing.directories import Directories
-from polystore.testing.flow import Awaited, Claimed, Evicting, Expiring, Watched
+from polystore.testing.flow import Awaited, Claimed, Evicting, Expiring
 from polystore.testing.formats import check_format
 from polystore.testing.growing import Growing
 from polystore.testing.kit import BackendKit

@@ -77,7 +77,7 @@ class Memory:
         return str(backend.ensure_directory(f"/{uuid.uuid4().hex}"))
 
 
-class Flow(Watched, Awaited, Claimed, Expiring):
+class Flow(Awaited, Claimed, Expiring):
     pass
 
 
