@@ -121,7 +121,7 @@ def publish(transport: Transport, sealing: Sealing, items: Items, replicas: int 
     ttl = None if items.ttl is None else seconds(items.ttl, "ttl")
     items = items._replace(facts=sealing.facts, replicas=wanted, ttl=ttl)
     with transport.measured("memory", "save"):
-        if transport.options.max_bytes is not None and (sealing.has_objects or items.refills):
+        if transport.options.max_bytes is not None and sealing.has_objects and not items.refills:
             transport.ask("check", items, path=items.paths[0])
         # A value that travels inside the call is held as often as the tree is.
         inline = wanted <= (transport.options.replicas or 1) and not items.refills

@@ -77,9 +77,8 @@ def why(state: ReplicatedState, path: str) -> dict[str, Any]:
 
 def check(state: ReplicatedState, items: Items) -> None:
     """Raise what a publication would raise, before the bytes of its values move."""
-    if not items.refills:
-        old = replaced(state.locations_for(items))
-        state.ledger.admit(items.facts, freed_by(old), inline=False)
+    old = replaced(state.locations_for(items))
+    state.ledger.admit(items.facts, freed_by(old), inline=False)
 
 
 def to_evict(state: ReplicatedState, items: Items) -> list[int]:
