@@ -215,9 +215,10 @@ def why(self: Memory, path: P) -> dict[str, Any]:
     Returns
     -------
     dict
-        What `stat` tells, and ``fallback`` (a backend and a path, or None), ``nodes`` (the ids
-        of those that hold the value), ``wanted`` (how many should) and ``lost`` (how the value was
-        lost, or "").
+        What `stat` tells, and ``fallback`` (a backend and a path, or None), ``recipe`` (whether it
+        has one), ``nodes`` (the ids of those that hold the value; none holds a small or an evicted
+        one), ``wanted`` (how many should; None for as many as the store has by default) and
+        ``lost`` (how the value was lost, or "").
 
     Raises
     ------

@@ -55,7 +55,7 @@ class Entry:
 
     __slots__ = (
         *("evictable", "facts", "fallback", "held", "is_pinned", "modified", "number", "recipe"),
-        *("until", "uses", "version"),
+        *("until", "uses", "version", "wanted"),
     )
 
     def __init__(
@@ -71,20 +71,26 @@ class Entry:
         self.evictable = 0  # its number among those that may be evicted
         self.is_pinned = False
         self.recipe: Recipe | None = None
+        self.wanted: int | None = None  # on how many nodes it was to be held, once it is evicted
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = (self.facts, self.moment, self.held, self.number)
         settings = self.fallback, self.until, self.evictable, self.is_pinned, self.recipe
-        return Entry, made, (self.uses, *settings)
+        return Entry, made, (self.uses, *settings, self.wanted)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.uses, self.fallback, self.until, *others = state
-        self.evictable, self.is_pinned, self.recipe = others
+        self.evictable, self.is_pinned, self.recipe, self.wanted = others
 
     @property
     def is_lacking(self) -> bool:
         """Whether its bytes are lost or evicted."""
         return self.held is None or (isinstance(self.held, Held) and self.held.lost is not None)
+
+    @property
+    def replicas(self) -> int | None:
+        """On how many nodes it is to be held; None for the default of the store."""
+        return self.held.wanted if isinstance(self.held, Held) else self.wanted
 
     @property
     def moment(self) -> tuple[int, float]:
@@ -136,7 +142,6 @@ def lacking_error(entry: Entry, path: str) -> DataLostError:
             path=path,
             backend="memory",
         )
-        error.replicas = entry.held.wanted
     else:
         error = DataEvictedError(
             "the value was evicted when others needed the room, as the one used longest ago. Save "
@@ -145,6 +150,7 @@ def lacking_error(entry: Entry, path: str) -> DataLostError:
             path=path,
             backend="memory",
         )
+    error.replicas = entry.replicas
     error.fallback = entry.fallback
     error.version = entry.version
     return error

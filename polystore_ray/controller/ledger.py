@@ -117,6 +117,7 @@ class Ledger:
         for entry in self.evictables.entries(numbers):
             self.evictables.discard(entry)
             self.evictions += 1
+            entry.wanted = entry.replicas
             free += self._let_go(entry)
         return free
 

@@ -60,19 +60,17 @@ def _file(state: ReplicatedState, path: str) -> Entry | None:
 def kept(state: ReplicatedState, path: str) -> Kept:
     """Return the settings of a value that stay when another value replaces it."""
     entry = state.tree.get(path)
-    replicas = entry.held.wanted if isinstance(entry.held, Held) else None
     ttl = None if entry.until is None else max(0.0, entry.until - time.time())
-    return Kept(entry.version, replicas, entry.fallback, ttl)
+    return Kept(entry.version, entry.replicas, entry.fallback, ttl)
 
 
 def why(state: ReplicatedState, path: str) -> dict[str, Any]:
-    """Return where a value is, or how it was lost."""
+    """Return where a value is, how it was lost, and what brings it back."""
     entry = state.tree.get(path)
-    facts = state.tree.stat(path) | {"fallback": entry.fallback}
-    if isinstance(entry.held, Held):
-        facts |= {"nodes": tuple(entry.held.copies), "wanted": entry.held.wanted}
-        facts |= {"lost": "" if entry.held.lost is None else str(entry.held.lost)}
-    return facts
+    facts = state.tree.stat(path) | {"fallback": entry.fallback, "recipe": entry.recipe is not None}
+    held = entry.held if isinstance(entry.held, Held) else None
+    facts |= {"nodes": () if held is None else tuple(held.copies), "wanted": entry.replicas}
+    return facts | {"lost": "" if held is None or held.lost is None else str(held.lost)}
 
 
 def check(state: ReplicatedState, items: Items) -> None:
@@ -144,6 +142,5 @@ def _inputs(entry: Entry) -> tuple[str, ...] | None:
 
 
 def _lacking(path: str, entry: Entry, needed: list[str]) -> Lacking:
-    replicas = entry.held.wanted if isinstance(entry.held, Held) else None
     inputs = None if _inputs(entry) is None else tuple(needed)
-    return Lacking(path, entry.version, entry.facts[0], replicas, entry.fallback, inputs)
+    return Lacking(path, entry.version, entry.facts[0], entry.replicas, entry.fallback, inputs)

@@ -522,6 +522,16 @@ def test_a_reader_is_told_its_own_node_first(three: Store) -> None:
     assert three.ask("read", ["/a"], "c").pins[0].ref == "owned by node"
 
 
+def test_an_evicted_value_keeps_the_number_of_its_replicas() -> None:
+    store = Store(max_bytes=5, evicts=True)
+    store.publish("/a", pin("p"), replicas=2, evictable=True)
+    store.publish("/b", pin("q"), evictable=True)
+    assert store.ask("stat", "/a")["evicted"]
+    assert store.ask("kept", "/a").replicas == 2
+    assert [each.replicas for each in store.ask("lacking", ["/a"])] == [2]
+    assert successor_of(store).handle(Request("kept", ("/a",))).replicas == 2
+
+
 def test_a_lost_replica_is_made_anew_elsewhere(three: Store) -> None:
     assert three.controller.next_repair(0) is None
     three.change("volume_lost", NODE)
