@@ -124,8 +124,8 @@ LEASED = frozenset({"exists", "is_file", "read", "stat"})
 _OF_ONE_PATH = frozenset({"exists", "is_dir", "is_file", "kept", "stat", "why"})
 _OF_NO_PATH = frozenset(
     {
-        *("adopted", "class_arrived", "confirm", "end_making", "packed", "renew_making", "status"),
-        "withdraw",
+        *("adopted", "class_arrived", "confirm", "end_making", "packed", "pins", "renew_making"),
+        *("status", "withdraw"),
     }
 )
 

@@ -12,7 +12,7 @@ from polystore_ray.controller import queries
 from polystore_ray.controller.claims import Claims
 from polystore_ray.controller.copies import Copies
 from polystore_ray.controller.events import events_of
-from polystore_ray.controller.inventory import losses, records
+from polystore_ray.controller.inventory import losses, pins, records
 from polystore_ray.controller.ledger import Ledger
 from polystore_ray.controller.makers import Makers
 from polystore_ray.controller.replicated import ReplicatedState
@@ -76,6 +76,7 @@ QUERIES: Mapping[str, Operation] = {
     "list_files": _of_tree(PathTree.list_files),
     "losses": _of_tree(losses),
     "outline": _of_tree(PathTree.outline),
+    "pins": _of("copies", pins),
     "places": queries.places,
     "read": queries.read,
     "records": _of_tree(records),

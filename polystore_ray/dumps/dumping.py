@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import polystore
@@ -17,16 +18,15 @@ from polystore.exceptions import PathExistsError, StorageError, UnsupportedOpera
 from polystore.paths import P
 from polystore.progress import Progress, reporting
 from polystore.serialization import Sealed
-from polystore_ray.client.lookup import look_up
 from polystore_ray.dumps.files import DumpFile, DumpFiles, files_at
 from polystore_ray.dumps.manifest import ENTRIES, OBJECTS, TREE, Manifest, json_line, lines_in
 from polystore_ray.dumps.objects import pieces_of
 from polystore_ray.dumps.tasks import OWN_NAMES, Connect, is_own, run_part_tasks
 from polystore_ray.errors import DataLostError
 from polystore_ray.registry import RayBackendRegistry
-from polystore_ray.transport.base import Task
+from polystore_ray.transport.base import Task, Transport
 from polystore_ray.wire.envelope import closed
-from polystore_ray.wire.messages import Found, Pin, Record
+from polystore_ray.wire.messages import NotPinnedError, Pin, Record
 
 __all__ = ["dump"]
 
@@ -130,11 +130,11 @@ def _options(connect: Connect) -> dict[str, Any]:
 
 
 class _Part(NamedTuple):
-    """Objects of one node that are to be in one file: their ids, each with a path to it."""
+    """Objects of one node that are to be in one file: their ids and sizes."""
 
     name: str
     node: str
-    objects: list[tuple[str, str]]
+    objects: list[str]
     sizes: list[int]
 
     @property
@@ -174,6 +174,8 @@ class _Writing:
                 self._written.append(file)
                 self._lost.update(lost)
                 self._step(count)
+        if self._connect().options.eviction is not None:
+            self._leave_out_evicted()
         for part, lines in self._rows.items():
             self._write(part + ENTRIES, lines)
         self._write(TREE, map(json_line, self._tree))
@@ -189,6 +191,31 @@ class _Writing:
             "files": tuple(sorted(self._written)),
             "lost_objects": tuple(sorted(self._lost)),
         }
+
+    def _leave_out_evicted(self) -> None:
+        """Leave out the values that were evicted since it was decided which object has them.
+
+        Their objects may have been released, or written without them.
+        """
+        gone: set[str] = set()
+        for part, lines in self._rows.items():
+            rows = [row for row in lines_in(memoryview(b"".join(lines))) if "object" in row]
+            for start in range(0, len(rows), _PAGE):
+                page = rows[start : start + _PAGE]
+                paths = [self._snapshot + row["path"] for row in page]
+                pins, records = self._connect().ask("records", paths, path=paths[0])
+                for row, record in zip(page, records, strict=True):
+                    pin = pins[record.stored] if isinstance(record.stored, int) else None
+                    if pin is None or (pin.id, record.number) != (row["object"], row["number"]):
+                        gone.add(row["path"])
+                        self._tree.append({"lost": row["path"], "fallback": row["fallback"]})
+            if gone:
+                rows = [*lines_in(memoryview(b"".join(lines)))]
+                self._rows[part] = [json_line(row) for row in rows if row["path"] not in gone]
+        for row in self._tree:
+            if row.get("of") in gone:
+                row |= {"lost": row.pop("copy"), "fallback": None}
+                del row["of"]
 
     def _lost_paths(self) -> set[str]:
         """Return the paths of objects that were lost during the dump, except those of copies."""
@@ -216,7 +243,7 @@ class _Writing:
 
     def _task(self, part: _Part) -> Task:
         name = part.name + OBJECTS
-        arguments = self._connect, self._files, self._snapshot, name, part.objects
+        arguments = self._connect, self._files, name, part.objects
         return [part.node] if part.node else [], write_objects, arguments
 
     def _plan(self, path: str, record: Record, pins: Sequence[Pin]) -> None:
@@ -235,7 +262,7 @@ class _Writing:
             self._add_small(json_line(_row(here, record) | {"value": value}))
         elif pin is not None:
             is_new = pin.id not in self._part_of
-            part = self._part_of.get(pin.id) or self._add_object(pin, path)
+            part = self._part_of.get(pin.id) or self._add_object(pin)
             row = _row(here, record) | {"object": pin.id, "number": record.number}
             self._rows[part].append(json_line(row))
             if is_new:
@@ -250,13 +277,13 @@ class _Writing:
             self._write(self._small + ENTRIES, self._rows.pop(self._small))
             self._small, self._small_bytes = next(self._names), 0
 
-    def _add_object(self, pin: Pin, path: str) -> str:
+    def _add_object(self, pin: Pin) -> str:
         """Add an object to the part that is open for its node; return the name of the part."""
         node = pin.nodes[0] if pin.nodes else ""
         if node not in self._open:
             self._open[node] = _Part(next(self._names), node, [], [])
         part = self._open[node]
-        part.objects.append((pin.id, path))
+        part.objects.append(pin.id)
         part.sizes.append(pin.nbytes)
         self._part_of[pin.id] = part.name
         return part.name
@@ -274,46 +301,36 @@ def _row(path: str, record: Record) -> Row:
 
 
 def write_objects(
-    connect: Connect, files: DumpFiles, snapshot: str, name: str, wanted: list[tuple[str, str]]
+    connect: Connect, files: DumpFiles, name: str, wanted: list[str]
 ) -> tuple[DumpFile, list[str], int]:
-    """Write objects, given by their ids and paths to them, into one file.
+    """Write objects, given by their ids, into one file.
 
-    Return the file, the ids of objects that it lacks since they are lost, and the number of objects
+    Return the file, the ids of objects that it lacks since they are gone, and the number of objects
     that were wanted.
     """
-    lost: list[str] = []
-    count = len(wanted)
-    while True:
-        try:
-            objects = _sealed(connect, wanted)
-            break
-        except DataLostError:
-            gone = {path for path, _, _ in connect().ask("losses", snapshot)}
-            if not any(path in gone for _, path in wanted):
-                raise
-            lost += [id_ for id_, path in wanted if path in gone]
-            wanted = [(id_, path) for id_, path in wanted if path not in gone]
-    return files.write(name, pieces_of(objects)), lost, count
-
-
-def _sealed(connect: Connect, wanted: list[tuple[str, str]]) -> list[tuple[str, Sealed]]:
-    """Return objects as they are stored; their bytes are views of the node's shared memory."""
     transport = connect()
-    if not wanted:
-        return []
-    if not transport.opens_here:
+    if wanted and not transport.opens_here:
         raise UnsupportedOperationError(
             "over ray:// the proxy opens every value; dump to a URL or into a directory that the "
             "nodes share, or from a node of the cluster",
             backend="memory",
         )
-    paths = [path for _, path in wanted]
+    objects = transport.deadline.retry(partial(_sealed, transport, wanted), NotPinnedError, _unread)
+    gone = {*wanted} - {id_ for id_, _ in objects}
+    return files.write(name, pieces_of(objects)), sorted(gone), len(wanted)
 
-    def taken(found: Found) -> list[tuple[str, Sealed]]:
-        with closed():
-            envelopes = transport.get(found.pins, paths[0])
-        return [
-            (pin.id, envelope.sealed) for pin, envelope in zip(found.pins, envelopes, strict=True)
-        ]
 
-    return look_up(transport, paths, taken)
+def _sealed(transport: Transport, wanted: list[str]) -> list[tuple[str, Sealed]]:
+    """Return objects as they are stored; their bytes are views of the node's shared memory."""
+    pins: list[Pin] = transport.ask("pins", wanted, transport.node) if wanted else []
+    with closed():
+        envelopes = transport.get(pins)
+    return [(pin.id, envelope.sealed) for pin, envelope in zip(pins, envelopes, strict=True)]
+
+
+def _unread(error: NotPinnedError) -> DataLostError:
+    return DataLostError(
+        f"no node returned the saved bytes in time ({error}). Dump again, since the store may be "
+        f"recovering; `polystore lost` lists what is lost for good",
+        backend="memory",
+    )

@@ -387,6 +387,34 @@ def test_what_is_lost_during_the_dump_is_left_out(
     assert other["memory"].load("/kept").sum() == np.arange(60_000).sum()
 
 
+def test_what_is_evicted_during_the_dump_is_left_out(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = store("evicting-meanwhile", max_bytes=4_000_000, eviction="lru")
+    memory = registry["memory"]
+    paths = [f"/{number}" for number in range(4)]
+    memory.save_batch(list(range(4)), paths, evictable=True)
+    arrays = [np.full(80_000, number, np.uint8) for number in range(4)]
+    memory.save_batch(arrays, [f"/p{n}" for n in range(4)], evictable=True, bundled=100_000)
+    memory.pin("/p3")
+    memory.save(np.zeros(200_000, np.uint8), "/whole", evictable=True)
+    memory.copy("/p1", "/same")
+    whole = dumping.write_objects
+
+    def after_an_eviction(*arguments: Any) -> Any:
+        memory.save(np.zeros(3_900_000, np.uint8), "/large", overwrite=True)
+        return whole(*arguments)
+
+    monkeypatch.setattr(dumping, "write_objects", after_an_eviction)
+    manifest = dump(registry, tmp_path / "dump")
+    assert (manifest.values, manifest.lost) == (5, 5)
+    assert verify(tmp_path / "dump") == manifest
+    other = store("not-evicting")
+    restore(other, tmp_path / "dump")
+    assert other["memory"].list_files("/") == [*paths, "/p3"]
+    assert [*other["memory"].load_batch(paths), other["memory"].load("/p3")[0]] == [0, 1, 2, 3, 3]
+
+
 def test_parts_are_split_and_put_together(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
