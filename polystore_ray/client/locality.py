@@ -100,8 +100,9 @@ def save_ref(
 def locations(self: Memory, paths: Sequence[P]) -> list[tuple[str, ...]]:
     """Return, for each path, the ids of the nodes that hold its bytes.
 
-    No node holds a small value, which travels inside calls. Copies that Ray made for readers on
-    other nodes are not counted, since Ray drops them when it needs the room.
+    No node holds a small value, which travels inside calls, nor one that is lost or evicted. Copies
+    that Ray made for readers on other nodes are not counted, since Ray drops them when it needs the
+    room.
     """
     texts = texts_of(paths)
     transport = self._connect()

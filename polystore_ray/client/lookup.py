@@ -45,10 +45,8 @@ def texts_of(paths: Sequence[P]) -> list[str]:
 
 def nodes_of(transport: Transport, paths: list[str]) -> list[tuple[str, ...]]:
     """Return, for each path, the ids of the nodes that hold its bytes."""
-    found: Found = transport.ask("read", paths, path=paths[0] if paths else None)
-    return [
-        found.pins[stored[0]].nodes if isinstance(stored, tuple) else () for stored in found.stored
-    ]
+    found: list[tuple[str, ...]] = transport.ask("nodes", paths, path=paths[0] if paths else None)
+    return found
 
 
 def look_up(

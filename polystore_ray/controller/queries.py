@@ -14,7 +14,7 @@ from polystore_ray.controller.replicated import ReplicatedState
 from polystore_ray.errors import RecipeError
 from polystore_ray.wire.messages import NOTHING, Found, Items, Kept, Lacking, Pin, Stored
 
-__all__ = ["check", "kept", "lacking", "places", "read", "to_evict", "why"]
+__all__ = ["check", "kept", "lacking", "nodes", "places", "read", "to_evict", "why"]
 
 
 def read(state: ReplicatedState, paths: list[str], node: str = "", existing: bool = False) -> Found:
@@ -55,6 +55,12 @@ def _file(state: ReplicatedState, path: str) -> Entry | None:
     with suppress(PathNotFoundError, PathTypeError):
         return state.tree.get(path)
     return None
+
+
+def nodes(state: ReplicatedState, paths: list[str]) -> list[tuple[str, ...]]:
+    """Return the nodes that hold the bytes of each value; none if it is inline, or lacks them."""
+    held = [state.tree.get(path).held for path in paths]
+    return [tuple(each.copies) if isinstance(each, Held) else () for each in held]
 
 
 def kept(state: ReplicatedState, path: str) -> Kept:

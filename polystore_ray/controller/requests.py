@@ -75,6 +75,7 @@ QUERIES: Mapping[str, Operation] = {
     "list_dir": _of_tree(PathTree.list_dir),
     "list_files": _of_tree(PathTree.list_files),
     "losses": _of_tree(losses),
+    "nodes": queries.nodes,
     "outline": _of_tree(PathTree.outline),
     "pins": _of("copies", pins),
     "places": queries.places,

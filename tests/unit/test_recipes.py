@@ -247,6 +247,22 @@ def test_a_fallback_comes_before_a_recipe(memory: ClusterMemoryBackend, tmp_path
     assert (memory.load("/a") == 5).all()
 
 
+def test_what_works_where_values_are_makes_those_that_are_nowhere(
+    memory: ClusterMemoryBackend, tmp_path: Any
+) -> None:
+    for number in range(4):
+        save(memory, f"/{number}", number, (full, (number,)))
+    evict_all(memory)
+    memory.save(bytes(2 * SIZE), "/there")
+    assert memory.locations(["/0", "/there"]) == [(), ("local",)]
+    memory.persist("/1", "disk", tmp_path / "1.npy")
+    assert (np.load(tmp_path / "1.npy") == 1).all()
+    assert memory.map(np.max, ["/0", "/2", "/3"]) == [0, 2, 3]
+    assert _made == [1, 0, 2, 3]
+    with pytest.raises(PathNotFoundError):
+        memory.locations(["/0", "/nothing"])
+
+
 def test_a_value_that_was_saved_meanwhile_stays(memory: ClusterMemoryBackend) -> None:
     def save_another() -> Any:
         memory.save(9, "/a", overwrite=True)
