@@ -10,7 +10,7 @@ from polystore.stat import Details
 from polystore_ray.errors import DataEvictedError, DataLostError
 from polystore_ray.wire.messages import Facts, Loss, Pin, Recipe
 
-__all__ = ["Entry", "Held", "entry_at", "freed_by", "lacking_error", "version_at"]
+__all__ = ["Entry", "Held", "entry_at", "freed_by", "lacking_error", "lost_among", "version_at"]
 
 
 class Held:
@@ -127,9 +127,14 @@ def version_at(tree: PathTree[Entry], path: str) -> int:
     return node.version if isinstance(node, Entry) else 0
 
 
-def freed_by(replaced: Iterable[Entry]) -> int:
-    """Return the bytes that are free once values are replaced; a copy needs them still."""
-    return sum(e.facts[0] for e in replaced if e.uses == 1 and e.held is not None)
+def freed_by(replaced: Iterable[Entry]) -> set[Entry]:
+    """Return the values whose bytes are free once values are replaced; a copy needs them still."""
+    return {entry for entry in replaced if entry.uses == 1 and entry.held is not None}
+
+
+def lost_among(entries: Iterable[Entry | None]) -> set[Entry]:
+    """Return the values that are lost, whose bytes count still; those of evicted ones do not."""
+    return {entry for entry in entries if entry is not None and entry.held is not None}
 
 
 def lacking_error(entry: Entry, path: str) -> DataLostError:

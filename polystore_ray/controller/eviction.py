@@ -48,7 +48,7 @@ class Evictables:
     def for_room(self, wanted: int, spared: Collection[Entry]) -> list[int]:
         """Return the numbers of values that take so many bytes; none if all take less.
 
-        - `spared`: those that are about to be replaced, whose bytes are counted already
+        - `spared`: those whose bytes are counted as free already
         """
         numbers: list[int] = []
         for number, entry in self._entries.items():

@@ -8,7 +8,7 @@ nodes as it has replicas.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -80,8 +80,10 @@ class Ledger:
 
     # Entries come and go
 
-    def admit(self, new: Iterable[Facts], freed: int, *, inline: bool) -> None:
+    def admit(self, new: Iterable[Facts], freed: Collection[Entry], *, inline: bool) -> None:
         """Raise if values would take the store beyond what it may hold.
+
+        - `freed`: values whose bytes go when these come
 
         Raises `StorageFullError` beyond `max_bytes`; `InlineFullError` if they are inline, and
         packing cannot keep up.
@@ -99,17 +101,18 @@ class Ledger:
                 backend="memory",
             )
 
-    def _lacking(self, new: Iterable[Facts], freed: int) -> int:
+    def _lacking(self, new: Iterable[Facts], freed: Collection[Entry]) -> int:
         """Return how many bytes have no room, at least 0."""
         wanted = sum(size for size, _, _ in new)
         if self.max_bytes is None or not wanted:
             return 0
-        return max(0, self.nbytes + wanted - freed - self.max_bytes)
+        given_back = sum(entry.facts[0] for entry in freed)
+        return max(0, self.nbytes + wanted - given_back - self.max_bytes)
 
-    def to_evict(self, new: Iterable[Facts], replaced: list[Entry], freed: int) -> list[int]:
-        """Return the numbers of what has to be evicted before values can come."""
+    def to_evict(self, new: Iterable[Facts], freed: Collection[Entry]) -> list[int]:
+        """Return the numbers of what has to be evicted before values can come; see `admit`."""
         lacking = self._lacking(new, freed) if self._evicts else 0
-        return self.evictables.for_room(lacking, replaced) if lacking else []
+        return self.evictables.for_room(lacking, freed) if lacking else []
 
     def evict(self, numbers: list[int]) -> list[Held]:
         """Let go of the bytes of values; return the objects that none needs."""

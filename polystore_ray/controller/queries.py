@@ -9,7 +9,14 @@ from typing import Any
 from polystore.exceptions import PathNotFoundError, PathTypeError, StorageError
 from polystore.path_tree import replaced
 from polystore.paths import join, normalize
-from polystore_ray.controller.entries import Entry, Held, entry_at, freed_by, lacking_error
+from polystore_ray.controller.entries import (
+    Entry,
+    Held,
+    entry_at,
+    freed_by,
+    lacking_error,
+    lost_among,
+)
 from polystore_ray.controller.replicated import ReplicatedState
 from polystore_ray.errors import RecipeError
 from polystore_ray.wire.messages import NOTHING, Found, Items, Kept, Lacking, Pin, Stored
@@ -88,14 +95,14 @@ def check(state: ReplicatedState, items: Items) -> None:
 def to_evict(state: ReplicatedState, items: Items) -> list[int]:
     """Return what has to be evicted for values to fit; nothing if they cannot be saved anyway."""
     if items.refills:
-        needed = [entry for entry in state.refilled_by(items) if entry is not None]
-        lost = sum(entry.facts[0] for entry in needed if entry.held is not None)
-        return state.ledger.to_evict(items.facts, needed, lost)
+        needed = state.refilled_by(items)
+        facts = [each for each, entry in zip(items.facts, needed, strict=True) if entry is not None]
+        return state.ledger.to_evict(facts, lost_among(needed))
     try:
         old: list[Entry] = replaced(state.locations_for(items))
     except StorageError:
         return []
-    return state.ledger.to_evict(items.facts, old, freed_by(old))
+    return state.ledger.to_evict(items.facts, freed_by(old))
 
 
 def places(state: ReplicatedState, paths: list[str]) -> tuple[list[str], list[bool], int]:

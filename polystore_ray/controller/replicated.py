@@ -28,6 +28,7 @@ from polystore_ray.controller.entries import (
     entry_at,
     freed_by,
     lacking_error,
+    lost_among,
     version_at,
 )
 from polystore_ray.controller.events import deleted, published
@@ -132,21 +133,22 @@ class ReplicatedState:
     def _refill(self, pins: list[Pin], items: Items) -> None:
         """Give values that are lost or evicted their bytes again, unless they have them by now."""
         entries = self.refilled_by(items)
-        needed = [
-            (facts, entry) for facts, entry in zip(items.facts, entries, strict=True) if entry
+        facts = [
+            each for each, entry in zip(items.facts, entries, strict=True) if entry is not None
         ]
-        lost = sum(entry.facts[0] for _, entry in needed if entry.held is not None)
-        self.ledger.admit((facts for facts, _ in needed), lost, inline=False)
+        self.ledger.admit(facts, lost_among(entries), inline=False)
         self._release(self.ledger.refill(pins, items, entries))
         self.makers.forget(version for version in items.versions if version is not None)
 
     def refilled_by(self, items: Items) -> list[Entry | None]:
         """Return the values that still lack what a refill brings, each of them once."""
         found: list[Entry | None] = []
+        seen: set[Entry | None] = set()
         for path, version in zip(items.paths, items.versions, strict=True):
             entry = entry_at(self.tree, path)
             is_needed = entry is not None and entry.version == version and entry.is_lacking
-            found.append(entry if is_needed and entry not in found else None)
+            found.append(entry if is_needed and entry not in seen else None)
+            seen.add(entry)
         return found
 
     def evict(self, numbers: list[int]) -> None:

@@ -714,7 +714,9 @@ def test_a_query_changes_nothing(three: Store) -> None:
     arguments: dict[str, tuple[object, ...]] = {
         "check": (Items(["/new"], [(3, None, None)], [], parents=True),),
         "list_files": ("/", None, None, True),
+        "nodes": (["/a"],),
         "outline": ("/",),
+        "pins": (["p"], NODE),
         "records": (["/a"],),
         "read": (["/a"], NODE),
         "status": (),

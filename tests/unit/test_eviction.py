@@ -86,6 +86,17 @@ def test_what_is_replaced_makes_room_first(memory: ClusterMemoryBackend) -> None
     assert evicted(memory) == []
 
 
+def test_what_is_replaced_at_one_of_its_paths_makes_room_as_others_do(
+    memory: ClusterMemoryBackend,
+) -> None:
+    memory.save(np.zeros(3 * SIZE, np.uint8), "/0", evictable=True)
+    memory.copy("/0", "/1")
+    memory.save(np.ones(2 * SIZE, np.uint8), "/0", overwrite=True)
+    assert evicted(memory) == [1]
+    assert memory.load("/0")[0] == 1
+    assert memory._connect().status().bytes == 2 * SIZE
+
+
 def test_a_pinned_value_stays(memory: ClusterMemoryBackend) -> None:
     fill(memory, range(ROOM))
     memory.pin("/0")
