@@ -19,7 +19,7 @@ from polystore.registration import backend_key
 from polystore.transfer.proxies import portable
 from polystore_ray.client.lookup import Memory
 from polystore_ray.client.recipes import make, save_again
-from polystore_ray.errors import DataLostError, RecipeError
+from polystore_ray.errors import CallTimeoutError, DataLostError, RecipeError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import Lacking
 
@@ -61,7 +61,8 @@ def load_refilled(
 ) -> Loaded:
     """Return what `load` returns for paths, once what these lack has come back.
 
-    If the store has no room for all that is to come back, it does so, and is loaded, in parts.
+    If the store has no room for all that is to come back, it does so, and is loaded, in parts; the
+    values are of one moment all the same.
     """
     for attempt in itertools.count():
         try:
@@ -75,9 +76,22 @@ def load_refilled(
                 break
             _bring_back(memory, transport, lacking)
     half = len(paths) // 2
-    values, versions = load_refilled(memory, transport, paths[:half], load)
-    others, their_versions = load_refilled(memory, transport, paths[half:], load)
-    return values + others, versions + their_versions
+    while True:
+        values, versions = load_refilled(memory, transport, paths[:half], load)
+        others, their_versions = load_refilled(memory, transport, paths[half:], load)
+        values, versions = values + others, versions + their_versions
+        if transport.ask("versions", paths, path=paths[0]) == versions:
+            return values, versions
+        transport.deadline.pause_or_raise(_overwritten(paths[0]), 0)
+
+
+def _overwritten(path: str) -> CallTimeoutError:
+    return CallTimeoutError(
+        "the values were evicted, and others were saved at their paths all the time while they "
+        "came back, so that they are not of one moment; load fewer at once",
+        path=path,
+        backend="memory",
+    )
 
 
 def _refill(

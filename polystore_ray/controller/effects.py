@@ -140,7 +140,7 @@ def names_read(tree: Tree, request: Request) -> frozenset[Names] | None:
         return frozenset()
     if operation in _OF_ONE_PATH:
         return _names(tree, arguments[:1])
-    if operation in ("nodes", "read"):
+    if operation in ("nodes", "read", "versions"):
         return _names(tree, arguments[0])
     if operation == "publish":
         return _names(tree, arguments[1].paths)

@@ -21,7 +21,7 @@ from polystore_ray.controller.replicated import ReplicatedState
 from polystore_ray.errors import RecipeError
 from polystore_ray.wire.messages import NOTHING, Found, Items, Kept, Lacking, Pin, Stored
 
-__all__ = ["check", "kept", "lacking", "nodes", "places", "read", "to_evict", "why"]
+__all__ = ["check", "kept", "lacking", "nodes", "places", "read", "to_evict", "versions", "why"]
 
 
 def read(state: ReplicatedState, paths: list[str], node: str = "", existing: bool = False) -> Found:
@@ -68,6 +68,12 @@ def nodes(state: ReplicatedState, paths: list[str]) -> list[tuple[str, ...]]:
     """Return the nodes that hold the bytes of each value; none if it is inline, or lacks them."""
     held = [state.tree.get(path).held for path in paths]
     return [tuple(each.copies) if isinstance(each, Held) else () for each in held]
+
+
+def versions(state: ReplicatedState, paths: list[str]) -> list[int]:
+    """Return the versions of the values at paths, all of one moment; 0 where there is none."""
+    found = [entry_at(state.tree, path) for path in paths]
+    return [0 if entry is None else entry.version for entry in found]
 
 
 def kept(state: ReplicatedState, path: str) -> Kept:

@@ -83,6 +83,7 @@ QUERIES: Mapping[str, Operation] = {
     "records": _of_tree(records),
     "stat": _of_tree(PathTree.stat),
     "status": _of_ledger(Ledger.status),
+    "versions": queries.versions,
     "why": queries.why,
 }
 """The requests that read: they leave the state as it is, and are answered as often as asked."""

@@ -159,6 +159,21 @@ def test_what_is_needed_soon_is_made_just_before(memory: ClusterMemoryBackend) -
     assert memory._connect().status().evictions == before + 3  # of six that the totals need
 
 
+def test_a_batch_that_is_made_in_parts_is_of_one_moment(memory: ClusterMemoryBackend) -> None:
+    def save_others() -> Any:
+        if memory.stat("/0")["size"] == SIZE:
+            memory.save_batch([b"new", b"new"], ["/0", "/7"], overwrite=True)
+        return np.full(SIZE, 8, np.uint8)
+
+    for number in range(8):
+        save(memory, f"/{number}", number, (full, (number,)))
+    save(memory, "/8", 8, (save_others, ()))
+    evict_all(memory)
+    loaded = memory.load_batch([f"/{n}" for n in range(9)])
+    assert (loaded[0], loaded[7]) == (b"new", b"new")
+    assert [image[0] for image in (*loaded[1:7], loaded[8])] == [1, 2, 3, 4, 5, 6, 8]
+
+
 def test_a_value_is_made_once_however_many_ask(memory: ClusterMemoryBackend) -> None:
     save(memory, "/a", 1, (slow, (0.3,)))
     evict_all(memory)
