@@ -42,7 +42,7 @@ from polystore_ray.wire.envelope import (
     sealed_message,
 )
 from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard
-from polystore_ray.wire.messages import Items, Pin, Request, Wish
+from polystore_ray.wire.messages import Items, NotPinnedError, Pin, Request, Wish
 from polystore_ray.wire.sessions import Session
 
 __all__ = ["LocalTransport"]
@@ -168,8 +168,9 @@ class LocalTransport(Transport):
         self.change("publish", pins, items, pinned)
 
     def _look_after(self) -> None:
-        while (repair := self._controller.next_repair(timeout=0)) is not None:
-            carry_out(repair, self._controller, self, replicas=1)
+        with suppress(NotPinnedError):  # another thread has released it; a change looks again
+            while (repair := self._controller.next_repair(timeout=0)) is not None:
+                carry_out(repair, self._controller, self, replicas=1)
 
     def pack(self, messages: Sequence[bytes]) -> tuple[Pin, str]:
         return self._volume.pack(messages)

@@ -136,3 +136,24 @@ def test_a_reader_sees_that_a_link_replaced_a_file(registry: RayBackendRegistry)
         assert np.max(memory.load("/a")) == 1
         assert memory.stat("/a")["type"] == "symlink"
         memory.delete("/a")
+
+
+def test_threads_that_change_packs_do_not_meet_in_their_upkeep(
+    registry: RayBackendRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = registry["memory"]
+    paths = [f"/{number}" for number in range(4)]
+    memory.save_batch([np.full(80_000, n, np.uint8) for n in range(4)], paths, bundled=100_000)
+    volume = registry._connect()._volume
+    adopt = volume.adopt
+
+    def adopt_too_late(*arguments: Any) -> Any:
+        monkeypatch.setattr(volume, "adopt", adopt)
+        memory.delete_all("/3")  # as another thread would, in between
+        return adopt(*arguments)
+
+    for path in paths[:2]:
+        memory.delete(path)
+    monkeypatch.setattr(volume, "adopt", adopt_too_late)
+    memory.delete(paths[2])
+    assert (memory.list_files("/"), registry.status().objects) == ([], 0)
