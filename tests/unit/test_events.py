@@ -133,6 +133,7 @@ def test_every_change_of_the_tree_tells_of_it() -> None:
             "claim",
             "release_claim",
             "renew_claim",
+            "renew_making",
             "class_arrived",
             "confirm",
             "drain",
