@@ -73,7 +73,7 @@ def recipes_of(recipes: Sequence[Any], paths: Sequence[str]) -> Sequence[Recipe 
     Raises `VFSTypeError` if one is no function with its arguments, or they do not pickle, or are
     large.
     """
-    if not any(recipes):
+    if all(recipe is None for recipe in recipes):
         return ()
     if len(recipes) != len(paths):
         raise VFSTypeError(

@@ -364,7 +364,7 @@ def test_the_turn_lasts_while_others_of_a_batch_are_made(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "recipe",
-    [full, (full,), (1, ()), (full, 3), (full, (threading.Lock(),)), (full, (bytes(2**21),))],
+    [(), full, (full,), (1, ()), (full, 3), (full, (threading.Lock(),)), (full, (bytes(2**21),))],
 )
 def test_what_is_no_recipe_is_refused(memory: ClusterMemoryBackend, recipe: Any) -> None:
     with pytest.raises(VFSTypeError, match="recipe"):
