@@ -108,7 +108,10 @@ class ClusterStore(ChunkStore):
         return type(self), (self.path, self._registry, self.read_only)
 
     def with_read_only(self, read_only: bool = False) -> ClusterStore:
-        return type(self)(self.path, self._registry, read_only)
+        store = type(self)(self.path, self._registry, read_only)
+        # Reads of both travel together, and what one keeps, the other has too.
+        store._values, store._gets = self._values, self._gets  # noqa: SLF001 - of its class
+        return store
 
     # Values
 
@@ -118,8 +121,11 @@ class ClusterStore(ChunkStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        wanted = wanted_part(byte_range)
-        return buffer_of(await self._gets.ask(self._at(key), None), wanted, prototype)
+        path, wanted = self._at(key), wanted_part(byte_range)
+        value = self._values.kept(path)
+        if value is None:
+            value = await self._gets.ask(path, None)
+        return buffer_of(value, wanted, prototype)
 
     def get_sync(
         self,

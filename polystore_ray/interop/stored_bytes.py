@@ -11,14 +11,17 @@ import numpy as np
 from polystore.exceptions import (
     PathNotFoundError,
     PathTypeError,
+    StorageError,
     UnsupportedFormatError,
     UnsupportedOperationError,
     VersionConflictError,
 )
 from polystore_ray.client.lookup import look_up
-from polystore_ray.interop.plain_memory import plain_memory
+from polystore_ray.interop.plain_memory import plain_loads, plain_memory
 from polystore_ray.interop.zarr_buffers import Bytes
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.wire.envelope import open_message
 
 __all__ = ["StoredBytes", "Write"]
 
@@ -43,6 +46,7 @@ class StoredBytes:
         self._top = top
         self._registry = registry
         self._prefix = top.rstrip("/")
+        self._reads: LeasedReads | None = None  # of the store, once values are read
 
     @property
     def _memory(self) -> Any:
@@ -56,11 +60,24 @@ class StoredBytes:
         """Return the values at some paths."""
         return self.load_versions(paths)[0]
 
+    def kept(self, path: str) -> Bytes | None:
+        """Return a small value that this process keeps, None if it has to be loaded.
+
+        It waits for nothing, so it may be called in an event loop.
+        """
+        found = None if self._reads is None else self._reads.inline([path])
+        if found is None or not isinstance(stored := found.stored[0], bytes):
+            return None
+        with suppress(StorageError):  # as load reports
+            return _as_bytes(open_message(stored, plain_loads), path)
+        return None
+
     def load_versions(self, paths: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
         """Return the values at some paths, and their versions."""
+        transport = self._registry._connect()  # noqa: SLF001 - as plain_memory does
+        self._reads = transport.reads
         # Over ``ray://`` the proxy opens values anyway.
-        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as plain_memory does
-        memory = plain_memory(self._registry) if opens_here else self._memory
+        memory = plain_memory(self._registry) if transport.opens_here else self._memory
         try:
             values, versions = memory.load_versions(paths)
         except UnsupportedOperationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
 
@@ -249,6 +250,37 @@ class TestUse:
             "a/b",
             "a/b/c",
         ]
+
+    async def test_a_kept_value_costs_neither_a_call_nor_a_thread(
+        self, store: ClusterStore, requests: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = cpu.Buffer.from_bytes(b"first"), cpu.Buffer.from_bytes(b"second")
+        await store.set("k", first)
+        while store._values.kept(f"{store.path}/k") is None:  # until the node has its lease
+            await store.get("k")
+            await asyncio.sleep(0.01)
+        requests.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "to_thread", None)
+            assert await store.get("k") == first
+            assert await store.get("k", byte_range=SuffixByteRequest(2)) == first[3:]
+        assert requests == []
+        store._registry["memory"].save(b"second", f"{store.path}/k", overwrite=True)
+        assert await store.get("k") == second
+        await store.delete("k")
+        assert await store.get("k") is None
+
+    def test_an_array_of_a_known_format_is_opened_again_without_a_call(
+        self, store: ClusterStore, requests: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        zarr.create_array(store, shape=(4,), dtype="u1")
+        while store._values.kept(f"{store.path}/zarr.json") is None:  # until the node has its lease
+            zarr.open_array(store, mode="r", zarr_format=3)
+            time.sleep(0.01)
+        requests.clear()
+        monkeypatch.setattr(asyncio, "to_thread", None)
+        assert zarr.open_array(store, mode="r", zarr_format=3).shape == (4,)
+        assert requests == []
 
     async def test_what_is_no_bytes_says_so(self, store: ClusterStore) -> None:
         memory = store._registry["memory"]
