@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "let_go_of_values"]
 
 _PAUSE = 0.1  # seconds
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
+
+
+def let_go_of_values(error: BaseException | None) -> None:
+    """Let the functions that an error has left forget their variables; its traceback stays.
+
+    An error and the functions in its traceback often refer to each other. In a process that has
+    nothing to do, Python looks for such cycles never, and what they refer to, such as an object in
+    shared memory, would stay.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Deadline:
@@ -57,6 +72,8 @@ class Deadline:
                 if late is not error and late.__cause__ is None:
                     late.__cause__ = error
                 self.pause_or_raise(late, pause)
+                let_go_of_values(late)
+                del late
             pause = max(pause, min(2 * pause, longest))
 
     def pause_or_raise(self, error: Exception, pause: float = _PAUSE) -> None:

@@ -39,6 +39,7 @@ _STEP = 50  # milliseconds without a change that end a burst
 _BURST = 400  # milliseconds after which a burst is told that has no end
 _WAIT = 100  # milliseconds for one step without a change
 _COMPARED_EVERY = 10.0  # seconds between looks at the whole
+_COMPARED_AFTER = 1.0  # seconds, after changes: watchfiles may drop what comes while it reports
 _PAUSES = 50  # of the time that a look at the whole takes, until the next one
 
 
@@ -68,7 +69,8 @@ class Watch(Events):
         self._lookup, self._recursive = lookup, recursive
         self._path = lookup.text(path)
         self._number = 0
-        self._compare_at = 0.0
+        self._compared_at = self._pause = 0.0
+        self._has_changed = False
         self._last: float | None = time.monotonic()
         self._is_closed = False
         with lookup.directory(path) as handle:
@@ -105,10 +107,11 @@ class Watch(Events):
                 next(changes)
             except FileNotFoundError:
                 raise PathNotFoundError("no such file or directory") from None
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # of watchfiles, where the system refuses
                 raise StorageResolutionError(
-                    f"the system does not watch this directory: {error}; raise "
-                    f"fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=1"
+                    f"the system does not watch this directory: {error}; raise the limits "
+                    f"fs.inotify.max_user_watches, of directories, and max_user_instances, of "
+                    f"watches, or set WATCHFILES_FORCE_POLLING=1"
                 ) from error
         return changes
 
@@ -146,8 +149,10 @@ class Watch(Events):
         except RuntimeError:  # of watchfiles, as for a name that is not text
             self._changes = self._begin()
             return self._compared()
-        if time.monotonic() >= self._compare_at:
+        after = max(self._pause, _COMPARED_AFTER if self._has_changed else _COMPARED_EVERY)
+        if time.monotonic() - self._compared_at >= after:
             return self._compared()
+        self._has_changed |= bool(changes)
         paths = {self._concerned(path) for _, path in changes} - {None}
         return self._looked_at(cast("set[str]", paths))
 
@@ -196,8 +201,9 @@ class Watch(Events):
         found = self._below(self._path)
         if found and found[self._path].identity != self._identity:
             found = {}
-        now = time.monotonic()
-        self._compare_at = now + max(_COMPARED_EVERY, _PAUSES * (now - begun))
+        self._compared_at = time.monotonic()
+        self._pause = _PAUSES * (self._compared_at - begun)
+        self._has_changed = False
         return found
 
     def _looked_at(self, paths: set[str]) -> list[Event]:
@@ -206,21 +212,23 @@ class Watch(Events):
             return self._compared()
         before: _Contents = {}
         after: _Contents = {}
-        whole: set[str] = set()
+        gone: set[str] = set()  # directories
+        new: set[str] = set()
         for path in sorted(paths):
-            if _lies_in(path, whole):
+            if _lies_in(path, gone) or _lies_in(path, new):
                 continue
             was, now = self._known.get(path), _look(path, self._lookup)
             before |= {} if was is None else {path: was}
             after |= {} if now is None else {path: now}
-            is_tree = "directory" in {each.type for each in (was, now) if each is not None}
-            if not is_tree or (was and now and was[:2] == now[:2]):
+            if was and now and was[:2] == now[:2]:
                 continue
-            whole.add(path)
-            if now is not None and now.type == "directory" and self._recursive:
-                after |= self._below(path)
-        if whole:
-            before |= {path: each for path, each in self._known.items() if _lies_in(path, whole)}
+            if was is not None and was.type == "directory":
+                gone.add(path)
+            if now is not None and now.type == "directory":
+                new.add(path)
+                after |= self._below(path) if self._recursive else {}
+        if gone:
+            before |= {path: each for path, each in self._known.items() if _lies_in(path, gone)}
         for path in before:
             del self._known[path]
         self._known |= after

@@ -20,7 +20,7 @@ imported with it.
 from polystore.testing.batches import AtomicBatches, Batches
 from polystore.testing.concurrency import AtomicMoves, Concurrency
 from polystore.testing.directories import Directories
-from polystore.testing.flow import Awaited, Claimed, Evicting, Expiring, Watched
+from polystore.testing.flow import Awaited, Claimed, Evicting, Expiring
 from polystore.testing.formats import check_format
 from polystore.testing.growing import Growing
 from polystore.testing.kit import BackendKit
@@ -33,6 +33,7 @@ from polystore.testing.regions import Regions
 from polystore.testing.stored import Damage, Traces
 from polystore.testing.transfers import Transfers
 from polystore.testing.virtual import VirtualPaths
+from polystore.testing.watched import Watched
 from polystore.testing.writing import Deletable, Writable, WriteOnce
 
 __all__ = [

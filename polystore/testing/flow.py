@@ -1,4 +1,4 @@
-"""Values that come and go: waits, watches, claims, times to live, eviction and recipes.
+"""Values that come and go: waits, claims, times to live, eviction and recipes.
 
 Each suite is for a backend that has the methods or the options that it is named after.
 """
@@ -6,57 +6,17 @@ Each suite is for a backend that has the methods or the options that it is named
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from polystore.events import Event
 from polystore.exceptions import PathNotFoundError, StorageError
 from polystore.testing.kit import BackendKit
 
-__all__ = ["Awaited", "Claimed", "Evicting", "Expiring", "Watched"]
+__all__ = ["Awaited", "Claimed", "Evicting", "Expiring"]
 
 _LONG = 60.0  # seconds, for a machine under load
-_SOON = 0.5  # seconds, in which something that must not happen would
 _MOST = 10_000  # values, of which a store with room for few evicts some
-
-
-class Watched(BackendKit):
-    """The promises of ``watch``."""
-
-    def test_a_watch_tells_of_each_change(self, backend: Any, root: str) -> None:
-        path = self.path(root, "a")
-        events = backend.watch(root or "/", timeout=_LONG)
-        told = _numbered(events)
-        backend.save(self.value(), path)
-        assert next(told)[:2] == ("created", path)
-        backend.save(self.value(1), path, overwrite=True)
-        assert next(told)[:2] == ("replaced", path)
-        backend.delete(path)
-        assert next(told)[:2] == ("deleted", path)
-        events.close()
-
-    def test_a_watch_begins_with_the_call(self, backend: Any, root: str) -> None:
-        before, after = self.paths(root, "before", "after")
-        backend.save(self.value(), before)
-        events = backend.watch(root or "/", timeout=_LONG)
-        backend.save(self.value(), after)
-        assert next(events).path == after
-        events.close()
-
-    def test_a_watch_of_one_level_tells_of_no_other(self, backend: Any, root: str) -> None:
-        inside = f"{root}/d"
-        backend.ensure_directory(inside)
-        events = backend.watch(root or "/", recursive=False, timeout=_LONG)
-        backend.save(self.value(), self.path(inside, "deep"))
-        backend.save(self.value(), self.path(root, "here"))
-        paths = [event.path for event in _until(events, self.path(root, "here"))]
-        assert self.path(inside, "deep") not in paths
-        events.close()
-
-    def test_a_watch_ends_at_its_timeout(self, backend: Any, root: str) -> None:
-        assert list(backend.watch(root or "/", timeout=_SOON)) == []
 
 
 class Awaited(BackendKit):
@@ -168,23 +128,3 @@ class Evicting(BackendKit):
 
 def _first(value: Any) -> Any:
     return value
-
-
-def _numbered(events: Iterator[Event]) -> Iterator[Event]:
-    """Yield events whose numbers increase, and those of directories not."""
-    last = -1
-    for event in events:
-        assert event.number > last
-        last = event.number
-        if event.type == "file":
-            yield event
-
-
-def _until(events: Iterator[Event], path: str) -> list[Event]:
-    """Return the events up to the first one of a path."""
-    found: list[Event] = []
-    for event in events:
-        found.append(event)
-        if event.path == path:
-            return found
-    pytest.fail(f"no event of {path} came")

@@ -36,7 +36,7 @@ Facts = dict[str, Any]
     "-l",
     "--long",
     is_flag=True,
-    help="Also show type (or that it is lost), size, shape, dtype and time.",
+    help="Also show type (or that it is lost or evicted), size, shape, dtype and time.",
 )
 @with_session
 def ls(session: Session, places: tuple[Place, ...], *, long: bool) -> None:
@@ -107,7 +107,7 @@ def _long(entry: Facts) -> tuple[str, ...]:
     shape = "x".join(map(str, entry["shape"])) if entry.get("shape") else "-"
     size = human_bytes(entry.get("size"))
     when = moment(entry.get("modified"))
-    kind = "lost" if entry.get("lost") else entry["type"]
+    kind = "lost" if entry.get("lost") else "evicted" if entry.get("evicted") else entry["type"]
     return kind, size, shape, str(entry.get("dtype") or "-"), when, _name(entry)
 
 

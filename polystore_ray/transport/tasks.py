@@ -13,6 +13,7 @@ from ray import exceptions as ray_exceptions
 
 from polystore.exceptions import VFSTypeError
 from polystore.transfer.many import Failure
+from polystore_ray.deadline import let_go_of_values
 from polystore_ray.errors import HostLostError, StoreUnavailableError
 from polystore_ray.rayapi.errors import first_line, of_user_code, translated
 from polystore_ray.rayapi.placement import MEMORY, near_node
@@ -81,6 +82,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except Exception as error:  # noqa: BLE001 - the function may raise anything
+        let_go_of_values(error)
         return Failure(of_user_code(error))
 
 

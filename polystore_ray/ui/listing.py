@@ -21,7 +21,7 @@ _MOST_ROWS = 500  # in one window
 _MOST_KEPT = 8  # directories
 _AT_ONCE = 16  # requests
 
-_FACTS = ("type", "size", "modified", "shape", "dtype", "lost", "target")
+_FACTS = ("type", "size", "modified", "shape", "dtype", "lost", "evicted", "target")
 
 
 class Wanted(NamedTuple):

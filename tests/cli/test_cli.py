@@ -14,7 +14,7 @@ from polystore import FileManager
 from polystore_ray import RayBackendRegistry
 from polystore_ray.cli.__main__ import polystore_command
 from polystore_ray.wire.messages import Loss
-from tests.cli.commands import Done, run_alone, run_locally, says_one_line
+from tests.cli.commands import Done, run_alone, run_here, run_locally, says_one_line
 
 
 @pytest.fixture
@@ -99,6 +99,19 @@ def test_lost_values_are_listed_and_marked(plate: FileManager) -> None:
         in run_locally("stat", "memory:/plate/b.npy").out
     )
     assert "2 values are lost; `polystore lost`" in run_locally("status").out
+
+
+def test_evicted_values_are_marked() -> None:
+    registry = RayBackendRegistry("cli-small", local=True, max_bytes=1000, eviction="lru")
+    memory = registry["memory"]
+    for name in ("first", "second"):
+        memory.save(np.zeros(100), f"/{name}", evictable=True)
+    long = run_here("--local", "--store", "cli-small", "ls", "-l", "memory:/").out.splitlines()
+    assert [line.split()[0] for line in long] == ["evicted", "file"]
+    done = run_here("--local", "--store", "cli-small", "cat", "memory:/first")
+    assert done.code == 1
+    assert "evicted when others needed the room" in done.err
+    registry.shutdown()
 
 
 def test_a_dump_is_written_verified_and_restored(plate: FileManager, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Memory:
         return str(backend.ensure_directory(f"/{uuid.uuid4().hex}"))
 
 
-class Flow(Watched, Awaited, Claimed, Expiring):
+class Flow(Awaited, Claimed, Expiring):
     pass
 
 
@@ -137,7 +137,7 @@ class Archive(Hosted):
         return ArchiveAccess(tmp_path / "archive.zip")
 
 
-class TestLocalMemory(Local, Memory, All, AtomicBatches, AtomicMoves):
+class TestLocalMemory(Local, Memory, All, Watched, AtomicBatches, AtomicMoves):
     pass
 
 
@@ -153,7 +153,7 @@ class TestLocalEviction(Full, Evicting):
     pass
 
 
-class TestLocalDisk(Local, Disk, All, Damage, Traces):
+class TestLocalDisk(Local, Disk, All, Watched, Damage, Traces):
     pass
 
 
@@ -173,7 +173,7 @@ class TestLocalFiveMethods(Readable, WriteOnce, Batches, VirtualPaths, Concurren
         return polystore_local.registry["kit_shelf"]
 
 
-class TestRayMemory(OnRay, Memory, All, AtomicBatches, AtomicMoves):
+class TestRayMemory(OnRay, Memory, All, Watched, AtomicBatches, AtomicMoves):
     pass
 
 
@@ -190,7 +190,7 @@ class TestRayEviction(Full, Evicting):
     local: ClassVar[bool] = False
 
 
-class TestRayDisk(OnRay, Disk, All, Damage, Traces):
+class TestRayDisk(OnRay, Disk, All, Watched, Damage, Traces):
     pass
 
 

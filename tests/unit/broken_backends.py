@@ -207,6 +207,13 @@ class ShowsWhatWasCutOff(ZarrBackend):
             super().save(7, path, region=-1)
 
 
+class WatchesLate(DiskBackend):
+    """Begins to watch when the first event is asked for."""
+
+    def watch(self, path: Any, **options: Any) -> Any:
+        yield from super().watch(path, **options | {"timeout": 0})
+
+
 class AppendsWhereOthersDo(ZarrBackend):
     """Asks where the end is, and then writes there."""
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import traceback
+import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from polystore_ray.deadline import Deadline
+from polystore_ray.transport import tasks
 
 
 class Failing:
@@ -31,6 +36,68 @@ def test_an_attempt_is_repeated_after_the_errors_that_pass_and_no_others() -> No
     with pytest.raises(ValueError, match="wrong"):
         Deadline(10).retry(wrong, ConnectionError)
     assert len(wrong.made) == 1
+
+
+class Value:
+    """Something that is to be let go, such as an object in shared memory."""
+
+
+@pytest.fixture
+def _without_looks_for_cycles() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_without_looks_for_cycles")
+def test_an_attempt_that_failed_holds_no_value() -> None:
+    made: list[weakref.ref[Value]] = []
+
+    def use(value: Value) -> None:
+        made.append(weakref.ref(value))
+        cause = ConnectionError("cut off")
+        error = ConnectionError("busy")
+        if len(made) < 3:
+            raise error from cause
+
+    Deadline(10).retry(lambda: use(Value()), ConnectionError, pause=0.01)
+    assert [value() for value in made] == [None] * 3
+
+
+@pytest.mark.usefixtures("_without_looks_for_cycles")
+def test_an_attempt_that_failed_for_another_reason_holds_no_value() -> None:
+    made: list[weakref.ref[Value]] = []
+
+    def find(value: Value) -> None:
+        made.append(weakref.ref(value))
+        error = LookupError("not there")
+        raise error
+
+    def use() -> None:
+        try:
+            find(Value())
+        except LookupError as error:
+            busy = ConnectionError("busy")
+            if len(made) < 3:
+                raise busy from error
+
+    Deadline(10).retry(use, ConnectionError, pause=0.01)
+    assert [value() for value in made[:2]] == [None] * 2
+
+
+@pytest.mark.usefixtures("_without_looks_for_cycles")
+def test_a_task_that_failed_holds_no_value() -> None:
+    made: list[weakref.ref[Value]] = []
+
+    def fail(value: Value) -> None:
+        made.append(weakref.ref(value))
+        error = LookupError("not there")
+        raise error
+
+    failure = tasks._attempt(lambda: fail(Value()))
+    assert made[0]() is None
+    assert "in fail" in "".join(traceback.format_exception(failure.error))
 
 
 def test_the_last_error_or_the_prepared_one_is_raised_at_the_deadline() -> None:

@@ -35,7 +35,7 @@ MEMORY = (
 )
 DISK = (
     "Readable, Writable, Directories, Links, Batches, Regions, Transfers, VirtualPaths, Damage, "
-    "Traces, Concurrency"
+    "Traces, Watched, Concurrency"
 )
 
 KIT = """
@@ -120,6 +120,15 @@ BROKEN: list[tuple[str, str, list[str]]] = [
             "test_appends_that_race_get_places_of_their_own",
             "test_regions_and_appends_do_not_disturb_each_other",
             "test_what_does_not_fit_changes_nothing",
+        ],
+    ),
+    (
+        "WatchesLate",
+        "Directories, Watched",
+        [
+            "test_a_watch_begins_with_the_call",
+            "test_a_watch_of_one_level_leaves_others_out",
+            "test_a_watch_tells_what_happens_to_a_value",
         ],
     ),
     ("Tears", "Writable, Concurrency", ["test_a_reader_sees_the_old_value_or_the_new_one"]),

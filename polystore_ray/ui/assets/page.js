@@ -261,7 +261,7 @@ function draw() {
 }
 
 function row(number, entry) {
-  const kind = entry?.lost ? "lost" : entry?.shape ? `${entry.dtype} ${entry.shape.join("×")}` : entry?.type;
+  const kind = entry?.lost ? "lost" : entry?.evicted ? "evicted" : entry?.shape ? `${entry.dtype} ${entry.shape.join("×")}` : entry?.type;
   const name = entry ? entry.name + (entry.opens ? "/" : "") : "…";
   const made = el("div", { className: `row ${entry?.opens ? "opens" : ""} ${entry?.lost ? "lost" : ""}`, id: `row-${number}`, role: "option", ariaSelected: number === chosen },
     el("span", {}, visible(name)),
