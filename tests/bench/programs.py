@@ -95,9 +95,12 @@ def rechunk(spec: Any) -> None:
 
 
 def rechunking(registry: RayBackendRegistry, disk: str) -> None:
-    """Measure intermediates in the memory, and in a work directory."""
+    """Measure intermediates in the memory, and in a work directory.
+
+    They are compressed: cubed 0.27 does not tell zarr 3 about its ``zarr_compressor``.
+    """
     numbers = count()
-    options = {"allowed_mem": max(RECHUNKED * MIB // 2, 100 * MIB), "zarr_compressor": None}
+    options = {"allowed_mem": max(RECHUNKED * MIB // 2, 100 * MIB)}
 
     def in_memory(executor: Any, _: int) -> None:
         with intermediates(registry) as store:
