@@ -88,10 +88,14 @@ def answer_of(
             reference = network.send(call if made is None else lambda: made)
             return ray.get(reference, timeout=deadline.left)
         except ray_exceptions.RayError as error:
-            ours = translated(error, backend=backend, path=path, timeout=deadline.timeout)
-            if isinstance(ours, StorageError):
-                ours.located(path=path, backend=backend)
-            raise ours from None if isinstance(error, ray_exceptions.RayTaskError) else error
+            cause = None if isinstance(error, ray_exceptions.RayTaskError) else error
+            raise ours(error) from cause
+
+    def ours(error: ray_exceptions.RayError) -> Exception:
+        found = translated(error, backend=backend, path=path, timeout=deadline.timeout)
+        if isinstance(found, StorageError):
+            found.located(path=path, backend=backend)
+        return found
 
     def check_repeatable(error: HostLostError) -> None:
         if not repeatable or not isinstance(error.__cause__, ray_exceptions.ActorUnavailableError):

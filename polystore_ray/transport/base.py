@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
@@ -14,7 +14,7 @@ from polystore.exceptions import StorageError
 from polystore.serialization import Sealed
 from polystore.transfer.many import succeeded
 from polystore_ray.config.store import StoreOptions
-from polystore_ray.deadline import Deadline
+from polystore_ray.deadline import Deadline, let_go_of_values
 from polystore_ray.errors import HostBusyError
 from polystore_ray.status import StoreStatus
 from polystore_ray.transport.leased_reads import LeasedReads
@@ -32,20 +32,25 @@ _LATE = 5.0  # seconds, for the answer to come
 T = TypeVar("T")
 
 
-class _naming_store:  # noqa: N801 - used as a function; a generator takes thrice the time
-    """Name a store in the errors of its memory."""
+class _leaving:  # noqa: N801 - used as a function; a generator takes thrice the time
+    """Have errors name a store, if they are of its memory, and hold no values."""
 
     __slots__ = ("_store",)
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str | None) -> None:
         self._store = store
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, StorageError):
-            error.store = self._store
+        if error is not None:
+            let_go_of_values(error)
+            if self._store is not None and isinstance(error, StorageError):
+                error.store = self._store
+
+
+_LEAVING = _leaving(None)
 
 
 class Transport(ABC):
@@ -87,12 +92,12 @@ class Transport(ABC):
         """The store's name and lifetime, as errors show them."""
 
     def measured(self, backend: str, _operation: str) -> AbstractContextManager[None]:
-        """Count an operation in the metrics, where there are any; name the store in its errors."""
-        return self._naming if backend == "memory" else nullcontext()
+        """Count an operation in the metrics, where there are any; see to its errors."""
+        return self._leaving if backend == "memory" else _LEAVING
 
     @cached_property
-    def _naming(self) -> _naming_store:
-        return _naming_store(self.named)
+    def _leaving(self) -> _leaving:
+        return _leaving(self.named)
 
     def moved(self, _backend: str, _operation: str, _nbytes: int) -> None:
         """Count the bytes of values in the metrics, where there are any."""

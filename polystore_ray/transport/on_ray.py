@@ -17,7 +17,7 @@ from polystore.serialization import Sealed, plain_bytes
 from polystore_ray.actors.base import Reached, StoreOf, put
 from polystore_ray.config.backends import BackendOptions, options_on
 from polystore_ray.config.nodes import Node
-from polystore_ray.deadline import Deadline
+from polystore_ray.deadline import Deadline, let_go_of_values
 from polystore_ray.errors import (
     CallTimeoutError,
     DataLostError,
@@ -215,12 +215,13 @@ class RayTransport(Transport):
                 )
             except (CallTimeoutError, HostLostError, StoreUnavailableError):
                 raise  # it may have been published
-            except StorageError:
+            except StorageError as error:
                 # Of the two that have this id, only the first to arrive takes effect.
                 ids = [pin.id for pin in pins]
                 withdraw = Request("withdraw", (ids, [*volumes]), id_)
                 if self._request(withdraw, path) is WITHDRAWN:
                     raise
+                let_go_of_values(error)
 
         def look_around(error: Exception) -> Exception | None:
             # Other volumes take their place, or they can be reached again in a moment.

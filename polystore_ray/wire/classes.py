@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 import logging
 import os
@@ -9,8 +10,9 @@ import pickle
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partialmethod
 from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -64,6 +66,13 @@ class _Sent(NamedTuple):
     shipped: bytes
     code: list[Any] | None  # what the class was made of; None for one that was defined elsewhere
 
+
+def _partial_method(function: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    return partialmethod(function, *arguments, **keywords)
+
+
+# Python 3.14 makes one with arguments that it does not pickle.
+copyreg.pickle(partialmethod, lambda it: (_partial_method, (it.func, it.args, it.keywords)))
 
 # A class travels on as it arrived: pickled again it would be another.
 _sent: WeakKeyDictionary[type, _Sent] = WeakKeyDictionary()

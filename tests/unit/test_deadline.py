@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from polystore import StorageError
+from polystore_ray import RayBackendRegistry
 from polystore_ray.deadline import Deadline
 from polystore_ray.transport import tasks
 
@@ -84,6 +86,24 @@ def test_an_attempt_that_failed_for_another_reason_holds_no_value() -> None:
 
     Deadline(10).retry(use, ConnectionError, pause=0.01)
     assert [value() for value in made[:2]] == [None] * 2
+
+
+@pytest.mark.usefixtures("_without_looks_for_cycles")
+def test_an_operation_that_failed_holds_no_value() -> None:
+    made: list[weakref.ref[Value]] = []
+
+    def fail(value: Value) -> None:
+        made.append(weakref.ref(value))
+        error = StorageError("not there")
+        raise error
+
+    memory = RayBackendRegistry("failing", local=True)["memory"]
+    try:
+        with memory._connect().measured("memory", "load"):
+            fail(Value())
+    except StorageError:
+        pass
+    assert made[0]() is None
 
 
 @pytest.mark.usefixtures("_without_looks_for_cycles")

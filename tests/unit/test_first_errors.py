@@ -164,7 +164,9 @@ def test_a_file_says_how_to_save_what_it_cannot_hold(
         fm.save(value, path, "disk")
     with pytest.raises(UnsupportedFormatError, match=cure) as caught:
         fm.save_batch([value], [path], "disk")
-    assert getattr(caught.value, "__notes__", []) == []  # nothing to tell about one path
+    # There is nothing to tell about one path; Python 3.14 says where in the value it is.
+    notes = getattr(caught.value, "__notes__", [])
+    assert [note for note in notes if not note.startswith("when serializing")] == []
 
 
 class Locked:

@@ -77,6 +77,10 @@ REASONS: dict[str, dict[str, str]] = {
     "zarr.object_store.tree": {
         "io.BytesIO": "no file",
     },
+    "filesystem.watching": {
+        "os.path.realpath": "of what the system names, which is looked at through the tree",
+        "os.path.relpath": "of what the system names",
+    },
     "filesystem.temporaries": {
         "os.stat": "of /proc",
         "Path": "of /proc",
