@@ -73,6 +73,7 @@ bench: $(VENV)/.bench  ## Measure, and compare with NumPy, zarr and plain Ray
 	$(BIN)/python tests/bench/transfers.py
 	$(BIN)/python tests/bench/ecosystem.py
 	$(BIN)/python tests/bench/arrays.py
+	$(BIN)/python tests/bench/programs.py
 	$(BIN)/python tests/bench/scaling.py
 	$(BIN)/python tests/bench/plate.py
 	$(BIN)/python tests/bench/picture.py

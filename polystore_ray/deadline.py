@@ -18,15 +18,21 @@ E = TypeVar("E", bound=Exception)
 def let_go_of_values(error: BaseException | None) -> None:
     """Let the functions that an error has left forget their variables; its traceback stays.
 
-    An error and the functions in its traceback often refer to each other. In a process that has
-    nothing to do, Python looks for such cycles never, and what they refer to, such as an object in
-    shared memory, would stay.
+    An error and the functions in its traceback often refer to each other, and so do an error of
+    Ray and the one that it brought. In a process that has nothing to do, Python looks for such
+    cycles never, and what they refer to, such as an object in shared memory, would stay.
     """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    found: dict[int, BaseException] = {}
+    left = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in found:
+            found[id(one)] = one
+            left += [one.__cause__, one.__context__]
+    for one in found.values():
+        traceback.clear_frames(one.__traceback__)
+        if one.__suppress_context__:
+            one.__context__ = None  # which no traceback shows
 
 
 class Deadline:

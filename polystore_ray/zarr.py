@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.registry import register_pipeline
 
-from polystore.exceptions import InvalidPathError, PathExistsError, VFSTypeError
+from polystore.exceptions import InvalidPathError, VFSTypeError
 from polystore.paths import P, normalize
 from polystore.region import Region
 from polystore.zarr.array.stores import wanted_part
@@ -22,7 +22,7 @@ from polystore_ray.deadline import Deadline
 from polystore_ray.interop.batcher import Gathering
 from polystore_ray.interop.chunk_pipeline import ChunkPipeline, ChunkStore
 from polystore_ray.interop.chunk_reading import read_into
-from polystore_ray.interop.stored_bytes import StoredBytes
+from polystore_ray.interop.stored_bytes import StoredBytes, Write
 from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of
 from polystore_ray.registry import RayBackendRegistry
 
@@ -84,9 +84,10 @@ class ClusterStore(ChunkStore):
         self.path = normalize(path, backend="memory")
         self._registry = RayBackendRegistry() if registry is None else registry
         self._values = values = StoredBytes(self.path, self._registry)
-        self._gets: Gathering[None, Bytes | None] = Gathering(values.load)
-        self._deletes: Gathering[None, None] = Gathering(values.delete)
-        self._sets: Gathering[Bytes, None] = Gathering(values.save, _nbytes, _BATCH_BYTES)
+        self._gets: Gathering[str, None, Bytes | None] = Gathering(values.load)
+        self._deletes: Gathering[str, None, None] = Gathering(values.delete)
+        self._sets: Gathering[Write, Bytes, None]
+        self._sets = Gathering(values.save, _nbytes, _BATCH_BYTES)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r}, {self._registry!r})"
@@ -107,7 +108,10 @@ class ClusterStore(ChunkStore):
         return type(self), (self.path, self._registry, self.read_only)
 
     def with_read_only(self, read_only: bool = False) -> ClusterStore:
-        return type(self)(self.path, self._registry, read_only)
+        store = type(self)(self.path, self._registry, read_only)
+        # Reads of both travel together, and what one keeps, the other has too.
+        store._values, store._gets = self._values, self._gets  # noqa: SLF001 - of its class
+        return store
 
     # Values
 
@@ -117,8 +121,11 @@ class ClusterStore(ChunkStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        wanted = wanted_part(byte_range)
-        return buffer_of(await self._gets.ask(self._at(key), None), wanted, prototype)
+        path, wanted = self._at(key), wanted_part(byte_range)
+        value = self._values.kept(path)
+        if value is None:
+            value = await self._gets.ask(path, None)
+        return buffer_of(value, wanted, prototype)
 
     def get_sync(
         self,
@@ -134,17 +141,16 @@ class ClusterStore(ChunkStore):
 
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
-        await self._sets.ask(self._at(key), bytes_of(value))
+        await self._sets.ask(Write(self._at(key)), bytes_of(value))
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Do what `set` does, outside an event loop."""
         self._check_writable()
-        self._values.save([self._at(key)], [bytes_of(value)])
+        self._values.save([Write(self._at(key))], [bytes_of(value)])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         self._check_writable()
-        with suppress(PathExistsError):
-            await asyncio.to_thread(self._values.save_new, self._at(key), bytes_of(value))
+        await self._sets.ask(Write(self._at(key), only_new=True), bytes_of(value))
 
     async def delete(self, key: str) -> None:
         self._check_writable()

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from polystore.exceptions import (
     PathNotFoundError,
     PathTypeError,
+    StorageError,
     UnsupportedFormatError,
     UnsupportedOperationError,
+    VersionConflictError,
 )
-from polystore_ray.interop.plain_memory import plain_memory
+from polystore_ray.client.lookup import look_up
+from polystore_ray.interop.plain_memory import plain_loads, plain_memory
 from polystore_ray.interop.zarr_buffers import Bytes
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.wire.envelope import open_message
 
-__all__ = ["StoredBytes"]
+__all__ = ["StoredBytes", "Write"]
 
 _SHARED_BYTES = 8 * 2**20  # the largest value of several that shares an object with others
 _NOTHING_THERE = (PathNotFoundError, PathTypeError)
+
+
+class Write(NamedTuple):
+    """Where a value is to be saved, and whether it leaves one that is there."""
+
+    path: str
+    only_new: bool = False
 
 
 class StoredBytes:
@@ -34,6 +46,7 @@ class StoredBytes:
         self._top = top
         self._registry = registry
         self._prefix = top.rstrip("/")
+        self._reads: LeasedReads | None = None  # of the store, once values are read
 
     @property
     def _memory(self) -> Any:
@@ -47,11 +60,24 @@ class StoredBytes:
         """Return the values at some paths."""
         return self.load_versions(paths)[0]
 
+    def kept(self, path: str) -> Bytes | None:
+        """Return a small value that this process keeps, None if it has to be loaded.
+
+        It waits for nothing, so it may be called in an event loop.
+        """
+        found = None if self._reads is None else self._reads.inline([path])
+        if found is None or not isinstance(stored := found.stored[0], bytes):
+            return None
+        with suppress(StorageError):  # as load reports
+            return _as_bytes(open_message(stored, plain_loads), path)
+        return None
+
     def load_versions(self, paths: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
         """Return the values at some paths, and their versions."""
+        transport = self._registry._connect()  # noqa: SLF001 - as plain_memory does
+        self._reads = transport.reads
         # Over ``ray://`` the proxy opens values anyway.
-        opens_here = self._registry._connect().opens_here  # noqa: SLF001 - as plain_memory does
-        memory = plain_memory(self._registry) if opens_here else self._memory
+        memory = plain_memory(self._registry) if transport.opens_here else self._memory
         try:
             values, versions = memory.load_versions(paths)
         except UnsupportedOperationError as error:
@@ -62,15 +88,32 @@ class StoredBytes:
         ]
         return found, versions
 
-    def save(self, paths: Sequence[str], values: Sequence[Bytes]) -> Sequence[None]:
-        """Save all values or none, whatever was there."""
-        how = {"overwrite": True, "parents": True, "bundled": _bundled(paths)}
-        self._memory.save_batch(values, paths, **how)
-        return [None] * len(paths)
+    def save(self, writes: Sequence[Write], values: Sequence[Bytes]) -> Sequence[None]:
+        """Save all values in one step, but leave what is there where a write says so."""
+        both = list(zip(writes, values, strict=True))
+        overwriting = {write.path: value for write, value in both if not write.only_new}
+        new = {write.path: value for write, value in both if write.path not in overwriting}
+        while True:
+            new = self._missing(new)
+            wanted = overwriting | new
+            versions = [None] * len(overwriting) + [0] * len(new)
+            with suppress(VersionConflictError):  # another writer made one of the new values
+                if wanted:
+                    self.save_versions(list(wanted), list(wanted.values()), versions)
+                return [None] * len(writes)
 
-    def save_new(self, path: str, value: Bytes) -> None:
-        """Save a value; raise `PathExistsError` if there is one."""
-        self._memory.save(value, path, parents=True)
+    def _missing(self, new: dict[str, Bytes]) -> dict[str, Bytes]:
+        """Return the new values whose paths have none; under a lease that may need no call."""
+        if not new:
+            return new
+        transport = self._registry._connect()  # noqa: SLF001 - as plain_memory does
+        with transport.measured("memory", "stat"):
+            versions = look_up(transport, list(new), lambda found: found.versions, existing=True)
+        return {
+            path: value
+            for (path, value), version in zip(new.items(), versions, strict=True)
+            if not version
+        }
 
     def save_versions(
         self, paths: Sequence[str], values: Sequence[Bytes], versions: Sequence[int | None]

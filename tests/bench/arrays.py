@@ -149,10 +149,13 @@ def small(registry: RayBackendRegistry, disk: str) -> None:
         "ours": ClusterStore("/small", registry),
         "files": LocalStore(f"{disk}/small"),
     }
-    row, arrays = np.zeros((1, 64), "u2"), {}
+    row, arrays = np.ones((1, 64), "u2"), {}  # zarr writes no chunk of zeros
     works: dict[str, Callable[[Store, Any, int], Any]] = {
         "open a group": lambda store, _, i: zarr.open_group(store, path="group", mode="r"),
         "open an array": lambda store, _, i: zarr.open_array(store, path="array", mode="r"),
+        "open an array, the format named": lambda store, _, i: zarr.open_array(
+            store, path="array", mode="r", zarr_format=3
+        ),
         "create an array": lambda store, _, i: zarr.create_array(
             store, name=f"new{i}", shape=(64, 64), dtype="u2"
         ),

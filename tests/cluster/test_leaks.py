@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 
+from polystore import PathExistsError
 from polystore_ray import RayBackendRegistry
 from tests.cluster.leaks import Resources
+from tests.cluster.nodes import MIB, eventually
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -60,3 +64,33 @@ def test_a_check_takes_less_than_50_ms() -> None:
         assert Resources.now().leaked() == []
         times.append(time.perf_counter() - start)
     assert min(times) < 0.05
+
+
+@ray.remote(num_cpus=0)
+class Saver:
+    """A process in which Python looks for no cycles, as in one that has nothing to do."""
+
+    def __init__(self) -> None:
+        gc.disable()
+
+    def save(self, registry: RayBackendRegistry) -> None:
+        for number in range(5):
+            with suppress(PathExistsError):
+                registry["memory"].save(np.full(MIB, number), "/once")
+
+
+def used() -> float:
+    there: float = ray.cluster_resources()["object_store_memory"]
+    free: float = ray.available_resources()["object_store_memory"]
+    return there - free
+
+
+def test_a_save_that_fails_leaves_no_object() -> None:
+    registry = RayBackendRegistry("failing", lifetime="detached")
+    registry["memory"].ensure_directory("/")
+    assert eventually(lambda: used() < MIB)
+    saver = Saver.remote()  # type: ignore[attr-defined]
+    ray.get(saver.save.remote(registry))
+    assert eventually(lambda: used() < 2 * 8 * MIB)  # one of them is saved
+    del saver
+    registry.shutdown()

@@ -21,7 +21,7 @@ from polystore.exceptions import VersionConflictError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.deadline import Deadline
 from polystore_ray.errors import CallTimeoutError
-from polystore_ray.interop.stored_bytes import StoredBytes
+from polystore_ray.interop.stored_bytes import StoredBytes, Write
 from polystore_ray.zarr import ClusterPipeline, ClusterStore, intermediates
 
 PATH = "polystore_ray.zarr.ClusterPipeline"
@@ -226,7 +226,7 @@ def test_an_update_that_never_succeeds_is_refused(
 
     def overtaken(self: Counting, keys: Sequence[str]) -> Any:
         found = load(self, keys)
-        self._values.save([self._at(keys[0])], [found[0][0].copy()])
+        self._values.save([Write(self._at(keys[0]))], [found[0][0].copy()])
         return found
 
     monkeypatch.setattr(Counting, "load_chunks", overtaken)

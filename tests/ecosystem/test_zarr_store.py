@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from zarr.testing.store import StoreTests
 
 from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore_ray import RayBackendRegistry
+from polystore_ray.interop.stored_bytes import StoredBytes
 from polystore_ray.zarr import ClusterStore
 
 MIB = 2**20
@@ -204,6 +206,81 @@ class TestUse:
         first = await store.get("k")
         await store.set_if_not_exists("k", cpu.Buffer.from_bytes(b"later"))
         assert await store.get("k") == first
+
+    async def test_new_values_and_others_are_published_together(
+        self, store: ClusterStore, requests: list[str]
+    ) -> None:
+        old, new = cpu.Buffer.from_bytes(b"old"), cpu.Buffer.from_bytes(b"new")
+        await store.set("kept", old)
+        requests.clear()
+        await asyncio.gather(
+            store.set("set", new),
+            store.set("both", new),
+            *(store.set_if_not_exists(key, new) for key in ("kept", "new")),
+            store.set_if_not_exists("both", old),
+        )
+        assert requests == ["read", "publish"]
+        found = [await store.get(key) for key in ("set", "both", "kept", "new")]
+        assert found == [new, new, old, new]
+
+    async def test_a_new_value_leaves_that_of_a_faster_writer(
+        self, store: ClusterStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fast, slow = cpu.Buffer.from_bytes(b"fast"), cpu.Buffer.from_bytes(b"slow")
+        other = ClusterStore(store.path, store._registry)
+        look, others = StoredBytes._missing, [other]
+
+        def overtaken(self: StoredBytes, new: Any) -> Any:
+            missing = look(self, new)
+            if others:
+                others.pop().set_sync("a", fast)
+            return missing
+
+        monkeypatch.setattr(StoredBytes, "_missing", overtaken)
+        await asyncio.gather(*(store.set_if_not_exists(key, slow) for key in "ab"))
+        assert [await store.get(key) for key in "ab"] == [fast, slow]
+
+    def test_an_array_is_created_in_one_publication(
+        self, store: ClusterStore, requests: list[str]
+    ) -> None:
+        zarr.create_array(store, name="a/b/c", shape=(4,), dtype="u1")
+        assert requests.count("publish") == 1
+        assert [name for name, _ in zarr.open_group(store, mode="r").members(None)] == [
+            "a",
+            "a/b",
+            "a/b/c",
+        ]
+
+    async def test_a_kept_value_costs_neither_a_call_nor_a_thread(
+        self, store: ClusterStore, requests: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = cpu.Buffer.from_bytes(b"first"), cpu.Buffer.from_bytes(b"second")
+        await store.set("k", first)
+        while store._values.kept(f"{store.path}/k") is None:  # until the node has its lease
+            await store.get("k")
+            await asyncio.sleep(0.01)
+        requests.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "to_thread", None)
+            assert await store.get("k") == first
+            assert await store.get("k", byte_range=SuffixByteRequest(2)) == first[3:]
+        assert requests == []
+        store._registry["memory"].save(b"second", f"{store.path}/k", overwrite=True)
+        assert await store.get("k") == second
+        await store.delete("k")
+        assert await store.get("k") is None
+
+    def test_an_array_of_a_known_format_is_opened_again_without_a_call(
+        self, store: ClusterStore, requests: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        zarr.create_array(store, shape=(4,), dtype="u1")
+        while store._values.kept(f"{store.path}/zarr.json") is None:  # until the node has its lease
+            zarr.open_array(store, mode="r", zarr_format=3)
+            time.sleep(0.01)
+        requests.clear()
+        monkeypatch.setattr(asyncio, "to_thread", None)
+        assert zarr.open_array(store, mode="r", zarr_format=3).shape == (4,)
+        assert requests == []
 
     async def test_what_is_no_bytes_says_so(self, store: ClusterStore) -> None:
         memory = store._registry["memory"]

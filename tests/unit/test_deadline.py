@@ -107,6 +107,38 @@ def test_an_operation_that_failed_holds_no_value() -> None:
 
 
 @pytest.mark.usefixtures("_without_looks_for_cycles")
+def test_an_error_and_the_one_that_brought_it_hold_no_value() -> None:
+    made: list[weakref.ref[Value]] = []
+
+    def fail(value: Value) -> None:
+        made.append(weakref.ref(value))
+
+        def call() -> None:
+            assert value is not None  # it is held by the function, not by a variable of it
+            brought = StorageError("not there")
+            try:
+                bring(brought)
+            except RuntimeError:
+                raise brought from None
+
+        try:
+            call()
+        except StorageError:
+            call()
+
+    def bring(error: StorageError) -> None:
+        raise RuntimeError(error)  # as an error of Ray
+
+    memory = RayBackendRegistry("failing", local=True)["memory"]
+    try:
+        with memory._connect().measured("memory", "load"):
+            fail(Value())
+    except StorageError:
+        pass
+    assert made[0]() is None
+
+
+@pytest.mark.usefixtures("_without_looks_for_cycles")
 def test_a_task_that_failed_holds_no_value() -> None:
     made: list[weakref.ref[Value]] = []
 

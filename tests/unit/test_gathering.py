@@ -30,7 +30,7 @@ class Asked:
 
 async def test_what_comes_in_one_step_goes_together() -> None:
     asked = Asked()
-    gathering: Gathering[int, int] = Gathering(asked)
+    gathering: Gathering[str, int, int] = Gathering(asked)
     found = await asyncio.gather(*(gathering.ask(str(i), i) for i in range(5)))
     assert found == [0, 2, 4, 6, 8]
     assert asked.batches == [[0, 1, 2, 3, 4]]
@@ -39,7 +39,7 @@ async def test_what_comes_in_one_step_goes_together() -> None:
 async def test_what_comes_while_others_are_on_their_way_waits_and_goes_together() -> None:
     asked = Asked()
     asked.may_go.clear()
-    gathering: Gathering[int, int] = Gathering(asked)
+    gathering: Gathering[str, int, int] = Gathering(asked)
     tasks = []
     for i in range(6):
         tasks.append(asyncio.ensure_future(gathering.ask(str(i), i)))
@@ -52,13 +52,13 @@ async def test_what_comes_while_others_are_on_their_way_waits_and_goes_together(
 
 async def test_a_batch_has_a_size_that_one_alone_may_exceed() -> None:
     asked = Asked()
-    gathering: Gathering[int, int] = Gathering(asked, size=abs, most=10)
+    gathering: Gathering[str, int, int] = Gathering(asked, size=abs, most=10)
     await asyncio.gather(*(gathering.ask(str(i), i) for i in (50, 4, 5, 6)))
     assert sorted(asked.batches) == [[4, 5], [6], [50]]
 
 
 async def test_each_meets_its_own_error() -> None:
-    gathering: Gathering[int, int] = Gathering(Asked())
+    gathering: Gathering[str, int, int] = Gathering(Asked())
     found = await asyncio.gather(
         *(gathering.ask(str(i), i) for i in (1, -1, 2)), return_exceptions=True
     )
@@ -69,7 +69,7 @@ async def test_each_meets_its_own_error() -> None:
 @pytest.mark.parametrize("error", [ConnectionError, TimeoutError])
 async def test_where_nobody_answers_nobody_is_asked_again(error: type[Exception]) -> None:
     asked = Asked(error)
-    gathering: Gathering[int, int] = Gathering(asked)
+    gathering: Gathering[str, int, int] = Gathering(asked)
     found = await asyncio.gather(
         *(gathering.ask(str(i), i) for i in (1, -1, 2)), return_exceptions=True
     )
@@ -79,12 +79,12 @@ async def test_where_nobody_answers_nobody_is_asked_again(error: type[Exception]
 
 async def test_for_one_path_the_last_argument_counts() -> None:
     asked = Asked()
-    gathering: Gathering[int, int] = Gathering(asked)
+    gathering: Gathering[str, int, int] = Gathering(asked)
     assert await asyncio.gather(*(gathering.ask("a", i) for i in range(3))) == [4, 4, 4]
     assert asked.batches == [[2]]
 
 
 def test_event_loops_do_not_mix() -> None:
-    gathering: Gathering[int, int] = Gathering(Asked())
+    gathering: Gathering[str, int, int] = Gathering(Asked())
     assert asyncio.run(gathering.ask("a", 1)) == 2
     assert asyncio.run(gathering.ask("a", 2)) == 4
