@@ -140,7 +140,7 @@ def _first_ready(lacking: Sequence[Lacking], most: float) -> list[Lacking]:
 
 
 def _restore(memory: Memory, transport: Transport, lost: Lacking) -> None:
-    """Load a value from its fallback, and save it again."""
+    """Load a value from its fallback, and save it again, or have it made where that fails."""
     if lost.fallback is None:
         transport.ask("read", [lost.path], path=lost.path)  # raises the error, if it still lacks
         return
@@ -148,8 +148,13 @@ def _restore(memory: Memory, transport: Transport, lost: Lacking) -> None:
     try:
         value = memory._registry[key].load(source)  # noqa: SLF001 - as a method of it
     except StorageError as error:
-        error.add_note(f"the fallback was to bring {lost.path!r} back, which the memory lacks")
-        raise
+        needed: list[Lacking] = transport.ask("lacking", [lost.path], True, path=lost.path)
+        if not needed or needed[-1].inputs is None:
+            error.add_note(f"the fallback was to bring {lost.path!r} back, which the memory lacks")
+            raise
+        logger.warning("%r is made by its recipe, since its fallback fails: %s", lost.path, error)
+        _bring_back(memory, transport, needed)
+        return
     logger.warning(
         "the memory lacks the value %r; it is restored from %r in %s", lost.path, source, key
     )

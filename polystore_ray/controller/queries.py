@@ -126,22 +126,33 @@ def places(state: ReplicatedState, paths: list[str]) -> tuple[list[str], list[bo
     return found, exist, state.events.last
 
 
-def lacking(state: ReplicatedState, paths: list[str]) -> list[Lacking]:
+def lacking(state: ReplicatedState, paths: list[str], has_failed: bool = False) -> list[Lacking]:
     """Return the values at paths that are lost or evicted, and those that their recipes need.
 
-    Each is there once, however many paths lead to it, and after all that its recipe needs.
+    Each is there once, however many paths lead to it, and after all that its recipe needs. A
+    recipe is for a value without a fallback, or at one of the paths, if its fallback `has_failed`.
 
     Raises `RecipeError` if a recipe needs what is made of it.
     """
+    failed = {entry_at(state.tree, path) for path in paths} if has_failed else set()
+
+    def inputs_of(entry: Entry) -> tuple[str, ...] | None:
+        if entry.recipe is None or (entry.fallback is not None and entry not in failed):
+            return None
+        return entry.recipe.inputs
+
     found: dict[Entry, Lacking] = {}
     above: dict[Entry, str] = {}  # whose inputs are being looked at, from the top down
     stack: list[str | Entry] = [*reversed(paths)]
     while stack:
         top = stack.pop()
         if isinstance(top, Entry):
-            inputs = [entry_at(state.tree, path) for path in _inputs(top) or ()]
-            needed = [found[each].path for each in inputs if each is not None and each in found]
-            found[top] = _lacking(above.pop(top), top, needed)
+            path, inputs = above.pop(top), inputs_of(top)
+            if inputs is not None:
+                needed = [entry_at(state.tree, each) for each in inputs]
+                inputs = tuple(found[each].path for each in needed if each and each in found)
+            facts = top.version, top.facts[0], top.replicas, top.fallback
+            found[top] = Lacking(path, *facts, inputs)
             continue
         entry = entry_at(state.tree, top)
         if entry is None or not entry.is_lacking or entry in found:
@@ -151,15 +162,5 @@ def lacking(state: ReplicatedState, paths: list[str]) -> list[Lacking]:
             raise RecipeError.of_cycle([*names[names.index(above[entry]) :], above[entry]])
         above[entry] = top
         stack.append(entry)
-        stack += _inputs(entry) or ()
+        stack += inputs_of(entry) or ()
     return [*found.values()]
-
-
-def _inputs(entry: Entry) -> tuple[str, ...] | None:
-    """Return the paths that making a value needs; None if its recipe is not what makes it."""
-    return None if entry.recipe is None or entry.fallback is not None else entry.recipe.inputs
-
-
-def _lacking(path: str, entry: Entry, needed: list[str]) -> Lacking:
-    inputs = None if _inputs(entry) is None else tuple(needed)
-    return Lacking(path, entry.version, entry.facts[0], entry.replicas, entry.fallback, inputs)

@@ -144,8 +144,8 @@ class Lacking(NamedTuple):
     """On how many nodes it was held; None for the default of the store."""
     fallback: tuple[str, str] | None
     inputs: tuple[str, ...] | None
-    """Paths of others that are lacking too, and that its recipe needs; None for one without a
-    recipe, or with a fallback."""
+    """Paths of others that are lacking too, and that its recipe needs; None for one that no recipe
+    is to bring back."""
 
 
 @_called

@@ -278,6 +278,19 @@ def test_what_works_where_values_are_makes_those_that_are_nowhere(
         memory.locations(["/0", "/nothing"])
 
 
+def test_a_recipe_is_for_a_fallback_that_fails(memory: ClusterMemoryBackend, tmp_path: Any) -> None:
+    save(memory, "/raw", 4, (full, (4,)))
+    gone = ("disk", tmp_path / "gone.npy")
+    recipe = one_more, (Input("/raw"),)
+    memory.save(full(5), "/a", evictable=True, fallback=gone, recipe=recipe)
+    memory.save(full(6), "/b", evictable=True, fallback=gone)
+    evict_all(memory)
+    assert (memory.load("/a") == 5).all()
+    with pytest.raises(PathNotFoundError, match=r"gone\.npy") as error:
+        memory.load("/b")
+    assert "to bring '/b' back" in "".join(error.value.__notes__)
+
+
 def test_a_value_that_was_saved_meanwhile_stays(memory: ClusterMemoryBackend) -> None:
     def save_another() -> Any:
         memory.save(9, "/a", overwrite=True)
