@@ -56,6 +56,7 @@ OPERATIONS: dict[str, Operation] = {
     "list_dir": lambda backend, _: backend.list_dir("d"),
     "list_files": lambda backend, _: backend.list_files("/", recursive=True),
     "walk": lambda backend, _: backend.walk("/"),
+    "watch": lambda backend, _: [event.path for event in backend.watch("d", timeout=0)],
 }
 OF_ARRAYS: dict[str, Operation] = {
     "load of an array": lambda backend, _: backend.load("d/array"),
