@@ -87,6 +87,7 @@ class Chaos:
         self._clients: dict[int, tuple[str, Any, Any]] = {}  # by slot: node, actor, its run
         self._made = 0
         self._until = 0.0
+        self._lost = 0
 
     def close(self) -> None:
         """End the cluster."""
@@ -251,6 +252,9 @@ class Chaos:
     def _problems(self) -> str:
         """Return what the store and the cluster have not yet repaired."""
         status = self.registry.status()
+        if status.lost and not self._lost:  # a recipe would hide it from the clients
+            self._lost = status.lost
+            self.report.violations.append(f"{status.lost} values were lost")
         found = []
         if status.too_few_replicas:
             found.append(f"{status.too_few_replicas} objects have too few replicas")
