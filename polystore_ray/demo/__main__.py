@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from polystore_ray.ray_extra import needs_ray
 from polystore_ray.rayapi.addresses import require_listener
 
 OBJECT_STORE = 512 * 2**20  # bytes
+_INTERRUPTED = 130  # the code of a program that ends by Ctrl-C
 
 
 class _DemoError(Exception):
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_pictures(result, options.out)
     except KeyboardInterrupt:
         _say("interrupted; Ray was shut down")
-        return 130
+        return _INTERRUPTED
     except (_DemoError, StorageError) as error:
         _say(f"error: {error}")
         return 2
@@ -140,5 +142,19 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
+def _end_interrupted() -> NoReturn:
+    """End this process as it would end by itself, but for the threads of Ray's compiled code.
+
+    Interrupted too, they can crash a process while it takes itself down.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - it has no public name
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == _INTERRUPTED:
+        _end_interrupted()
+    sys.exit(code)
