@@ -56,6 +56,9 @@ class Chaos:
         The number of clients.
     heal_timeout : float, default 90
         The number of seconds in which the store has to recover from each fault.
+    evicts : bool, default True
+        Whether the store evicts large values, which their recipes make again. That may hide a
+        loss from the clients.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Chaos:
         nodes: Nodes | NetworkNodes,
         clients: int = 8,
         heal_timeout: float = 90.0,
+        *,
+        evicts: bool = True,
     ) -> None:
         self._heal_timeout = heal_timeout
         self.report = Report()
@@ -77,9 +82,10 @@ class Chaos:
             lifetime="detached",
             timeout=DEADLINE,
             replicas=2,
-            max_bytes=_MAX_BYTES,
-            eviction="lru",
+            max_bytes=_MAX_BYTES if evicts else None,
+            eviction="lru" if evicts else None,
         )
+        self._evicts = evicts
         self.registry["memory"].ensure_directory("/")
         self.victims = faults.Victims(store_namespace("chaos", None))
         self._begin = time.monotonic()
@@ -294,6 +300,7 @@ class Chaos:
             f"client{self._made}",
             self._seed * 1000 + self._made,
             self._begin,
+            self._evicts,
         )
         task = actor.run.remote(self._until) if self._until else None
         self._clients[slot] = node, actor, task

@@ -49,10 +49,17 @@ class Client:
     - `name`: the client's name
     - `seed`: the seed of the operations
     - `begin`: the start of the run, by the monotonic clock of the machine
+    - `evicts`: whether large values may be evicted, and are made again
     """
 
     def __init__(
-        self, registry: RayBackendRegistry, folder: str, name: str, seed: int, begin: float
+        self,
+        registry: RayBackendRegistry,
+        folder: str,
+        name: str,
+        seed: int,
+        begin: float,
+        evicts: bool,
     ) -> None:
         self._registry = registry
         self._memory = registry["memory"]
@@ -61,6 +68,7 @@ class Client:
         self._violations = (self._folder / f"{name}.violations").open("a", encoding="utf-8")
         self._random = random.Random(seed)  # noqa: S311 - nothing secret depends on it
         self._begin = begin
+        self._evicts = evicts
         self._number = seed * 1_000_000
         self._watching = threading.Event()
 
@@ -121,10 +129,15 @@ class Client:
             if ttl is not None:
                 self._recorder.may_happen(where, "expire", number)
             save = partial(memory.save, _value(number), path, overwrite=kind == "replace", ttl=ttl)
-            return where, kind, [name, number], partial(save, parents=True, **_settings(number))
+            return (
+                where,
+                kind,
+                [name, number],
+                partial(save, parents=True, **self._settings(number)),
+            )
         if kind == "replace_all":
             values, paths = [_value(number), _value(number)], [path, f"{where}/{other}"]
-            settings = _settings(number)
+            settings = self._settings(number)
             if settings:
                 settings["recipes"] = [settings.pop("recipe")] * 2
             call = partial(memory.save_batch, values, paths, overwrite=True, parents=True)
@@ -145,6 +158,11 @@ class Client:
             name = self._random.choice((name, _HOT))
         wait = _AWAITED if kind == "await" else None
         return where, "load", name, partial(self._load, where, name, wait)
+
+    def _settings(self, number: int) -> dict[str, Any]:
+        """Return what a value is saved with."""
+        may_go = self._evicts and number % 4  # as large values may
+        return {"evictable": True, "recipe": (_value, (number,))} if may_go else {}
 
     def _claimed(self, where: str) -> Claim | None:
         with suppress(StorageError):
@@ -191,8 +209,3 @@ class Client:
 
 def _value(number: int) -> Any:
     return np.full(_LARGE, number) if number % 4 else np.array([number])
-
-
-def _settings(number: int) -> dict[str, Any]:
-    """Return what a value is saved with: what is large may be evicted, and is made again."""
-    return {"evictable": True, "recipe": (_value, (number,))} if number % 4 else {}

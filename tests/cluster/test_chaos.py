@@ -31,7 +31,7 @@ def chaos(
         ray.shutdown()
     for name, value in NOTICED_SOON.items():
         monkeypatch.setenv(f"RAY_{name}", str(value))
-    made = Chaos(tmp_path, 1, Nodes(4), heal_timeout=getattr(request, "param", 90.0))
+    made = Chaos(tmp_path, 1, Nodes(4), **getattr(request, "param", {}))
     yield made
     made.close()
 
@@ -59,8 +59,8 @@ def test_the_loss_of_the_head_loses_undoes_and_tears_nothing(chaos: Chaos) -> No
     assert report.faults["head lost"] >= 1
 
 
-# What is lost does not heal.
-@pytest.mark.parametrize("chaos", [10.0], indirect=True)
+# What is lost does not heal, and no recipe may hide it.
+@pytest.mark.parametrize("chaos", [{"heal_timeout": 10.0, "evicts": False}], indirect=True)
 def test_it_finds_an_acknowledgement_before_the_replica_is_pinned(chaos: Chaos) -> None:
     def acknowledge_early(volume: Any) -> None:
         held = volume._volume
