@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from polystore.exceptions import StorageError, VFSTypeError
+from polystore.exceptions import VFSTypeError
 from polystore.paths import P, as_text
 from polystore.progress import Progress
 from polystore.registration import backend_key
@@ -14,7 +15,7 @@ from polystore.transfer.many import Errors, Results, check_errors, collected
 from polystore.transfer.mapping import Call, Pair
 from polystore.transfer.proxies import portable
 from polystore_ray.client.batch import opened
-from polystore_ray.client.lookup import Memory, look_up, nodes_of, texts_of
+from polystore_ray.client.lookup import Memory, look_up, nodes_if_known, nodes_of, texts_of
 from polystore_ray.client.refills import refilling
 from polystore_ray.status import LostValue
 from polystore_ray.transport.base import Transport
@@ -115,12 +116,7 @@ def run_tasks(
 ) -> Iterator[Any]:
     """Yield ``call(pair)`` for each pair of paths, in order, from tasks where the bytes are."""
     texts = [path for path, _ in pairs]
-    try:
-        near = locations(self, texts)
-    except (ConnectionError, TimeoutError):
-        raise
-    except StorageError:  # of a path, which the task reports
-        near = [()] * len(texts)
+    near = nodes_if_known(partial(locations, self), texts)
     tasks = ((nodes, call, (pair,)) for nodes, pair in zip(near, pairs, strict=True))
     return self._connect().attempts(tasks, dict(options))
 

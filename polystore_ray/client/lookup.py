@@ -6,18 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from polystore.arguments import check_collection
+from polystore.exceptions import StorageError
 from polystore.paths import P, as_text
 from polystore_ray.errors import DataLostError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.messages import Found, NotPinnedError
 
-__all__ = ["Memory", "Read", "look_up", "nodes_of", "texts_of"]
+__all__ = ["Memory", "Read", "look_up", "nodes_if_known", "nodes_of", "texts_of"]
 
 T = TypeVar("T")
 
 
 Read = Callable[[Transport, list[str], bool], tuple[list[Any], list[int]]]
 """Returns the values at paths and their versions; Nones where ``existing`` and nothing is there."""
+
+
+Nodes = list[tuple[str, ...]]
+"""For each of some paths, the ids of the nodes that hold its bytes."""
 
 
 class Memory(Protocol):
@@ -43,10 +48,23 @@ def texts_of(paths: Sequence[P]) -> list[str]:
     return [as_text(path, backend="memory") for path in paths]
 
 
-def nodes_of(transport: Transport, paths: list[str]) -> list[tuple[str, ...]]:
+def nodes_of(transport: Transport, paths: list[str]) -> Nodes:
     """Return, for each path, the ids of the nodes that hold its bytes."""
-    found: list[tuple[str, ...]] = transport.ask("nodes", paths, path=paths[0] if paths else None)
+    found: Nodes = transport.ask("nodes", paths, path=paths[0] if paths else None)
     return found
+
+
+def nodes_if_known(find: Callable[[list[str]], Nodes], paths: list[str]) -> Nodes:
+    """Return the nodes that `find` returns for paths, none for any if it raises for one.
+
+    The task that is to run near a path reports what is wrong with it.
+    """
+    try:
+        return find(paths)
+    except (ConnectionError, TimeoutError):
+        raise
+    except StorageError:
+        return [()] * len(paths)
 
 
 def look_up(

@@ -13,13 +13,14 @@ from concurrent.futures import Future
 from concurrent.futures import wait as settle
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from polystore.exceptions import StorageError, VFSTypeError
 from polystore.paths import P, as_text, normalize
 from polystore.transfer.many import Failure
 from polystore_ray.client.batch import Sealing, publish
-from polystore_ray.client.lookup import Memory, nodes_of
+from polystore_ray.client.lookup import Memory, nodes_if_known, nodes_of
 from polystore_ray.errors import CallTimeoutError, RecipeError
 from polystore_ray.transport.base import Transport
 from polystore_ray.wire.functions import call_from_bytes, call_to_bytes
@@ -110,14 +111,13 @@ def _recipe(recipe: Any) -> Recipe:
     return Recipe(code, tuple(inputs))
 
 
-def save_again(transport: Transport, values: Sequence[Any], lacking: Sequence[Lacking]) -> None:
-    """Give values that are lost or evicted their bytes, unless they have them by now.
+def save_again(transport: Transport, value: Any, lacking: Lacking) -> None:
+    """Give a value that is lost or evicted its bytes, unless it has them by now.
 
-    The values keep their versions and settings; they were held by as many nodes each.
+    It keeps its version and its settings, and is held by as many nodes as before.
     """
-    paths = [each.path for each in lacking]
-    items = Items(paths, [], [], versions=[each.version for each in lacking], refills=True)
-    publish(transport, Sealing(values, paths), items, lacking[0].replicas)
+    items = Items([lacking.path], [], [], versions=[lacking.version], refills=True)
+    publish(transport, Sealing([value], [lacking.path]), items, lacking.replicas)
 
 
 def make(memory: Memory, transport: Transport, lacking: Sequence[Lacking]) -> None:
@@ -157,9 +157,10 @@ def _make_in_tasks(
     memory: Memory, transport: Transport, mine: Sequence[tuple[Lacking, Recipe]], by: str
 ) -> None:
     """Make values whose turn is ours; the tasks go on where this returns at the deadline."""
+    near = _near(transport, [recipe for _, recipe in mine])
     tasks = [
-        (_near(transport, recipe), _make, (memory, each, recipe, _being_made.get()))
-        for each, recipe in mine
+        (nodes, _make, (memory, each, recipe, _being_made.get()))
+        for nodes, (each, recipe) in zip(near, mine, strict=True)
     ]
     done: Future[None] = Future()
 
@@ -193,15 +194,12 @@ def _make_in_tasks(
     done.result()
 
 
-def _near(transport: Transport, recipe: Recipe) -> tuple[str, ...]:
-    """Return the nodes that hold the first large input of a recipe."""
-    try:
-        held = nodes_of(transport, list(recipe.inputs))
-    except (ConnectionError, TimeoutError):
-        raise
-    except StorageError:  # of a path, which the task reports
-        return ()
-    return next(filter(None, held), ())
+def _near(transport: Transport, recipes: Sequence[Recipe]) -> list[tuple[str, ...]]:
+    """Return, for each recipe, the nodes that hold its first large input; one call asks for all."""
+    paths = [*dict.fromkeys(path for recipe in recipes for path in recipe.inputs)]
+    found = nodes_if_known(partial(nodes_of, transport), paths) if paths else []
+    nodes = dict(zip(paths, found, strict=True))
+    return [next(filter(None, map(nodes.get, recipe.inputs)), ()) for recipe in recipes]
 
 
 def _make(memory: Memory, lacking: Lacking, recipe: Recipe, needed_for: tuple[str, ...]) -> None:
@@ -209,7 +207,7 @@ def _make(memory: Memory, lacking: Lacking, recipe: Recipe, needed_for: tuple[st
     token = _being_made.set((*needed_for, lacking.path))
     try:
         value = _made(memory, lacking.path, recipe)
-        save_again(memory._connect(), [value], [lacking])  # noqa: SLF001 - as a method of it
+        save_again(memory._connect(), value, lacking)  # noqa: SLF001 - as a method of it
     except VFSTypeError as error:
         raise _failed(error, lacking.path) from None
     finally:

@@ -158,7 +158,7 @@ def _restore(memory: Memory, transport: Transport, lost: Lacking) -> None:
     logger.warning(
         "the memory lacks the value %r; it is restored from %r in %s", lost.path, source, key
     )
-    save_again(transport, [value], [lost])
+    save_again(transport, value, lost)
 
 
 def _with_chain(failed: DataLostError, lacking: Sequence[Lacking]) -> DataLostError:

@@ -8,12 +8,13 @@ import os
 import platform
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from goals import marked
 
@@ -53,6 +54,28 @@ def medians(
                 call(round_ * repeat + i)
             times[name].append((time.perf_counter() - start) / repeat)
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+class Peak:
+    """The most that something takes while a block runs, looked at every so many seconds."""
+
+    def __init__(self, taken: Callable[[], int], every: float) -> None:
+        self.most = 0
+        self._taken, self._every = taken, every
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every):
+            self.most = max(self.most, self._taken())
 
 
 @dataclass(frozen=True, slots=True)

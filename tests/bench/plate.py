@@ -11,18 +11,17 @@ import statistics
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import psutil
 import ray
 import tifffile
 import zarr
-from measuring import start_ray, write_table
+from measuring import Peak, start_ray, write_table
 from memory import redis_server
 from plate_ways import CHANNELS, SIDE, WAYS, Way, segment
 from skimage import data
@@ -58,26 +57,10 @@ def make_plate(folder: Path, wells: list[str]) -> Any:
     return flat
 
 
-class Memory:
-    """The most memory that this process and its children take, shared memory counted once."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._before = _taken()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.2):
-            self.most = max(self.most, _taken() - self._before)
+def memory() -> Peak:
+    """Return what watches the memory of this process and its children, shared memory once."""
+    before = _taken()
+    return Peak(lambda: _taken() - before, every=0.2)
 
 
 def _taken() -> int:
@@ -106,7 +89,7 @@ def run(way: Way, plate: Path, flat: Any, wells: int) -> Run:
     out = Path(tempfile.mkdtemp(prefix="polystore-plate-"))
     try:
         ray.get([_warm.remote() for _ in range(8)])
-        with Memory() as memory:
+        with memory() as peak:
             start = time.perf_counter()
             way(plate, flat, out)
             seconds = time.perf_counter() - start
@@ -115,7 +98,7 @@ def run(way: Way, plate: Path, flat: Any, wells: int) -> Run:
         digest = hashlib.sha256(np.asarray(labels[:]).tobytes())
         with (out / "table.csv").open(encoding="utf-8", newline="") as table:
             digest.update(repr([*csv.reader(table)]).encode())
-        return Run(seconds, memory.most, digest.hexdigest())
+        return Run(seconds, peak.most, digest.hexdigest())
     finally:
         shutil.rmtree(out)
         ray.shutdown()

@@ -6,14 +6,13 @@ import logging
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import ray
-from measuring import Table, start_ray
+from measuring import Peak, Table, start_ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from skimage import data, filters, measure
@@ -83,28 +82,6 @@ def measure_all(fm: FileManager) -> dict[str, int]:
     return counts
 
 
-class Peak:
-    """The most bytes that a store holds."""
-
-    def __init__(self, registry: RayBackendRegistry) -> None:
-        self.most = 0
-        self._registry = registry
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.05):
-            self.most = max(self.most, self._registry.status().bytes)
-
-
 def stream(folder: Path, max_bytes: int, number: int) -> tuple[float, dict[str, int], int, int]:
     """Return the seconds, the table, the most bytes and the evictions of one run."""
     registry = RayBackendRegistry(f"stream{number}", max_bytes=max_bytes, eviction="lru")
@@ -112,7 +89,7 @@ def stream(folder: Path, max_bytes: int, number: int) -> tuple[float, dict[str, 
     for directory in ("arrived", "raw", "labels", "measured"):
         memory.ensure_directory(f"/{directory}")
     start = time.perf_counter()
-    with Peak(registry) as peak:
+    with Peak(lambda: registry.status().bytes, every=0.05) as peak:
         stages = [acquire.remote(fm, folder), segment_all.remote(fm), segment_all.remote(fm)]
         counts = ray.get(measure_all.remote(fm))
         took = time.perf_counter() - start
