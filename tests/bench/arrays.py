@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import skimage.data
 import zarr
-from measuring import Table, medians, start_ray
+from measuring import Table, folders, medians, start_ray
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
@@ -26,7 +24,6 @@ from polystore_ray import RayBackendRegistry
 from polystore_ray.zarr import ClusterStore, read
 
 ROUNDS = 7
-SHARED = "/dev/shm"
 LARGE = (256, 512, 1024)  # of uint16: 256 MiB, in chunks of 1 MiB
 OURS = "polystore_ray.zarr.ClusterPipeline"
 FASTEST = {
@@ -190,19 +187,16 @@ def small(registry: RayBackendRegistry, disk: str) -> None:
 def main() -> None:
     start_ray(2**30)
     registry = RayBackendRegistry("bench")
-    shared = tempfile.mkdtemp(prefix="polystore-bench-", dir=SHARED)
-    disk = tempfile.mkdtemp(prefix="polystore-bench-")
     try:
-        whole(registry, shared)
-        compressed(shared, pipeline_in_use())
-        if find_spec("zarrs"):
-            compressed(shared, "zarrs")
-        regions(shared)
-        small(registry, disk)
-        TABLE.write()
+        with folders() as (shared, disk):
+            whole(registry, shared)
+            compressed(shared, pipeline_in_use())
+            if find_spec("zarrs"):
+                compressed(shared, "zarrs")
+            regions(shared)
+            small(registry, disk)
+            TABLE.write()
     finally:
-        for folder in map(Path, (shared, disk)):
-            shutil.rmtree(folder)
         registry.shutdown()
         ray.shutdown()
 

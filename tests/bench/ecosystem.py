@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import product
@@ -17,7 +15,7 @@ import numpy as np
 import ray
 import xarray as xr
 import zarr
-from measuring import Table, medians, start_ray
+from measuring import Table, folders, medians, start_ray
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import sync
@@ -33,7 +31,6 @@ MOST = 512  # chunks in one round
 ROUNDS = 5
 OF_THE_COMPUTATION = 3
 AT_ONCE = (10, 128)  # chunks that zarr asks for, by default and by its configuration
-SHARED = "/dev/shm"
 IMAGE = (2048, 2048)  # of float32: 16 MiB, one chunk
 IMAGES = 128  # 2 GiB
 TABLE = Table("ecosystem", f"{ROUNDS}, of the computation {OF_THE_COMPUTATION}")
@@ -146,20 +143,17 @@ def main() -> None:
     sizes = [int(size) for size in sys.argv[1:]] or SIZES
     start_ray(6 * 2**30)
     registry = RayBackendRegistry("bench")
-    directory = tempfile.mkdtemp(prefix="polystore-bench-", dir=SHARED)
-    disk = tempfile.mkdtemp(prefix="polystore-bench-")
     try:
-        ours, files = ClusterStore("/bench.zarr", registry), LocalStore(directory)
-        for size in sizes:
-            chunks(ours, files, size)
-        if sizes is SIZES:
-            for size, at_once in product(SIZES[1::2], AT_ONCE):
-                array(ours, files, size, at_once)
-            computation(ours, LocalStore(disk))
-            TABLE.write()
+        with folders() as (shared, disk):
+            ours, files = ClusterStore("/bench.zarr", registry), LocalStore(shared)
+            for size in sizes:
+                chunks(ours, files, size)
+            if sizes is SIZES:
+                for size, at_once in product(SIZES[1::2], AT_ONCE):
+                    array(ours, files, size, at_once)
+                computation(ours, LocalStore(disk))
+                TABLE.write()
     finally:
-        shutil.rmtree(directory)
-        shutil.rmtree(disk)
         registry.shutdown()
         ray.shutdown()
 

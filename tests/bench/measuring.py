@@ -10,10 +10,12 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from goals import marked
@@ -37,6 +39,16 @@ def start_ray(object_store_memory: int) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+@contextmanager
+def folders() -> Iterator[tuple[str, str]]:
+    """Yield a folder in shared memory and one on the disk; both are deleted at the end."""
+    with (
+        TemporaryDirectory(prefix="polystore-bench-", dir="/dev/shm") as shared,
+        TemporaryDirectory(prefix="polystore-bench-") as disk,
+    ):
+        yield shared, disk
 
 
 def medians(

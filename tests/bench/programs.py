@@ -6,11 +6,9 @@ import asyncio
 import math
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -24,7 +22,7 @@ import tensorstore
 import zarr
 from arrays import photographs
 from cubed.runtime.create import create_executor
-from measuring import Table, medians, start_ray
+from measuring import Table, folders, medians, start_ray
 from ome_zarr.writer import write_image
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
@@ -36,7 +34,6 @@ from polystore_ray.zarr import ClusterStore, intermediates
 
 ROUNDS = 7
 OF_THE_RECHUNKING = 3
-SHARED = "/dev/shm"
 MIB = 2**20
 RECHUNKED = 2048  # MiB
 ON_DISK = "LocalStore on the local disk"
@@ -158,17 +155,16 @@ def main() -> None:
     RECHUNKED = RECHUNKED if is_whole else int(sys.argv[1])
     start_ray(max(2**30, 3 * RECHUNKED * MIB))
     registry = RayBackendRegistry("programs")
-    shared = tempfile.mkdtemp(prefix="polystore-bench-", dir=SHARED)
-    disk = tempfile.mkdtemp(prefix="polystore-bench-")
     try:
-        stores({"ours": ClusterStore("/programs", registry), "files": LocalStore(f"{disk}/files")})
-        compressed(shared)
-        rechunking(registry, disk)
-        if is_whole:
-            TABLE.write()
+        with folders() as (shared, disk):
+            stores(
+                {"ours": ClusterStore("/programs", registry), "files": LocalStore(f"{disk}/files")}
+            )
+            compressed(shared)
+            rechunking(registry, disk)
+            if is_whole:
+                TABLE.write()
     finally:
-        for folder in map(Path, (shared, disk)):
-            shutil.rmtree(folder)
         registry.shutdown()
         ray.shutdown()
 

@@ -6,7 +6,8 @@ import gc
 import time
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -44,6 +45,19 @@ class Value:
     """Something that is to be let go, such as an object in shared memory."""
 
 
+def fail(value: Value, made: list[weakref.ref[Value]], error: Exception) -> None:
+    """Raise an error, to which a variable of this function refers, as it does to a value."""
+    made.append(weakref.ref(value))
+    raise error
+
+
+def operate(call: Callable[[], object]) -> None:
+    """Call what fails in an operation of a memory."""
+    memory = RayBackendRegistry("failing", local=True)["memory"]
+    with suppress(StorageError), memory._connect().measured("memory", "load"):
+        call()
+
+
 @pytest.fixture
 def _without_looks_for_cycles() -> Iterator[None]:
     gc.collect()
@@ -71,14 +85,9 @@ def test_an_attempt_that_failed_holds_no_value() -> None:
 def test_an_attempt_that_failed_for_another_reason_holds_no_value() -> None:
     made: list[weakref.ref[Value]] = []
 
-    def find(value: Value) -> None:
-        made.append(weakref.ref(value))
-        error = LookupError("not there")
-        raise error
-
     def use() -> None:
         try:
-            find(Value())
+            fail(Value(), made, LookupError("not there"))
         except LookupError as error:
             busy = ConnectionError("busy")
             if len(made) < 3:
@@ -92,17 +101,7 @@ def test_an_attempt_that_failed_for_another_reason_holds_no_value() -> None:
 def test_an_operation_that_failed_holds_no_value() -> None:
     made: list[weakref.ref[Value]] = []
 
-    def fail(value: Value) -> None:
-        made.append(weakref.ref(value))
-        error = StorageError("not there")
-        raise error
-
-    memory = RayBackendRegistry("failing", local=True)["memory"]
-    try:
-        with memory._connect().measured("memory", "load"):
-            fail(Value())
-    except StorageError:
-        pass
+    operate(lambda: fail(Value(), made, StorageError("not there")))
     assert made[0]() is None
 
 
@@ -110,7 +109,7 @@ def test_an_operation_that_failed_holds_no_value() -> None:
 def test_an_error_and_the_one_that_brought_it_hold_no_value() -> None:
     made: list[weakref.ref[Value]] = []
 
-    def fail(value: Value) -> None:
+    def fail_twice(value: Value) -> None:
         made.append(weakref.ref(value))
 
         def call() -> None:
@@ -129,12 +128,7 @@ def test_an_error_and_the_one_that_brought_it_hold_no_value() -> None:
     def bring(error: StorageError) -> None:
         raise RuntimeError(error)  # as an error of Ray
 
-    memory = RayBackendRegistry("failing", local=True)["memory"]
-    try:
-        with memory._connect().measured("memory", "load"):
-            fail(Value())
-    except StorageError:
-        pass
+    operate(lambda: fail_twice(Value()))
     assert made[0]() is None
 
 
@@ -142,12 +136,7 @@ def test_an_error_and_the_one_that_brought_it_hold_no_value() -> None:
 def test_a_task_that_failed_holds_no_value() -> None:
     made: list[weakref.ref[Value]] = []
 
-    def fail(value: Value) -> None:
-        made.append(weakref.ref(value))
-        error = LookupError("not there")
-        raise error
-
-    failure = tasks._attempt(lambda: fail(Value()))
+    failure = tasks._attempt(lambda: fail(Value(), made, LookupError("not there")))
     assert made[0]() is None
     assert "in fail" in "".join(traceback.format_exception(failure.error))
 
