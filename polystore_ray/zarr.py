@@ -25,6 +25,7 @@ from polystore_ray.interop.chunk_reading import read_into
 from polystore_ray.interop.stored_bytes import StoredBytes, Write
 from polystore_ray.interop.zarr_buffers import Bytes, buffer_of, bytes_of
 from polystore_ray.registry import RayBackendRegistry
+from polystore_ray.transport.leased_reads import NOT_KEPT
 
 __all__ = ["ClusterPipeline", "ClusterStore", "intermediates", "read"]
 
@@ -123,7 +124,7 @@ class ClusterStore(ChunkStore):
     ) -> Buffer | None:
         path, wanted = self._at(key), wanted_part(byte_range)
         value = self._values.kept(path)
-        if value is None:
+        if value is NOT_KEPT:
             value = await self._gets.ask(path, None)
         return buffer_of(value, wanted, prototype)
 

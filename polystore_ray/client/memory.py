@@ -23,7 +23,7 @@ from polystore_ray.client.recipes import UserRecipe, recipes_of
 from polystore_ray.client.refills import load_refilled, portable_fallback
 from polystore_ray.client.region_saves import save_region
 from polystore_ray.transport.base import Transport
-from polystore_ray.transport.leased_reads import MISSING, LeasedReads
+from polystore_ray.transport.leased_reads import NOT_KEPT, LeasedReads
 from polystore_ray.wire.messages import Found, Items, Pin
 
 __all__ = ["ClusterMemoryBackend"]
@@ -376,8 +376,8 @@ class ClusterMemoryBackend(StorageBackend):
     def _ask_of_file(self, operation: str, path: P) -> Any:
         """Return the answer to a question that may be kept where it is about a file."""
         text = as_text(path, backend="memory")
-        answer = MISSING if self._reads is None else self._reads.answer(operation, text)
-        if answer is not MISSING:
+        answer = NOT_KEPT if self._reads is None else self._reads.answer(operation, text)
+        if answer is not NOT_KEPT:
             return answer
         transport = self._transport()
         with transport.measured("memory", operation):

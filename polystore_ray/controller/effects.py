@@ -1,7 +1,7 @@
 """The effects of changes on answers: which answers differ afterwards, and which depend on what.
 
-Nothing here is exact where that would cost more than it saves: an effect may be taken for larger
-than it is, and never for smaller.
+Answers are kept about values, and about paths where no file is. Nothing here is exact where that
+would cost more than it saves: an effect may be taken for larger than it is, and never for smaller.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ class Effect(NamedTuple):
     """The values that leave a path."""
     names: frozenset[Names] | None
     """Where answers differ afterwards; None for anywhere."""
+    below: Names | None = None
+    """Where there may be files afterwards at and below a path that led to nothing; None for none
+    but at `names`."""
     has_links: bool = False
     """Whether links lead elsewhere afterwards."""
     is_everywhere: bool = False
     """Whether so much changes that no answer is kept."""
 
 
+_NONE = Effect([], frozenset())
 _MOVED_TREE = Effect([], None, has_links=True, is_everywhere=True)
 _COPIES = Effect([], frozenset(), is_everywhere=True)  # of values, which `stat` counts
 
@@ -51,12 +55,10 @@ def effect_of(tree: Tree, request: Request) -> Effect | None:
         return None  # the change will fail
 
 
-def _publish(tree: Tree, _pins: list[Pin], items: Items, *_volumes: Any) -> Effect | None:
-    if not items.overwrite and items.if_version is None and not items.refills:
-        return None  # nothing is replaced
-    found = [tree.reached(path) for path in items.paths]
-    old = [location for location in found if location and isinstance(location.node, Entry)]
-    return Effect([location.node for location in old], frozenset(each.names for each in old))
+def _publish(tree: Tree, _pins: list[Pin], items: Items, *_volumes: Any) -> Effect:
+    found = [location for path in items.paths if (location := tree.reached(path))]
+    old = [location.node for location in found if isinstance(location.node, Entry)]
+    return Effect(old, frozenset(location.names for location in found))
 
 
 def _removed(tree: Tree, path: str) -> Effect | None:
@@ -71,7 +73,7 @@ def _removed(tree: Tree, path: str) -> Effect | None:
 def _delete_keys(tree: Tree, paths: list[str], _top: str) -> Effect:
     effects = [effect for path in paths if (effect := _removed(tree, path)) is not None]
     entries = [entry for effect in effects for entry in effect.entries]
-    return Effect(entries, None, any(effect.has_links for effect in effects))
+    return Effect(entries, None, has_links=any(effect.has_links for effect in effects))
 
 
 def _set_pinned(tree: Tree, path: str, _is_pinned: bool) -> Effect | None:
@@ -98,11 +100,25 @@ def _done(tree: Tree, path: str, _number: int, destination: str | None) -> Effec
     return _removed(tree, path) if destination is None else _move(tree, path, destination)
 
 
-def _create_symlink(tree: Tree, _source: str, link: str, *_overwrite: bool) -> Effect | None:
-    return _removed(tree, link)  # of what it replaces
+def _create_symlink(tree: Tree, _source: str, link: str, *_overwrite: bool) -> Effect:
+    return _appears(tree, link, _removed(tree, link) or _NONE)  # with what it replaces
+
+
+def _copy(tree: Tree, source: str, destination: str) -> Effect:
+    origin, target = (tree.reached(path, follow=False) for path in (source, destination))
+    if origin and target and isinstance(origin.node, Entry):
+        return Effect([], frozenset([target.names]))
+    return _appears(tree, destination)
+
+
+def _appears(tree: Tree, path: str, also: Effect = _NONE) -> Effect:
+    """Return the effect of a directory or a link that comes to be at a path."""
+    location = tree.reached(path, follow=False)
+    return also if location is None else also._replace(names=None, below=location.names)
 
 
 _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
+    "copy": _copy,
     "create_symlink": _create_symlink,
     "delete": _removed,
     "delete_all": _removed,
@@ -115,11 +131,13 @@ _EFFECTS: Mapping[str, Callable[..., Effect | None]] = {
     "pinned": lambda *_: _COPIES,
     "publish": _publish,
     "set_pinned": _set_pinned,
+    "snapshot": lambda tree, _source, destination: _appears(tree, destination),
     "volume_lost": lambda *_: _COPIES,
 }
 
 LEASED = frozenset({"exists", "is_file", "read", "stat"})
-"""The questions whose answers readers may keep, where they are about files."""
+"""The questions whose answers readers may keep, where they are about files; of a ``read`` also that
+no file is there."""
 
 _OF_ONE_PATH = frozenset({"exists", "is_dir", "is_file", "kept", "stat", "why"})
 _OF_NO_PATH = frozenset(

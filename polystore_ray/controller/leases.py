@@ -51,12 +51,12 @@ class _Lease:
 
 
 class _Readers:
-    """Which nodes may have kept answers about an entry, and under which paths."""
+    """Which nodes may have kept answers about a value, or a missing one, and under which paths."""
 
     __slots__ = ("entry", "paths")
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry  # which keeps its identity from being another's
+    def __init__(self, entry: Entry | None) -> None:
+        self.entry = entry  # which keeps its identity from being another's; None if it is missing
         # By node: the term of its lease, and the paths with where they lead.
         self.paths: dict[str, tuple[int, dict[str, Names]]] = {}
 
@@ -174,7 +174,8 @@ class Leases:
         self._term = first_term(epoch)
         self._admitted: set[str] = set()  # incarnations of volumes
         self._leases: dict[str, _Lease] = {}
-        self._kept: dict[int, _Readers] = {}  # by the identity of an entry
+        # By the identity of an entry, or by where a missing file would be.
+        self._kept: dict[int | Names, _Readers] = {}
         self._through_links: set[str] = set()  # nodes
         self._pending: list[Invalidation] = []
         self._purged = 0.0
@@ -241,25 +242,30 @@ class Leases:
         first = request.arguments[0]
         is_evictable = False
         for path in first if isinstance(first, list) else [first]:
-            entry = self._keep(tree, lease, wish, path)
-            if entry is None:
+            location = tree.reached(path)
+            if location is None:
+                return answer  # a path through a file may lead elsewhere later
+            entry = location.node if isinstance(location.node, Entry) else None
+            if entry is None and request.operation != "read":
                 return answer
-            is_evictable = is_evictable or bool(entry.evictable)
+            self._keep(lease, wish, path, location.names, entry)
+            is_evictable = is_evictable or (entry is not None and bool(entry.evictable))
         return Leased(answer, is_evictable)
 
-    def _keep(self, tree: Tree, lease: _Lease, wish: Wish, path: str) -> Entry | None:
-        """Remember that a node may keep answers about a path; return the file, if it is one."""
-        location = tree.reached(path)
-        if location is None or not isinstance(location.node, Entry):
-            return None
-        readers = self._kept.setdefault(id(location.node), _Readers(location.node))
+    def _keep(
+        self, lease: _Lease, wish: Wish, path: str, names: Names, entry: Entry | None
+    ) -> None:
+        """Remember that a node may keep answers about a path, and where it leads."""
+        about = names if entry is None else id(entry)
+        readers = self._kept.get(about)
+        if readers is None:
+            readers = self._kept[about] = _Readers(entry)
         paths = readers.of(wish.node, lease)
         if path not in paths:
-            paths[path] = location.names
+            paths[path] = names
             lease.kept += 1
-        if path != join(location.names):
+        if path != join(names):
             self._through_links.add(wish.node)
-        return location.node
 
     def before(self, tree: Tree, request: Request) -> Effect | None:
         """Return the effect of a change that is about to be made, if anything may be kept."""
@@ -296,14 +302,21 @@ class Leases:
     def _collect(
         self, effect: Effect, live: dict[str, _Lease], told: dict[str, Paths]
     ) -> frozenset[Names] | None:
-        """Add the paths under which nodes may have kept answers about the effect's entries.
+        """Add the paths under which nodes may have kept answers that the effect makes wrong.
 
-        Return where answers depend on it: also where a copy of such an entry is, of which nothing
-        is known to be kept from now on.
+        Return where answers depend on it: also where a copy of one of its entries is, of which
+        nothing is known to be kept from now on.
         """
+        about: list[int | Names] = [id(entry) for entry in effect.entries]
+        about += effect.names or ()
+        if effect.below is not None:
+            depth = len(effect.below)
+            about += [
+                key for key in self._kept if isinstance(key, tuple) and key[:depth] == effect.below
+            ]
         names: set[Names] = set()
-        for entry in effect.entries:
-            readers = self._kept.pop(id(entry), None)
+        for key in about if self._kept else ():
+            readers = self._kept.pop(key, None)
             for node, paths in readers.told(live) if readers is not None else ():
                 found = told.setdefault(node, [])
                 if found is not None:

@@ -20,8 +20,9 @@ from polystore_ray.client.lookup import look_up
 from polystore_ray.interop.plain_memory import plain_loads, plain_memory
 from polystore_ray.interop.zarr_buffers import Bytes
 from polystore_ray.registry import RayBackendRegistry
-from polystore_ray.transport.leased_reads import LeasedReads
+from polystore_ray.transport.leased_reads import NOT_KEPT, LeasedReads
 from polystore_ray.wire.envelope import open_message
+from polystore_ray.wire.messages import NOTHING
 
 __all__ = ["StoredBytes", "Write"]
 
@@ -60,17 +61,20 @@ class StoredBytes:
         """Return the values at some paths."""
         return self.load_versions(paths)[0]
 
-    def kept(self, path: str) -> Bytes | None:
-        """Return a small value that this process keeps, None if it has to be loaded.
+    def kept(self, path: str) -> Any:
+        """Return a small value that this process keeps, or None for one that it knows is missing.
 
-        It waits for nothing, so it may be called in an event loop.
+        `NOT_KEPT` if it has to be loaded. It waits for nothing, so it may be called in an event
+        loop.
         """
-        found = None if self._reads is None else self._reads.inline([path])
-        if found is None or not isinstance(stored := found.stored[0], bytes):
+        found = None if self._reads is None else self._reads.inline([path], existing=True)
+        stored = NOT_KEPT if found is None else found.stored[0]
+        if stored == NOTHING:
             return None
-        with suppress(StorageError):  # as load reports
-            return _as_bytes(open_message(stored, plain_loads), path)
-        return None
+        if isinstance(stored, bytes):
+            with suppress(StorageError):  # as load reports
+                return _as_bytes(open_message(stored, plain_loads), path)
+        return NOT_KEPT
 
     def load_versions(self, paths: Sequence[str]) -> tuple[Sequence[Bytes | None], Sequence[int]]:
         """Return the values at some paths, and their versions."""

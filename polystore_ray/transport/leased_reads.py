@@ -2,7 +2,7 @@
 
 An answer is kept from the second read of a path on, and used again while the node's board shows
 that nothing has changed. Small values are kept as bytes, of large ones the reference, which is
-given up soon after the value has changed, or is not used any more.
+given up soon after the value has changed, or is not used any more; and that no file is at a path.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from polystore_ray.wire.lease_board import LeaseBoard, Mark
 from polystore_ray.wire.messages import NOTHING, Found, Leased, Uncounted, Wish
 
-__all__ = ["MISSING", "Asking", "LeasedReads"]
+__all__ = ["NOT_KEPT", "Asking", "LeasedReads"]
 
 logger = logging.getLogger(__name__)
 
-MISSING: Any = object()
+NOT_KEPT: Any = object()
 """In place of an answer that is not kept."""
 
 _SEEN = 50_000  # paths whose first read is remembered
@@ -53,6 +53,11 @@ class _Kept:
         self.answers: dict[str, Any] = {}
         self.nbytes = _ENTRY_COST
         self.used = time.monotonic()
+
+    @property
+    def is_of_no_file(self) -> bool:
+        found = self.answers.get("read")
+        return found is not None and found.stored[0] == NOTHING
 
     @property
     def has_references(self) -> bool:
@@ -101,20 +106,25 @@ class LeasedReads:
     # Kept answers
 
     def answer(self, operation: str, path: str) -> Any:
-        """Return the answer to a question about a path, `MISSING` if it has to be asked."""
+        """Return the answer to a question about a path, `NOT_KEPT` if it has to be asked."""
         kept = self._valid(path)
         if kept is None:
-            return MISSING
-        answer = kept.answers.get(operation, MISSING)
-        if answer is MISSING and operation in ("exists", "is_file"):
-            answer = True  # of what is no file, nothing is kept
-        if answer is not MISSING:
+            return NOT_KEPT
+        answer = kept.answers.get(operation, NOT_KEPT)
+        if answer is NOT_KEPT and operation in ("exists", "is_file"):
+            answer = not kept.is_of_no_file
+            if not answer and operation == "exists":
+                return NOT_KEPT  # it may be a directory
+        if answer is not NOT_KEPT:
             self._use([path])
         return answer
 
-    def inline(self, paths: Sequence[str]) -> Found | None:
-        """Return small values at paths, all of one moment, None if there is anything else."""
-        founds = self._founds(paths)
+    def inline(self, paths: Sequence[str], *, existing: bool = False) -> Found | None:
+        """Return small values at paths, all of one moment, None if there is anything else.
+
+        - `existing`: whether a path without a file may be `NOTHING` among them
+        """
+        founds = self._founds(paths, existing)
         if len(founds) < len(paths) or any(found.pins for found in founds.values()):
             return None
         if len(paths) > 1 and not self._still_hold(founds):
@@ -122,11 +132,11 @@ class LeasedReads:
         self._use(paths)
         return _joined([founds[path] for path in paths])
 
-    def _founds(self, paths: Iterable[str]) -> dict[str, Found]:
+    def _founds(self, paths: Iterable[str], existing: bool) -> dict[str, Found]:
         founds: dict[str, Found] = {}
         for path in paths if self._kept else ():
             kept = self._valid(path)
-            if kept is not None and "read" in kept.answers:
+            if kept is not None and "read" in kept.answers and (existing or not kept.is_of_no_file):
                 founds[path] = kept.answers["read"]
         return founds
 
@@ -182,13 +192,13 @@ class LeasedReads:
     def ask(self, asking: Asking, operation: str, path: str) -> Any:
         """Return the answer to a question about one path, kept or asked."""
         answer = self.answer(operation, path)
-        if answer is MISSING:
+        if answer is NOT_KEPT:
             answer = self._asked(asking, operation, [path], path)
         return answer
 
     def look_up(self, asking: Asking, paths: list[str], *, existing: bool) -> Found:
         """Return what is stored at paths, all of one moment: what is kept, and the rest asked."""
-        founds = self._founds(paths)
+        founds = self._founds(paths, existing)
         rest = [path for path in paths if path not in founds]
         asked: Found = Found([], [], [])
         if rest or not paths:
@@ -266,8 +276,6 @@ class LeasedReads:
             if board is not self._board:
                 return  # another volume has taken the place of its own
             for path, mark, answer in answers:
-                if operation == "read" and answer.stored[0] == NOTHING:
-                    continue
                 kept = self._kept.get(path)
                 if kept is None or kept.mark != mark:
                     self._nbytes -= kept.nbytes if kept is not None else 0

@@ -21,6 +21,7 @@ from zarr.testing.store import StoreTests
 from polystore.exceptions import InvalidPathError, UnsupportedFormatError
 from polystore_ray import RayBackendRegistry
 from polystore_ray.interop.stored_bytes import StoredBytes
+from polystore_ray.transport.leased_reads import NOT_KEPT
 from polystore_ray.zarr import ClusterStore
 
 MIB = 2**20
@@ -256,7 +257,8 @@ class TestUse:
     ) -> None:
         first, second = cpu.Buffer.from_bytes(b"first"), cpu.Buffer.from_bytes(b"second")
         await store.set("k", first)
-        while store._values.kept(f"{store.path}/k") is None:  # until the node has its lease
+        path = f"{store.path}/k"
+        while store._values.kept(path) is NOT_KEPT:  # until the node has its lease
             await store.get("k")
             await asyncio.sleep(0.01)
         requests.clear()
@@ -268,18 +270,29 @@ class TestUse:
         store._registry["memory"].save(b"second", f"{store.path}/k", overwrite=True)
         assert await store.get("k") == second
         await store.delete("k")
+        while store._values.kept(path) is NOT_KEPT:
+            assert await store.get("k") is None
+        requests.clear()
         assert await store.get("k") is None
+        assert requests == []
+        await store.set("k", first)
+        assert await store.get("k") == first
 
-    def test_an_array_of_a_known_format_is_opened_again_without_a_call(
-        self, store: ClusterStore, requests: list[str], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("zarr_format", [3, None])  # without it, zarr asks for what is missing
+    def test_an_array_is_opened_again_without_a_call(
+        self,
+        store: ClusterStore,
+        requests: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+        zarr_format: Any,
     ) -> None:
         zarr.create_array(store, shape=(4,), dtype="u1")
-        while store._values.kept(f"{store.path}/zarr.json") is None:  # until the node has its lease
-            zarr.open_array(store, mode="r", zarr_format=3)
+        while store._values.kept(f"{store.path}/zarr.json") is NOT_KEPT:  # until there is a lease
+            zarr.open_array(store, mode="r", zarr_format=zarr_format)
             time.sleep(0.01)
         requests.clear()
         monkeypatch.setattr(asyncio, "to_thread", None)
-        assert zarr.open_array(store, mode="r", zarr_format=3).shape == (4,)
+        assert zarr.open_array(store, mode="r", zarr_format=zarr_format).shape == (4,)
         assert requests == []
 
     async def test_what_is_no_bytes_says_so(self, store: ClusterStore) -> None:

@@ -34,6 +34,7 @@ from polystore_ray.transport.leased_reads import LeasedReads
 from polystore_ray.wire import lease_board, sessions
 from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard
 from polystore_ray.wire.messages import (
+    NOTHING,
     WHOLE,
     Items,
     Joined,
@@ -313,10 +314,10 @@ class Reader:
         return answer
 
     def load(self, client: str, name: str) -> None:
-        """Load a small value."""
+        """Load a small value, if it is there."""
         with self._cluster.operation(client, "load", name) as outcome:
-            [stored] = self.reads.look_up(self, [name], existing=False).stored
-            outcome.append(int(stored))  # type: ignore[arg-type]
+            [stored] = self.reads.look_up(self, [name], existing=True).stored
+            outcome.append("missing" if stored == NOTHING else int(stored))  # type: ignore[arg-type]
 
 
 class Peers:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from polystore_ray.controller.leases import Invalidation
+from polystore_ray.controller.effects import Effect
+from polystore_ray.controller.leases import Invalidation, Leases
 from polystore_ray.controller.state import StoreController
 from polystore_ray.hosting.lease_keeper import LeaseKeeper
 from polystore_ray.transport.leased_reads import LeasedReads
@@ -24,10 +25,13 @@ from tests.explored.model import Cluster, Patch, Scenario, check, find
 READS = 3  # until one needs no call
 
 
-def _begin(cluster: Cluster, change: Callable[[Session], None]) -> None:
+def _begin(
+    cluster: Cluster, change: Callable[[Session], None], *, is_missing: bool = False
+) -> None:
     """Have a value that both nodes keep, then a change, and then both read again.
 
-    Both also read while it is changed: one what it keeps, and the other asks again.
+    Or, if it `is_missing`, have both nodes keep that it is. Both also read while it is changed: one
+    what it keeps, and the other asks again.
     """
     session = Session()
     spawn = cluster.world.spawn
@@ -49,7 +53,8 @@ def _begin(cluster: Cluster, change: Callable[[Session], None]) -> None:
         reader.load(f"reader on {node}", "/x")
 
     def work() -> None:
-        cluster.save_small("one", session, "/x", 1)
+        if not is_missing:
+            cluster.save_small("one", session, "/x", 1)
         saved.append(True)
         cluster.world.block(lambda: len(kept) == len(cluster.readers))
         change(session)
@@ -77,6 +82,17 @@ def one_replacement(cluster: Cluster) -> None:
     _begin(cluster, lambda session: cluster.save_small("one", session, "/x", 2))
 
 
+def a_missing_path(cluster: Cluster) -> None:
+    """A path is made, deleted and made again while both nodes keep that it is missing."""
+
+    def change(session: Session) -> None:
+        cluster.save_small("one", session, "/x", 2)
+        cluster.delete("one", session, "/x")
+        cluster.save_small("one", session, "/x", 3)
+
+    _begin(cluster, change, is_missing=True)
+
+
 def a_hot_path_and_another_controller(cluster: Cluster) -> None:
     """The path is replaced after another controller took over, which knows no leases."""
 
@@ -101,7 +117,13 @@ def a_volume_that_died(cluster: Cluster) -> None:
     _begin(cluster, change)
 
 
-SCENARIOS = [a_hot_path, one_replacement, a_hot_path_and_another_controller, a_volume_that_died]
+SCENARIOS = [
+    a_hot_path,
+    one_replacement,
+    a_missing_path,
+    a_hot_path_and_another_controller,
+    a_volume_that_died,
+]
 
 
 @pytest.mark.timeout(700)
@@ -137,6 +159,15 @@ def _the_maker_of_a_change_does_not_count_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(LeasedReads, "changed", uncounted)
 
 
+def _what_is_made_was_missed_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    collect = Leases._collect
+
+    def of_what_was_there(self: Leases, effect: Effect, *others: Any) -> Any:
+        return collect(self, effect._replace(names=frozenset()), *others)
+
+    monkeypatch.setattr(Leases, "_collect", of_what_was_there)
+
+
 def _a_volume_keeps_its_lease_under_a_new_controller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LeaseKeeper, "turn_to", lambda *_: None)
 
@@ -166,6 +197,7 @@ def _the_counter_is_read_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> No
         (_a_new_controller_does_not_wait_for_old_leases, a_volume_that_died),
         (_the_counter_is_read_after_the_answer, a_hot_path),
         (_the_maker_of_a_change_does_not_count_it, one_replacement),
+        (_what_is_made_was_missed_by_nobody, a_missing_path),
     ],
 )
 def test_a_fault_that_is_planted_is_found(

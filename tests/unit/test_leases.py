@@ -20,15 +20,18 @@ from polystore_ray.controller.state import StoreController
 from polystore_ray.errors import CallTimeoutError, StoreUnavailableError
 from polystore_ray.hosting.lease_keeper import LeaseKeeper
 from polystore_ray.transport import leased_reads
-from polystore_ray.transport.leased_reads import MISSING, LeasedReads
+from polystore_ray.transport.leased_reads import NOT_KEPT, LeasedReads
 from polystore_ray.wire import lease_board
 from polystore_ray.wire.lease_board import LeaseBoard, WritableLeaseBoard, first_term
 from polystore_ray.wire.messages import (
+    NOTHING,
     WHOLE,
+    Found,
     Items,
     Pin,
     Request,
     StaleVolumeError,
+    Stored,
     Uncounted,
     Wish,
 )
@@ -70,11 +73,22 @@ class Node:
         found = self.reads.look_up(self, [path], existing=False)
         return found.stored[0]  # type: ignore[return-value]
 
+    def load_if_there(self, path: str) -> Stored:
+        return self.reads.look_up(self, [path], existing=True).stored[0]
+
     def load_often(self, path: str) -> bytes:
         """Load until it needs no call."""
+        value: bytes = self._often(lambda: self.load(path))
+        return value
+
+    def miss_often(self, path: str) -> None:
+        """Find that no file is at a path, until that needs no call."""
+        assert self._often(lambda: self.load_if_there(path)) == NOTHING
+
+    def _often(self, read: Callable[[], Any]) -> Any:
         end = time.monotonic() + 30
         while time.monotonic() < end:
-            calls, value = self.calls, self.load(path)
+            calls, value = self.calls, read()
             if self.calls == calls:
                 return value
         raise AssertionError("it still needs a call")
@@ -175,8 +189,8 @@ def test_nobody_reads_what_was_before_an_acknowledged_change(
         node.reads.ask(node, "stat", path)
     CHANGES[change](store)
     for node in store.nodes.values():
-        assert node.reads.answer("read", path) is MISSING
-        assert node.reads.answer("exists", path) is MISSING
+        assert node.reads.answer("read", path) is NOT_KEPT
+        assert node.reads.answer("exists", path) is NOT_KEPT
         try:
             assert node.load(path) == b"2"
         except PathNotFoundError:
@@ -188,12 +202,88 @@ def test_every_change_is_said_to_have_an_effect_or_none() -> None:
     none = {
         *("begin_making", "end_making", "renew_making"),
         "evict",  # the controller itself says whom to tell: see `test_eviction.py`
-        *("adopted", "claim", "class_arrived", "confirm", "copy", "drain", "ensure_directory"),
-        *("packed", "release_claim", "renew_claim", "set_fallback", "snapshot", "took_over"),
-        *("volume_joined", "withdraw"),
+        *("adopted", "claim", "class_arrived", "confirm", "drain", "ensure_directory", "packed"),
+        *("release_claim", "renew_claim", "set_fallback", "took_over", "volume_joined", "withdraw"),
     }
     assert effects._EFFECTS.keys() | none == requests.CHANGES.keys()
     assert not effects._EFFECTS.keys() & none
+
+
+def _publish_below(store: Store) -> None:
+    items = Items(["/new/d/x"], [(1, None, None)], [b"1"], False, True)
+    store.change("publish", [], items)
+
+
+def _replace_a_directory(store: Store) -> None:
+    store.change("delete", "/empty")
+    store.save("/empty", b"1")
+
+
+APPEARANCES: dict[str, tuple[str, Callable[[Store], object]]] = {
+    "save": ("/new", lambda s: s.save("/new", b"1", overwrite=False)),
+    "save with overwrite": ("/new", lambda s: s.save("/new", b"1")),
+    "save in another spelling": ("/new", lambda s: s.save("//new", b"1")),
+    "save with parents": ("/new/d/x", _publish_below),
+    "save through a link": ("/d/y", lambda s: s.save("/folder/y", b"1")),
+    "save in place of a directory": (
+        "/empty",
+        _replace_a_directory,
+    ),
+    "move": ("/new", lambda s: s.change("move", "/d/x", "/new")),
+    "move a tree": ("/new/x", lambda s: s.change("move", "/d", "/new")),
+    "copy": ("/new", lambda s: s.change("copy", "/d/x", "/new")),
+    "copy a link": ("/new", lambda s: s.change("copy", "/link", "/new")),
+    "copy a tree": ("/new/x", lambda s: s.change("copy", "/d", "/new")),
+    "copy a link to a tree": ("/new/x", lambda s: s.change("copy", "/folder", "/new")),
+    "link": ("/new", lambda s: s.change("create_symlink", "/d/x", "/new")),
+    "link to a tree": ("/new/x", lambda s: s.change("create_symlink", "/d", "/new")),
+    "snapshot": ("/new/x", lambda s: s.change("snapshot", "/d", "/new")),
+    "snapshot into itself": ("/d/old/x", lambda s: s.change("snapshot", "/d", "/d/old")),
+    "graft": ("/x", lambda s: s.change("graft", "/d", 1, [], [], [])),
+}
+
+
+@pytest.mark.parametrize("appearance", APPEARANCES)
+@pytest.mark.parametrize("through", ["", "/root", "/d/.."])
+def test_nobody_misses_what_was_made_and_acknowledged(
+    store: Store, through: str, appearance: str
+) -> None:
+    path, change = APPEARANCES[appearance]
+    for source, link in ("/d/x", "/link"), ("/d", "/folder"), ("/", "/root"):
+        store.change("create_symlink", source, link)
+    store.change("ensure_directory", "/empty")
+    for node in store.nodes.values():
+        node.miss_often(through + path)
+        assert node.reads.answer("is_file", through + path) is False
+    change(store)
+    for node in store.nodes.values():
+        assert node.reads.answer("is_file", through + path) is NOT_KEPT
+        assert node.load(through + path) == b"1"
+
+
+def test_what_is_missing_is_kept_only_where_it_may_be_missing(store: Store, reader: Node) -> None:
+    reader.miss_often("/new")
+    assert reader.reads.answer("exists", "/new") is NOT_KEPT, "a directory may have come"
+    assert reader.reads.inline(["/new"]) is None
+    assert reader.reads.inline(["/new"], existing=True) == Found([], [NOTHING], [0])
+    with pytest.raises(PathNotFoundError):
+        reader.load("/new")
+
+
+def test_a_path_through_a_file_is_not_kept_as_missing(store: Store, reader: Node) -> None:
+    for _ in range(5):
+        assert reader.load_if_there("/d/x/y") == NOTHING
+    store.change("delete", "/d/x")
+    store.save("/d/x/y", b"1")
+    assert reader.load_if_there("/d/x/y") == b"1"
+
+
+def test_making_what_a_silent_node_missed_waits_for_its_lease(store: Store, reader: Node) -> None:
+    reader.miss_often("/new")
+    reader.hears = reader.renews = False
+    assert store.seconds(lambda: store.save("/new", b"1")) > 0.9 * SHORT
+    assert reader.load("/new") == b"1"
+    assert store.seconds(lambda: store.save("/other", b"1")) < 0.5 * SHORT
 
 
 @pytest.mark.parametrize("gone", ["move", "delete_all", "another way"])
@@ -208,7 +298,7 @@ def test_nobody_reads_through_a_link_that_changed(store: Store, reader: Node, go
         "another way": ("create_symlink", "/d/y", "/links/x", True),
     }
     store.change(*changes[gone])
-    assert reader.reads.answer("read", "/links/x") is MISSING
+    assert reader.reads.answer("read", "/links/x") is NOT_KEPT
 
 
 def test_nobody_waits_for_what_was_evicted_in_vain() -> None:
@@ -219,7 +309,7 @@ def test_nobody_waits_for_what_was_evicted_in_vain() -> None:
     with pytest.raises(StaleVolumeError):
         store.change("publish", [Pin("1", ("a",), None, 8)], items, [("a", "a former volume")])
     assert store.controller.handle(Request("stat", ("/old",), within=1.0))["evicted"]
-    assert store.nodes["a"].reads.answer("read", "/old") is MISSING
+    assert store.nodes["a"].reads.answer("read", "/old") is NOT_KEPT
 
 
 def test_a_value_with_two_paths_is_read_anew_under_both(store: Store, reader: Node) -> None:
@@ -238,7 +328,7 @@ def test_a_change_that_fails_has_nobody_ask_again(store: Store, reader: Node) ->
         store.change("move", "/d/x", "/d")
     with pytest.raises(StorageError):
         store.save("/d/x", b"2", overwrite=False)
-    assert reader.reads.answer("read", "/d/x") is not MISSING
+    assert reader.reads.answer("read", "/d/x") is not NOT_KEPT
 
 
 def test_the_copies_that_stat_counts_are_not_of_yesterday(store: Store, reader: Node) -> None:
@@ -313,7 +403,7 @@ def test_what_depends_on_a_change_waits_as_it_does(
 
     changing = in_the_background(store, change)
     dependent(store)
-    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert reader.reads.answer("read", "/d/x") is NOT_KEPT
     changing.join()
     assert done == ["changed"]
 
@@ -327,7 +417,7 @@ def test_a_value_that_a_copy_was_told_of_is_not_forgotten_too_early(
     reader.hears = reader.renews = False
     changing = in_the_background(store, lambda: store.save("/d/x", b"2"))
     store.save("/copy", b"3")
-    assert reader.reads.answer("read", "/copy") is MISSING
+    assert reader.reads.answer("read", "/copy") is NOT_KEPT
     changing.join()
 
 
@@ -336,7 +426,7 @@ def test_a_lost_volume_does_not_have_leases_forgotten(store: Store, reader: Node
     reader.hears = reader.renews = False
     store.controller.note("volume_lost", "a")
     store.save("/d/x", b"2")
-    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert reader.reads.answer("read", "/d/x") is NOT_KEPT
 
 
 def test_a_wait_for_a_silent_node_has_the_callers_deadline(store: Store, reader: Node) -> None:
@@ -352,10 +442,10 @@ def test_a_renewal_brings_what_the_node_did_not_hear(store: Store, reader: Node)
     reader.load_often("/d/x")
     reader.hears = False
     changing = in_the_background(store, lambda: store.save("/d/x", b"2"))
-    assert reader.reads.answer("read", "/d/x") is not MISSING  # not acknowledged, so it holds
+    assert reader.reads.answer("read", "/d/x") is not NOT_KEPT  # not acknowledged, so it holds
     reader.keeper.renew()
     assert reader.board.is_live
-    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert reader.reads.answer("read", "/d/x") is NOT_KEPT
     changing.join()
 
 
@@ -365,7 +455,7 @@ def test_a_lease_that_ran_out_begins_anew(store: Store, reader: Node) -> None:
     store.save("/d/x", b"2")  # nobody is told
     reader.keeper.renew()
     assert reader.board.is_live
-    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert reader.reads.answer("read", "/d/x") is NOT_KEPT
 
 
 def test_what_was_kept_under_leases_that_ran_out_is_forgotten(
@@ -476,7 +566,7 @@ class Hearing(Following):
 def test_a_store_that_ends_leaves_nothing_to_read(store: Store, reader: Node) -> None:
     reader.load_often("/d/x")
     store.controller.end_leases()
-    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert reader.reads.answer("read", "/d/x") is NOT_KEPT
     assert store.controller.renew_lease("a", "a") is None
 
 
@@ -539,18 +629,18 @@ def test_what_was_used_longest_ago_makes_room(store: Store, reader: Node) -> Non
     for number in range(5):
         reader.load_often(f"/{number}")
         reader.load("/0")
-    assert reader.reads.answer("read", "/1") is MISSING
-    assert reader.reads.answer("read", "/0") is not MISSING
-    assert reader.reads.answer("read", "/4") is not MISSING
+    assert reader.reads.answer("read", "/1") is NOT_KEPT
+    assert reader.reads.answer("read", "/0") is not NOT_KEPT
+    assert reader.reads.answer("read", "/4") is not NOT_KEPT
 
 
 def test_a_forked_process_asks_for_itself(reader: Node) -> None:
     reader.load_often("/d/x")
     child = os.fork()
     if not child:
-        os._exit(reader.reads.answer("read", "/d/x") is not MISSING)
+        os._exit(reader.reads.answer("read", "/d/x") is not NOT_KEPT)
     assert os.waitpid(child, 0)[1] == 0
-    assert reader.reads.answer("read", "/d/x") is not MISSING
+    assert reader.reads.answer("read", "/d/x") is not NOT_KEPT
 
 
 def test_references_are_given_up_after_a_change_or_without_use(
@@ -566,7 +656,7 @@ def test_references_are_given_up_after_a_change_or_without_use(
     node.keeper.renew()
     reads = LeasedReads("a", node.find, lambda: True, 10_000)
     end = time.monotonic() + 20
-    while reads.answer("read", "/two") is MISSING or reads.answer("read", "/one") is MISSING:
+    while reads.answer("read", "/two") is NOT_KEPT or reads.answer("read", "/one") is NOT_KEPT:
         for name in ("/one", "/two"):
             reads.look_up(node, [name], existing=False)
         assert time.monotonic() < end
@@ -605,10 +695,10 @@ def test_others_wait_until_the_node_has_heard(store: Store, reader: Node) -> Non
         )
     assert isinstance(left[0], Uncounted)
     assert left[0].paths == ["/d/x"]
-    assert reader.reads.answer("read", "/d/x") is not MISSING  # its maker died before it counted
+    assert reader.reads.answer("read", "/d/x") is not NOT_KEPT  # its maker died before it counted
     start = time.monotonic()
     assert store.nodes["b"].load("/d/x") == b"2"
-    assert reader.reads.answer("read", "/d/x") is MISSING
+    assert reader.reads.answer("read", "/d/x") is NOT_KEPT
     assert time.monotonic() - start > 0.1
 
 
