@@ -85,14 +85,6 @@ class PathTree(Generic[E]):
         entry: E = node
         return entry
 
-    def get_if_file(self, path: P) -> E | None:
-        """Return the entry at `path`, None where no file is."""
-        try:
-            node = self._find(path).node
-        except PathNotDirectoryError:
-            return None
-        return None if isinstance(node, Directory) else node
-
     def exists(self, path: P) -> bool:
         """Return whether `path` leads to anything; a dangling link does not."""
         return self._target(path) is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
-from polystore.exceptions import StorageError
+from polystore.exceptions import PathNotFoundError, PathTypeError, StorageError
 from polystore.path_tree import replaced
 from polystore.paths import join, normalize
 from polystore_ray.controller.entries import (
@@ -33,7 +34,7 @@ def read(state: ReplicatedState, paths: list[str], node: str = "", existing: boo
     stored: list[Stored] = []
     moments: list[int] = []
     for path in paths:
-        entry = state.tree.get_if_file(path) if existing else state.tree.get(path)
+        entry = _file(state, path) if existing else state.tree.get(path)
         if entry is None:
             stored.append(NOTHING)
             moments.append(0)
@@ -54,6 +55,13 @@ def read(state: ReplicatedState, paths: list[str], node: str = "", existing: boo
         if entry.evictable:
             state.ledger.evictables.used(entry)
     return Found(pins, stored, moments)
+
+
+def _file(state: ReplicatedState, path: str) -> Entry | None:
+    """Return the entry of a file, None where there is no file."""
+    with suppress(PathNotFoundError, PathTypeError):
+        return state.tree.get(path)
+    return None
 
 
 def nodes(state: ReplicatedState, paths: list[str]) -> list[tuple[str, ...]]:
