@@ -44,15 +44,27 @@ _MOVED_TREE = Effect([], None, has_links=True, is_everywhere=True)
 _COPIES = Effect([], frozenset(), is_everywhere=True)  # of values, which `stat` counts
 
 
-def effect_of(tree: Tree, request: Request) -> Effect | None:
-    """Return the effect that a change is about to have, None for none on what existed."""
+def effect_of(tree: Tree, request: Request, *, has_misses: bool) -> Effect | None:
+    """Return the effect that a change is about to have, None for none on what is kept.
+
+    - `has_misses`: whether anybody keeps that a file is missing; a change that only makes new files
+      has an effect on nothing else
+    """
     effect = _EFFECTS.get(request.operation)
-    if effect is None:
+    if effect is None or not (has_misses or _replaces(request)):
         return None
     try:
         return effect(tree, *request.arguments)
     except InvalidPathError:
         return None  # the change will fail
+
+
+def _replaces(request: Request) -> bool:
+    """Return whether a change may concern what existed."""
+    if request.operation == "publish":
+        items: Items = request.arguments[1]
+        return items.overwrite or items.if_version is not None or items.refills
+    return request.operation not in ("copy", "snapshot")
 
 
 def _publish(tree: Tree, _pins: list[Pin], items: Items, *_volumes: Any) -> Effect:

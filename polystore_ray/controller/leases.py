@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from polystore.exceptions import StorageError
 from polystore.paths import join
@@ -31,6 +31,8 @@ HELD = 1.25 * LEASE
 _MOST_PATHS = 1000  # that a node is told of one by one
 _MOST_KEPT = 1_000_000  # answers that all nodes keep, of which each has its share
 _PURGED_EVERY = 60.0  # seconds
+
+K = TypeVar("K")
 
 Paths = list[str] | None
 """Those whose answers are not to be used any more; None for all."""
@@ -72,6 +74,11 @@ class _Readers:
         for node, (term, paths) in self.paths.items():
             if node in live and live[node].term == term:
                 yield node, paths
+
+
+def _told_of(kept: dict[K, _Readers], live: dict[str, _Lease]) -> dict[K, _Readers]:
+    """Return those of which nodes whose lease lasts may have kept answers."""
+    return {key: readers for key, readers in kept.items() if any(readers.told(live))}
 
 
 class Invalidation:
@@ -174,8 +181,8 @@ class Leases:
         self._term = first_term(epoch)
         self._admitted: set[str] = set()  # incarnations of volumes
         self._leases: dict[str, _Lease] = {}
-        # By the identity of an entry, or by where a missing file would be.
-        self._kept: dict[int | Names, _Readers] = {}
+        self._kept: dict[int, _Readers] = {}  # by the identity of an entry
+        self._misses: dict[Names, _Readers] = {}  # by where a missing file would be
         self._through_links: set[str] = set()  # nodes
         self._pending: list[Invalidation] = []
         self._purged = 0.0
@@ -218,9 +225,8 @@ class Leases:
         self._leases = live | {
             node: lease for node, lease in self._leases.items() if not lease.until
         }
-        self._kept = {
-            id_: readers for id_, readers in self._kept.items() if any(readers.told(live))
-        }
+        self._kept = _told_of(self._kept, live)
+        self._misses = _told_of(self._misses, live)
 
     def _live(self, moment: float) -> dict[str, _Lease]:
         return {node: lease for node, lease in self._leases.items() if lease.until > moment}
@@ -256,10 +262,10 @@ class Leases:
         self, lease: _Lease, wish: Wish, path: str, names: Names, entry: Entry | None
     ) -> None:
         """Remember that a node may keep answers about a path, and where it leads."""
-        about = names if entry is None else id(entry)
-        readers = self._kept.get(about)
-        if readers is None:
-            readers = self._kept[about] = _Readers(entry)
+        if entry is None:
+            readers = self._misses.setdefault(names, _Readers(None))
+        else:
+            readers = self._kept.setdefault(id(entry), _Readers(entry))
         paths = readers.of(wish.node, lease)
         if path not in paths:
             paths[path] = names
@@ -269,7 +275,9 @@ class Leases:
 
     def before(self, tree: Tree, request: Request) -> Effect | None:
         """Return the effect of a change that is about to be made, if anything may be kept."""
-        return effect_of(tree, request) if self._leases else None
+        if not self._leases:
+            return None
+        return effect_of(tree, request, has_misses=bool(self._misses))
 
     def after(self, effect: Effect | None) -> list[Invalidation]:
         """Return what is to be carried out now that a change was made, if there is anything."""
@@ -284,6 +292,7 @@ class Leases:
             told = dict.fromkeys(live)
             if names is None:  # so that whatever comes later waits for it
                 self._kept.clear()
+                self._misses.clear()
         else:
             names = self._collect(effect, live, told)
             if effect.has_links:
@@ -307,22 +316,25 @@ class Leases:
         Return where answers depend on it: also where a copy of one of its entries is, of which
         nothing is known to be kept from now on.
         """
-        about: list[int | Names] = [id(entry) for entry in effect.entries]
-        about += effect.names or ()
-        if effect.below is not None:
-            depth = len(effect.below)
-            about += [
-                key for key in self._kept if isinstance(key, tuple) and key[:depth] == effect.below
-            ]
+        concerned = [self._kept.pop(id(entry), None) for entry in effect.entries]
+        if self._misses:
+            concerned += [self._misses.pop(place, None) for place in self._made_at(effect)]
         names: set[Names] = set()
-        for key in about if self._kept else ():
-            readers = self._kept.pop(key, None)
+        for readers in concerned:
             for node, paths in readers.told(live) if readers is not None else ():
                 found = told.setdefault(node, [])
                 if found is not None:
                     found.extend(paths)
                 names.update(paths.values())
         return None if effect.names is None else effect.names | names
+
+    def _made_at(self, effect: Effect) -> set[Names]:
+        """Return where files may be after an effect that somebody may keep are missing."""
+        places = set(effect.names or ())
+        if effect.below is not None:
+            depth = len(effect.below)
+            places |= {place for place in self._misses if place[:depth] == effect.below}
+        return places
 
     def unfinished(self) -> list[Invalidation]:
         """Return what is still being carried out."""

@@ -55,11 +55,6 @@ class _Kept:
         self.used = time.monotonic()
 
     @property
-    def is_of_no_file(self) -> bool:
-        found = self.answers.get("read")
-        return found is not None and found.stored[0] == NOTHING
-
-    @property
     def has_references(self) -> bool:
         found = self.answers.get("read")
         return found is not None and bool(found.pins)
@@ -111,10 +106,6 @@ class LeasedReads:
         if kept is None:
             return NOT_KEPT
         answer = kept.answers.get(operation, NOT_KEPT)
-        if answer is NOT_KEPT and operation in ("exists", "is_file"):
-            answer = not kept.is_of_no_file
-            if not answer and operation == "exists":
-                return NOT_KEPT  # it may be a directory
         if answer is not NOT_KEPT:
             self._use([path])
         return answer
@@ -136,8 +127,9 @@ class LeasedReads:
         founds: dict[str, Found] = {}
         for path in paths if self._kept else ():
             kept = self._valid(path)
-            if kept is not None and "read" in kept.answers and (existing or not kept.is_of_no_file):
-                founds[path] = kept.answers["read"]
+            found = None if kept is None else kept.answers.get("read")
+            if found is not None and (existing or found.stored[0] != NOTHING):
+                founds[path] = found
         return founds
 
     def _still_hold(self, founds: dict[str, Found]) -> bool:
@@ -281,6 +273,10 @@ class LeasedReads:
                     self._nbytes -= kept.nbytes if kept is not None else 0
                     kept = self._kept[path] = _Kept(mark, until)
                     self._nbytes += kept.nbytes
+                if operation == "read" and answer.stored[0] == NOTHING:
+                    kept.answers["is_file"] = False  # and a directory may be there
+                else:
+                    kept.answers |= {"exists": True, "is_file": True}
                 kept.answers[operation] = answer
                 size = _size(answer) if operation == "read" else 0
                 kept.nbytes += size

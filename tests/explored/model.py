@@ -317,7 +317,8 @@ class Reader:
         """Load a small value, if it is there."""
         with self._cluster.operation(client, "load", name) as outcome:
             [stored] = self.reads.look_up(self, [name], existing=True).stored
-            outcome.append("missing" if stored == NOTHING else int(stored))  # type: ignore[arg-type]
+            outcome.append(int(stored) if isinstance(stored, bytes) else "missing")
+            assert isinstance(stored, bytes) or stored == NOTHING
 
 
 class Peers:

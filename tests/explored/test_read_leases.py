@@ -65,15 +65,16 @@ def _begin(
         spawn(f"reader on {node}", cluster.client(lambda node=node: read(node)))  # type: ignore[misc]
 
 
+def _save_delete_and_save(cluster: Cluster, session: Session) -> None:
+    cluster.save_small("one", session, "/x", 2)
+    cluster.delete("one", session, "/x")
+    cluster.save_small("one", session, "/x", 3)
+
+
 def a_hot_path(cluster: Cluster) -> None:
     """One path is replaced, deleted and made again while readers of both nodes keep it."""
 
-    def change(session: Session) -> None:
-        cluster.save_small("one", session, "/x", 2)
-        cluster.delete("one", session, "/x")
-        cluster.save_small("one", session, "/x", 3)
-
-    _begin(cluster, change)
+    _begin(cluster, lambda session: _save_delete_and_save(cluster, session))
 
 
 def one_replacement(cluster: Cluster) -> None:
@@ -85,12 +86,7 @@ def one_replacement(cluster: Cluster) -> None:
 def a_missing_path(cluster: Cluster) -> None:
     """A path is made, deleted and made again while both nodes keep that it is missing."""
 
-    def change(session: Session) -> None:
-        cluster.save_small("one", session, "/x", 2)
-        cluster.delete("one", session, "/x")
-        cluster.save_small("one", session, "/x", 3)
-
-    _begin(cluster, change, is_missing=True)
+    _begin(cluster, lambda session: _save_delete_and_save(cluster, session), is_missing=True)
 
 
 def a_hot_path_and_another_controller(cluster: Cluster) -> None:

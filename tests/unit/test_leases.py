@@ -209,11 +209,6 @@ def test_every_change_is_said_to_have_an_effect_or_none() -> None:
     assert not effects._EFFECTS.keys() & none
 
 
-def _publish_below(store: Store) -> None:
-    items = Items(["/new/d/x"], [(1, None, None)], [b"1"], False, True)
-    store.change("publish", [], items)
-
-
 def _replace_a_directory(store: Store) -> None:
     store.change("delete", "/empty")
     store.save("/empty", b"1")
@@ -223,12 +218,9 @@ APPEARANCES: dict[str, tuple[str, Callable[[Store], object]]] = {
     "save": ("/new", lambda s: s.save("/new", b"1", overwrite=False)),
     "save with overwrite": ("/new", lambda s: s.save("/new", b"1")),
     "save in another spelling": ("/new", lambda s: s.save("//new", b"1")),
-    "save with parents": ("/new/d/x", _publish_below),
+    "save with parents": ("/new/d/x", lambda s: s.save("/new/d/x", b"1", overwrite=False)),
     "save through a link": ("/d/y", lambda s: s.save("/folder/y", b"1")),
-    "save in place of a directory": (
-        "/empty",
-        _replace_a_directory,
-    ),
+    "save in place of a directory": ("/empty", _replace_a_directory),
     "move": ("/new", lambda s: s.change("move", "/d/x", "/new")),
     "move a tree": ("/new/x", lambda s: s.change("move", "/d", "/new")),
     "copy": ("/new", lambda s: s.change("copy", "/d/x", "/new")),
